@@ -1,0 +1,61 @@
+# `make demo` and `make test` are all that a fresh machine needs: each creates .venv with pinned versions first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help demo test test-fast test-slow lint wheel-test bench conformance constraints clean
+help:
+	@echo "make demo         port, build and verify the model that ships with the package"
+	@echo "make test         every test that needs neither a GPU nor the network"
+	@echo "make lint         ruff and mypy --strict"
+	@echo "make wheel-test   build the wheel and run the tests against it"
+	@echo "make bench        speed and memory as ratios; writes docs/benchmarks.md"
+	@echo "make conformance  run the ONNX node tests; writes docs/conformance.md"
+	@echo "make clean        remove the environment and every build output"
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; name one with make PYTHON=…")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/trtllm-port demo
+
+test: test-fast test-slow
+test-fast: $(VENV)/.installed
+	$(BIN)/pytest -q -n $(JOBS)
+test-slow: $(VENV)/.installed
+	$(BIN)/pytest -q -n $(JOBS) -m 'slow and not gpu and not network'
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+wheel-test: $(VENV)/.installed
+	rm -rf build dist .venv-wheel
+	$(BIN)/python -m build --quiet --wheel --outdir dist
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/pip install --quiet --constraint constraints.txt "$$(ls dist/*.whl)[test]"
+	cp -r tests .venv-wheel/tests && cp pyproject.toml .venv-wheel/
+	cd .venv-wheel && bin/pytest -q -n $(JOBS) -p no:cacheprovider
+
+bench: $(VENV)/.installed
+	$(BIN)/python tests/benchmarks/run.py --output docs/benchmarks.md
+
+conformance: $(VENV)/.installed
+	$(BIN)/python tests/conformance/report.py
+
+constraints:
+	rm -rf .venv-pin && $(PYTHON) -m venv .venv-pin
+	.venv-pin/bin/pip install --quiet torch==2.13.0 && .venv-pin/bin/pip install --quiet '.[dev]'
+	{ echo "# What CI installs, exactly. \`make constraints\` writes it anew from a fresh environment."; \
+	  .venv-pin/bin/pip freeze --exclude trtllm-port | sed 's/+cpu//'; } > constraints.txt
+	rm -rf .venv-pin
+
+clean:
+	rm -rf $(VENV) .venv-wheel .venv-pin build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
