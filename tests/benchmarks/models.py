@@ -1,0 +1,37 @@
+"""Random Llama checkpoints of a chosen size, as Hugging Face directories."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+LLAMA_300M = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 20, "num_attention_heads": 16}
+LLAMA_2B = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 30, "num_attention_heads": 32}
+
+
+def write_llama(directory: Path, sizes: dict[str, int], *, dtype: torch.dtype, seed: int = 0) -> Path:
+    """Write `config.json` and `model.safetensors` with N(0, 1/fan_in) weights; returns `directory`."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        **sizes, num_key_value_heads=8, vocab_size=32000, max_position_embeddings=2048, dtype=str(dtype).split(".")[1]
+    )
+    config.architectures = ["LlamaForCausalLM"]
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in LlamaForCausalLM(config).state_dict().items()}
+    generator = torch.Generator().manual_seed(seed)
+    weights = {name: _random(shape, dtype, generator) for name, shape in shapes.items()}
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").write_text(json.dumps(config.to_dict(), indent=1))
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    return directory
+
+
+def _random(shape: torch.Size, dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
+    """Norm gains are one, matrices N(0, 1/fan_in)."""
+    if len(shape) == 1:
+        return torch.ones(shape, dtype=dtype)
+    return (torch.randn(shape, generator=generator) / shape[-1] ** 0.5).to(dtype)

@@ -1,0 +1,170 @@
+"""`make bench`: speed and memory as ratios within one run, written as docs/benchmarks.md.
+
+Nothing here is asserted; the goals stand beside the figures, and a missed goal is shown as missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+from measure import Cost, measure, median_of
+from models import LLAMA_2B, LLAMA_300M, write_llama
+
+HERE = Path(__file__).parent
+CLI = Path(sys.executable).with_name("trtllm-port")
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    what: str
+    ours: str
+    other: str
+    ratio: str
+    goal: str
+    met: bool
+
+
+def start_up(_: Path) -> list[Row]:
+    """`--help` against an empty Typer application."""
+    ours, empty = median_of([CLI, "--help"], 9), median_of([sys.executable, HERE / "empty_typer.py", "--help"], 9)
+    ratio = ours.seconds / empty.seconds
+    return [_row("`trtllm-port --help` / empty Typer application", ours, empty, ratio, "≤ 2.00", ratio <= 2)]
+
+
+def convert(scratch: Path) -> list[Row]:
+    """`convert` against `cp`: the same bytes, nothing else."""
+    model_dir = write_llama(scratch / "llama-2b", LLAMA_2B, dtype=torch.float16)
+    workspace = _workspace(scratch, model_dir)
+    convert_ = [CLI, "convert", "--model-dir", model_dir, "--output-dir", scratch / "ckpt", "--workspace", workspace]
+    copies, ours = [], []
+    for _ in range(3):  # in turn: the page cache and the disk are in the same state for both
+        _remove(scratch / "copy"), _remove(scratch / "ckpt")
+        copies.append(measure(["cp", "-r", model_dir, scratch / "copy"]))
+        ours.append(measure(convert_))
+    best, cp = min(ours, key=lambda cost: cost.seconds), min(copies, key=lambda cost: cost.seconds)
+    size = sum(file.stat().st_size for file in model_dir.iterdir())
+    ratio, peak = cp.seconds / best.seconds, max(cost.peak_bytes for cost in ours)
+    rows = [
+        _row(f"`convert` throughput / `cp` of {size / GIB:.1f} GiB", best, cp, ratio, "≥ 0.70", ratio >= 0.7),
+        Row("`convert` peak memory", f"{peak / GIB:.2f} GiB", "", "", "< 1 GB", peak < 1e9),
+    ]
+    for name in ("llama-2b", "copy", "ckpt"):
+        _remove(scratch / name)
+    return rows
+
+
+def engine(scratch: Path) -> list[Row]:
+    """Hugging Face directory → fp16 engine, against the ONNX route."""
+    model_dir = write_llama(scratch / "llama-300m", LLAMA_300M, dtype=torch.float16)
+    workspace = _workspace(scratch, model_dir)
+    script = (
+        f"{CLI} convert --model-dir {model_dir} --output-dir {scratch}/ckpt16 --workspace {workspace} && {CLI} build "
+        f"--checkpoint-dir {scratch}/ckpt16 --output-dir {scratch}/engine16 --workspace {workspace} "
+        "--compute-capability 8.9 --max-batch-size 4 --max-input-len 1024 --max-seq-len 1024"
+    )
+    ours = measure(["sh", "-c", script])
+    onnx = measure([sys.executable, HERE / "onnx_route.py", model_dir, scratch / "onnx"])
+    ratio, memory = ours.seconds / onnx.seconds, ours.peak_bytes / onnx.peak_bytes
+    peaks = f"{ours.peak_bytes / GIB:.2f} GiB", f"{onnx.peak_bytes / GIB:.2f} GiB"
+    return [
+        _row("directory → engine / ONNX export, parser, same builder", ours, onnx, ratio, "≤ 0.25", ratio <= 0.25),
+        Row("the same, peak memory", *peaks, f"{memory:.2f}", "≤ 1.00", memory <= 1),
+    ]
+
+
+def executor(scratch: Path) -> list[Row]:
+    """Reference executor against `transformers.generate`, eager attention."""
+    model_dir = write_llama(scratch / "llama-300m-32", LLAMA_300M, dtype=torch.float32)
+    workspace = _workspace(scratch, model_dir)
+    engine_dir = scratch / "engine32"
+    measure([CLI, "convert", "--model-dir", model_dir, "--output-dir", scratch / "ckpt32", "--workspace", workspace])
+    build = [CLI, "build", "--checkpoint-dir", scratch / "ckpt32", "--output-dir", engine_dir, "--workspace", workspace]
+    measure([*build, "--backend", "reference", "--max-seq-len", "1024", "--max-input-len", "512"])
+    command = [sys.executable, HERE / "executor.py", engine_dir, model_dir]
+    result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    rows = []
+    for phase, goal in (("prefill", 0.95), ("decode", 1.0)):
+        ours, hf = result[phase]["ours"], result[phase]["hf"]
+        what = f"reference executor {phase} speed / transformers, float32, {result['threads']} threads"
+        cells = f"{ours * 1e3:.0f} ms", f"{hf * 1e3:.0f} ms", f"{hf / ours:.2f}"
+        rows.append(Row(what, *cells, f"≥ {goal:.2f}", hf / ours >= goal))
+    return rows
+
+
+def _workspace(scratch: Path, model_dir: Path) -> Path:
+    """A workspace with a generated Llama port; made once."""
+    workspace = scratch / "workspace"
+    if not (workspace / "models" / "llama").is_dir():
+        measure([CLI, "new", model_dir, "--workspace", workspace])
+    return workspace
+
+
+def _row(what: str, ours: Cost, other: Cost, ratio: float, goal: str, met: bool) -> Row:
+    return Row(what, f"{ours.seconds:.2f} s", f"{other.seconds:.2f} s", f"{ratio:.2f}", goal, met)
+
+
+def _remove(path: Path) -> None:
+    subprocess.run(["rm", "-rf", str(path)], check=True)
+
+
+def _machine() -> str:
+    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").open() if line.startswith("model name")]
+    memory = psutil.virtual_memory().total / GIB
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{psutil.cpu_count()} × {names[0] if names else platform.processor()}, {memory:.0f} GiB, {versions}"
+
+
+def render(rows: list[Row]) -> str:
+    """The page as Markdown."""
+    lines = [
+        "# Benchmarks",
+        "",
+        f"Measured by `make bench` on {_machine()}. Every figure is a ratio of two measurements of the same run.",
+        "",
+        "| what | this package | the other | ratio | goal | met |",
+        "|---|---:|---:|---:|---:|---|",
+        *(f"| {r.what} | {r.ours} | {r.other} | {r.ratio} | {r.goal} | {'yes' if r.met else '**no**'} |" for r in rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
+    "start-up": start_up,
+    "executor": executor,
+    "engine": engine,
+    "convert": convert,
+}
+
+
+def main() -> None:
+    """Run the chosen benchmarks and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, help="the page to write; printed when not given")
+    parser.add_argument("--only", choices=BENCHMARKS, action="append", help="run this one (repeatable)")
+    arguments = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="trtllm-port-bench-") as scratch:
+        for name in arguments.only or BENCHMARKS:
+            print(f"{name} …", file=sys.stderr)
+            rows += BENCHMARKS[name](Path(scratch))
+    page = render(rows)
+    if arguments.output:
+        arguments.output.write_text(page)
+    print(page)
+
+
+if __name__ == "__main__":
+    main()
