@@ -121,7 +121,8 @@ def _remove(path: Path) -> None:
 
 
 def _machine() -> str:
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").open() if line.startswith("model name")]
+    cpus = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":")[1].strip() for line in cpus if line.startswith("model name")]
     memory = psutil.virtual_memory().total / GIB
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
     return f"{psutil.cpu_count()} × {names[0] if names else platform.processor()}, {memory:.0f} GiB, {versions}"
