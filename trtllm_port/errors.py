@@ -6,8 +6,10 @@
     ├── CheckpointError            weights are missing, extra, truncated, misshapen, non-finite or pickled
     ├── WorkspaceError             a port's name or place is not usable, or a port exists already
     ├── RegistryError              no registered port fits, or the port does not belong to the checkpoint
+    ├── NetworkError               a port's `forward` asks for what TensorRT refuses: shapes, data types, layers
     ├── EngineError                an engine directory is incomplete, altered, or too small for the request
-    └── EnvironmentLackError       exit code 3: a library, a GPU or disk space is missing
+    ├── DiskSpaceError             the disk is full where something was to be written
+    └── EnvironmentLackError       exit code 3: a library or a GPU is missing
 
 A difference between a port and Hugging Face is a result, not an error: exit code 1 comes from a verdict.
 """
@@ -56,11 +58,19 @@ class RegistryError(PortError):
     """No registered port fits, or the port does not belong to the checkpoint."""
 
 
+class NetworkError(PortError):
+    """A port's `forward` asks for what TensorRT refuses: shapes or data types that do not fit, a layer it lacks."""
+
+
 class EngineError(PortError):
     """An engine directory is incomplete, altered, or too small for the request."""
 
 
+class DiskSpaceError(PortError):
+    """The disk is full where something was to be written."""
+
+
 class EnvironmentLackError(PortError):
-    """The environment lacks a library, a GPU or disk space."""
+    """The environment lacks a library or a GPU."""
 
     exit_code: ClassVar[int] = 3

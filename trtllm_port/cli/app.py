@@ -1,0 +1,109 @@
+"""The application: mounts one command per file and turns every outcome into an exit code.
+
+Exit codes: 0 pass, 1 the port differs from Hugging Face, 2 usage or input error, 3 the environment lacks something,
+70 a bug of ours (with a traceback), 130 interrupted, 143 terminated.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from trtllm_port import __version__
+from trtllm_port.cli import console
+from trtllm_port.cli.convert import convert
+from trtllm_port.cli.inspect import inspect
+from trtllm_port.cli.models import models
+from trtllm_port.cli.new import new
+from trtllm_port.cli.options import PortCommand
+from trtllm_port.errors import PortError
+
+BUG, INTERRUPTED, TERMINATED = 70, 130, 143
+
+app = typer.Typer(
+    name="trtllm-port",
+    help="Port a Hugging Face decoder-only language model to native TensorRT, and prove the port.",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _mount(name: str) -> None:
+    module_name = f"trtllm_port.cli.{name}"
+    if importlib.util.find_spec(module_name) is not None:
+        command = getattr(importlib.import_module(module_name), name)
+        app.command(name.replace("_", "-"), cls=PortCommand)(command)
+
+
+app.command(cls=PortCommand)(inspect)
+app.command(cls=PortCommand)(new)
+app.command(cls=PortCommand)(convert)
+for _name in ("build", "run", "summarize", "verify", "diff_layers"):
+    _mount(_name)
+app.command(cls=PortCommand)(models)
+for _name in ("doctor", "demo"):
+    _mount(_name)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.line(f"trtllm-port {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Port a Hugging Face decoder-only language model to native TensorRT, and prove the port."""
+    if context.invoked_subcommand is None:
+        context.get_help()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: the only place that catches errors."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in words
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        outcome = app(words, prog_name="trtllm-port", standalone_mode=False)
+    except PortError as error:
+        console.error(
+            error.message, hint=error.hint, kind=type(error).__name__, exit_code=error.exit_code, as_json=as_json
+        )
+        return error.exit_code
+    except typer.TyperException as error:  # a wrong option, a missing argument
+        console.error(error.format_message(), hint=_usage_hint(error), kind="UsageError", exit_code=2, as_json=as_json)
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        console.note("interrupted; nothing half-written was left")
+        return INTERRUPTED
+    except Exception:
+        traceback.print_exc()
+        console.error("this is a bug in trtllm-port", kind="Bug", exit_code=BUG, as_json=as_json)
+        return BUG
+    return outcome if isinstance(outcome, int) else 0
+
+
+def _usage_hint(error: typer.TyperException) -> str | None:
+    context = getattr(error, "ctx", None)
+    return None if context is None else f"run `{context.command_path} --help` to see the options"
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(TERMINATED)  # unwinds through every clean-up
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""The only place that prints: results on stdout, everything else on stderr.
+
+`NO_COLOR` and terminals are respected by rich. Tables in a pipe are not cut at 80 columns.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PIPE_WIDTH = 200
+Progress = Callable[[str, int, int], None]
+"""Called by a stage with (phase, done, total)."""
+
+
+class Result(Protocol):
+    """What every stage returns: a frozen dataclass that knows its JSON form."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+ResultT = TypeVar("ResultT", bound=Result)
+
+
+def emit(result: ResultT, render: Callable[[ResultT], None], *, as_json: bool) -> None:
+    """Print a stage's result: as JSON, or through `render`, which calls `line` and `table`."""
+    if as_json:
+        sys.stdout.write(json.dumps(result.to_dict(), indent=2, sort_keys=False) + "\n")
+    else:
+        render(result)
+
+
+def line(text: str = "") -> None:
+    """Print one line of a result on stdout, as it is (no markup)."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> None:
+    """Print a table of a result on stdout; numbers are aligned to the right."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, name in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
+        drawn.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(f"{cell:,}" if type(cell) is int else str(cell)) for cell in row))
+    _console(stderr=False).print(drawn)
+
+
+def note(text: str) -> None:
+    """Tell something that is no result, on stderr."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def warning(text: str) -> None:
+    """Warn on stderr."""
+    _console(stderr=True).print(f"[bold yellow]warning:[/] {_escape(text)}", highlight=False, soft_wrap=True)
+
+
+def error(message: str, *, hint: str | None = None, kind: str, exit_code: int, as_json: bool) -> None:
+    """Tell why a command failed on stderr; with `--json` also as an object on stdout."""
+    console = _console(stderr=True)
+    console.print(f"[bold red]error:[/] {_escape(message)}", highlight=False, soft_wrap=True)
+    if hint is not None:
+        console.print(f"[bold cyan]hint:[/] {_escape(hint)}", highlight=False, soft_wrap=True)
+    if as_json:
+        report = {"error": {"kind": kind, "message": message, "hint": hint, "exit_code": exit_code}}
+        sys.stdout.write(json.dumps(report, indent=2) + "\n")
+
+
+@contextmanager
+def progress() -> Iterator[Progress | None]:
+    """A progress bar per phase, on stderr, only where that is a terminal (else None)."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+    )
+    with Bars(*columns, console=_console(stderr=True), transient=True) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def update(phase: str, done: int, total: int) -> None:
+            if phase not in tasks:
+                tasks[phase] = bars.add_task(phase, total=total or None)
+            bars.update(tasks[phase], completed=done, total=total or None)
+
+        yield update
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() else PIPE_WIDTH)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,52 @@
+"""`trtllm-port convert`: Hugging Face weights in, a checkpoint out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trtllm_port.cli import console, options
+
+if TYPE_CHECKING:
+    from trtllm_port.conversion import ConvertResult
+
+
+def convert(
+    model_dir: options.ModelDirOption,
+    output_dir: options.OutputDir,
+    workspace: options.Workspace = Path("."),
+    dtype: options.Dtype = "auto",
+    tp_size: Annotated[int, typer.Option("--tp-size", min=1, help="Tensor parallel size.")] = 1,
+    pp_size: Annotated[int, typer.Option("--pp-size", min=1, help="Pipeline parallel size.")] = 1,
+    trust_remote_code: options.TrustRemoteCode = False,
+    as_json: options.Json = False,
+) -> None:
+    """Convert Hugging Face weights into a checkpoint: `config.json` and one `rank{r}.safetensors` per rank.
+
+    A checkpoint that is there already is replaced when the new one is complete.
+    """
+    from trtllm_port.conversion import convert_checkpoint
+    from trtllm_port.hub import locate_model
+
+    with console.progress() as progress:
+        result = convert_checkpoint(
+            locate_model(model_dir),
+            output_dir,
+            workspace=workspace,
+            dtype=dtype,
+            tp_size=tp_size,
+            pp_size=pp_size,
+            trust_remote_code=trust_remote_code,
+            progress=progress,
+        )
+    console.emit(result, _render, as_json=as_json)
+
+
+def _render(result: ConvertResult) -> None:
+    console.line(f"{result.architecture} in {result.dtype}, {result.tensors:,} tensors, {result.size / 1e6:,.1f} MB")
+    for name, reason in result.dropped.items():
+        console.line(f"dropped {name}: {reason}")
+    console.line(f"wrote {result.output_dir} in {result.seconds:.1f} s")
+    console.note(f"next: trtllm-port build --checkpoint-dir {result.output_dir} --output-dir ENGINE")
