@@ -1,0 +1,60 @@
+"""The one module that chooses between `tensorrt` and `tensorrt_rtx`: their Python API is the same."""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+from trtllm_port.errors import EnvironmentLackError
+
+FLAVOURS = ("tensorrt_rtx", "tensorrt")
+
+
+@cache
+def load_flavour(name: str = "auto") -> ModuleType:
+    """Import a TensorRT flavour.
+
+    Args:
+        name: "tensorrt", "tensorrt_rtx", or "auto": the first of `FLAVOURS` that is installed.
+
+    Raises:
+        EnvironmentLackError: the library is not installed, or cannot be loaded.
+    """
+    if name not in ("auto", *FLAVOURS):
+        raise EnvironmentLackError(f"unknown TensorRT flavour `{name}`", hint=f"auto, {' or '.join(FLAVOURS)}")
+    failures = []
+    for candidate in FLAVOURS if name == "auto" else (name,):
+        try:
+            return importlib.import_module(candidate)
+        except (ImportError, OSError, RuntimeError) as error:  # a missing shared library is any of the three
+            failures.append(f"`{candidate}`: {error}")
+    package = "tensorrt" if name == "tensorrt" else "tensorrt-rtx-cu13"
+    raise EnvironmentLackError(
+        f"TensorRT cannot be imported: {'; '.join(failures)}", hint=f"`pip install {package}`"
+    )
+
+
+@cache
+def get_logger(trt: ModuleType) -> Any:
+    """The process's only logger for a flavour (TensorRT keeps the first it is given), an instance of `trt.ILogger`.
+
+    It prints nothing: warnings and errors are collected in `.messages`, a list of (severity name, text);
+    `.drain()` returns them and forgets them.
+    """
+
+    class CollectingLogger(trt.ILogger):  # type: ignore[misc, name-defined]  # no stubs
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.messages: list[tuple[str, str]] = []
+
+        def log(self, severity: Any, text: str) -> None:
+            if severity <= trt.ILogger.WARNING:
+                self.messages.append((severity.name, text))
+
+        def drain(self) -> list[tuple[str, str]]:
+            drained, self.messages = self.messages, []
+            return drained
+
+    return CollectingLogger()

@@ -1,0 +1,158 @@
+"""`Module`, `ModuleList`, `DecoderLayerList`, `Parameter`: torch.nn's shape, for modules that define a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from trtllm_port.errors import NetworkError
+from trtllm_port.layers.network import Network
+from trtllm_port.layers.tensor import Tensor
+
+
+class Parameter:
+    """A weight of the checkpoint, by shape; its values come when the network is defined.
+
+    Args:
+        shape: this rank's shape.
+        dtype: None: the config's data type.
+        shard: (dimension, parts) when the checkpoint's tensor is cut along a dimension, one part for each rank.
+    """
+
+    def __init__(self, shape: Iterable[int], dtype: str | None = None, *, shard: tuple[int, int] | None = None) -> None:
+        self.shape = tuple(shape)
+        self.dtype = dtype
+        self.shard = shard
+
+    @property
+    def full_shape(self) -> tuple[int, ...]:
+        """The shape before it was cut for the ranks."""
+        if self.shard is None:
+            return self.shape
+        dim, parts = self.shard
+        return tuple(size * parts if i == dim else size for i, size in enumerate(self.shape))
+
+    def __repr__(self) -> str:
+        return f"Parameter({self.shape}, {self.dtype or 'dtype of the config'})"
+
+
+class Module:
+    """A part of a port: `__init__` makes sub-modules and parameters, `forward` adds layers to its arguments' network.
+
+    Calling a module records a tap under its path, and the names of its layers and of its output.
+    """
+
+    _modules: dict[str, Module]
+    _parameters: dict[str, Parameter]
+
+    def __init__(self) -> None:
+        self.__dict__["_modules"] = {}
+        self.__dict__["_parameters"] = {}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, Module | Parameter):
+            if "_modules" not in self.__dict__:
+                raise NetworkError(f"`{type(self).__name__}.{name}` is set before `super().__init__()`")
+            table: dict[str, Any] = self._modules if isinstance(value, Module) else self._parameters
+            table[name] = value
+        object.__setattr__(self, name, value)
+
+    forward: Callable[..., Any]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run `forward` under this module's name."""
+        inputs = (*args, *kwargs.values())
+        network = _network_of(inputs)
+        if network is None:
+            raise NetworkError(f"`{type(self).__name__}` is called without a tensor")
+        tap = network.enter(self)
+        try:
+            output = self.forward(*args, **kwargs)
+        finally:
+            network.leave()
+        if tap:
+            _record(network, tap, inputs, output)
+        return output
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        yield from self._modules.items()
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """(path, module) for this module and all below it; the path of the first is `prefix`."""
+        yield prefix, self
+        for name, module in self._modules.items():
+            yield from module.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def named_parameters(self, remove_duplicate: bool = True) -> Iterator[tuple[str, Parameter]]:
+        """(full name, parameter); a parameter with several names comes once, under the first, unless told otherwise."""
+        seen: set[int] = set()
+        for path, module in self.named_modules():
+            for name, parameter in module._parameters.items():
+                if remove_duplicate and id(parameter) in seen:
+                    continue
+                seen.add(id(parameter))
+                yield (f"{path}.{name}" if path else name), parameter
+
+
+def _network_of(inputs: tuple[Any, ...]) -> Network | None:
+    for value in inputs:
+        network = getattr(value, "network", None)
+        if isinstance(network, Network):
+            return network
+        if isinstance(value, tuple | list):
+            nested = _network_of(tuple(value))
+            if nested is not None:
+                return nested
+    return None
+
+
+def _first_tensor(value: Any) -> Tensor | None:
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, tuple | list):
+        return next((tensor for item in value if (tensor := _first_tensor(item)) is not None), None)
+    return None
+
+
+def _record(network: Network, tap: str, inputs: tuple[Any, ...], output: Any) -> None:
+    first_input, first_output = _first_tensor(inputs), _first_tensor(output)
+    if first_output is not None:
+        network.name_output(tap, first_output)
+        network.tap(tap, first_output)
+    if first_input is not None:
+        network.tap(f"{tap}:input", first_input)
+
+
+class ModuleList(Module):
+    """Modules named "0", "1", …"""
+
+    def __init__(self, modules: Iterable[Module] = ()) -> None:
+        super().__init__()
+        for module in modules:
+            self.append(module)
+
+    def append(self, module: Module) -> None:
+        setattr(self, str(len(self._modules)), module)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._modules.values())
+
+    def __getitem__(self, index: int) -> Any:
+        return list(self._modules.values())[index]
+
+
+class DecoderLayerList(ModuleList):
+    """`layer_class(config, layer_idx)` for every layer.
+
+    Args:
+        layer_class: called with the config and the layer's index.
+        config: the port's config.
+        num_layers: None: `config.num_hidden_layers`.
+    """
+
+    def __init__(self, layer_class: Callable[[Any, int], Module], config: Any, num_layers: int | None = None) -> None:
+        count = config.num_hidden_layers if num_layers is None else num_layers
+        super().__init__(layer_class(config, index) for index in range(count))
