@@ -1,0 +1,55 @@
+"""From a defined network to text: network file, executors, engine build, session, generation.
+
+The names below are loaded when they are first used: `doctor` must be able to look at a machine without torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trtllm_port.runtime.builder import EngineBuild, compile_engine
+    from trtllm_port.runtime.engine_directory import BuildConfig, EngineDirectory
+    from trtllm_port.runtime.executor import Executor, TensorSpec
+    from trtllm_port.runtime.generation import Generation, generate
+    from trtllm_port.runtime.network_file import NetworkFile
+    from trtllm_port.runtime.reference import ReferenceExecutor
+    from trtllm_port.runtime.sampling import SamplingConfig
+    from trtllm_port.runtime.session import Session
+
+_HOMES = {
+    "BuildConfig": "engine_directory",
+    "EngineBuild": "builder",
+    "EngineDirectory": "engine_directory",
+    "Executor": "executor",
+    "Generation": "generation",
+    "NetworkFile": "network_file",
+    "ReferenceExecutor": "reference",
+    "SamplingConfig": "sampling",
+    "Session": "session",
+    "TensorSpec": "executor",
+    "compile_engine": "builder",
+    "generate": "generation",
+}
+
+__all__ = [
+    "BuildConfig",
+    "EngineBuild",
+    "EngineDirectory",
+    "Executor",
+    "Generation",
+    "NetworkFile",
+    "ReferenceExecutor",
+    "SamplingConfig",
+    "Session",
+    "TensorSpec",
+    "compile_engine",
+    "generate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

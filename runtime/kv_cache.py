@@ -1,0 +1,43 @@
+"""The KV cache as torch tensors: one per network input `past_key_values.{layer}.{key|value}`, updated in place.
+
+A slot of the cache is a position of the sequence. So prompts of different lengths are padded on the right, a row's next
+token overwrites what the padding wrote at its position, and no row can see a slot beyond its own position.
+
+Shape suffixes: B batch, K key/value heads, S slots (`max_seq_len`), H head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from trtllm_port.runtime.executor import TensorSpec
+
+__all__ = ["CACHE_PREFIX", "allocate_cache", "present_name"]
+
+CACHE_PREFIX = "past_key_values."
+
+
+def present_name(past_name: str) -> str:
+    """The output that aliases a cache input: `past_key_values.0.key` to `present_key_values.0.key`."""
+    return "present" + past_name.removeprefix("past")
+
+
+def allocate_cache(
+    inputs: Iterable[TensorSpec], batch: int, device: torch.device | str = "cpu"
+) -> dict[str, torch.Tensor]:
+    """Zeroed caches [B, K, S, H], one for each cache input of a network.
+
+    Args:
+        inputs: the network's inputs; those that are no caches are passed over.
+        batch: the number of rows.
+        device: where the executor computes.
+    """
+    return {
+        spec.name: torch.zeros(batch, *spec.shape[1:], dtype=getattr(torch, spec.dtype), device=device)
+        for spec in inputs
+        if spec.name.startswith(CACHE_PREFIX)
+    }

@@ -1,0 +1,222 @@
+"""A session: a network, an executor that computes it, and the limits that it was built for.
+
+Everything above (generation, evaluation, verification) sees only this, so it is the same code over TensorRT and over
+the reference executor. Which of the two computed is `session.executor.name`, and belongs beside every number.
+
+Shape suffixes: B batch, L tokens, T tokens whose logits are wanted, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trtllm_port.errors import EngineError, EnvironmentLackError, PortError
+from trtllm_port.runtime.engine_devices import FLAVOURS, Machine, this_machine, what_lacks
+from trtllm_port.runtime.engine_directory import BuildConfig, EngineDirectory, engine_name, network_name, weights_name
+from trtllm_port.runtime.kv_cache import allocate_cache
+
+if TYPE_CHECKING:
+    from trtllm_port.layers import Network
+    from trtllm_port.runtime.executor import Executor
+
+__all__ = ["BACKENDS", "Session", "choose_backend"]
+
+BACKENDS = ("auto", "tensorrt", "tensorrt_rtx", "reference")
+OnTap = Callable[[str, torch.Tensor], None]
+
+
+class Session:
+    """An executor with the limits of what it executes.
+
+    Args:
+        executor: what computes.
+        build: the limits.
+        pretrained_config: the checkpoint's configuration; empty for a network that came from no checkpoint.
+        device: where inputs and caches live.
+        note: why this executor was taken, where the choice was ours; else empty.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        build: BuildConfig,
+        *,
+        pretrained_config: dict[str, Any] | None = None,
+        device: torch.device | str = "cpu",
+        note: str = "",
+    ) -> None:
+        self.executor = executor
+        self.build = build
+        self.config = {"pretrained_config": pretrained_config or {}, "build_config": build.to_dict()}
+        self.device = torch.device(device)
+        self.note = note
+        self.vocab_size = next(spec.shape[-1] for spec in executor.outputs if spec.name == "logits")
+
+    @property
+    def max_batch_size(self) -> int:
+        return self.build.max_batch_size
+
+    @property
+    def max_input_len(self) -> int:
+        return self.build.max_input_len
+
+    @property
+    def max_seq_len(self) -> int:
+        return self.build.max_seq_len
+
+    @classmethod
+    def load(cls, engine_dir: str | Path, *, backend: str = "auto", device: str = "auto") -> Session:
+        """Open an engine directory.
+
+        Args:
+            engine_dir: what `trtllm-port build` wrote.
+            backend: "tensorrt", "tensorrt_rtx", "reference", or "auto": the engine where this machine can run it, else
+                the reference executor.
+            device: of the reference executor: "cpu", "cuda", or "auto" (CUDA where torch has it).
+
+        Raises:
+            EngineError: the directory is incomplete or altered, or holds no engine for that backend.
+            EnvironmentLackError: that backend needs a library or a GPU that is not there.
+        """
+        directory = EngineDirectory.read(Path(engine_dir))
+        if directory.build.world_size > 1:
+            raise EngineError(
+                f"`{directory.path}` is split over {directory.build.world_size} ranks, a session runs one",
+                hint="convert and build with `--tp-size 1`",
+            )
+        chosen, note = choose_backend(backend, directory, this_machine())
+        if chosen == "reference":
+            device = _torch_device(device)
+            executor = _reference_executor(directory, device)
+        else:
+            device = "cuda"
+            executor = _tensorrt_executor(directory, chosen)
+        return cls(executor, directory.build, pretrained_config=directory.pretrained_config, device=device, note=note)
+
+    @classmethod
+    def from_network(
+        cls, network: Network, *, max_batch_size: int = 16, max_input_len: int | None = None, device: str = "cpu"
+    ) -> Session:
+        """Run a network that was just defined on the reference executor, without writing anything.
+
+        Args:
+            network: its weights stay where they are.
+            max_batch_size: prompts at once.
+            max_input_len: tokens of a prompt; the cache's length by default.
+            device: "cpu" or "cuda".
+        """
+        from trtllm_port.runtime.network_file import NetworkFile, parameter_values
+        from trtllm_port.runtime.reference import ReferenceExecutor
+
+        build = BuildConfig(
+            backend="reference",
+            library_version=network.trt.__version__,
+            max_batch_size=max_batch_size,
+            max_input_len=max_input_len or network.max_seq_len,
+            max_seq_len=network.max_seq_len,
+        )
+        executor = ReferenceExecutor(NetworkFile.from_network(network), parameter_values(network), device=device)
+        return cls(executor, build, device=device)
+
+    def new_cache(self, batch: int) -> dict[str, torch.Tensor]:
+        """Zeroed caches for `batch` rows, by the names of the network's inputs."""
+        return allocate_cache(self.executor.inputs, batch, self.device)
+
+    @torch.inference_mode()
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        cache: dict[str, torch.Tensor],
+        logits_indices: torch.Tensor | None = None,
+        *,
+        on_tap: OnTap | None = None,
+        taps: Collection[str] = (),
+    ) -> torch.Tensor:
+        """Compute logits and extend the cache in place.
+
+        Args:
+            input_ids: int64 [B, L].
+            position_ids: int64 [B, L]; also the slots of the cache that are written.
+            cache: from `new_cache`.
+            logits_indices: int64 [B, T], the tokens within L whose logits are wanted; the last one by default.
+            on_tap: called with (name, tensor) for each of `taps`; the tensor is valid only during the call.
+            taps: names of intermediate tensors, from `executor.tap_names`.
+
+        Returns:
+            Logits [B, T, V] in the port's data type.
+        """
+        if logits_indices is None:
+            logits_indices = torch.full_like(input_ids[:, :1], input_ids.shape[1] - 1)
+        feeds = {"input_ids": input_ids, "position_ids": position_ids, "logits_indices": logits_indices, **cache}
+        feeds = {name: tensor.to(self.device) for name, tensor in feeds.items()}
+        return self.executor.run(feeds, on_tap=on_tap, taps=taps)["logits"]
+
+
+def choose_backend(wanted: str, directory: EngineDirectory, machine: Machine) -> tuple[str, str]:
+    """Which executor runs an engine directory here: (backend, why not TensorRT where `auto` did not take it).
+
+    Raises:
+        EngineError: the directory holds no engine of the wanted library.
+        EnvironmentLackError: this machine cannot run the wanted library.
+        PortError: no such backend.
+    """
+    if wanted not in BACKENDS:
+        raise PortError(f"unknown backend `{wanted}`", hint=f"one of {', '.join(BACKENDS)}")
+    if wanted == "reference":
+        return "reference", ""
+    built = directory.build.backend
+    if wanted != "auto" and built != wanted:
+        raise EngineError(
+            f"`{directory.path}` was built with `--backend {built}`, it holds no {wanted} engine",
+            hint=f"build with `--backend {wanted}`, or run with `--backend {built}`",
+        )
+    if built not in FLAVOURS:
+        return "reference", f"built with `--backend {built}`, so there is no engine file"
+    lack = what_lacks(built, machine) or _other_gpu(directory.build, machine)
+    if lack is None:
+        return built, ""
+    if wanted == "auto":
+        return "reference", lack[0]
+    raise EnvironmentLackError(f"the {built} engine cannot run here: {lack[0]}", hint=lack[1])
+
+
+def _other_gpu(build: BuildConfig, machine: Machine) -> tuple[str, str] | None:
+    if machine.gpu is None or machine.gpu.compute_capability in build.compute_capabilities:
+        return None
+    wanted = machine.gpu.compute_capability
+    return (
+        f"the engine was compiled for compute capability {', '.join(build.compute_capabilities)}, "
+        f"this GPU is {machine.gpu}",
+        f"build with `--compute-capability {wanted}`, or use `--backend reference`",
+    )
+
+
+def _torch_device(device: str) -> str:
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise EnvironmentLackError(f"the device `{device}` was asked for, torch has no CUDA here", hint="use `cpu`")
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _reference_executor(directory: EngineDirectory, device: str) -> Executor:
+    from safetensors.torch import load_file
+
+    from trtllm_port.runtime.network_file import NetworkFile
+    from trtllm_port.runtime.reference import ReferenceExecutor
+
+    directory.verify([name for name in directory.digests if name.startswith("rank0.") and name != engine_name(0)])
+    network = NetworkFile.load(directory.path / network_name(0))
+    return ReferenceExecutor(network, load_file(directory.path / weights_name(0)), device=device)
+
+
+def _tensorrt_executor(directory: EngineDirectory, flavour: str) -> Executor:
+    from trtllm_port.runtime.engine import TensorRTExecutor
+
+    directory.verify([engine_name(0), network_name(0)])
+    return TensorRTExecutor(directory.path / engine_name(0), directory.path / network_name(0), flavour=flavour)

@@ -1,0 +1,100 @@
+"""`trtllm-port run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trtllm_port.cli import console, options
+
+if TYPE_CHECKING:
+    from trtllm_port.evaluation.run import RunResult
+    from trtllm_port.runtime.sampling import SamplingConfig
+
+DEFAULT_TEXT = "Born in north-east France, Soyer trained as a"
+
+TokenizerDir = Annotated[
+    Path, typer.Option("--tokenizer-dir", metavar="MODEL_DIR", help="Hugging Face model directory, for its tokenizer.")
+]
+InputText = Annotated[
+    list[str] | None,
+    typer.Option("--input-text", metavar="TEXT", help="A prompt; may be repeated.", show_default=False),
+]
+InputFile = Annotated[
+    Path | None, typer.Option("--input-file", metavar="FILE", help="Prompts: one a line, or JSON Lines (`.jsonl`).")
+]
+MaxOutputLen = Annotated[
+    int, typer.Option("--max-output-len", min=1, metavar="N", help="New tokens per prompt at most.")
+]
+Temperature = Annotated[
+    float | None, typer.Option("--temperature", help="Draw tokens at this temperature; 0 is greedy. [default: greedy]")
+]
+TopK = Annotated[int, typer.Option("--top-k", min=0, help="Draw from the K most likely tokens; 0: from all.")]
+TopP = Annotated[float, typer.Option("--top-p", help="Draw from the most likely tokens that sum to P.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of the draw.")]
+Chat = Annotated[bool, typer.Option("--chat", help="Put each prompt into the model's chat template.")]
+Stream = Annotated[bool, typer.Option("--streaming", help="Show the text of a single prompt as it comes.")]
+
+
+def run(
+    engine_dir: options.EngineDir,
+    tokenizer_dir: TokenizerDir,
+    input_text: InputText = None,
+    input_file: InputFile = None,
+    max_output_len: MaxOutputLen = 32,
+    backend: options.Backend = "auto",
+    temperature: Temperature = None,
+    top_k: TopK = 0,
+    top_p: TopP = 1.0,
+    seed: Seed = 0,
+    chat: Chat = False,
+    streaming: Stream = False,
+    as_json: options.Json = False,
+) -> None:
+    """Continue prompts through an engine."""
+    from trtllm_port.evaluation.prompts import read_prompts
+    from trtllm_port.evaluation.run import run_prompts
+
+    texts = [*(input_text or ()), *(read_prompts(input_file) if input_file is not None else ())] or [DEFAULT_TEXT]
+    result = run_prompts(
+        engine_dir,
+        tokenizer_dir,
+        texts,
+        max_output_len=max_output_len,
+        sampling=_sampling(temperature, top_k, top_p, seed),
+        backend=backend,
+        chat=chat,
+        on_text=_show_piece if streaming and len(texts) == 1 and not as_json else None,
+    )
+    if streaming and len(texts) == 1 and not as_json:
+        console.note("")
+    if result.note:
+        console.note(f"executor: {result.executor}, because {result.note}")
+    console.emit(result, render, as_json=as_json)
+
+
+def render(result: RunResult) -> None:
+    """As the legacy `run.py` printed it, and what computed it how fast."""
+    for number, output in enumerate(result.outputs):
+        console.line(f'Input [Text {number}]: "{output.text}"')
+        console.line(f'Output [Text {number} Beam 0]: "{output.output}"')
+    console.line(
+        f"{result.new_tokens} tokens in {result.prefill_seconds + result.decode_seconds:.2f} s, "
+        f"{result.tokens_per_second:.1f} tokens per second, {result.executor}"
+    )
+
+
+def _sampling(temperature: float | None, top_k: int, top_p: float, seed: int) -> SamplingConfig:
+    """Greedy, unless any of the options asks for a draw; `--top-k 1` is greedy, too, as it was in the legacy script."""
+    from trtllm_port.runtime.sampling import SamplingConfig
+
+    drawn = temperature is not None or top_k > 1 or top_p < 1.0
+    if not drawn or top_k == 1:
+        return SamplingConfig()
+    return SamplingConfig(temperature=1.0 if temperature is None else temperature, top_k=top_k, top_p=top_p, seed=seed)
+
+
+def _show_piece(_number: int, piece: str) -> None:
+    console.piece(piece)
