@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from trtllm_port.errors import DiskSpaceError, WorkspaceError
+from trtllm_port.registry import find_port
+from trtllm_port.scaffold import registry_file, write
+from trtllm_port.scaffold.manifest import edited_files
+from trtllm_port.scaffold.templates import render_template
+from trtllm_port.scaffold.write import write_port
+
+
+@dataclass(frozen=True)
+class FakeSource:
+    """A generated port as small as can be."""
+
+    architecture: str = "ToyForCausalLM"
+    model_type: str = "toy"
+    hf_class: str = "transformers.ToyForCausalLM"
+    files: dict[str, str] = field(
+        default_factory=lambda: {
+            "config.py": '"""Sizes."""\n\nSIZES = {"{{ not a template }}": 1}\n',
+            "model.py": '"""Toy."""\n\nfrom .config import SIZES\n\n\nclass ToyForCausalLM:\n    sizes = SIZES\n',
+            "convert.py": '"""Weights."""\n\nWEIGHT_MAP: dict[str, str] = {}\n',
+        }
+    )
+
+
+def snapshot(workspace: Path) -> dict[str, bytes | None]:
+    paths = sorted(workspace.rglob("*"))
+    return {str(path.relative_to(workspace)): path.read_bytes() if path.is_file() else None for path in paths}
+
+
+def test_a_port_is_written_registered_and_importable(tmp_path: Path) -> None:
+    port = write_port(FakeSource(), workspace=tmp_path / "work", name="toy")
+    files = [name for name, content in snapshot(tmp_path / "work").items() if content is not None]
+    assert sorted(port.written) == sorted(files)
+    assert files == [
+        "examples/toy/README.md",
+        "examples/toy/convert_checkpoint.py",
+        "models/__init__.py",
+        "models/toy/__init__.py",
+        "models/toy/config.py",
+        "models/toy/convert.py",
+        "models/toy/model.py",
+        "models/toy/port.json",
+        "pyproject.toml",
+        "tests/test_toy.py",
+    ]
+    assert find_port(tmp_path / "work", "ToyForCausalLM").cls.sizes == {"{{ not a template }}": 1}
+
+
+def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        write_port(FakeSource(), workspace=tmp_path / place / "work", name="toy", origin={"ledger": {"used": ["x"]}})
+    first = snapshot(tmp_path / "a")
+    assert first == snapshot(tmp_path / "b")
+    write_port(
+        FakeSource(), workspace=tmp_path / "a" / "work", name="toy", force=True, origin={"ledger": {"used": ["x"]}}
+    )
+    assert first == snapshot(tmp_path / "a")
+
+
+def test_ports_share_a_workspace_in_sorted_order(tmp_path: Path) -> None:
+    for letter in "CAB":
+        files = {name: text.replace("Toy", letter) for name, text in FakeSource().files.items()}
+        source = FakeSource(architecture=f"{letter}ForCausalLM", files=files)
+        write_port(source, workspace=tmp_path, name=letter.lower())
+    assert (tmp_path / "models" / "__init__.py").read_text() == (
+        '"""The ports of this workspace: Hugging Face\'s architecture name → port class."""\n\n'
+        "from __future__ import annotations\n\n"
+        "from .a import AForCausalLM\nfrom .b import BForCausalLM\nfrom .c import CForCausalLM\n\n"
+        "MODEL_MAP: dict[str, type] = {\n"
+        '    "AForCausalLM": AForCausalLM,\n    "BForCausalLM": BForCausalLM,\n    "CForCausalLM": CForCausalLM,\n}\n'
+    )
+
+
+def test_edits_are_noticed(tmp_path: Path) -> None:
+    package = write_port(FakeSource(), workspace=tmp_path, name="toy").package_dir
+    assert edited_files(package) == []
+    (package / "model.py").write_text("mine\n")
+    (tmp_path / "tests" / "test_toy.py").unlink()
+    assert edited_files(package) == ["models/toy/model.py", "tests/test_toy.py"]
+    (package / "port.json").unlink()
+    assert edited_files(package) is None
+
+
+def test_an_existing_port_is_refused_and_untouched(tmp_path: Path) -> None:
+    package = write_port(FakeSource(), workspace=tmp_path, name="toy").package_dir
+    (package / "model.py").write_text("# my edit\n")
+    before = snapshot(tmp_path)
+    with pytest.raises(WorkspaceError, match="port `toy` exists already: `models/toy`") as caught:
+        write_port(FakeSource(), workspace=tmp_path, name="toy")
+    assert "--force" in str(caught.value.hint)
+    with pytest.raises(WorkspaceError, match="`ToyForCausalLM` is served by port `toy` already"):
+        write_port(FakeSource(), workspace=tmp_path, name="toy2")
+    assert snapshot(tmp_path) == before
+
+
+def test_force_replaces_the_port_and_its_registration(tmp_path: Path) -> None:
+    package = write_port(FakeSource(), workspace=tmp_path, name="toy").package_dir
+    (package / "model.py").write_text("# my edit\n")
+    (tmp_path / "pyproject.toml").write_text("# mine\n")
+    write_port(FakeSource(), workspace=tmp_path, name="toy", force=True)
+    assert edited_files(package) == []
+    assert (tmp_path / "pyproject.toml").read_text() == "# mine\n"
+    write_port(FakeSource(), workspace=tmp_path, name="toy2", force=True)
+    assert find_port(tmp_path, "ToyForCausalLM").name == "toy2"
+    assert ".toy " not in (tmp_path / "models" / "__init__.py").read_text()
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), SystemExit(143)])
+def test_whatever_goes_wrong_nothing_half_made_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, force: bool
+) -> None:
+    workspace = tmp_path / "work"
+    if force:
+        write_port(FakeSource(), workspace=workspace, name="toy")
+    before = snapshot(tmp_path)
+
+    def fail(*_: object, **__: object) -> str:
+        raise error
+
+    monkeypatch.setattr(write, "add_port", fail)  # the last step
+    expected = DiskSpaceError if isinstance(error, OSError) else type(error)
+    with pytest.raises(expected):
+        write_port(FakeSource(), workspace=workspace, name="toy", force=force)
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["", "a-b", "a b", "1a", "class", "../up", "a/b", "/abs", ".", "_private", "é", "a.b"])
+def test_a_name_that_is_no_package_inside_models_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(WorkspaceError, match="cannot be named"):
+        write_port(FakeSource(), workspace=tmp_path, name=name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("part", ["models", "models/toy", "examples", "tests"])
+def test_a_link_out_of_the_workspace_is_refused(tmp_path: Path, part: str) -> None:
+    (tmp_path / "outside").mkdir()
+    link = tmp_path / "work" / part
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "outside")
+    with pytest.raises(WorkspaceError, match="leads to"):
+        write_port(FakeSource(), workspace=tmp_path / "work", name="toy", force=True)
+    assert not list((tmp_path / "outside").iterdir())
+
+
+def test_a_file_is_no_workspace(tmp_path: Path) -> None:
+    (tmp_path / "work").touch()
+    with pytest.raises(WorkspaceError, match="not a directory"):
+        write_port(FakeSource(), workspace=tmp_path / "work", name="toy")
+
+
+EDITED = '''"""Mine."""
+
+import logging  # mine
+
+from .beta import BetaForCausalLM  # keep
+
+log = logging.getLogger(__name__)
+
+MODEL_MAP = {
+    # newest first? no: sorted
+    "BetaForCausalLM": BetaForCausalLM,  # my note
+    "CetaForCausalLM": BetaForCausalLM  # no comma here
+}
+log.debug("é %d", len(MODEL_MAP))
+'''
+
+
+@pytest.mark.parametrize("letter", ["Alpha", "Bz", "Zeta"])
+def test_edits_of_the_registry_survive(letter: str) -> None:
+    package, cls = letter.lower(), f"{letter}ForCausalLM"
+    text = registry_file.add_port(EDITED, package=package, architecture=cls, class_name=cls)
+    added = {f"from .{package} import {cls}", f'    "{cls}": {cls},'}
+    lines = text.splitlines()
+    assert added < set(lines)
+    kept = [line.replace("BetaForCausalLM,  # no comma", "BetaForCausalLM  # no comma") for line in lines]
+    assert [line for line in kept if line not in added] == EDITED.splitlines()
+    assert ast.unparse(ast.parse(text)).count(f"'{cls}'") == 1
+    assert registry_file.registered_package(text, cls) == package
+    assert registry_file.add_port(text, package=package, architecture=cls, class_name=cls) == text
+
+
+@pytest.mark.parametrize(("text", "what"), [("MODEL_MAP = dict()\n", "no dictionary"), ("MODEL_MAP = {\n", "line 1")])
+def test_a_registry_that_cannot_be_edited_gets_the_lines_to_add(text: str, what: str) -> None:
+    with pytest.raises(WorkspaceError, match=what) as caught:
+        registry_file.add_port(text, package="toy", architecture="ToyForCausalLM", class_name="ToyForCausalLM")
+    assert "from .toy import ToyForCausalLM" in str(caught.value.hint)
+
+
+def test_a_template_and_its_values_must_agree() -> None:
+    with pytest.raises(WorkspaceError, match="disagree about: surplus"):
+        render_template("workspace", {"package": "p", "distribution": "p", "version": "1", "surplus": "x"})
+
+
+def test_the_manifest_tells_where_the_port_comes_from(tmp_path: Path) -> None:
+    package = write_port(FakeSource(), workspace=tmp_path, name="toy", origin={"transformers": "5.0"}).package_dir
+    manifest = json.loads((package / "port.json").read_text())
+    assert manifest["hf_class"] == "transformers.ToyForCausalLM"
+    assert manifest["transformers"] == "5.0"
+    assert str(tmp_path) not in json.dumps(manifest)
+
+
+def test_what_is_written_passes_the_linter(tmp_path: Path) -> None:
+    write_port(FakeSource(), workspace=tmp_path, name="toy")
+    project = Path(__file__).parents[1] / "pyproject.toml"
+    ruff = [sys.executable, "-m", "ruff"]
+    for command in (["check", "--config", str(project)], ["format", "--check", "--config", str(project)]):
+        done = subprocess.run([*ruff, *command, "."], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,44 @@
+"""`port.json`: where a port comes from, and the digests that tell whether it was edited since."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trtllm_port import __version__
+from trtllm_port.files import bytes_digest, file_digest
+
+FORMAT = 1
+NAME = "port.json"
+
+
+def manifest_text(*, origin: Mapping[str, Any], files: Mapping[str, str]) -> str:
+    """Return the text of `port.json`.
+
+    Args:
+        origin: what is known about the Hugging Face model.
+        files: the port's files, relative path → text.
+    """
+    manifest = {
+        "format": FORMAT,
+        "tool": f"trtllm-port {__version__}",
+        **origin,
+        "files": {path: bytes_digest(text.encode()) for path, text in sorted(files.items())},
+    }
+    return json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+
+
+def edited_files(package_dir: Path) -> list[str] | None:
+    """Return the files that differ from what was generated, or None where there is no manifest (a port by hand)."""
+    path = package_dir / NAME
+    if not path.is_file():
+        return None
+    root = package_dir.parents[1]
+    digests: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["files"]
+    return [name for name, digest in digests.items() if not _has_digest(root / name, digest)]
+
+
+def _has_digest(path: Path, digest: str) -> bool:
+    return path.is_file() and file_digest(path) == digest
