@@ -1,0 +1,15 @@
+"""What a port is written in: functions, layers, and the base classes of configs and models."""
+
+from trtllm_port.layers.cache import KVCache
+from trtllm_port.layers.config import PretrainedConfig
+from trtllm_port.layers.embedding import Embedding
+from trtllm_port.layers.functional import *  # noqa: F403
+from trtllm_port.layers.linear import Conv1D, Linear
+from trtllm_port.layers.mapping import Mapping
+from trtllm_port.layers.model import DecoderModelForCausalLM, PretrainedModel
+from trtllm_port.layers.module import DecoderLayerList, Module, ModuleList, Parameter
+from trtllm_port.layers.network import Network
+from trtllm_port.layers.normalization import LayerNorm, RmsNorm
+from trtllm_port.layers.rotary import RotaryEmbedding
+from trtllm_port.layers.tensor import Tensor
+from trtllm_port.layers.weights import Drop, HuggingFaceWeights, Transform, WeightMap, plan_weights

@@ -31,9 +31,7 @@ def load_flavour(name: str = "auto") -> ModuleType:
         except (ImportError, OSError, RuntimeError) as error:  # a missing shared library is any of the three
             failures.append(f"`{candidate}`: {error}")
     package = "tensorrt" if name == "tensorrt" else "tensorrt-rtx-cu13"
-    raise EnvironmentLackError(
-        f"TensorRT cannot be imported: {'; '.join(failures)}", hint=f"`pip install {package}`"
-    )
+    raise EnvironmentLackError(f"TensorRT cannot be imported: {'; '.join(failures)}", hint=f"`pip install {package}`")
 
 
 @cache

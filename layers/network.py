@@ -7,7 +7,7 @@ module that returned it, else by its layer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -65,8 +65,7 @@ class Network:
         self._parameter_names: dict[int, str] = {}
         self._parameter_tensors: dict[int, Tensor] = {}
         self._bound: list[Module] = []  # keeps the ids above valid
-        self._scalars: dict[tuple[Scalar, str, int], Tensor] = {}
-        self.memo: dict[tuple[Any, ...], Tensor] = {}  # tensors that are computed once: masks, slot numbers
+        self._shared: dict[tuple[Any, ...], Tensor] = {}  # tensors made once: scalars, masks, slot numbers
 
     # inputs and outputs
 
@@ -125,14 +124,25 @@ class Network:
 
     def scalar(self, value: Scalar, dtype: str, ndim: int) -> Tensor:
         """A scalar as a constant of shape (1,) * ndim; equal ones share one constant."""
-        if dtype != "bool" and isinstance(value, float) and dtype in ("int32", "int64") and value != int(value):
+        if dtype in ("int32", "int64") and isinstance(value, float) and not value.is_integer():
             raise NetworkError(f"{self.where()}the scalar {value} beside an {dtype} tensor", hint="cast the tensor")
-        key = (value, dtype, ndim)
-        if key not in self._scalars:
-            outer, self._scope = self._scope, []  # it belongs to no module: others share it
-            self._scalars[key] = self.constant(torch.full((1,) * ndim, value, dtype=torch_dtype(dtype)))
-            self._scope = outer
-        return self._scalars[key]
+        shape = (1,) * ndim
+        key = ("scalar", repr(value), dtype, ndim)  # by repr: -0.0 and 0.0 are equal as keys
+        return self.shared(key, lambda: self.constant(torch.full(shape, value, dtype=torch_dtype(dtype))))
+
+    def integers(self, values: tuple[int, ...]) -> Tensor:
+        """A 1-D int64 constant: axes, sizes. Equal ones share one constant."""
+        return self.shared(("integers", values), lambda: self.constant(torch.tensor(values, dtype=torch.int64)))
+
+    def shared(self, key: tuple[Any, ...], make: Callable[[], Tensor]) -> Tensor:
+        """The tensor made for `key`, made on first use and outside any module's name: several modules may use it."""
+        if key not in self._shared:
+            outer, self._scope = self._scope, [str(key[0])]
+            try:
+                self._shared[key] = make()
+            finally:
+                self._scope = outer
+        return self._shared[key]
 
     def bind(self, module: Module) -> None:
         """Tell the network the names of a module tree: of its modules for taps, of its parameters for weights."""
@@ -174,12 +184,12 @@ class Network:
         return tensor
 
     def _reshaped(self, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-        key = ("reshaped", tensor.itensor.name, shape)
-        if key not in self.memo:
+        def make() -> Tensor:
             layer = self.definition.add_shuffle(tensor.itensor)
             layer.reshape_dims = self.trt.Dims(shape)
-            self.memo[key] = self.add("reshape", layer)
-        return self.memo[key]
+            return self.add(f"{tensor.name}/reshape", layer)
+
+        return self.shared(("reshaped", tensor.name, shape), make)
 
     def operand(self, value: Operand, dtype: str, ndim: int) -> Tensor:
         """A tensor, parameter or scalar as a tensor of this network with `ndim` dimensions, ones added in front."""
@@ -191,13 +201,8 @@ class Network:
             return self.parameter(value, ndim)
         if value.ndim >= ndim:
             return value
-        layer = self.definition.add_shuffle(value.itensor)
-        if value.shape.count(-1) <= 1:
-            layer.reshape_dims = self.trt.Dims((1,) * (ndim - value.ndim) + value.shape)
-        else:
-            axes = self.constant(torch.arange(ndim - value.ndim))
-            layer = self.definition.add_unsqueeze(value.itensor, axes.itensor)
-        return self.add("broadcast", layer)
+        axes = self.integers(tuple(range(ndim - value.ndim)))
+        return self.add("broadcast", self.definition.add_unsqueeze(value.itensor, axes.itensor))
 
     # layers
 

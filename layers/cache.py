@@ -1,0 +1,74 @@
+"""The KV cache of a network: inputs, updates and outputs, made when a layer first asks.
+
+Shapes: B batch, K key/value heads, L new tokens, S slots (max_seq_len), H head size.
+"""
+
+from __future__ import annotations
+
+from trtllm_port.errors import NetworkError
+from trtllm_port.layers.functional import cast, select
+from trtllm_port.layers.network import Network
+from trtllm_port.layers.tensor import Tensor
+
+
+class KVCache:
+    """Keys and values of all tokens so far. A slot's number is the token's position.
+
+    Prompts of a batch are padded on the right. A row's next token has the position after its last real one, so it
+    overwrites the padding's garbage; the masks of `causal_mask` hide slots that come later. Neither lengths nor a padding
+    mask are needed.
+
+    Args:
+        network: the network that is being defined.
+        position_ids: [B, L] int64; the first of a row is where its new tokens are written.
+        max_seq_len: slots.
+    """
+
+    def __init__(self, network: Network, position_ids: Tensor, max_seq_len: int) -> None:
+        self.network = network
+        self.position_ids = position_ids
+        self.max_seq_len = max_seq_len
+        self._outputs: dict[str, Tensor] = {}
+
+    def update(self, layer_idx: int, key_BKLH: Tensor, value_BKLH: Tensor) -> tuple[Tensor, Tensor]:
+        """Write new keys and values into the cache of a layer.
+
+        Adds the network inputs `past_key_values.{layer_idx}.key` and `.value` [B, K, S, H], and the outputs
+        `present_key_values.{layer_idx}.key` and `.value`, which share the inputs' memory.
+
+        Returns:
+            All keys and values, [B, K, S, H] each.
+        """
+        return self._update(f"{layer_idx}.key", key_BKLH), self._update(f"{layer_idx}.value", value_BKLH)
+
+    def _update(self, part: str, new_BKLH: Tensor) -> Tensor:
+        network = self.network
+        _, heads, _, head_size = new_BKLH.shape
+        if heads < 0 or head_size < 0:
+            raise NetworkError(
+                f"{network.where()}the cache needs known numbers of heads and head size, got {new_BKLH.shape}"
+            )
+        past = network.add_input(
+            f"past_key_values.{part}",
+            new_BKLH.dtype,
+            (-1, heads, self.max_seq_len, head_size),
+            ("batch_size",),
+        )
+        layer = network.definition.add_kv_cache_update(
+            past.itensor, new_BKLH.itensor, self._write_indices().itensor, network.trt.KVCacheMode.LINEAR
+        )
+        present = network.add("kv_cache_update", layer)
+        network.rename(present, f"present_key_values.{part}")
+        self._outputs[present.name] = present
+        return present
+
+    def _write_indices(self) -> Tensor:
+        return self.network.shared(
+            ("write_indices", self.position_ids.name),
+            lambda: cast(select(self.position_ids, 1, 0), "int32"),
+        )
+
+    def mark_outputs(self) -> None:
+        """Make the updated caches outputs of the network, as TensorRT requires. Called once, when all is defined."""
+        for name, present in self._outputs.items():
+            self.network.mark_output(present, name)

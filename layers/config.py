@@ -1,0 +1,148 @@
+"""`PretrainedConfig`: a port's config, a frozen dataclass whose fields carry HF's names and resolved values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping as MappingType
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar, Self, get_origin, get_type_hints
+
+from trtllm_port.errors import ConfigError
+from trtllm_port.layers.dtypes import FLOAT_DTYPES
+from trtllm_port.layers.mapping import Mapping
+
+_OWN_FIELDS = ("architecture", "dtype", "mapping")  # not taken from HF's config by equal name
+CHECKPOINT_KEYS = ("producer", "source", "port", "tensors")  # what `convert` adds to a checkpoint's config.json
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainedConfig:
+    """The base of every port's config. Ports add the HF fields that they use, and properties for what follows from them.
+
+    Attributes:
+        architecture: HF's class name, e.g. "LlamaForCausalLM".
+        dtype: data type of weights and activations: "float32", "float16" or "bfloat16".
+        vocab_size, tie_word_embeddings: as in HF.
+        mapping: how the model is cut over ranks.
+    """
+
+    architecture: str
+    dtype: str
+    vocab_size: int
+    tie_word_embeddings: bool = False
+    mapping: Mapping = field(default_factory=Mapping)
+
+    #: HF config keys whose value the port has built in.
+    FIXED: ClassVar[dict[str, Any]] = {}
+
+    def __post_init__(self) -> None:
+        if self.dtype not in FLOAT_DTYPES:
+            raise ConfigError(f"dtype is `{self.dtype}`, expected {', '.join(FLOAT_DTYPES)}")
+
+    @classmethod
+    def from_hugging_face(
+        cls,
+        hf_model_dir: str | Path,
+        dtype: str = "auto",
+        mapping: Mapping | None = None,
+        trust_remote_code: bool = False,
+    ) -> Self:
+        """Read a HF directory's `config.json` through transformers, which fills in the defaults.
+
+        Args:
+            hf_model_dir: a directory with `config.json`.
+            dtype: "auto" takes the checkpoint's.
+            mapping: None: one rank.
+            trust_remote_code: let transformers run code that comes with the model.
+
+        Raises:
+            ConfigError: no readable `config.json`; a field that the port needs is absent; a key of `FIXED` has another
+                value than the port has built in.
+        """
+        hf_config = load_hf_config(hf_model_dir, trust_remote_code)
+        cls._check_fixed(hf_config)
+        values: dict[str, Any] = {}
+        missing = []
+        for item in fields(cls):
+            if item.name in _OWN_FIELDS:
+                continue
+            if hasattr(hf_config, item.name):
+                values[item.name] = _plain(getattr(hf_config, item.name))
+            elif item.default is MISSING and item.default_factory is MISSING:
+                missing.append(item.name)
+        if missing:
+            raise ConfigError(f"the config of `{hf_model_dir}` has no {', '.join(f'`{name}`' for name in missing)}")
+        architecture = (hf_config.architectures or [""])[0]
+        return cls(
+            architecture=architecture,
+            dtype=resolve_dtype(dtype, hf_config),
+            mapping=mapping or Mapping(),
+            **cls._typed(values),
+        )
+
+    @classmethod
+    def _check_fixed(cls, hf_config: Any) -> None:
+        wrong = [
+            f"`{key}` is {getattr(hf_config, key)!r}, the port was written for {expected!r}"
+            for key, expected in sorted(cls.FIXED.items())
+            if hasattr(hf_config, key) and _plain(getattr(hf_config, key)) != _plain(expected)
+        ]
+        if wrong:
+            raise ConfigError("; ".join(wrong), hint="generate a port from this model with `trtllm-port new`")
+
+    @classmethod
+    def _typed(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Lists as tuples where the field says so: JSON knows lists only."""
+        hints = get_type_hints(cls)
+        return {
+            name: tuple(value) if isinstance(value, list) and get_origin(hints[name]) is tuple else value
+            for name, value in values.items()
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON can hold them."""
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: MappingType[str, Any]) -> Self:
+        """The inverse of `to_dict`; ConfigError names every unknown and every missing key."""
+        names = {item.name for item in fields(cls)}
+        unknown, missing = sorted(set(values) - names), sorted(names - set(values))
+        if unknown or missing:
+            problems = [f"unknown `{key}`" for key in unknown] + [f"missing `{key}`" for key in missing]
+            raise ConfigError(f"not a config of `{cls.__name__}`: {', '.join(problems)}")
+        mapping = values["mapping"]
+        if not isinstance(mapping, dict) or set(mapping) != {"tp_size", "pp_size", "rank"}:
+            raise ConfigError(f"`mapping` is {mapping!r}, expected tp_size, pp_size and rank")
+        return cls(**{**cls._typed(dict(values)), "mapping": Mapping(**mapping)})
+
+
+def _plain(value: Any) -> Any:
+    """Nested dicts, lists and scalars; HF has dict subclasses, tuples and torch dtypes in its configs."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def load_hf_config(hf_model_dir: str | Path, trust_remote_code: bool = False) -> Any:
+    """The `transformers` config of a directory; ConfigError when there is none or it is of an unknown type."""
+    from transformers import AutoConfig
+
+    path = Path(hf_model_dir) / "config.json"
+    if not path.is_file():
+        raise ConfigError(f"`{hf_model_dir}` has no `config.json`", hint="give a Hugging Face model directory")
+    try:
+        json.loads(path.read_text())
+        return AutoConfig.from_pretrained(hf_model_dir, trust_remote_code=trust_remote_code)
+    except (ValueError, OSError, KeyError) as error:  # malformed JSON, unknown model type, remote code not trusted
+        raise ConfigError(f"`{path}` cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def resolve_dtype(dtype: str, hf_config: Any) -> str:
+    """`dtype`, or the config's own for "auto"; a config that names none is float32, torch's default."""
+    if dtype != "auto":
+        return dtype
+    return str(hf_config.dtype).removeprefix("torch.") if hf_config.dtype is not None else "float32"

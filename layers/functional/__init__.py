@@ -1,0 +1,98 @@
+"""Low-level functions: one file for each family. Each finds the network in its operands and adds layers to it."""
+
+from trtllm_port.layers.functional.activation import (
+    elu,
+    gelu,
+    gelu_tanh,
+    leaky_relu,
+    quick_gelu,
+    relu,
+    relu_squared,
+    sigmoid,
+    silu,
+    softplus,
+    tanh,
+)
+from trtllm_port.layers.functional.attention import (
+    attention,
+    causal_mask,
+    chunked_causal_mask,
+    gather_tokens,
+    needs_decomposition,
+    rotary_embedding,
+)
+from trtllm_port.layers.functional.creation import arange, constant, full
+from trtllm_port.layers.functional.elementwise import (
+    add,
+    clip,
+    div,
+    eq,
+    floordiv,
+    ge,
+    gt,
+    le,
+    logical_and,
+    logical_not,
+    logical_or,
+    logical_xor,
+    lt,
+    maximum,
+    minimum,
+    mul,
+    ne,
+    op_and,
+    op_not,
+    op_or,
+    op_xor,
+    pow,
+    remainder,
+    sub,
+    where,
+)
+from trtllm_port.layers.functional.indexing import embedding, gather, gather_nd, index_select, scatter
+from trtllm_port.layers.functional.normalization import layer_norm, rms_norm, softmax
+from trtllm_port.layers.functional.product import einsum, linear, matmul, outer
+from trtllm_port.layers.functional.reduction import argmax, cumsum, max, mean, min, prod, sum, topk
+from trtllm_port.layers.functional.shaping import (
+    concat,
+    expand,
+    flatten,
+    permute,
+    repeat_interleave,
+    reshape,
+    shape,
+    squeeze,
+    stack,
+    transpose,
+    unsqueeze,
+    view,
+)
+from trtllm_port.layers.functional.slicing import chunk, select, slice, slice_index, split
+from trtllm_port.layers.functional.unary import (
+    abs,
+    cast,
+    ceil,
+    cos,
+    erf,
+    exp,
+    floor,
+    log,
+    neg,
+    reciprocal,
+    round,
+    rsqrt,
+    sin,
+    sqrt,
+)
+
+__all__ = [
+    "abs", "add", "arange", "argmax", "attention", "cast", "causal_mask", "ceil", "chunk", "chunked_causal_mask", "clip",
+    "concat", "constant", "cos", "cumsum", "div", "einsum", "elu", "embedding", "eq", "erf", "exp", "expand", "flatten",
+    "floor", "floordiv", "full", "gather", "gather_nd", "gather_tokens", "ge", "gelu", "gelu_tanh", "gt", "index_select",
+    "layer_norm", "le", "leaky_relu", "linear", "log", "logical_and", "logical_not", "logical_or", "logical_xor", "lt",
+    "matmul", "max", "maximum", "mean", "min", "minimum", "mul", "ne", "needs_decomposition", "neg", "op_and", "op_not",
+    "op_or", "op_xor", "outer", "permute", "pow", "prod", "quick_gelu", "reciprocal", "relu", "relu_squared",
+    "remainder", "repeat_interleave", "reshape", "rms_norm", "rotary_embedding", "round", "rsqrt", "scatter", "select",
+    "shape", "sigmoid", "silu", "sin", "slice", "slice_index", "softmax", "softplus", "split", "sqrt", "squeeze",
+    "stack", "sub", "sum", "tanh", "topk", "transpose", "unsqueeze", "view", "where",
+]  # fmt: skip

@@ -1,0 +1,146 @@
+"""Attention, its masks, rotary embedding, and the choice of the tokens whose logits are wanted.
+
+Shapes: B batch, L new tokens, S slots of the cache, N query heads, K key/value heads, H head size, F rotated
+frequencies (half the rotated part of a head), E hidden size, T tokens whose logits are wanted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtllm_port.errors import NetworkError
+from trtllm_port.layers.dtypes import FLOAT_DTYPES
+from trtllm_port.layers.functional._common import require
+from trtllm_port.layers.functional.creation import arange
+from trtllm_port.layers.functional.indexing import gather_nd
+from trtllm_port.layers.functional.shaping import transpose, unsqueeze
+from trtllm_port.layers.tensor import Tensor
+
+if TYPE_CHECKING:
+    from trtllm_port.layers.cache import KVCache
+
+FUSED_HEAD_SIZES = range(16, 257)
+
+
+def needs_decomposition(dtype: str, head_size: int) -> bool:
+    """Whether no fused attention kernel exists, so that TensorRT must be allowed to use several kernels.
+
+    The rule is what tensorrt_rtx 1.7.1 answered for compute capabilities 7.5 to 12.0: fused kernels exist in float16 and
+    bfloat16, for head sizes from 16 to 256. Elsewhere a build that demands one fails.
+    """
+    return dtype not in ("float16", "bfloat16") or head_size not in FUSED_HEAD_SIZES
+
+
+def attention(
+    query_BNLH: Tensor,
+    key_BKSH: Tensor,
+    value_BKSH: Tensor,
+    *,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """softmax(scale * query keyᵀ, masked) value, by TensorRT's attention layer.
+
+    Args:
+        query_BNLH: queries; N is a multiple of K, each key head serves N / K neighbouring query heads.
+        key_BKSH, value_BKSH: keys and values of all slots.
+        mask: [B or 1, N or 1, L, S]; bool: True may attend; or of the query's data type: added to the scores.
+        scale: None: H ** -0.5. The layer has no scale, so queries are multiplied by it.
+
+    Returns:
+        [B, L, N, H], heads behind tokens as HF's attention functions return it.
+    """
+    network = query_BNLH.network
+    require(query_BNLH, FLOAT_DTYPES, "attention")
+    if len({query_BNLH.dtype, key_BKSH.dtype, value_BKSH.dtype}) > 1:
+        raise NetworkError(f"{network.where()}`attention` of {query_BNLH.dtype}, {key_BKSH.dtype}, {value_BKSH.dtype}")
+    head_size = query_BNLH.shape[-1]
+    scale = head_size**-0.5 if scale is None else scale
+    if scale != 1.0:
+        query_BNLH = query_BNLH * scale
+    trt = network.trt
+    layer = network.definition.add_attention_v2(
+        *(t.itensor for t in (query_BNLH, key_BKSH, value_BKSH)),
+        trt.AttentionNormalizationOp.SOFTMAX,
+        trt.CausalMaskKind.NONE,
+    )
+    if layer is not None:
+        layer.decomposable = needs_decomposition(query_BNLH.dtype, head_size)
+        if mask is not None:
+            layer.mask = mask.itensor
+    return transpose(network.add("attention", layer), 1, 2)
+
+
+def causal_mask(position_ids: Tensor, cache: KVCache, *, window: int | None = None) -> Tensor:
+    """Which slots of the cache a token may attend to: those of its own and of earlier positions.
+
+    Slots are positions, so a slot that holds padding lies behind every real token that asks. Computed once for equal
+    arguments, so that all layers share it.
+
+    Args:
+        position_ids: [B, L], int64.
+        cache: the cache whose slots are meant.
+        window: None, or the number of latest positions that are visible, the token's own included.
+
+    Returns:
+        bool [B, 1, L, S].
+    """
+
+    def make() -> Tensor:
+        position_B1L1 = unsqueeze(unsqueeze(position_ids, 1), 3)
+        slot_111S = _slots(position_ids, cache)
+        mask = slot_111S <= position_B1L1
+        return mask if window is None else mask & (slot_111S > position_B1L1 - window)
+
+    return position_ids.network.shared(("causal_mask", position_ids.name, cache.max_seq_len, window), make)
+
+
+def chunked_causal_mask(position_ids: Tensor, cache: KVCache, *, chunk: int) -> Tensor:
+    """As `causal_mask`, but a token sees only its own chunk: positions with the same quotient by `chunk`.
+
+    Returns:
+        bool [B, 1, L, S].
+    """
+
+    def make() -> Tensor:
+        position_B1L1 = unsqueeze(unsqueeze(position_ids, 1), 3)
+        slot_111S = _slots(position_ids, cache)
+        return (slot_111S <= position_B1L1) & (slot_111S >= position_B1L1 // chunk * chunk)
+
+    return position_ids.network.shared(("chunked_mask", position_ids.name, cache.max_seq_len, chunk), make)
+
+
+def _slots(position_ids: Tensor, cache: KVCache) -> Tensor:
+    network = position_ids.network
+    return network.operand(arange(cache.max_seq_len, like=position_ids, dtype=position_ids.dtype), "int64", 4)
+
+
+def rotary_embedding(x_BNLH: Tensor, cos_BLF: Tensor, sin_BLF: Tensor, *, interleaved: bool = False) -> Tensor:
+    """Rotate pairs of a head's first 2F elements by the angles of the token's position; the rest passes.
+
+    Args:
+        x_BNLH: queries or keys.
+        cos_BLF, sin_BLF: of x's data type.
+        interleaved: pairs are neighbours (2i, 2i + 1) instead of halves (i, i + F).
+    """
+    network = x_BNLH.network
+    rotated = 2 * cos_BLF.shape[-1]
+    if len({x_BNLH.dtype, cos_BLF.dtype, sin_BLF.dtype}) > 1 or rotated > x_BNLH.shape[-1]:
+        raise NetworkError(f"{network.where()}`rotary_embedding` of {x_BNLH} by {cos_BLF} and {sin_BLF}")
+    layer = network.definition.add_rotary_embedding(
+        x_BNLH.itensor, cos_BLF.itensor, sin_BLF.itensor, interleaved, rotated
+    )
+    return network.add("rotary_embedding", layer)
+
+
+def gather_tokens(hidden_BLE: Tensor, logits_indices_BT: Tensor) -> Tensor:
+    """The hidden states of some tokens of each row.
+
+    Args:
+        hidden_BLE: all tokens' hidden states.
+        logits_indices_BT: positions within L.
+
+    Returns:
+        [B, T, E].
+    """
+    return gather_nd(hidden_BLE, unsqueeze(logits_indices_BT, 2), batch_dims=1)

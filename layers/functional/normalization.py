@@ -1,0 +1,43 @@
+"""Softmax and normalizations."""
+
+from __future__ import annotations
+
+from trtllm_port.layers.dtypes import FLOAT_DTYPES
+from trtllm_port.layers.functional._common import axes_mask, require
+from trtllm_port.layers.functional.elementwise import mul
+from trtllm_port.layers.functional.reduction import mean
+from trtllm_port.layers.functional.unary import cast, rsqrt
+from trtllm_port.layers.tensor import Operand, Tensor
+
+
+def softmax(x: Tensor, dim: int = -1, dtype: str | None = None) -> Tensor:
+    """exp(x) / sum(exp(x)) along dim; dtype casts x first, as torch's softmax(dtype=...)."""
+    x = x if dtype is None else cast(x, dtype)
+    require(x, FLOAT_DTYPES, "softmax")
+    layer = x.network.definition.add_softmax(x.itensor)
+    layer.axes = axes_mask(x, dim)
+    return x.network.add("softmax", layer)
+
+
+def layer_norm(x: Tensor, weight: Operand | None, bias: Operand | None, eps: float) -> Tensor:
+    """(x - mean) / sqrt(variance + eps) * weight + bias over the last dimension, computed in x's data type.
+
+    Args:
+        x: [*, size].
+        weight, bias: [size], of x's data type; None leaves them out.
+        eps: added to the variance (the mean of squares, not the unbiased one).
+    """
+    network = x.network
+    size = (1,) * (x.ndim - 1) + (x.shape[-1],)
+    gain = network.operand(1.0 if weight is None else weight, x.dtype, x.ndim)
+    shift = network.operand(0.0 if bias is None else bias, x.dtype, x.ndim)
+    gain, shift = (t if t.shape == size else t.expand(*size) for t in (gain, shift))
+    layer = network.definition.add_normalization_v2(x.itensor, gain.itensor, shift.itensor, axes_mask(x, -1))
+    layer.epsilon = eps
+    return network.add("layer_norm", layer)
+
+
+def rms_norm(x: Tensor, weight: Operand | None, eps: float) -> Tensor:
+    """x / sqrt(mean(x²) + eps) * weight over the last dimension, computed in x's data type."""
+    normed = mul(x, rsqrt(mean(mul(x, x), -1, keepdim=True) + eps))
+    return normed if weight is None else mul(weight, normed)

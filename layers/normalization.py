@@ -1,0 +1,50 @@
+"""Normalization layers over the last dimension, with the precision of torch and of HF."""
+
+from __future__ import annotations
+
+from trtllm_port.layers.functional import layer_norm, rms_norm
+from trtllm_port.layers.module import Module, Parameter
+from trtllm_port.layers.tensor import Tensor
+
+
+class LayerNorm(Module):
+    """torch.nn.LayerNorm. In half precision torch computes in float32, gain and bias included; so does this."""
+
+    def __init__(self, size: int, eps: float = 1e-5, bias: bool = True, elementwise_affine: bool = True) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = Parameter((size,)) if elementwise_affine else None
+        self.bias = Parameter((size,)) if elementwise_affine and bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        network = x.network
+        gain = None if self.weight is None else network.parameter(self.weight, x.ndim).float()
+        shift = None if self.bias is None else network.parameter(self.bias, x.ndim).float()
+        return layer_norm(x.float(), gain, shift, self.eps).to(x.dtype)
+
+
+class RmsNorm(Module):
+    """x / sqrt(mean(x²) + eps) * weight; computed in float32, as HF does.
+
+    Args:
+        size: the last dimension.
+        eps: added to the mean of squares.
+        offset: 0.0: the result is cast back before it is multiplied by the weight, as in Llama. Other values are added
+            to the weight, and the product is formed in float32 and then cast back, as in Gemma (offset 1.0).
+    """
+
+    def __init__(self, size: int, eps: float = 1e-6, offset: float = 0.0) -> None:
+        super().__init__()
+        self.eps = eps
+        self.offset = offset
+        self.weight = Parameter((size,))
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = rms_norm(x.float(), None, self.eps)
+        if not self.offset:
+            return self.weight_of(x) * normed.to(x.dtype)
+        return (normed * (self.weight_of(x).float() + self.offset)).to(x.dtype)
+
+    def weight_of(self, x: Tensor) -> Tensor:
+        """The weight with as many dimensions as x."""
+        return x.network.parameter(self.weight, x.ndim)

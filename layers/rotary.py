@@ -1,0 +1,53 @@
+"""Rotary position embeddings.
+
+Shapes: B batch, L new tokens, F frequencies (half the rotated part of a head).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from trtllm_port.layers.functional import cos, max, sin, unsqueeze, where
+from trtllm_port.layers.module import Module
+from trtllm_port.layers.rope import inverse_frequencies, longrope_long
+from trtllm_port.layers.tensor import Tensor
+
+
+class RotaryEmbedding(Module):
+    """Cosines and sines of the tokens' positions, computed in float32 inside the network, then cast, as HF does.
+
+    HF repeats the F angles to fill a head; `rotary_embedding` needs them once.
+
+    Args:
+        rope_parameters: HF's dict: `rope_theta`, `rope_type` and the type's own parameters; see `layers/rope.py`.
+        dim: the rotated part of a head's size.
+        max_position_embeddings: the config's.
+    """
+
+    def __init__(self, rope_parameters: dict[str, Any], dim: int, max_position_embeddings: int) -> None:
+        super().__init__()
+        self.inv_freq_F, self.attention_scaling = inverse_frequencies(rope_parameters, dim, max_position_embeddings)
+        self.long_inv_freq_F: torch.Tensor | None = None
+        if rope_parameters.get("rope_type") == "longrope":
+            self.long_inv_freq_F = longrope_long(rope_parameters, dim, max_position_embeddings)[0]
+            self.short_context = int(rope_parameters["original_max_position_embeddings"])
+
+    def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """(cos, sin), each [B, L, F] in the data type of x."""
+        angles_BLF = unsqueeze(position_ids, 2).float() * self._frequencies(position_ids)
+        return tuple(  # type: ignore[return-value]  # two of them
+            (
+                function(angles_BLF) * self.attention_scaling if self.attention_scaling != 1.0 else function(angles_BLF)
+            ).to(x.dtype)
+            for function in (cos, sin)
+        )
+
+    def _frequencies(self, position_ids: Tensor) -> Tensor:
+        network = position_ids.network
+        short_11F = network.constant(self.inv_freq_F[None, None])
+        if self.long_inv_freq_F is None:
+            return short_11F
+        is_long_11 = max(position_ids, (0, 1), keepdim=True) >= self.short_context  # the length is one more
+        return where(unsqueeze(is_long_11, 2), network.constant(self.long_inv_freq_F[None, None]), short_11F)

@@ -1,0 +1,100 @@
+"""The exceptions between HF's names and a port's: data, not code.
+
+    weight_map = {
+        "*.rotary_emb.inv_freq": Drop("computed from the config"),
+        "transformer.h.*.attn.bias": None,                                       # known and dropped
+        "gpt.layers.*.weight": "model.layers.*.weight",                          # renamed
+        ("*.q_proj.weight", "*.k_proj.weight"): Transform("*.qk.weight", join),  # joined by a named function
+    }
+
+A `*` stands for one or more characters; in a target, the first `*` is what the first `*` of the source matched, and so
+on. All sources of a transform that give the same targets go into one call: a target with fewer `*` collects.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+
+Pattern = str | tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A tensor of HF's files that is no parameter.
+
+    Attributes:
+        reason: why, for the report.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A parameter, or several, computed from one tensor of HF's files, or several.
+
+    Attributes:
+        target: the parameter's name, or a tuple of names, with `*` as in the sources.
+        function: called with the port's config and the tensors, in the order of the source patterns and, within one
+            pattern, of the numbers in their names; returns a tensor for each target. It must work on meta tensors,
+            because shapes are checked before anything is read.
+    """
+
+    target: Pattern
+    function: Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.target,) if isinstance(self.target, str) else self.target
+
+
+WeightMap = Mapping[Pattern, None | str | Drop | Transform]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One source pattern of a weight map, and what becomes of the tensors that it matches."""
+
+    pattern: str
+    position: int  # of the pattern among those of its entry
+    action: str | Drop | Transform | None
+
+    def match(self, name: str) -> tuple[str, ...] | None:
+        """What the pattern's `*` stand for in `name`, or None."""
+        found = _compiled(self.pattern).fullmatch(name)
+        return None if found is None else found.groups()
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile("(.+?)".join(re.escape(part) for part in pattern.split("*")))
+
+
+def rules(weight_map: WeightMap) -> list[Rule]:
+    """The map's rules, exact names before patterns."""
+    found = [
+        Rule(pattern, position, action)
+        for patterns, action in weight_map.items()
+        for position, pattern in enumerate((patterns,) if isinstance(patterns, str) else patterns)
+    ]
+    return sorted(found, key=lambda rule: "*" in rule.pattern)
+
+
+def fill(pattern: str, parts: tuple[str, ...]) -> str:
+    """`pattern` with its `*` replaced by the first of `parts`."""
+    pieces = pattern.split("*")
+    filled = pieces[0]
+    for part, piece in zip(parts, pieces[1:], strict=False):
+        filled += part + piece
+    return filled
+
+
+def natural_key(name: str) -> tuple[Any, ...]:
+    """A key that sorts `layers.10` behind `layers.9`."""
+    return tuple(int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name))
