@@ -1,0 +1,136 @@
+"""Compiles a network file into a program: numbers the tensors, binds each layer's evaluator, folds what is constant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from operator import itemgetter
+
+import torch
+
+from trtllm_port.errors import CheckpointError, PortError
+from trtllm_port.runtime.network_file import Constant, LayerRecord, NetworkFile, TensorRecord
+from trtllm_port.runtime.network_file.dtypes import STORAGE
+from trtllm_port.runtime.reference.errors import UnsupportedLayerError
+from trtllm_port.runtime.reference.evaluators import EVALUATORS, IMPURE
+from trtllm_port.runtime.reference.layer import Bound, Evaluator, Layer
+from trtllm_port.runtime.reference.program import FIRST_FREE_SLOT, NONE_SLOT, Draft, Slots, execute, with_liveness
+
+
+class Compiler:
+    """Turns layers into steps. One instance compiles one network; the result is in `slots` and `compile_layers`.
+
+    Args:
+        network: what to compile.
+        weights: checkpoint tensors by name.
+        device: where the program runs; constants are moved there once.
+    """
+
+    def __init__(self, network: NetworkFile, weights: Mapping[str, torch.Tensor], device: torch.device) -> None:
+        self.network = network
+        self.device = device
+        self._numbers: dict[str, int] = {}
+        self.slots: Slots = [None] * FIRST_FREE_SLOT
+        self._known: set[int] = set()
+        self._derived: dict[tuple[int, Evaluator], int] = {}
+        self._drafts: list[Draft] = []
+        moved: dict[str, torch.Tensor] = {}
+        for name, constant in network.constants.items():
+            if constant.parameter is not None and constant.parameter not in moved:
+                moved[constant.parameter] = _parameter(constant.parameter, weights).to(device)
+            self._know(self.slot(name), self._value(name, constant, moved))
+
+    def slot(self, name: str | None) -> int:
+        """The number of a tensor's slot; a new one at the first call."""
+        if name is None:
+            return NONE_SLOT
+        if name not in self._numbers:
+            self._numbers[name] = self._new_slot()
+        return self._numbers[name]
+
+    def record(self, name: str) -> TensorRecord:
+        """Dtype and shape of a tensor."""
+        return self.network.tensors[name]
+
+    def constant(self, name: str) -> torch.Tensor | None:
+        """The value of a tensor that is known before the network runs."""
+        slot = self.slot(name)
+        value: torch.Tensor | None = self.slots[slot] if slot in self._known else None
+        return value
+
+    def derive(self, slot: int, function: Evaluator) -> int:
+        """A slot for `function(value of slot)`, computed once."""
+        key = (slot, function)
+        if key not in self._derived:
+            self._derived[key] = self._new_slot()
+            self._emit(Draft(function, (slot,), self._derived[key], self._current))
+        return self._derived[key]
+
+    def compile_layers(self, layers: Iterable[LayerRecord]) -> list[Draft]:
+        """Steps for `layers`, which must come after those that they read from; constants are folded away."""
+        outer, self._drafts = self._drafts, []
+        outer_derived, self._derived = self._derived, dict(self._derived)
+        for layer in layers:
+            self._current = layer
+            self._compile(layer)
+        drafts, self._drafts, self._derived = self._drafts, outer, outer_derived
+        return drafts
+
+    def _compile(self, layer: LayerRecord) -> None:
+        if layer.type == "CONSTANT":
+            return
+        if layer.type not in EVALUATORS:
+            raise UnsupportedLayerError.unknown(layer, EVALUATORS)
+        bound = EVALUATORS[layer.type](Layer(layer, self))
+        if not isinstance(bound, Bound):
+            bound = Bound(bound, tuple(self.slot(name) for name in layer.inputs))
+        outputs = [self.slot(name) for name in layer.outputs]
+        if len(outputs) == 1:
+            self._emit(Draft(bound.run, bound.inputs, outputs[0], layer))
+            return
+        together = self._new_slot()
+        self._emit(Draft(bound.run, bound.inputs, together, layer))
+        for index, output in enumerate(outputs):
+            self._emit(Draft(itemgetter(index), (together,), output, layer))
+
+    def _emit(self, draft: Draft) -> None:
+        if draft.layer.type not in IMPURE and draft.reads <= self._known:
+            execute(with_liveness([draft], [draft.output]), self.slots)
+            self._known.add(draft.output)
+        else:
+            self._drafts.append(draft)
+
+    def _new_slot(self) -> int:
+        self.slots.append(None)
+        return len(self.slots) - 1
+
+    def _know(self, slot: int, value: torch.Tensor) -> None:
+        self.slots[slot] = value
+        self._known.add(slot)
+
+    def _value(self, name: str, constant: Constant, moved: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        record = self.record(name)
+        if record.dtype not in STORAGE:
+            raise PortError(f"the constant {name!r} has dtype {record.dtype}, which torch cannot hold")
+        value = moved[constant.parameter] if constant.parameter is not None else constant.value
+        if value is None:
+            raise PortError(f"the constant {name!r} has neither a parameter nor a value")
+        if value.dtype != STORAGE[record.dtype]:
+            raise CheckpointError(
+                f"{constant.parameter or name!r} has dtype {value.dtype}, the network expects {record.dtype}",
+                hint="the checkpoint and the network file do not belong together",
+            )
+        if value.numel() != torch.Size(constant.shape).numel():
+            raise CheckpointError(
+                f"{constant.parameter or name!r} has shape {list(value.shape)}, expected {list(constant.shape)}",
+                hint="the checkpoint and the network file do not belong together",
+            )
+        return value.to(self.device).reshape(constant.shape)
+
+
+def _parameter(name: str, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    if name not in weights:
+        raise CheckpointError(
+            f"the checkpoint has no tensor {name!r}, which the network needs",
+            hint="the checkpoint and the network file do not belong together",
+        )
+    return weights[name]

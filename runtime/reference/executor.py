@@ -1,0 +1,136 @@
+"""`ReferenceExecutor`: runs a network file with torch alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trtllm_port.errors import EngineError, PortError
+from trtllm_port.runtime.executor import TensorSpec
+from trtllm_port.runtime.network_file import NetworkFile
+from trtllm_port.runtime.network_file.dtypes import STORAGE
+from trtllm_port.runtime.reference.compiler import Compiler
+from trtllm_port.runtime.reference.program import SELF_SLOT, Slots, Step, execute, execute_observed, with_liveness
+
+
+class ReferenceExecutor:
+    """Evaluates a TensorRT network layer by layer, by TensorRT's documented semantics, with torch on CPU or CUDA.
+
+    Args:
+        network: the network.
+        weights: the checkpoint's tensors by name, in the dtypes that the network expects.
+        device: where to run; the weights are moved there once.
+
+    Raises:
+        UnsupportedLayerError: a layer, or an attribute of one, is not implemented exactly.
+        CheckpointError: a weight is missing, or does not have the network's dtype or size.
+    """
+
+    def __init__(
+        self, network: NetworkFile, weights: Mapping[str, Tensor], *, device: str | torch.device = "cpu"
+    ) -> None:
+        self.device = torch.device(device)
+        self.name = f"reference executor (torch {torch.__version__.split('+')[0]}, {self.device})"
+        self.inputs = _specs(network, network.inputs)
+        self.outputs = _specs(network, network.outputs)
+        self.tap_names = tuple(network.taps)
+        self._tensors_of_taps = dict(network.taps)
+        compiler = Compiler(network, weights, self.device)
+        drafts = compiler.compile_layers(network.layers)
+        self._caches = {layer.inputs[0] for layer in network.layers if layer.type == "KV_CACHE_UPDATE"}
+        self._input_slots = [(spec, compiler.slot(spec.name)) for spec in self.inputs]
+        self._output_slots = {name: compiler.slot(name) for name in network.outputs}
+        self._slot_of = {name: compiler.slot(name) for name in network.tensors}
+        self._steps = with_liveness(drafts, self._output_slots.values())
+        self._computed = {step.output for step in self._steps} | {slot for _, slot in self._input_slots}
+        self._slots = compiler.slots
+
+    def run(
+        self,
+        feeds: Mapping[str, Tensor],
+        *,
+        on_tap: Callable[[str, Tensor], None] | None = None,
+        taps: Collection[str] = (),
+        stop_after: str | None = None,
+    ) -> dict[str, Tensor]:
+        """Execute the network once: see `Executor.run`. Taps are module paths or TensorRT tensor names."""
+        slots = self._filled(feeds)
+        with torch.no_grad():
+            if not taps and stop_after is None:
+                execute(self._steps, slots)
+                result = {name: slots[slot] for name, slot in self._output_slots.items()}
+            else:
+                result = self._observed(slots, on_tap, taps, stop_after)
+        slots.clear()
+        return result
+
+    def _filled(self, feeds: Mapping[str, Tensor]) -> Slots:
+        names = {spec.name for spec in self.inputs}
+        if names != feeds.keys():
+            raise EngineError(
+                f"the network's inputs are not what it was fed: missing {sorted(names - feeds.keys())}, "
+                f"unexpected {sorted(feeds.keys() - names)}"
+            )
+        slots = self._slots.copy()
+        slots[SELF_SLOT] = slots
+        for spec, slot in self._input_slots:
+            slots[slot] = self._checked(spec, feeds[spec.name])
+        return slots
+
+    def _checked(self, spec: TensorSpec, tensor: Tensor) -> Tensor:
+        if tensor.dtype != STORAGE[spec.dtype]:
+            raise EngineError(f"the input {spec.name!r} has dtype {tensor.dtype}, expected {spec.dtype}")
+        shape = tensor.shape
+        if len(shape) != len(spec.shape) or any(want not in (-1, n) for n, want in zip(shape, spec.shape, strict=True)):
+            raise EngineError(f"the input {spec.name!r} has shape {list(shape)}, expected {list(spec.shape)}")
+        if tensor.device != self.device and spec.name in self._caches:
+            raise EngineError(
+                f"the cache {spec.name!r} is on {tensor.device}, it must be on {self.device} to be updated"
+            )
+        return tensor.to(self.device)
+
+    def _observed(
+        self,
+        slots: Slots,
+        on_tap: Callable[[str, Tensor], None] | None,
+        taps: Collection[str],
+        stop_after: str | None,
+    ) -> dict[str, Tensor]:
+        tapped: dict[str, Tensor] = {}
+        emit = tapped.__setitem__ if on_tap is None else on_tap
+        wanted: dict[int, list[str]] = {}
+        for tap in taps:
+            wanted.setdefault(self._tap_slot(tap), []).append(tap)
+        last = -1 if stop_after is None else self._tap_slot(stop_after)
+        for slot, names in wanted.items():
+            if slots[slot] is not None:  # an input or a constant: there before the first step
+                for name in names:
+                    emit(name, slots[slot])
+        reached = {slot for slot in self._output_slots.values() if slots[slot] is not None}
+
+        def after(step: Step, value: Any) -> bool:
+            reached.add(step.output)
+            for name in wanted.get(step.output, ()):
+                emit(name, value)
+            return step.output == last
+
+        if last == -1 or slots[last] is None:
+            execute_observed(self._steps, slots, after)
+        return {name: slots[slot] for name, slot in self._output_slots.items() if slot in reached} | tapped
+
+    def _tap_slot(self, tap: str) -> int:
+        name = self._tensors_of_taps.get(tap, tap)
+        if name not in self._slot_of:
+            near = get_close_matches(tap, [*self._tensors_of_taps, *self._slot_of], n=3)
+            raise PortError(
+                f"the network has no tap {tap!r}", hint=f"did you mean {', '.join(near)}?" if near else None
+            )
+        return self._slot_of[name]
+
+
+def _specs(network: NetworkFile, names: tuple[str, ...]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(name, network.tensors[name].dtype, network.tensors[name].shape) for name in names)

@@ -1,0 +1,58 @@
+"""GATHER, SCATTER, ONE_HOT, NON_ZERO: elements chosen by indices."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trtllm_port.runtime.reference.layer import Evaluator, Layer
+
+
+def gather(layer: Layer) -> Evaluator:
+    """Modes DEFAULT (whole slices along `axis`), ELEMENT (one element each) and ND (index tuples in the last axis)."""
+    axis, batch = layer["axis"], layer["num_elementwise_dims"]
+    mode = layer["mode"]
+    if mode == "DEFAULT" and batch == 0:
+        if axis == 0 and layer.rank(0) == 2:
+            return lambda data, indices: F.embedding(indices, data)
+        return lambda data, indices: _take(data, indices, axis)
+    if mode == "DEFAULT" and batch == 1:
+        return lambda data, indices: torch.stack(
+            [_take(row, picks, axis - 1) for row, picks in zip(data, indices, strict=True)]
+        )
+    if mode == "ELEMENT":
+        return lambda data, indices: torch.gather(data, axis, indices.long())
+    if mode == "ND":
+        return lambda data, indices: _gather_nd(data, indices, batch)
+    layer.refuse(f"mode {mode} and {batch} elementwise dimensions")
+
+
+def _take(data: Tensor, indices: Tensor, axis: int) -> Tensor:
+    picked = data.index_select(axis, indices.reshape(-1))
+    return picked.reshape(data.shape[:axis] + indices.shape + data.shape[axis + 1 :])
+
+
+def _gather_nd(data: Tensor, indices: Tensor, batch: int) -> Tensor:
+    """`output[b, i, ...] = data[b, *indices[b, i], ...]`."""
+    depth = indices.shape[-1]
+    places = data.shape[batch : batch + depth]
+    _check_range(indices, places)
+    rows = data.shape[:batch].numel()
+    flat = data.reshape(rows, places.numel(), -1)
+    linear = _linear(indices, places).reshape(rows, -1)
+    picked = flat[torch.arange(rows, device=data.device)[:, None], linear]
+    return picked.reshape(indices.shape[:-1] + data.shape[batch + depth :])
+
+
+def _linear(indices: Tensor, places: torch.Size) -> Tensor:
+    linear = torch.zeros(indices.shape[:-1], dtype=torch.int64, device=indices.device)
+    for i, size in enumerate(places):
+        linear = linear * size + indices[..., i].long()
+    return linear
+
+
+def _check_range(indices: Tensor, places: torch.Size) -> None:
+    sizes = torch.tensor(places, device=indices.device)
+    if not bool(((indices >= 0) & (indices < sizes)).all()):
+        raise IndexError(f"an index tuple leaves {list(places)}")
