@@ -1,9 +1,10 @@
 """What a port is written in: functions, layers, and the base classes of configs and models."""
 
+from trtllm_port.layers import functional
 from trtllm_port.layers.cache import KVCache
 from trtllm_port.layers.config import PretrainedConfig
 from trtllm_port.layers.embedding import Embedding
-from trtllm_port.layers.functional import *  # noqa: F403
+from trtllm_port.layers.functional import *  # noqa: F403  every function, as listed there
 from trtllm_port.layers.linear import Conv1D, Linear
 from trtllm_port.layers.mapping import Mapping
 from trtllm_port.layers.model import DecoderModelForCausalLM, PretrainedModel
@@ -13,3 +14,29 @@ from trtllm_port.layers.normalization import LayerNorm, RmsNorm
 from trtllm_port.layers.rotary import RotaryEmbedding
 from trtllm_port.layers.tensor import Tensor
 from trtllm_port.layers.weights import Drop, HuggingFaceWeights, Transform, WeightMap, plan_weights
+
+__all__ = [
+    "Conv1D",
+    "DecoderLayerList",
+    "DecoderModelForCausalLM",
+    "Drop",
+    "Embedding",
+    "HuggingFaceWeights",
+    "KVCache",
+    "LayerNorm",
+    "Linear",
+    "Mapping",
+    "Module",
+    "ModuleList",
+    "Network",
+    "Parameter",
+    "PretrainedConfig",
+    "PretrainedModel",
+    "RmsNorm",
+    "RotaryEmbedding",
+    "Tensor",
+    "Transform",
+    "WeightMap",
+    "plan_weights",
+]
+__all__ += functional.__all__

@@ -15,8 +15,8 @@ class KVCache:
     """Keys and values of all tokens so far. A slot's number is the token's position.
 
     Prompts of a batch are padded on the right. A row's next token has the position after its last real one, so it
-    overwrites the padding's garbage; the masks of `causal_mask` hide slots that come later. Neither lengths nor a padding
-    mask are needed.
+    overwrites the padding's garbage; the masks of `causal_mask` hide slots that come later. Neither lengths nor a
+    padding mask are needed.
 
     Args:
         network: the network that is being defined.

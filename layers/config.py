@@ -18,7 +18,7 @@ CHECKPOINT_KEYS = ("producer", "source", "port", "tensors")  # what `convert` ad
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedConfig:
-    """The base of every port's config. Ports add the HF fields that they use, and properties for what follows from them.
+    """The base of every port's config. Ports add the HF fields that they use, and properties for what follows.
 
     Attributes:
         architecture: HF's class name, e.g. "LlamaForCausalLM".

@@ -97,9 +97,10 @@ class Network:
         tensor.itensor.name = name
         self._given_names.discard(old)
         self._given_names.add(name)
-        for table in (self.constants, self.parameters, self._taps_of):
+        tables: tuple[dict[str, Any], ...] = (self.constants, self.parameters, self._taps_of)
+        for table in tables:
             if old in table:
-                table[name] = table.pop(old)  # type: ignore[index, attr-defined]
+                table[name] = table.pop(old)
         for tap in self._taps_of.get(name, ()):
             self.taps[tap] = name
 

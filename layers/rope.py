@@ -1,7 +1,7 @@
 """The inverse frequencies of rotary embeddings by rope type, as transformers' `modeling_rope_utils` computes them.
 
-Each function takes HF's `rope_parameters`, the rotated part of a head's size, and `max_position_embeddings`, and returns
-the dim / 2 inverse frequencies in float32 and the factor for cosines and sines.
+Each function takes HF's `rope_parameters`, the rotated part of a head's size, and `max_position_embeddings`, and
+returns the dim / 2 inverse frequencies in float32 and the factor for cosines and sines.
 """
 
 from __future__ import annotations

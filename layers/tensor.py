@@ -5,14 +5,14 @@ Every method is a call of the function of the same name in `layers/functional/`;
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from trtllm_port.layers.module import Parameter
     from trtllm_port.layers.network import Network
 
-Scalar = Union[bool, int, float]
-Operand = Union["Tensor", "Parameter", bool, int, float]
+Scalar: TypeAlias = bool | int | float
+Operand: TypeAlias = "Tensor | Parameter | bool | int | float"
 
 
 class Tensor:

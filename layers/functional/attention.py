@@ -25,8 +25,8 @@ FUSED_HEAD_SIZES = range(16, 257)
 def needs_decomposition(dtype: str, head_size: int) -> bool:
     """Whether no fused attention kernel exists, so that TensorRT must be allowed to use several kernels.
 
-    The rule is what tensorrt_rtx 1.7.1 answered for compute capabilities 7.5 to 12.0: fused kernels exist in float16 and
-    bfloat16, for head sizes from 16 to 256. Elsewhere a build that demands one fails.
+    The rule is what tensorrt_rtx 1.7.1 answered for compute capabilities 7.5 to 12.0: fused kernels exist in float16
+    and bfloat16, for head sizes from 16 to 256. Elsewhere a build that demands one fails.
     """
     return dtype not in ("float16", "bfloat16") or head_size not in FUSED_HEAD_SIZES
 

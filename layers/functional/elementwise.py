@@ -47,7 +47,7 @@ def remainder(a: Operand, b: Operand) -> Tensor:
 
 
 def pow(a: Operand, b: Operand) -> Tensor:
-    """a ** b of floating-point tensors. The square is a product, as in torch: a power of a negative base is delicate."""
+    """a ** b of floating-point tensors. The square is a product, as in torch: powers of negative bases are delicate."""
     if isinstance(a, Tensor) and not isinstance(b, Tensor) and b == 2:
         return mul(a, a)
     return _binary("pow", "POW", a, b)

@@ -160,7 +160,7 @@ class HuggingFaceWeights:
         pickles = sorted(path.name for pattern in PICKLE_PATTERNS for path in self.directory.glob(pattern))
         if pickles:
             raise CheckpointError(
-                f"`{self.directory}` has only pickled weights ({', '.join(pickles[:3])}), which can run code when opened",
+                f"`{self.directory}` has pickled weights only ({', '.join(pickles[:3])}); opening them can run code",
                 hint=_CONVERT,
             )
         raise CheckpointError(

@@ -54,7 +54,7 @@ class Transform:
         return (self.target,) if isinstance(self.target, str) else self.target
 
 
-WeightMap = Mapping[Pattern, None | str | Drop | Transform]
+WeightMap = Mapping[Pattern, str | Drop | Transform | None]
 
 
 @dataclass(frozen=True)
