@@ -31,15 +31,17 @@ def slice(
         return x if len(positions) == size else _narrow(x, dim, positions.start, len(positions), step)
     if step != 1:
         raise NetworkError(f"{x.network.where()}`slice` with step {step} along dimension {dim} of {x.shape}")
-    if start in (None, 0) and end is None and not isinstance(start, Tensor):
+    start = 0 if start is None else start
+    from_first = isinstance(start, int) and start == 0
+    if from_first and end is None:
         return x
-    if isinstance(start, int) and start < 0 and end is None:
-        return _narrow(x, dim, _bound(x, dim, start), -start)
-    first = _bound(x, dim, 0 if start is None else start)
+    if isinstance(start, int) and start < 0 and (end is None or (isinstance(end, int) and end < 0)):
+        return _narrow(x, dim, _bound(x, dim, start), (0 if end is None else end) - start)
+    first = _bound(x, dim, start)
     last = shape(x, dim) if end is None else _bound(x, dim, end)
     if isinstance(last, int):
         last = minimum(shape(x, dim), last)
-    return _narrow(x, dim, first, last if first == 0 and isinstance(first, int) else sub(last, first))
+    return _narrow(x, dim, first, last if from_first else sub(last, first))
 
 
 def _bound(x: Tensor, dim: int, bound: int | Tensor) -> int | Tensor:
