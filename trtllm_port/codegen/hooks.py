@@ -1,0 +1,240 @@
+"""What the record holds as one operation instead of many: attention, masks, the KV cache, rotations.
+
+    attention(query, key, value, mask=…, scale=…, …)      transformers' `AttentionInterface`
+    causal_mask(position_ids, cache, kind=…, window=…)    transformers' `AttentionMaskInterface`
+    cache_update(cache, layer_idx, key, value)            a `DynamicCache` that reports its updates
+    rotary_embedding(x, cos, sin, interleaved=…)          `apply_rotary_…` functions that probing proves equal to it
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, masking_utils
+
+from trtllm_port.codegen.recorder import Recorder
+
+IMPLEMENTATION = "trtllm_port"
+_active: list[Recorder] = []
+
+# Arguments of attention functions that say nothing a port has to know: masks are explicit, nothing is trained.
+SILENT_ARGUMENTS = frozenset(
+    "dropout is_causal sliding_window position_ids cache_position use_cache output_attentions output_hidden_states "
+    "return_dict position_embeddings past_key_values past_key_value layer_idx local_window_size".split()
+)
+
+
+def _recorder() -> Recorder | None:
+    return _active[-1] if _active and _active[-1].is_recording else None
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None = None,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """softmax(query keyᵀ scaling + mask) value for [B, N, L, H], as [B, L, N, H]."""
+    recorder = _recorder()
+    scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
+    options = {name: option for name, option in options.items() if option is not None and name not in SILENT_ARGUMENTS}
+    if recorder is None:
+        return compute_attention(query, key, value, attention_mask, scale, options), None
+    recorder.learn_names()
+    kwargs = {"mask": attention_mask, "scale": scale, **options}
+    reference = recorder.reference(((query, key, value), kwargs))
+    with torch._C.DisableTorchFunction():
+        out = compute_attention(query, key, value, attention_mask, scale, options)
+    recorder.record("attention", *reference, out, recorder.location())
+    return out, None
+
+
+def compute_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, options: dict[str, Any]
+) -> Tensor:
+    """Attention in plain torch, with the options that `transformers` passes beside mask and scale."""
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    scores = torch.matmul(query, key.transpose(-1, -2)) * scale
+    softcap = options.get("softcap")
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min) if mask.dtype == torch.bool else scores + mask
+    sinks = options.get("s_aux")
+    if sinks is not None:
+        column = sinks.reshape(1, -1, 1, 1).expand(*scores.shape[:-1], 1).to(scores.dtype)
+        scores = torch.cat([scores, column], -1)
+    weights = torch.softmax(scores, -1, dtype=torch.float32).to(query.dtype)[..., : value.shape[-2]]
+    return torch.matmul(weights, value).transpose(1, 2).contiguous()
+
+
+def _mask(
+    *,
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: int = 0,
+    kv_offset: int = 0,
+    mask_function: Callable[..., Any],
+    attention_mask: Tensor | None = None,
+    **_: Any,
+) -> Tensor:
+    """The mask that `mask_function` describes, recorded by kind when the recorder runs."""
+    recorder = _recorder()
+    with torch._C.DisableTorchFunction():
+        allowed = evaluate_mask(mask_function, q_length, kv_length, q_offset, kv_offset)
+        mask = allowed.expand(batch_size, 1, q_length, kv_length).clone()
+        kind = classify_mask(mask_function)
+    if recorder is None:
+        return mask
+    recorder.learn_names()
+    position_ids, cache = recorder.model_inputs["position_ids"], recorder.model_inputs["cache"]
+    recorder.record("mask", (position_ids, cache), dict(zip(("kind", "size"), kind, strict=True)), mask, recorder.location())
+    return mask
+
+
+def evaluate_mask(function: Callable[..., Any], rows: int, columns: int, row_offset: int, column_offset: int) -> Tensor:
+    """[rows, columns] bool: what a mask function of (batch, head, query, key) allows."""
+    query = torch.arange(rows)[:, None] + row_offset
+    key = torch.arange(columns)[None, :] + column_offset
+    zero = torch.zeros((), dtype=torch.long)
+    allowed = function(zero, zero, query, key)
+    if not isinstance(allowed, Tensor):
+        allowed = torch.tensor(bool(allowed))
+    return allowed.reshape(allowed.shape[-2:] if allowed.ndim >= 2 else (1, 1)).expand(rows, columns)
+
+
+def classify_mask(function: Callable[..., Any], grid: int = 96) -> tuple[str, int | None]:
+    """("causal", None), ("window", size), ("chunk", size) or ("full", None), found by evaluating the function.
+
+    ("unknown", None) for any other function.
+    """
+    allowed = evaluate_mask(function, grid, grid, 0, 0)
+    query, key = torch.arange(grid)[:, None], torch.arange(grid)[None, :]
+    causal = key <= query
+    if torch.equal(allowed, causal):
+        return "causal", None
+    if bool(allowed.all()):
+        return "full", None
+    size = int(allowed[-1].sum())
+    if torch.equal(allowed, causal & (key > query - size)):
+        return "window", size
+    for size in range(1, grid):
+        if torch.equal(allowed, causal & (key // size == query // size)):
+            return "chunk", size
+    return "unknown", None
+
+
+class RecordedCache(DynamicCache):
+    """A growing KV cache; while a recorder runs, an update is one operation of the record."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+        recorder = _recorder()
+        if recorder is None:
+            return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        recorder.learn_names()
+        reference = (recorder.model_inputs["cache"], layer_idx, *recorder.reference((key_states, value_states)))
+        with torch._C.DisableTorchFunction():
+            out = super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        recorder.record("cache_update", reference, {}, out, recorder.location())
+        return out
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool) -> Tensor:
+    """TensorRT's rotation of [B, N, L, H] by [B, L, R/2] tables: the first R of H, the rest as it is."""
+    size = 2 * cos.shape[-1]
+    turned, rest = x[..., :size], x[..., size:]
+    cos, sin = cos[:, None], sin[:, None]
+    first, second = (turned[..., ::2], turned[..., 1::2]) if interleaved else turned.chunk(2, -1)
+    pair = (first * cos - second * sin, second * cos + first * sin)
+    out = torch.stack(pair, -1).flatten(-2) if interleaved else torch.cat(pair, -1)
+    return torch.cat([out, rest], -1)
+
+
+def _probe_rotation(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> dict[str, Any] | None:
+    """The arguments that make `rotate` give `out`, or None. Tables may hold every angle once, or twice as HF does."""
+    if out.shape != x.shape or x.ndim != 4 or cos.ndim != 3 or cos.shape[1] != x.shape[2]:
+        return None
+    half = cos.shape[-1] // 2
+    tables = {"once": (cos, sin)}
+    if cos.shape[-1] % 2 == 0 and torch.equal(cos[..., :half], cos[..., half:]):
+        tables["halves"] = (cos[..., :half], sin[..., :half])
+    if cos.shape[-1] % 2 == 0 and torch.equal(cos[..., ::2], cos[..., 1::2]):
+        tables["pairs"] = (cos[..., ::2], sin[..., ::2])
+    tolerance = 4 * torch.finfo(x.dtype).eps * float(x.abs().max())
+    for layout, (c, s) in tables.items():
+        for interleaved in (False, True):
+            if 2 * c.shape[-1] <= x.shape[-1]:
+                got = rotate(x.float(), c.float(), s.float(), interleaved=interleaved)
+                if torch.allclose(got, out.float(), rtol=0, atol=tolerance):
+                    return {"interleaved": interleaved, "tables": layout}
+    return None
+
+
+def _rotation_hook(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`original`, recorded as rotations when what it returns is its first tensors, rotated."""
+
+    @functools.wraps(original)
+    def hooked(*args: Any, **kwargs: Any) -> Any:
+        recorder = _recorder()
+        if recorder is None:
+            return original(*args, **kwargs)
+        bound = inspect.signature(original).bind(*args, **kwargs).arguments
+        tables = [bound[name] for name in ("cos", "sin") if isinstance(bound.get(name), Tensor)]
+        inputs = [value for name, value in bound.items() if isinstance(value, Tensor) and name not in ("cos", "sin")]
+        if len(tables) != 2 or not inputs:
+            return original(*args, **kwargs)
+        with torch._C.DisableTorchFunction():
+            out = original(*args, **kwargs)
+            results = [out] if isinstance(out, Tensor) else list(out)
+            found = [_probe_rotation(x, *tables, y) for x, y in zip(inputs, results, strict=False)]
+        if len(found) != len(results) or None in found:
+            return original(*args, **kwargs)
+        recorder.learn_names()
+        for x, y, options in zip(inputs, results, found, strict=True):
+            recorder.record("rotary_embedding", recorder.reference((x, *tables)), options or {}, y, recorder.location())
+        return out
+
+    return hooked
+
+
+def register() -> None:
+    """Make `IMPLEMENTATION` known to `transformers`, before a model is built with it."""
+    AttentionInterface.register(IMPLEMENTATION, _attention)
+    AttentionMaskInterface.register(IMPLEMENTATION, _mask)
+
+
+@contextmanager
+def hooks(model: nn.Module) -> Iterator[None]:
+    """Everything above in force for `model`, which uses the attention implementation `IMPLEMENTATION`."""
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(masking_utils, "find_packed_sequence_indices", lambda position_ids: None))
+        for name in sorted({type(module).__module__ for module in model.modules()}):
+            source = sys.modules.get(name)
+            for attribute, function in list(vars(source).items()) if source else []:
+                if inspect.isfunction(function) and "rotary" in attribute and "apply" in attribute:
+                    stack.enter_context(mock.patch.object(source, attribute, _rotation_hook(function)))
+        yield
+
+
+@contextmanager
+def recording(recorder: Recorder) -> Iterator[None]:
+    """`recorder` as the one that the hooks report to."""
+    _active.append(recorder)
+    try:
+        yield
+    finally:
+        _active.remove(recorder)

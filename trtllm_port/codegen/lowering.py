@@ -1,0 +1,247 @@
+"""From the record of one trace to blocks: basic layers recognised, no-ops and dead code gone, layers folded into a loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from trtllm_port.codegen import probing
+from trtllm_port.codegen.ir import Block, Leaf, Node
+from trtllm_port.codegen.operations import DTYPES, dtype_text, node, translate
+from trtllm_port.codegen.recorder import Attribute, Call, Literal, Operation, Value, leaves, map_structure
+from trtllm_port.codegen.rotary import probe_rotary
+from trtllm_port.codegen.tracing import Trace
+
+
+def lower(trace: Trace) -> Block:
+    """The blocks of a trace, as the tree that begins at the model."""
+    lowering = _Lowering(trace)
+    root = lowering.block(trace.root)
+    root.outputs = (lowering.resolve(trace.logits),)
+    _remove_dead(root)
+    _find_inputs(root, trace.inputs["cache"])
+    return root
+
+
+class _Lowering:
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.same: dict[Value, Value] = {}  # value → the value it equals
+        self.leaves: dict[nn.Module, Leaf | None] = {}
+        self.half_tables: set[Value] = set()  # cos and sin that the port holds once, HF twice
+        self.uses = _uses(trace.root)
+
+    def resolve(self, value: Value) -> Value:
+        while value in self.same:
+            value = self.same[value]
+        return value
+
+    def tree(self, tree: Any) -> Any:
+        return map_structure(lambda leaf: self.resolve(leaf) if isinstance(leaf, Value) else leaf, tree)
+
+    def block(self, call: Call) -> Block:
+        """The block of a call, with the nodes of everything it computed; `_remove_dead` has not run yet."""
+        block = Block(call.path, call.module)
+        for item in call.body:
+            if isinstance(item, Operation):
+                self._operation(block, item)
+            else:
+                self._call(block, item)
+        block.outputs = tuple(dict.fromkeys(self.resolve(value) for value in call.outputs))
+        block.names = _names(call, self)
+        given = (value for value in leaves(call.args) if isinstance(value, Value))
+        block.signature = tuple(dict.fromkeys(self.resolve(value) for value in given))
+        return block
+
+    def _operation(self, block: Block, operation: Operation) -> None:
+        operation = replace(operation, args=self.tree(operation.args), kwargs=self.tree(operation.kwargs))
+        if operation.name == "rotary_embedding":
+            operation = self._halve_tables(block, operation)
+        result = translate(operation)
+        if isinstance(result, Value):
+            self.same[operation.outputs[0]] = result
+            return
+        assert isinstance(result, Node)
+        if result.form == "operator":
+            result = _promote(block, result)
+        block.nodes.append(result)
+
+    def _halve_tables(self, block: Block, operation: Operation) -> Operation:
+        """TensorRT's rotation takes every angle once; cut the tables of a model that holds them twice."""
+        x, *tables = operation.args
+        layout = operation.kwargs["tables"]
+        if layout == "once" or all(table in self.half_tables for table in tables):
+            return operation
+        halved = []
+        for table in tables:
+            size = table.tensor.shape[-1]
+            part = slice(None, size // 2, None) if layout == "halves" else slice(None, None, 2)
+            cut = Operation("getitem", (table, (Ellipsis, part)), {}, (Value(table.tensor[..., part]),), operation.location)
+            block.nodes.append(node(cut, "index", "", *cut.args))
+            halved.append(cut.outputs[0])
+        return replace(operation, args=(x, *halved))
+
+    def _call(self, block: Block, call: Call) -> None:
+        relative = call.path[len(block.path) + 1 :] if block.path else call.path
+        leaf = self._leaf(call)
+        if leaf is None:
+            child = self.block(call)
+            outputs = child.outputs
+        else:
+            child = Block(call.path, call.module, leaf=leaf)
+            outputs = call.outputs
+        args = () if leaf is None else self._leaf_arguments(call, leaf)
+        block.nodes.append(Node("call", relative, args, {}, outputs, call.location, block=child))
+
+    def _leaf(self, call: Call) -> Leaf | None:
+        if call.module not in self.leaves:
+            self.leaves[call.module] = probing.probe(call.module)
+        leaf = self.leaves[call.module]
+        if leaf is None and len(call.outputs) == 2 and not any(True for _ in call.module.children()):
+            leaf = probe_rotary(call, self.trace, self.uses)
+            if leaf is not None:
+                self.half_tables.update(call.outputs)
+        return leaf
+
+    def _leaf_arguments(self, call: Call, leaf: Leaf) -> tuple[Any, ...]:
+        given = [self.resolve(value) for value in leaves(call.args) if isinstance(value, Value)]
+        return tuple(given if leaf.kind == "RotaryEmbedding" else given[:1])
+
+
+def _promote(block: Block, operator: Node) -> Node:
+    """Torch's type promotion as casts: TensorRT has none."""
+    dtypes = {arg.tensor.dtype for arg in operator.args if isinstance(arg, Value)}
+    comparison = operator.outputs[0].tensor.dtype == torch.bool
+    if len(dtypes) < 2 and (comparison or dtypes == {operator.outputs[0].tensor.dtype} or not dtypes):
+        return operator
+    target = operator.outputs[0].tensor.dtype
+    if comparison:
+        target = max(dtypes, key=lambda dtype: (dtype.is_floating_point, dtype.itemsize))
+    if target not in DTYPES and target != torch.bfloat16:
+        return operator
+    args = []
+    for arg in operator.args:
+        if isinstance(arg, Value) and arg.tensor.dtype != target:
+            cast = Value(arg.tensor.to(target))
+            block.nodes.append(Node("cast", dtype_text(target), (arg,), {}, (cast,), operator.location))
+            arg = cast
+        args.append(arg)
+    return replace(operator, args=tuple(args))
+
+
+def _uses(root: Call) -> dict[Value, list[Operation]]:
+    """value → the operations that take it."""
+    found: dict[Value, list[Operation]] = {}
+    stack: list[Call] = [root]
+    while stack:
+        for item in stack.pop().body:
+            if isinstance(item, Call):
+                stack.append(item)
+                continue
+            for leaf in leaves((item.args, item.kwargs)):
+                if isinstance(leaf, Value):
+                    found.setdefault(leaf, []).append(item)
+    return found
+
+
+def _names(call: Call, lowering: _Lowering) -> dict[Value, list[str]]:
+    """What `call` called the values, aliases included, in the order the names were given."""
+    names: dict[Value, list[str]] = {}
+    for value in _all_values(call):
+        for name in value.names.get(call, ()):
+            known = names.setdefault(lowering.resolve(value), [])
+            if name not in known:
+                known.append(name)
+    return names
+
+
+def _all_values(call: Call) -> Iterable[Value]:
+    yield from (leaf for leaf in leaves(call.args) if isinstance(leaf, Value))
+    for item in call.body:
+        if isinstance(item, Call):
+            yield from (leaf for leaf in leaves(item.args) if isinstance(leaf, Value))
+        else:
+            yield from (leaf for leaf in leaves((item.args, item.kwargs)) if isinstance(leaf, Value))
+        yield from item.outputs
+
+
+def used_values(node: Node) -> Iterable[Value]:
+    """The values that a node takes; a block's own are not looked at unless its inputs are known."""
+    yield from (leaf for leaf in leaves((node.args, node.keywords)) if isinstance(leaf, Value))
+    if node.block is not None and node.block.leaf is None:
+        yield from node.block.inputs
+
+
+def _remove_dead(block: Block) -> None:
+    """Keep what the block's outputs need; the blocks of its calls lose outputs that nobody uses."""
+    live = set(block.outputs)
+    kept: list[Node] = []
+    for item in reversed(block.nodes):
+        if not live.intersection(_defined(item)):
+            continue
+        child = item.block
+        if child is not None and child.leaf is None:
+            needed = [value for value in _defined(item) if value in live]
+            order = {value: i for i, value in enumerate(child.outputs)}
+            child.outputs = tuple(sorted(needed, key=lambda value: order.get(value, len(order))))
+            _remove_dead(child)
+            item.outputs = child.outputs
+            live.update(_free(child))
+        live.update(leaf for leaf in leaves((item.args, item.keywords)) if isinstance(leaf, Value))
+        kept.append(item)
+    block.nodes = kept[::-1]
+
+
+def _defined(item: Node) -> list[Value]:
+    """All values that come to be in a node, also those that a block does not return."""
+    if item.block is None or item.block.leaf is not None:
+        return list(item.outputs)
+    return [value for inner in item.block.nodes for value in _defined(inner)]
+
+
+def _free(block: Block) -> list[Value]:
+    """Values that a block takes from outside, in order of first use."""
+    defined: set[Value] = set()
+    free: dict[Value, None] = {}
+    for item in block.nodes:
+        inner = _free(item.block) if item.block is not None and item.block.leaf is None else []
+        for value in [*(leaf for leaf in leaves((item.args, item.keywords)) if isinstance(leaf, Value)), *inner]:
+            if value not in defined:
+                free[value] = None
+        defined.update(_defined(item))
+    free.update({value: None for value in block.outputs if value not in defined})
+    return list(free)
+
+
+def _find_inputs(block: Block, last: Value) -> None:
+    """Fix the inputs of every block and the arguments of every call, ordered as in the signature of HF's `forward`.
+
+    What HF passes otherwise comes behind, and `last`, the cache, at the end.
+    """
+    order = {value: i for i, value in enumerate(block.signature)}
+    order[last] = len(order) + 1
+    block.inputs = tuple(sorted(_free(block), key=lambda value: order.get(value, len(order))))
+    for item in block.nodes:
+        if item.block is not None and item.block.leaf is None:
+            _find_inputs(item.block, last)
+            item.args = item.block.inputs
+
+
+def relative_path(block: Block, attribute: Attribute) -> str | None:
+    """An attribute's name as seen from a block's module, or None if it belongs to another part of the model."""
+    prefix = f"{block.path}." if block.path else ""
+    return attribute.path[len(prefix) :] if attribute.path.startswith(prefix) else None
+
+
+def constant_of(arg: Any, model: nn.Module) -> torch.Tensor | None:
+    """The content of a literal or of a buffer that no checkpoint holds."""
+    if isinstance(arg, Literal):
+        return arg.tensor
+    if isinstance(arg, Attribute) and not arg.persistent:
+        return model.get_buffer(arg.path)
+    return None
+

@@ -1,0 +1,344 @@
+"""Record what a Hugging Face model computes: every tensor operation, in its module, with its source line and names.
+
+The model runs eagerly, as `transformers` runs it, under a `TorchFunctionMode`. So the record holds the operations that
+the modelling file spells (`view`, `softmax`, `x[..., :n]`), the casts of the precision it runs in, the Python numbers
+that reached them, and the names of the local variables that held each tensor. Attention, masks, the KV cache and
+rotations are recorded as one operation each (`hooks.py`).
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+# Reads of a tensor's kind, and bookkeeping: nothing is computed.
+SILENT = frozenset(
+    "size dim ndim numel nelement is_floating_point is_complex is_contiguous stride storage_offset data_ptr element_size "
+    "_set_grad_enabled set_grad_enabled is_grad_enabled get_default_dtype has_torch_function __len__ __hash__ __repr__ "
+    "requires_grad_ register_hook is_inference result_type broadcast_shapes is_tensor get_device can_cast finfo "
+    "__torch_dispatch__ is_autocast_enabled _is_view untyped_storage is_same_size".split()
+)
+SILENT_PROPERTIES = frozenset(
+    "shape dtype device requires_grad is_cuda is_cpu layout ndim grad grad_fn names is_meta is_sparse is_quantized "
+    "itemsize nbytes is_nested _version is_mkldnn is_xpu is_mps is_leaf _base _is_param is_vulkan retains_grad".split()
+)
+# A tensor's content becomes a Python value: the trace would depend on the data.
+HOST_READS = frozenset("item tolist __bool__ __int__ __float__ __index__ __contains__ numpy nonzero equal allclose".split())
+FILES_BETWEEN = ("/torch/", "/trtllm_port/codegen/")
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where in the modelling code something was computed."""
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        parts = self.file.replace("\\", "/").split("/")
+        start = parts.index("transformers") if "transformers" in parts else max(0, len(parts) - 1)
+        return f"{'/'.join(parts[start:])}:{self.line}"
+
+
+@dataclass(eq=False)
+class Value:
+    """A tensor of the record.
+
+    Attributes:
+        tensor: its content for the example input; keeps the identity valid.
+        names: call → local variables that held it there, first name first.
+    """
+
+    tensor: torch.Tensor
+    names: dict[Call, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A parameter or buffer of the model, by its full name."""
+
+    path: str
+    persistent: bool  # stored in checkpoints
+
+
+@dataclass(frozen=True, eq=False)
+class Literal:
+    """A tensor that the modelling code brought along: neither computed from the inputs nor an attribute of a module."""
+
+    tensor: torch.Tensor
+
+
+@dataclass(eq=False)
+class Operation:
+    """One recorded operation; tensors in `args` and `kwargs` are `Value`, `Attribute` or `Literal`."""
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: tuple[Value, ...]
+    location: Location | None
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of a module's `forward`.
+
+    Attributes:
+        path: the module's full name; "" for the model.
+        args: the parameters of `forward` by name, with tensors as `Value`.
+        body: what was computed inside, in order.
+        outputs: the tensors it returned, in order.
+    """
+
+    path: str
+    module: nn.Module
+    args: dict[str, Any]
+    location: Location | None
+    body: list[Operation | Call] = field(default_factory=list)
+    outputs: tuple[Value, ...] = ()
+    parameter_order: tuple[str, ...] = ()
+
+
+def map_structure(function: Callable[[Any], Any], tree: Any) -> Any:
+    """`tree` with `function` applied to every leaf of its tuples, lists, dicts and slices."""
+    if isinstance(tree, slice):
+        return slice(*(map_structure(function, part) for part in (tree.start, tree.stop, tree.step)))
+    if isinstance(tree, torch.Size):
+        return tuple(map_structure(function, item) for item in tree)
+    if isinstance(tree, tuple | list):
+        return type(tree)([map_structure(function, item) for item in tree]) if type(tree) in (tuple, list) else tree
+    if isinstance(tree, Mapping):
+        return {key: map_structure(function, item) for key, item in tree.items()}
+    return function(tree)
+
+
+def leaves(tree: Any) -> Iterator[Any]:
+    """The leaves of tuples, lists, dicts (and `ModelOutput`, which is one) and slices, in order."""
+    if isinstance(tree, slice):
+        yield from (part for part in (tree.start, tree.stop, tree.step))
+    elif isinstance(tree, tuple | list):
+        for item in tree:
+            yield from leaves(item)
+    elif isinstance(tree, Mapping):
+        for item in tree.values():
+            yield from leaves(item)
+    else:
+        yield tree
+
+
+class Recorder(TorchFunctionMode):
+    """Records one forward pass of `model`.
+
+    Use as a context manager around the call; then `root` is the record. `paused` is a context manager for computations
+    that are not the model's own.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.root: Call | None = None
+        self.model_inputs: dict[str, Value] = {}
+        self.host_reads: list[tuple[str, Location | None]] = []
+        self._stack: list[Call] = []
+        self._values: dict[int, Value] = {}
+        self._attributes = _named_tensors(model)
+        self._paths = {id(module): path for path, module in model.named_modules()}
+        self._handles: list[Any] = []
+        self._overwritten: list[Value] = []  # keeps their identities valid
+
+    # the run
+
+    def __enter__(self) -> Recorder:
+        for module in self.model.modules():
+            self._handles.append(module.register_forward_pre_hook(self._enter_module, prepend=True, with_kwargs=True))
+            self._handles.append(module.register_forward_hook(self._leave_module, with_kwargs=True))
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _enter_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        frame = sys._getframe(1)
+        self._learn_names(frame)
+        bound = _bind(module.forward, args, kwargs)
+        call = Call(self._paths[id(module)], module, self.reference(bound), _location(frame))
+        call.parameter_order = tuple(bound)
+        if self._stack:
+            self._stack[-1].body.append(call)
+        else:
+            self.root = call
+        self._stack.append(call)
+
+    def _leave_module(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        call = self._stack.pop()
+        call.outputs = tuple(self.value(leaf) for leaf in leaves(output) if isinstance(leaf, torch.Tensor))
+
+    # operations
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", str(func))
+        if not self._stack or name in SILENT:
+            return func(*args, **kwargs)
+        if name == "__get__":
+            name = str(getattr(func, "__self__", func).__name__)  # type: ignore[attr-defined]  # a property of Tensor
+            if name in SILENT_PROPERTIES:
+                return func(*args, **kwargs)
+        frame = sys._getframe(1)
+        self._learn_names(frame)
+        if name in HOST_READS:
+            self.host_reads.append((name, _location(frame)))
+            return func(*args, **kwargs)
+        recorded = self.reference((tuple(args), kwargs))
+        out = func(*args, **kwargs)
+        self.record(name, recorded[0], recorded[1], out, _location(frame), in_place=_is_in_place(name, kwargs))
+        return out
+
+    def record(
+        self,
+        name: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        out: Any,
+        location: Location | None,
+        *,
+        in_place: bool = False,
+    ) -> None:
+        """Append an operation whose arguments were made by `reference` before it ran."""
+        if in_place:
+            out = out if isinstance(out, torch.Tensor) else getattr(args[0], "tensor", out)
+            self._forget_aliases(out)
+        tensors = [leaf for leaf in leaves(out) if isinstance(leaf, torch.Tensor)]
+        known = [self._values.get(id(tensor)) for tensor in tensors]
+        if not in_place and tensors and all(value is not None for value in known):
+            return  # it gave back what it was given: `contiguous`, `to` of the same type
+        outputs = tuple(self._new_value(tensor) for tensor in tensors)
+        self._stack[-1].body.append(Operation(name, args, kwargs, outputs, location))
+
+    def learn_names(self) -> None:
+        """Take note of the local variables of the module that is running; for hooks."""
+        self._learn_names(sys._getframe(2))
+
+    def location(self) -> Location | None:
+        """The line of modelling code that is running; for hooks."""
+        return _location(sys._getframe(2))
+
+    @property
+    def is_recording(self) -> bool:
+        return bool(self._stack)
+
+    def _forget_aliases(self, written: torch.Tensor) -> None:
+        """After a write in place, other tensors of the same memory are no longer what was recorded for them."""
+        storage = written.untyped_storage().data_ptr()
+        for key, value in list(self._values.items()):
+            if value.tensor is not written and value.tensor.untyped_storage().data_ptr() == storage:
+                del self._values[key]
+                self._overwritten.append(value)
+
+    # tensors
+
+    def value(self, tensor: torch.Tensor) -> Value:
+        """The value of a tensor, a new one if it was never seen."""
+        known = self._values.get(id(tensor))
+        return known if known is not None else self._new_value(tensor)
+
+    def _new_value(self, tensor: torch.Tensor) -> Value:
+        value = self._values[id(tensor)] = Value(tensor)
+        return value
+
+    def reference(self, tree: Any) -> Any:
+        """`tree` with its tensors replaced by what they are in the record."""
+        return map_structure(self._reference, tree)
+
+    def _reference(self, leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        if id(leaf) in self._values:
+            return self._values[id(leaf)]
+        if id(leaf) in self._attributes:
+            return self._attributes[id(leaf)]
+        return Literal(leaf)
+
+    def _learn_names(self, frame: FrameType | None) -> None:
+        """Note which local variables of the running `forward`, and of the functions it called, hold which tensors."""
+        call = self._stack[-1] if self._stack else None
+        if call is None:
+            return
+        chain = []
+        while frame is not None:
+            if not _is_between(frame):
+                chain.append(frame)
+                if frame.f_code.co_name == "forward" and frame.f_locals.get("self") is call.module:
+                    break
+            frame = frame.f_back
+        else:
+            return
+        for inner in reversed(chain):
+            for name, held in inner.f_locals.items():
+                for leaf in leaves(held) if isinstance(held, tuple | list | dict) and len(held) < 64 else (held,):
+                    if isinstance(leaf, torch.Tensor) and id(leaf) in self._values:
+                        names = self._values[id(leaf)].names.setdefault(call, [])
+                        label = name if leaf is held else f"{name}[]"
+                        if label not in names:
+                            names.append(label)
+
+
+def _bind(forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    signature = inspect.signature(inspect.unwrap(forward))
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError:
+        return {**{f"arg{i}": arg for i, arg in enumerate(args)}, **kwargs}
+    flat: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        kind = signature.parameters[name].kind
+        flat.update(value if kind is inspect.Parameter.VAR_KEYWORD else {name: value})
+    order = list(signature.parameters)
+    return dict(sorted(flat.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
+
+
+def _named_tensors(model: nn.Module) -> dict[int, Attribute]:
+    found: dict[int, Attribute] = {}
+    for path, module in model.named_modules():
+        prefix = f"{path}." if path else ""
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                found.setdefault(id(parameter), Attribute(prefix + name, persistent=True))
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                persistent = name not in module._non_persistent_buffers_set
+                found.setdefault(id(buffer), Attribute(prefix + name, persistent=persistent))
+    return found
+
+
+def _is_between(frame: FrameType) -> bool:
+    return any(part in frame.f_code.co_filename for part in FILES_BETWEEN)
+
+
+def _location(frame: FrameType | None) -> Location | None:
+    while frame is not None:
+        if not _is_between(frame):
+            return Location(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+        frame = frame.f_back
+    return None
+
+
+def _is_in_place(name: str, kwargs: dict[str, Any]) -> bool:
+    if name == "__setitem__" or "out" in kwargs and kwargs["out"] is not None:
+        return True
+    return (name.endswith("_") and not name.endswith("__")) or (name.startswith("__i") and name not in ("__invert__",))

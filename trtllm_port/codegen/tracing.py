@@ -1,0 +1,73 @@
+"""Trace one configuration: build the tiny model, fill its cache, record one step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from trtllm_port.codegen.hooks import IMPLEMENTATION, RecordedCache, hooks, recording, register
+from trtllm_port.codegen.recorder import Call, Recorder, Value
+from trtllm_port.codegen.sizes import Sample
+from trtllm_port.random_weights import condition
+
+TRACE_DTYPE = torch.bfloat16  # so that the casts to float32 in the modelling code are seen
+
+
+@dataclass(eq=False)
+class Trace:
+    """The record of one step of one model.
+
+    Attributes:
+        inputs: "input_ids", "position_ids" and "cache": what the root call starts from.
+        logits: the value of the logits.
+        host_reads: tensors whose content the modelling code looked at, by operation and location.
+    """
+
+    sample: Sample
+    model: nn.Module
+    root: Call
+    inputs: dict[str, Value]
+    logits: Value
+    host_reads: list[Any]
+
+
+def build_model(config: Any, dtype: torch.dtype, *, implementation: str, trust_remote_code: bool = False) -> nn.Module:
+    """A conditioned random model of a config, in eval mode."""
+    register()
+    model = AutoModelForCausalLM.from_config(
+        config, dtype=dtype, attn_implementation=implementation, trust_remote_code=trust_remote_code
+    )
+    condition(model, seed=0)
+    return model.eval()
+
+
+def trace(sample: Sample, *, trust_remote_code: bool = False) -> Trace:
+    """Record one step of `sample.length` tokens on top of `sample.past` cached ones."""
+    model = build_model(
+        sample.config, TRACE_DTYPE, implementation=IMPLEMENTATION, trust_remote_code=trust_remote_code
+    )
+    generator = torch.Generator().manual_seed(0)
+    total = sample.past + sample.length
+    ids = torch.randint(3, _vocabulary(sample.config), (sample.batch, total), generator=generator)
+    positions = torch.arange(total).expand(sample.batch, total).contiguous()
+    cache = RecordedCache()
+    recorder = Recorder(model)
+    with torch.no_grad(), hooks(model), recording(recorder):
+        split = sample.past
+        model(input_ids=ids[:, :split].clone(), position_ids=positions[:, :split].clone(), past_key_values=cache, use_cache=True)
+        step = {"input_ids": ids[:, split:].clone(), "position_ids": positions[:, split:].clone()}
+        marker = torch.zeros(())  # stands for the cache, which is no tensor
+        inputs = {**{name: recorder.value(tensor) for name, tensor in step.items()}, "cache": recorder.value(marker)}
+        recorder.model_inputs.update(inputs)
+        with recorder:
+            out = model(**step, past_key_values=cache, use_cache=True)
+    assert recorder.root is not None
+    return Trace(sample, model, recorder.root, inputs, recorder.value(out.logits), recorder.host_reads)
+
+
+def _vocabulary(config: Any) -> int:
+    return int(config.get_text_config(decoder=True).vocab_size)

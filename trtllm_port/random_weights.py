@@ -1,0 +1,47 @@
+"""Seeded random weights that hide nothing: gains that are not one, biases that are not zero, activations of unit size.
+
+A freshly initialised model has norm gains of one and biases of zero, and its weights are so small that attention is
+nearly uniform: most porting mistakes change nothing that anyone would notice. `condition` draws
+
+    norm gains   initial value + 0.3 N      biases   0.3 N      weights   N / sqrt(fan in)      embeddings   N
+
+with N standard normal, from a generator seeded by the parameter's name: equal names give equal weights whatever else
+the model holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trtllm_port.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def condition(model: nn.Module, seed: int = 0) -> None:
+    """Overwrite a model's parameters with conditioned random values, in place; buffers keep theirs."""
+    owners = {f"{path}.{name}" if path else name: module for path, module in model.named_modules() for name in module._parameters}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.is_floating_point():
+                parameter.copy_(_values(name, parameter, type(owners[name]).__name__, seed))
+
+
+def _values(name: str, parameter: torch.Tensor, owner: str, seed: int) -> torch.Tensor:
+    """Values for one parameter: what kind it is follows from its shape, its initial value and the module it is in."""
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
+    if parameter.ndim < 2:
+        return 0.3 * noise if name.endswith("bias") else parameter.float() + 0.3 * noise
+    if "Embedding" in owner:
+        return noise
+    fan_in = parameter.shape[-2] if "Conv1D" in owner else parameter[0].numel()
+    return noise / math.sqrt(fan_in)
