@@ -1,0 +1,87 @@
+"""A transformers model with one bug stands in for a port: every check must bite, at the right module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from trtllm_port.random_weights import condition
+from trtllm_port.verification.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.phase import Phase, PhaseResult, run_phase
+from trtllm_port.verification.runners import OnTap
+from trtllm_port.verification.stimulus import Stimulus
+
+Bug = Callable[[Any], None]
+TOKENS = 160
+
+
+class TorchPort:
+    """A torch model behind the interface of a port."""
+
+    name = "torch"
+    max_batch_size = 4
+
+    def __init__(self, model: LlamaForCausalLM) -> None:
+        self.runner = HuggingFaceRunner(model.eval())
+        self.parameter_names = tuple(self.runner.parameters())
+        names: list[str] = []
+        self.runner.run(torch.tensor([[1, 2]]), on_tap=lambda tap, _: names.append(tap))
+        self.tap_names = tuple(names)
+
+    def run(self, ids_BL: Tensor, *, on_tap: OnTap | None = None, taps: Collection[str] | None = None) -> Tensor:
+        return self.runner.run(ids_BL, on_tap=on_tap, taps=taps)
+
+    @torch.no_grad()
+    def run_incrementally(self, rows: Sequence[Sequence[int]], prefill: Sequence[int]) -> list[Tensor]:
+        results = []
+        for row, length in zip(rows, prefill, strict=True):
+            output = self.runner.model(input_ids=torch.tensor([row[:length]]), use_cache=True)
+            parts, cache = [output.logits[0]], output.past_key_values
+            for token in row[length:]:
+                output = self.runner.model(input_ids=torch.tensor([[token]]), past_key_values=cache, use_cache=True)
+                parts.append(output.logits[0])
+            results.append(torch.cat(parts))
+        return results
+
+
+def tiny_llama(dtype: str, *, bias: bool = True) -> LlamaForCausalLM:
+    config = LlamaConfig(
+        vocab_size=96,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=TOKENS,
+        rms_norm_eps=1e-5,
+        attention_bias=bias,
+        attn_implementation="eager",
+    )
+    model = LlamaForCausalLM(config)
+    condition(model)
+    return model.to(getattr(torch, dtype)).eval()
+
+
+def stimulus() -> Stimulus:
+    ids = torch.randint(96, (TOKENS,), generator=torch.Generator().manual_seed(1)).tolist()
+    rows = (tuple(ids[:20]), tuple(ids[40:49]))
+    return Stimulus(ids=tuple(ids), source="seeded", decode_steps=8, rows=rows, row_steps=4)
+
+
+def compare(phase: Phase, bug: Bug | None = None) -> PhaseResult:
+    """Compare a tiny Llama that has `bug` with one that has not."""
+    model = tiny_llama(phase.dtype)
+    if bug is not None:
+        bug(model)
+    return run_phase(phase, lambda dtype: HuggingFaceRunner(tiny_llama(dtype)), TorchPort(model), stimulus())
+
+
+@pytest.fixture(scope="session")
+def compare_tiny() -> Callable[..., PhaseResult]:
+    """Compares a tiny Llama that has a bug with one that has not."""
+    return compare

@@ -1,0 +1,184 @@
+"""From the phases' results to a report."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from trtllm_port.verification.causes import Cause, cache_cause
+from trtllm_port.verification.gates import Gate
+from trtllm_port.verification.phase import PhaseResult
+from trtllm_port.verification.preparation import Model
+from trtllm_port.verification.report import Divergence, Subject, TapReport, metric_values
+from trtllm_port.verification.taps import LOGITS, ROOT, input_of, module_of
+from trtllm_port.verification.verdict import Verdict, worst
+
+POSITION_BINS = 32
+VERSIONED = ("trtllm-port", "torch", "transformers", "safetensors", "tensorrt-rtx-cu13", "tensorrt", "tokenizers")
+
+
+def subject_of(model: Model, *, random_weights: bool, seed: int) -> Subject:
+    """Say what is verified."""
+    return Subject(
+        model=str(model.given),
+        architecture=model.architecture,
+        port=model.port.name,
+        port_digest=model.port.digest,
+        dtype=model.dtype,
+        random_weights=random_weights,
+        seed=seed,
+    )
+
+
+def tap_reports(phases: Sequence[PhaseResult]) -> tuple[TapReport, ...]:
+    """Merge the phases: one entry per tap, in Hugging Face's execution order."""
+    own, logic = phases[-1], phases[0] if len(phases) > 1 else None
+    names = [tap for tap in own.order if tap in own.taps]
+    names += [tap for tap in own.taps if tap not in own.order]
+    return tuple(_tap_report(tap, own, logic) for tap in names)
+
+
+def _tap_report(tap: str, own: PhaseResult, logic: PhaseResult | None) -> TapReport:
+    found = [own.taps[tap]]
+    if logic is not None and tap in logic.taps:
+        found.append(logic.taps[tap])
+    severest = max(found, key=lambda each: list(Verdict).index(each.verdict))
+    facts = own.facts.modules.get(module_of(tap))
+    return TapReport(
+        name=tap,
+        class_name="" if facts is None else facts.class_name,
+        verdict=severest.verdict,
+        note=severest.note,
+        metrics=metric_values(found[0]),
+        logic=metric_values(found[1]) if len(found) > 1 else None,
+        positions=binned(own.tokens[tap]) if tap in own.tokens else (),
+    )
+
+
+def divergence_of(phases: Sequence[PhaseResult]) -> Divergence | None:
+    """Return where the port first differs, by the logic phase if that finds something: its floor is the lowest."""
+    for phase in phases:
+        if phase.divergence is not None:
+            return _divergence(phase, phase.divergence)
+    return None
+
+
+def _divergence(phase: PhaseResult, module: str) -> Divergence:
+    tap = _tap_at(phase, module)
+    comparison = phase.taps[tap]
+    facts = phase.facts.modules.get(module)
+    inherited = phase.taps.get(input_of(module)) if module != ROOT else None
+    compared = [name for name in phase.order if name in phase.taps]
+    earlier = compared[: compared.index(tap)] if tap in compared else []
+    return Divergence(
+        module=module or phase.facts.root,
+        class_name=phase.facts.root if facts is None else facts.class_name,
+        phase=phase.phase.name,
+        tap=tap,
+        rel_l2=None if comparison.metrics is None else comparison.metrics.rel_l2,
+        floor=None if comparison.floor is None else comparison.floor.rel_l2,
+        ratio=comparison.ratio,
+        inherited=None if inherited is None else inherited.ratio,
+        order=sum(phase.taps[name].verdict is Verdict.PASS for name in earlier),
+        note=comparison.note,
+    )
+
+
+def _tap_at(phase: PhaseResult, module: str) -> str:
+    """Return the guilty module's own tap, or else the first failing one inside it."""
+    output = module or LOGITS
+    if output in phase.taps and phase.taps[output].diverged:
+        return output
+    return next(tap for tap in (*phase.order, *phase.taps) if tap in phase.taps and phase.taps[tap].diverged)
+
+
+def causes_of(phases: Sequence[PhaseResult]) -> tuple[Cause, ...]:
+    """Return the hypotheses about the first divergence, best first."""
+    for phase in phases:
+        if phase.divergence is not None:
+            return phase.causes if phase.phase.name == "logic" else (*phase.causes, *_precision_cause(phases))
+    gates: list[Gate] = [gate for phase in phases for gate in phase.gates]
+    cause = cache_cause(gates)
+    return () if cause is None else (cause,)
+
+
+def _precision_cause(phases: Sequence[PhaseResult]) -> tuple[Cause, ...]:
+    if len(phases) < 2:
+        return ()
+    dtype = phases[-1].phase.dtype
+    return (
+        Cause(
+            cause=f"precision: a step that Hugging Face computes in float32 runs in {dtype}, or the reverse",
+            status="likely",
+            evidence=f"the same network is right in float32 and worse than Hugging Face in {dtype}",
+            place="casts (`float()`, `to`) in the module's class in `model.py`",
+        ),
+    )
+
+
+def position_profile(phases: Sequence[PhaseResult]) -> dict[str, dict[str, tuple[float, ...]]]:
+    """Return the logits' error over the positions, port and floor, per phase."""
+    profile = {}
+    for phase in phases:
+        if LOGITS in phase.tokens:
+            profile[phase.phase.name] = {
+                "port": binned(phase.tokens[LOGITS]),
+                "floor": binned(phase.floor_tokens),
+            }
+    return profile
+
+
+def binned(values_T: Tensor, bins: int = POSITION_BINS) -> tuple[float, ...]:
+    """Return the root mean square over up to `bins` groups of neighbouring positions."""
+    groups = values_T.double().square().tensor_split(min(bins, values_T.numel()))
+    return tuple(float(f"{float(group.mean().sqrt()):.3g}") for group in groups)
+
+
+def summary(verdict: Verdict, divergence: Divergence | None, gates: Sequence[Gate], dtype: str) -> str:
+    """Say the outcome in one sentence."""
+    if divergence is not None:
+        numbers = "" if divergence.ratio is None else f", {divergence.ratio:.3g} times Hugging Face's own error"
+        note = f" ({divergence.note})" if divergence.note else ""
+        return f"the port first differs from Hugging Face at `{divergence.module}`{numbers}{note}"
+    failed = [gate.name for gate in gates if gate.verdict is verdict]
+    if verdict is Verdict.PASS:
+        warned = sum(gate.verdict is Verdict.WARN for gate in gates)
+        return f"the port is as close to Hugging Face as Hugging Face in {dtype} is to itself" + (
+            f", {warned} gates warn" if warned else ""
+        )
+    words = "differs from Hugging Face at" if verdict is Verdict.FAIL else "cannot be judged by"
+    return f"the port {words} {', '.join(failed[:4])}"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of everything that took part."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in VERSIONED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    found["torch"] = str(torch.__version__)
+    return found
+
+
+def verdict_of(gates: Sequence[Gate]) -> Verdict:
+    """Return the verdict of all gates together."""
+    severest = worst(gate.verdict for gate in gates)
+    return Verdict.PASS if severest in (Verdict.WARN, Verdict.SKIPPED) else severest
+
+
+def command(name: str, model: Model, settings: Mapping[str, str | int | Path | bool | None]) -> str:
+    """Return the command line that repeats a run."""
+    words = ["trtllm-port", name, str(model.given), "--workspace", str(model.workspace), "--dtype", model.dtype]
+    for option, value in settings.items():
+        if value is True:
+            words.append(f"--{option}")
+        elif value not in (None, False):
+            words += [f"--{option}", str(value)]
+    return " ".join(f'"{word}"' if " " in word else word for word in words)

@@ -1,0 +1,248 @@
+"""Hypotheses about the guilty module: cheap signatures, tried in the order of the table `SIGNATURES`.
+
+Each one fits a simple law to the module's output against Hugging Face's. A law that takes away nine tenths of the error
+is *likely* the cause. Nothing is replayed here, so nothing is called confirmed.
+
+T tokens, F features
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trtllm_port.verification.compare import TapComparison
+from trtllm_port.verification.evidence import Evidence, collect
+from trtllm_port.verification.gates import Gate
+from trtllm_port.verification.recording import Recording
+from trtllm_port.verification.rotary import is_rotary
+from trtllm_port.verification.runners import PortRunner
+from trtllm_port.verification.sides import HuggingFaceFacts
+from trtllm_port.verification.stimulus import Stimulus
+from trtllm_port.verification.verdict import Verdict
+
+EXPLAINED = 0.1  # a law must take away nine tenths of the error ["falls at least tenfold", hypothesis replay]
+SAME = 0.02  # relative difference below which two tensors are called the same
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """A hypothesis.
+
+    Attributes:
+        cause: in a few words.
+        status: "likely" or "unknown"; "confirmed" is for causes that were replayed.
+        evidence: what was seen.
+        place: where to look.
+    """
+
+    cause: str
+    status: str
+    evidence: str
+    place: str
+
+
+def explain(
+    module: str,
+    port: PortRunner,
+    stimulus: Stimulus,
+    recording: Recording,
+    known: tuple[Mapping[str, TapComparison], HuggingFaceFacts],
+) -> tuple[Cause, ...]:
+    """Return hypotheses about the guilty module, best first; one of status "unknown" if nothing fits."""
+    evidence = collect(module, port, stimulus, recording, known)
+    found = (next((cause for law in laws if (cause := law(evidence)) is not None), None) for laws in SIGNATURES)
+    return tuple(cause for cause in found if cause is not None) or (_unknown(evidence),)
+
+
+def cache_cause(gates: Sequence[Gate]) -> Cause | None:
+    """Return a hypothesis for a port whose prefill is right and whose further steps are not."""
+    failed = {gate.name.partition(".")[0] for gate in gates if gate.verdict is Verdict.FAIL}
+    if "prefill" in failed or not failed & {"decode", "batch"}:
+        return None
+    if "decode" not in failed:
+        return Cause(
+            cause="rows of a padded batch disturb each other",
+            status="likely",
+            evidence="one row alone is right, prefill and decode; rows of unequal lengths together are not",
+            place="the attention mask and everything that mixes the batch dimension in `model.py`",
+        )
+    return Cause(
+        cause="KV cache or positions are wrong after the first step",
+        status="likely",
+        evidence="the prefill's logits are right, those of single tokens after it are not",
+        place="`cache.update`, the mask and the use of `position_ids` in `model.py`",
+    )
+
+
+def _not_finite(e: Evidence) -> Cause | None:
+    if e.value_TF is None or bool(e.value_TF.isfinite().all()):
+        return None
+    largest = 0.0 if e.reference_TF is None else float(e.reference_TF.abs().max())
+    evidence = f"NaN or infinity where Hugging Face's largest value is {largest:.3g}"
+    return _likely(e, "overflow or an undefined operation", evidence)
+
+
+def _rotary_table(e: Evidence) -> Cause | None:
+    """The tables of cosines themselves: no law of their values, but only a few things can be wrong."""
+    if not is_rotary(e.class_name):
+        return None
+    evidence = "the table of cosines differs, and it depends on nothing but positions and config"
+    return _likely(e, "rotary frequencies: theta, scaling, partial rotary factor, or their precision", evidence)
+
+
+def _mixed_up_inside(e: Evidence) -> Cause | None:
+    """A module inside gets what Hugging Face gives to, or takes from, another."""
+    for tap, value_TF in e.inputs.items():
+        twin = _twin(value_TF, e.candidates)
+        if twin is not None:
+            evidence = f"`{tap}` carries what Hugging Face computes as the output of `{twin}`"
+            return _likely(e, "two intermediate results are swapped", evidence)
+    return None
+
+
+def _mixed_up_beside(e: Evidence) -> Cause | None:
+    """The module's output is that of a sibling: the weights are swapped."""
+    if e.value_TF is None:
+        return None
+    twin = _twin(e.value_TF, e.candidates)
+    if twin is None:
+        return None
+    evidence = f"its output is what Hugging Face computes as the output of `{twin}`"
+    return _likely(e, f"weights or output swapped with `{twin}`", evidence)
+
+
+def _offset(e: Evidence) -> Cause | None:
+    """A constant vector at every token: a bias."""
+    if e.value_TF is None or e.reference_TF is None or e.value_TF.shape[0] < 2:
+        return None
+    difference_TF = e.value_TF - e.reference_TF
+    offset_F = difference_TF.mean(0)
+    if not _explains(difference_TF - offset_F, difference_TF):
+        return None
+    if e.bias is not None and _same(offset_F, -e.bias):
+        return _likely(e, "bias dropped", f"the port lacks exactly `{e.module}.bias` at every token")
+    if e.bias is not None and _same(offset_F, e.bias):
+        return _likely(e, "bias added twice", f"the port has `{e.module}.bias` once too often at every token")
+    evidence = f"the difference is the same vector (norm {float(offset_F.norm()):.3g}) at every token"
+    return _likely(e, "a bias is missing, extra or wrong", evidence)
+
+
+def _scale(e: Evidence) -> Cause | None:
+    """One factor for everything: a multiplier."""
+    if e.value_TF is None or e.reference_TF is None:
+        return None
+    factor = float((e.value_TF * e.reference_TF).sum() / e.reference_TF.square().sum())
+    if not _explains(e.value_TF - factor * e.reference_TF, e.value_TF - e.reference_TF):
+        return None
+    return _likely(e, "wrong multiplier", f"the port is {factor:.6g} times Hugging Face everywhere")
+
+
+def _token_scale(e: Evidence) -> Cause | None:
+    """One factor per token: a normalisation with another epsilon."""
+    if e.value_TF is None or e.reference_TF is None or e.value_TF.shape[-1] < 2:
+        return None
+    bias = 0.0 if e.bias is None else e.bias
+    value_TF, reference_TF = e.value_TF - bias, e.reference_TF - bias
+    factor_T = (value_TF * reference_TF).sum(-1) / reference_TF.square().sum(-1)
+    if not _explains(value_TF - factor_T[:, None] * reference_TF, value_TF - reference_TF):
+        return None
+    low, high = float(factor_T.min()), float(factor_T.max())
+    evidence = f"each token is scaled by its own factor, {low:.7g} to {high:.7g}"
+    if e.epsilon is None or e.input_TF is None or e.input_TF.shape[0] != factor_T.shape[0]:
+        return _likely(e, "a factor that depends on the token: a normalisation is wrong", evidence)
+    epsilon = _fitted_epsilon(e.input_TF, factor_T, e.epsilon)
+    evidence += f", as an epsilon of {epsilon:.3g} gives it; Hugging Face has {e.epsilon:g}"
+    return _likely(e, "wrong epsilon", evidence)
+
+
+def _fitted_epsilon(input_TF: Tensor, factor_T: Tensor, epsilon: float) -> float:
+    """Solve factor² = (v + epsilon) / (v + x) for x at the tokens of smallest v, where it shows best."""
+    fits = []
+    for v_T in (input_TF.square().mean(-1), input_TF.var(-1, unbiased=False)):  # RMS norm, layer norm
+        chosen = v_T.argsort()[: max(1, v_T.numel() // 8)]
+        x_T = (v_T[chosen] + epsilon) / factor_T[chosen].square() - v_T[chosen]
+        x = float(x_T.median())
+        expected_T = ((v_T + epsilon) / (v_T + x)).clamp(min=0).sqrt()
+        fits.append((float((expected_T - factor_T).norm()), x))
+    return min(fits)[1]
+
+
+def _channel_scale(e: Evidence) -> Cause | None:
+    """One factor per feature: a gain."""
+    if e.value_TF is None or e.reference_TF is None or e.value_TF.shape[0] < 2:
+        return None
+    factor_F = (e.value_TF * e.reference_TF).sum(0) / e.reference_TF.square().sum(0).clamp(min=1e-300)
+    if not _explains(e.value_TF - factor_F * e.reference_TF, e.value_TF - e.reference_TF):
+        return None
+    if e.gain is not None and _same(factor_F, (1 + e.gain) / e.gain):
+        return _likely(e, "gain of 1 + weight instead of weight", "each feature is scaled by (1 + w) / w")
+    if e.gain is not None and _same(factor_F, 1 / e.gain):
+        return _likely(e, "gain dropped", "each feature is scaled by 1 / w")
+    low, high = float(factor_F.min()), float(factor_F.max())
+    return _likely(e, "a gain is wrong", f"each feature is scaled by its own factor, {low:.4g} to {high:.4g}")
+
+
+def _positions(e: Evidence) -> Cause | None:
+    """Right at the first positions and wrong later: attention scores or the mask."""
+    if e.value_TF is None or e.reference_TF is None or e.value_TF.shape[0] < 8:
+        return None
+    error_T = (e.value_TF - e.reference_TF).norm(dim=-1) / e.reference_TF.norm(dim=-1).clamp(min=1e-300)
+    wrong = (error_T > EXPLAINED * float(error_T.median())).nonzero()
+    first = int(wrong[0]) if wrong.numel() else 0
+    if first == 0 or is_rotary(e.class_name):
+        return None
+    if first == 1:
+        evidence = "position 0, with one key only, is right; every later one is wrong"
+        return _likely(e, "attention scores: rotary embedding, scale, query/key norm or mask", evidence)
+    evidence = f"positions 0 to {first - 1} are right, those from {first} on are wrong"
+    return _likely(e, f"attention window or position handling from position {first} on", evidence)
+
+
+Signature = Callable[[Evidence], Cause | None]
+# Of each group the first that fits counts: its later ones are more general and would fit as well.
+SIGNATURES: tuple[tuple[Signature, ...], ...] = (
+    (_not_finite,),
+    (_rotary_table,),
+    (_mixed_up_inside, _mixed_up_beside),
+    (_offset,),
+    (_scale, _token_scale, _channel_scale),
+    (_positions,),
+)
+
+
+def _unknown(e: Evidence) -> Cause:
+    return Cause(
+        cause="unknown",
+        status="unknown",
+        evidence="no simple law (bias, multiplier, gain, epsilon, swap, position) explains the difference",
+        place=_place(e),
+    )
+
+
+def _likely(e: Evidence, cause: str, evidence: str) -> Cause:
+    return Cause(cause=cause, status="likely", evidence=evidence, place=_place(e))
+
+
+def _place(e: Evidence) -> str:
+    if not e.module:
+        return "`forward` of the model class in `model.py`"
+    return f"`{e.module}` ({e.class_name} in Hugging Face): its class in `model.py`, its weights in `convert.py`"
+
+
+def _twin(value_TF: Tensor, candidates: Mapping[str, Tensor]) -> str | None:
+    for name, candidate_TF in candidates.items():
+        if candidate_TF.shape == value_TF.shape and _same(value_TF, candidate_TF):
+            return name
+    return None
+
+
+def _explains(residual: Tensor, difference: Tensor) -> bool:
+    return bool(residual.norm() <= EXPLAINED * difference.norm())
+
+
+def _same(x: Tensor, y: Tensor) -> bool:
+    return x.shape == y.shape and bool(torch.linalg.vector_norm(x - y) <= SAME * torch.linalg.vector_norm(y))

@@ -1,0 +1,118 @@
+"""What the stimulus did not reach. It is listed as NOT EXERCISED and never counted as passed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trtllm_port.verification.gates import Gate
+from trtllm_port.verification.phase import PhaseResult
+from trtllm_port.verification.stimulus import Stimulus
+from trtllm_port.verification.thresholds import RATIO, ROUNDING
+from trtllm_port.verification.verdict import Verdict
+
+NEAR_CAP = 0.3  # tanh(x) differs from x by 3 % here; below, a missing soft cap hides in the noise
+NAMED = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotExercised:
+    """Something that could be wrong without this run having shown it."""
+
+    what: str
+    reason: str
+
+
+def not_exercised(
+    config: Mapping[str, Any], stimulus: Stimulus, phases: Sequence[PhaseResult], *, random_weights: bool
+) -> tuple[NotExercised, ...]:
+    """List what this run could not show.
+
+    Args:
+        config: Hugging Face's config.
+        stimulus: what was fed.
+        phases: what was found.
+        random_weights: whether the weights were random.
+    """
+    return (
+        *_by_length(config, len(stimulus.ids)),
+        *_by_gates([gate for phase in phases for gate in phase.gates]),
+        *_soft_caps(config, phases),
+        *_epsilons(phases[0]),
+        *_neutral_vectors(phases[0]),
+        *_always(random_weights),
+    )
+
+
+def _by_length(config: Mapping[str, Any], tokens: int) -> Iterator[NotExercised]:
+    window = config.get("sliding_window")
+    if window and config.get("use_sliding_window", True) and window >= tokens:
+        yield NotExercised(what="sliding window", reason=f"the window of {window} is not shorter than {tokens} tokens")
+    rope = config.get("rope_parameters") or {}
+    for each in rope.values() if all(isinstance(v, Mapping) for v in rope.values()) and rope else (rope,):
+        original = each.get("original_max_position_embeddings")
+        if original and original >= tokens:
+            reason = f"the original context of {original} is not shorter than {tokens} tokens"
+            yield NotExercised(what=f"rotary scaling ({each.get('rope_type')})", reason=reason)
+    longest = config.get("max_position_embeddings")
+    if longest and longest > tokens:
+        yield NotExercised(what=f"positions {tokens} to {longest - 1}", reason=f"the prompt has {tokens} tokens")
+
+
+def _by_gates(gates: Sequence[Gate]) -> Iterator[NotExercised]:
+    for gate in gates:
+        if gate.verdict is Verdict.SKIPPED:
+            yield NotExercised(what=f"{gate.name} ({gate.phase})", reason=gate.reason)
+
+
+def _soft_caps(config: Mapping[str, Any], phases: Sequence[PhaseResult]) -> Iterator[NotExercised]:
+    cap = config.get("final_logit_softcapping")
+    metrics = phases[0].taps["logits"].metrics if "logits" in phases[0].taps else None
+    if cap and metrics is not None and metrics.max_reference < NEAR_CAP * cap:
+        reason = f"the largest logit is {metrics.max_reference:.3g}, the cap {cap:g}"
+        yield NotExercised(what="soft cap of the logits", reason=reason)
+    if config.get("attn_logit_softcapping"):
+        reason = "attention scores are not tapped, so it is not known whether they came near the cap"
+        yield NotExercised(what="soft cap of the attention scores", reason=reason)
+
+
+def _epsilons(phase: PhaseResult) -> Iterator[NotExercised]:
+    """Normalisations whose epsilon could be ten times larger without a failing tap."""
+    hidden = []
+    for path, variance in phase.variances.items():
+        epsilon = phase.facts.modules[path].epsilon or 0.0
+        tap = phase.taps.get(path)
+        noise = ROUNDING[phase.phase.dtype]
+        if tap is not None and tap.floor is not None:
+            noise = max(noise, tap.floor.rel_l2)
+        change = 9 * epsilon / (2 * (variance + epsilon))
+        if change < RATIO.warns * noise:
+            hidden.append(path)
+    if hidden:
+        reason = f"inputs are so large that a tenfold epsilon would not show at {_some(hidden)}"
+        yield NotExercised(what="epsilon of some normalisations", reason=reason)
+
+
+def _neutral_vectors(phase: PhaseResult) -> Iterator[NotExercised]:
+    """Biases of zeros and gains of ones: leaving them out changes nothing."""
+    vectors = phase.facts.vectors
+    zero = [name for name, v in vectors.items() if name.endswith("bias") and not bool(v.any())]
+    one = [name for name, v in vectors.items() if name.endswith("weight") and bool((v == 1).all())]
+    if zero:
+        yield NotExercised(what="biases that are all zero", reason=f"dropping them changes nothing: {_some(zero)}")
+    if one:
+        yield NotExercised(what="gains that are all one", reason=f"dropping them changes nothing: {_some(one)}")
+
+
+def _always(random_weights: bool) -> Iterator[NotExercised]:
+    reason = "prompts of a batch are padded on the right; the runtime has no left padding"
+    yield NotExercised(what="left-padded batches", reason=reason)
+    if random_weights:
+        reason = "the weights are random: massive activations and sharp attention of a trained model do not occur"
+        yield NotExercised(what="trained weights", reason=reason)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(f"`{name}`" for name in names[:NAMED]) + (f" and {more} more" if more > 0 else "")

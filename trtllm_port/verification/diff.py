@@ -1,0 +1,155 @@
+"""`diff-layers`: every module of Hugging Face against every module of the port, on the same input.
+
+Requires: a model directory (its `config.json` alone suffices with random weights) and a registered port for it.
+Ensures: a report; with a report directory also `report.json`, `report.html` and `junit.xml` in it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from trtllm_port.verification.assemble import (
+    causes_of,
+    command,
+    divergence_of,
+    position_profile,
+    subject_of,
+    summary,
+    tap_reports,
+    verdict_of,
+    versions,
+)
+from trtllm_port.verification.coverage import not_exercised
+from trtllm_port.verification.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.phase import Phase, PhaseResult, phases_of, run_phase
+from trtllm_port.verification.preparation import Model, find_model, open_port, prepare_port
+from trtllm_port.verification.report import Report
+from trtllm_port.verification.report_files import write_report
+from trtllm_port.verification.runners import SessionRunner
+from trtllm_port.verification.settings import DiffSettings
+from trtllm_port.verification.stimulus import Stimulus, make_stimulus
+
+Progress = Callable[[str, int, int], None]
+DEFAULTS = DiffSettings()
+
+
+def diff_layers(
+    model_dir: Path,
+    *,
+    workspace: Path = Path("."),
+    dtype: str = "auto",
+    random_weights: bool = False,
+    report_dir: Path | None = None,
+    settings: DiffSettings = DEFAULTS,
+    progress: Progress | None = None,
+) -> Report:
+    """Compare a port with Hugging Face, module by module.
+
+    Args:
+        model_dir: a Hugging Face model directory.
+        workspace: where the port is.
+        dtype: of the port; "auto" follows the checkpoint.
+        random_weights: take seeded random weights instead of the directory's own.
+        report_dir: where the report is written; None writes nothing.
+        settings: everything else.
+        progress: called with (phase, done, total).
+
+    Raises:
+        PortError: the model, the port or a file cannot be used. A difference is not an error but the verdict.
+    """
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="trtllm-port-") as directory:
+        work = Path(directory)
+        model = find_model(
+            model_dir,
+            work,
+            workspace=workspace,
+            dtype=dtype,
+            random_seed=settings.seed if random_weights else None,
+            trust_remote_code=settings.trust_remote_code,
+        )
+        comparison = compare_model(model, work, settings, progress)
+    options = {"random-weights": random_weights, "tokens": settings.tokens, "prompt-file": settings.prompt_file}
+    report = diff_report(comparison, random_weights=random_weights, seed=settings.seed)
+    report = replace(
+        report,
+        commands=(command("diff-layers", model, options | {"engine-dir": settings.engine_dir}),),
+        seconds=time.perf_counter() - started,
+    )
+    return report if report_dir is None else write_report(report, report_dir)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The comparison of a model with its port, phase by phase."""
+
+    model: Model
+    stimulus: Stimulus
+    phases: tuple[PhaseResult, ...]
+
+
+def compare_model(model: Model, work: Path, settings: DiffSettings, progress: Progress | None = None) -> Comparison:
+    """Run all phases.
+
+    Args:
+        model: the model and its port.
+        work: an existing directory for checkpoints and networks.
+        settings: prompt, device and so on; `engine_dir` names the network to compare in the port's own dtype.
+        progress: called with (phase, done, total).
+    """
+    own = None if settings.engine_dir is None else open_port(settings.engine_dir, backend="reference")
+    stimulus = make_stimulus(
+        model.given,
+        tokens=settings.tokens,
+        longest=model.longest if own is None else min(model.longest, own.session.max_input_len),
+        vocab_size=model.vocab_size,
+        prompt_file=settings.prompt_file,
+        seed=settings.seed,
+    )
+
+    def load(dtype: str) -> HuggingFaceRunner:
+        return HuggingFaceRunner.load(
+            model.source, dtype, device=settings.device, trust_remote_code=model.trust_remote_code
+        )
+
+    def port(phase: Phase) -> SessionRunner:
+        if own is not None and phase.dtype == model.dtype:
+            return own
+        rows = max(1, len(stimulus.rows))
+        return prepare_port(model, phase.dtype, work, length=len(stimulus.ids), rows=rows, progress=progress)
+
+    phases = tuple(run_phase(phase, load, port(phase), stimulus, progress) for phase in phases_of(model.dtype))
+    return Comparison(model=model, stimulus=stimulus, phases=phases)
+
+
+def diff_report(comparison: Comparison, *, random_weights: bool, seed: int) -> Report:
+    """Turn a comparison into a report, without commands and time."""
+    model, stimulus, phases = comparison.model, comparison.stimulus, comparison.phases
+    gates = tuple(gate for phase in phases for gate in phase.gates)
+    verdict, divergence = verdict_of(gates), divergence_of(phases)
+    return Report(
+        kind="diff-layers",
+        verdict=verdict,
+        summary=summary(verdict, divergence, gates, model.dtype),
+        subject=subject_of(model, random_weights=random_weights, seed=seed),
+        executor=phases[-1].executor,
+        reference={phase.phase.name: f"{phase.facts.name}; floor: {phase.yardstick}" for phase in phases},
+        stimulus=stimulus.to_dict(),
+        first_divergence=None if divergence is None else divergence.module,
+        divergence=divergence,
+        causes=causes_of(phases),
+        stages=(),
+        gates=gates,
+        taps=tap_reports(phases),
+        ignored=phases[-1].ignored,
+        position_profile=position_profile(phases),
+        not_exercised=not_exercised(model.config, stimulus, phases, random_weights=random_weights),
+        versions=versions(),
+        commands=(),
+        seconds=0.0,
+        details={},
+    )

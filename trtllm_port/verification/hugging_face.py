@@ -1,0 +1,203 @@
+"""Hugging Face's side: transformers with eager attention, tapped by forward hooks.
+
+B batch, L tokens, V vocabulary
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from trtllm_port.errors import CheckpointError, UnsupportedModelError
+from trtllm_port.verification.runners import OnTap
+from trtllm_port.verification.taps import ModuleFacts, input_of
+
+EPSILON_NAMES = ("variance_epsilon", "eps", "epsilon", "layer_norm_eps")
+# Where a module is called by keywords, its first tensor is not the first that happens to be passed.
+INPUT_KEYWORDS = ("hidden_states", "input_ids", "inputs_embeds", "x", "input")
+
+
+class HuggingFaceRunner:
+    """A transformers model in one dtype.
+
+    Args:
+        model: in evaluation mode; its hooks are removed after every run.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    @classmethod
+    def load(
+        cls, model_dir: Path, dtype: str, *, device: str = "cpu", trust_remote_code: bool = False
+    ) -> HuggingFaceRunner:
+        """Load a model directory with eager attention.
+
+        Args:
+            model_dir: a Hugging Face model with safetensors.
+            dtype: "float64", "float32", "float16" or "bfloat16".
+            device: a torch device.
+            trust_remote_code: run Python code that comes with the model.
+
+        Raises:
+            UnsupportedModelError: transformers cannot build the model.
+            CheckpointError: weights are missing from the directory, so that transformers would invent them.
+        """
+        from transformers import AutoModelForCausalLM
+
+        try:
+            with _quiet_transformers():
+                model, info = AutoModelForCausalLM.from_pretrained(
+                    model_dir,
+                    dtype=getattr(torch, dtype),
+                    attn_implementation="eager",
+                    trust_remote_code=trust_remote_code,
+                    use_safetensors=True,
+                    output_loading_info=True,
+                )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise UnsupportedModelError(
+                f"transformers cannot load `{model_dir}` in {dtype}: {error}",
+                hint="check that the directory holds a causal language model with safetensors",
+            ) from error
+        _refuse_invented_weights(model_dir, info)
+        return cls(model.to(device).eval())
+
+    @property
+    def name(self) -> str:
+        """The library, its version and the dtype."""
+        import transformers
+
+        return f"transformers {transformers.__version__}, eager attention, {self.dtype} on {self.device}"
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the weights, as "float32"."""
+        return str(next(self.model.parameters()).dtype).removeprefix("torch.")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    def modules(self) -> dict[str, ModuleFacts]:
+        """Return the facts of every module but the model itself, by path."""
+        return {
+            path: ModuleFacts(
+                class_name=type(module).__name__,
+                holds_parameters=next(module.parameters(), None) is not None,
+                epsilon=_epsilon(module),
+            )
+            for path, module in self.model.named_modules()
+            if path
+        }
+
+    def parameters(self) -> Mapping[str, Tensor]:
+        """Return all parameters by name, tied ones once."""
+        return dict(self.model.named_parameters())
+
+    @torch.no_grad()
+    def run(self, ids_BL: Tensor, *, on_tap: OnTap | None = None, taps: Collection[str] | None = None) -> Tensor:
+        """Return logits [B, L, V] of a full forward without a cache (see `Runner.run`)."""
+        with _hooks(self.model, on_tap, taps):
+            logits: Tensor = self.model(input_ids=ids_BL.to(self.device), use_cache=False).logits
+        return logits.cpu()
+
+    @torch.no_grad()
+    def greedy(self, prompt: list[int], max_new_tokens: int) -> list[int]:
+        """Continue one prompt by exactly `max_new_tokens` of the best tokens, through the KV cache."""
+        tokens: list[int] = []
+        step_ids, cache = torch.tensor([prompt], device=self.device), None
+        for _ in range(max_new_tokens):
+            output = self.model(input_ids=step_ids, past_key_values=cache, use_cache=True)
+            cache = output.past_key_values
+            tokens.append(int(output.logits[0, -1].argmax()))
+            step_ids = torch.tensor([[tokens[-1]]], device=self.device)
+        return tokens
+
+
+@contextmanager
+def _hooks(model: nn.Module, on_tap: OnTap | None, taps: Collection[str] | None) -> Iterator[None]:
+    """Hand every module's first output tensor and first input tensor to `on_tap`; a module's first call counts."""
+    if on_tap is None:
+        yield
+        return
+    seen: set[str] = set()
+
+    def hand_out(tap: str, values: Any) -> None:
+        tensor = _first_tensor(values)
+        if tensor is not None and tap not in seen and (taps is None or tap in taps):
+            seen.add(tap)
+            on_tap(tap, tensor)
+
+    handles = []
+    for path, module in model.named_modules():
+        if path:
+            handles += _tap_module(path, module, hand_out)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tap_module(path: str, module: nn.Module, hand_out: Callable[[str, Any], None]) -> list[RemovableHandle]:
+    def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hand_out(input_of(path), (*args, *(kwargs[name] for name in INPUT_KEYWORDS if name in kwargs)))
+
+    def after(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        hand_out(path, output)
+
+    return [module.register_forward_pre_hook(before, with_kwargs=True), module.register_forward_hook(after)]
+
+
+def _first_tensor(values: Any) -> Tensor | None:
+    if isinstance(values, Tensor):
+        return values
+    if isinstance(values, Mapping):
+        values = values.values()
+    elif not isinstance(values, tuple | list):
+        return None
+    return next((value for value in values if isinstance(value, Tensor)), None)
+
+
+def _epsilon(module: nn.Module) -> float | None:
+    if next(module.children(), None) is not None:
+        return None
+    values = (getattr(module, name, None) for name in EPSILON_NAMES)
+    return next((value for value in values if isinstance(value, float)), None)
+
+
+def _refuse_invented_weights(model_dir: Path, info: dict[str, Any]) -> None:
+    missing = sorted(info.get("missing_keys", ()))
+    if missing:
+        named = ", ".join(missing[:5])
+        raise CheckpointError(
+            f"`{model_dir}` lacks {len(missing)} tensors that transformers would fill at random: {named}",
+            hint="complete the checkpoint, or verify with `--random-weights`",
+        )
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bar of transformers among ours, and none of its advice about loading."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

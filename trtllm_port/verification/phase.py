@@ -1,0 +1,187 @@
+"""One phase of a comparison: reference, yardstick and port in turn on the same stimulus.
+
+A port in bfloat16 or float16 has two phases. The logic phase runs the port's own network in float32 against Hugging
+Face in float64, with float32 as the yardstick: the floor there is so low that even a wrong epsilon shows. The precision
+phase runs the port in its dtype against Hugging Face in float32. A float32 port has the logic phase only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from trtllm_port.verification.causes import Cause, explain
+from trtllm_port.verification.compare import TapComparison
+from trtllm_port.verification.gates import Gate, logit_gates, skipped, tap_gates
+from trtllm_port.verification.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.locate import first_divergence, mark_benign
+from trtllm_port.verification.metrics import relative_error_per_token
+from trtllm_port.verification.recording import Recording, record
+from trtllm_port.verification.runners import PortRunner
+from trtllm_port.verification.sides import (
+    HuggingFaceFacts,
+    PortTaps,
+    Yardstick,
+    input_variances,
+    run_port,
+    run_yardstick,
+)
+from trtllm_port.verification.stimulus import Stimulus
+from trtllm_port.verification.taps import LOGITS, Pairing, pair
+
+Progress = Callable[[str, int, int], None]
+"""Called with (phase, done, total)."""
+LoadHuggingFace = Callable[[str], HuggingFaceRunner]
+"""Loads the model in a dtype; two precisions need not be in memory together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """Which precisions meet.
+
+    Attributes:
+        name: "logic" or "precision".
+        dtype: of the port and of the yardstick.
+        reference_dtype: of the reference.
+        incremental: whether decode steps and the batch are run, too.
+    """
+
+    name: str
+    dtype: str
+    reference_dtype: str
+    incremental: bool
+
+
+def phases_of(dtype: str) -> tuple[Phase, ...]:
+    """Return the phases for a port's dtype, in the order of running."""
+    logic = Phase(name="logic", dtype="float32", reference_dtype="float64", incremental=dtype == "float32")
+    if dtype == "float32":
+        return (logic,)
+    return logic, Phase(name="precision", dtype=dtype, reference_dtype="float32", incremental=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseResult:
+    """What a phase found.
+
+    Attributes:
+        phase: which.
+        order: all taps in Hugging Face's execution order, the logits last.
+        taps: the comparison of each, missing ones included.
+        ignored: taps that were not compared and need not be, with the reason.
+        gates: for the taps and the logits.
+        divergence: path of the guilty module ("" is the model itself), or None.
+        causes: hypotheses about it, best first.
+        tokens: relative error per token of every compared tap, float32 [T].
+        floor_tokens: the same of the yardstick's logits.
+        variances: per normalisation, the smallest mean square of a token of its input.
+        facts: about Hugging Face's model.
+        executor, yardstick: what computed.
+    """
+
+    phase: Phase
+    order: tuple[str, ...]
+    taps: Mapping[str, TapComparison]
+    ignored: Mapping[str, str]
+    gates: tuple[Gate, ...]
+    divergence: str | None
+    causes: tuple[Cause, ...]
+    tokens: Mapping[str, Tensor] = field(repr=False)
+    floor_tokens: Tensor = field(repr=False)
+    variances: Mapping[str, float]
+    facts: HuggingFaceFacts
+    executor: str
+    yardstick: str
+
+
+def run_phase(
+    phase: Phase, load: LoadHuggingFace, port: PortRunner, stimulus: Stimulus, progress: Progress | None = None
+) -> PhaseResult:
+    """Run the three sides and compare them.
+
+    Args:
+        phase: the precisions.
+        load: gives Hugging Face's model in a dtype.
+        port: the port in the phase's dtype.
+        stimulus: the input.
+        progress: called after each side.
+    """
+
+    def step(done: int) -> None:
+        if progress is not None:
+            progress(f"compare {phase.dtype}", done, 4)
+
+    step(0)
+    recording, facts = _reference(load(phase.reference_dtype), stimulus)
+    step(1)
+    yardstick = run_yardstick(load(phase.dtype), stimulus, recording)
+    step(2)
+    pairing = pair(recording.order[:-1], port.tap_names, facts.modules, port.parameter_names)
+    taps = run_port(port, stimulus, phase.dtype, (recording, yardstick), pairing, facts.modules)
+    step(3)
+    result = _conclude(phase, port, stimulus, (recording, yardstick, taps), (pairing, facts))
+    step(4)
+    return result
+
+
+def _reference(runner: HuggingFaceRunner, stimulus: Stimulus) -> tuple[Recording, HuggingFaceFacts]:
+    return record(runner, stimulus), HuggingFaceFacts.of(runner)
+
+
+def _conclude(
+    phase: Phase,
+    port: PortRunner,
+    stimulus: Stimulus,
+    sides: tuple[Recording, Yardstick, PortTaps],
+    known: tuple[Pairing, HuggingFaceFacts],
+) -> PhaseResult:
+    (recording, yardstick, taps), (pairing, facts) = sides, known
+    comparisons = mark_benign(recording.order, taps.comparisons)
+    divergence = first_divergence(recording.order, comparisons)
+    causes = () if divergence is None else explain(divergence, port, stimulus, recording, (comparisons, facts))
+    gates = tap_gates(phase.name, list(comparisons.values()), pairing.missing, pairing.extra)
+    gates += logit_gates("prefill", phase.name, phase.dtype, (taps.logits, recording.logits, yardstick.logits))
+    gates += incremental_gates(phase, port, stimulus, (recording, yardstick))
+    return PhaseResult(
+        phase=phase,
+        order=recording.order,
+        taps=comparisons,
+        ignored={**pairing.ignored, **taps.skipped},
+        gates=tuple(gates),
+        divergence=divergence,
+        causes=causes,
+        tokens=taps.tokens,
+        floor_tokens=relative_error_per_token(yardstick.floors[LOGITS]).to(torch.float32),
+        variances=input_variances(recording, facts.modules),
+        facts=facts,
+        executor=port.name,
+        yardstick=yardstick.name,
+    )
+
+
+def incremental_gates(
+    phase: Phase, port: PortRunner, stimulus: Stimulus, sides: tuple[Recording, Yardstick]
+) -> list[Gate]:
+    """Judge logits that came through the KV cache: forced decode steps, then a right-padded batch.
+
+    Every one of them must equal what Hugging Face's full forward gives at the same position.
+    """
+    if not phase.incremental:
+        return []
+    recording, yardstick = sides
+    gates: list[Gate] = []
+    if stimulus.decode_steps:
+        prefill = len(stimulus.ids) - stimulus.decode_steps
+        logits = port.run_incrementally([stimulus.ids], [prefill])[0][prefill:]
+        runs = (logits, recording.logits[prefill:], yardstick.logits[prefill:])
+        gates += logit_gates("decode", phase.name, phase.dtype, runs)
+    else:
+        gates.append(skipped("decode", phase.name, "the prompt is too short for a decode step"))
+    if not stimulus.rows or port.max_batch_size < len(stimulus.rows):
+        return [*gates, skipped("batch", phase.name, f"the port takes {port.max_batch_size} rows at once")]
+    rows = port.run_incrementally(stimulus.rows, stimulus.row_prefill)
+    runs = (torch.cat(rows), torch.cat(recording.rows), torch.cat(yardstick.rows))
+    return [*gates, *logit_gates("batch", phase.name, phase.dtype, runs)]

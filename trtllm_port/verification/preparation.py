@@ -1,0 +1,180 @@
+"""From a model directory to something that runs: the port, its checkpoint and its network, in a working directory.
+
+This is composition of the stages `convert` and `build`; neither knows the other, nor this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.registry import PortEntry, find_port
+from trtllm_port.verification.runners import SessionRunner
+
+Progress = Callable[[str, int, int], None]
+FALLBACK_LENGTH = 2048  # where a config names no longest position
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A Hugging Face model and the port that serves it.
+
+    Attributes:
+        given: the directory as the user named it; it may hold a tokenizer.
+        source: the directory whose weights are verified: `given`, or random weights for its config.
+        config: Hugging Face's config of the language model, defaults filled in.
+        architecture: Hugging Face's class name.
+        dtype: of the port.
+        port: the registered port.
+        workspace: where the port is.
+        trust_remote_code: run Python code that comes with the model.
+    """
+
+    given: Path
+    source: Path
+    config: dict[str, Any]
+    architecture: str
+    dtype: str
+    port: PortEntry
+    workspace: Path
+    trust_remote_code: bool
+
+    @property
+    def longest(self) -> int:
+        """The most positions that the model takes."""
+        longest: int = self.config.get("max_position_embeddings") or FALLBACK_LENGTH
+        return longest
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids."""
+        size: int = self.config["vocab_size"]
+        return size
+
+
+def find_model(
+    model_dir: Path, work: Path, *, workspace: Path, dtype: str, random_seed: int | None, trust_remote_code: bool
+) -> Model:
+    """Find the port of a model; write random weights for it if they are asked for.
+
+    Args:
+        model_dir: a Hugging Face model directory.
+        work: where random weights are written.
+        workspace: where the port is.
+        dtype: "auto" follows the checkpoint.
+        random_seed: of random weights; None takes the directory's own.
+        trust_remote_code: run Python code that comes with the model.
+
+    Raises:
+        UnsupportedModelError: the config cannot be read, or names no architecture.
+        RegistryError: no port serves the architecture.
+    """
+    config = _load_config(model_dir, trust_remote_code)
+    architectures = getattr(config, "architectures", None) or ()
+    if len(architectures) != 1:
+        raise UnsupportedModelError(
+            f"`{model_dir / 'config.json'}` names {len(architectures)} architectures, expected one",
+            hint='"architectures" lists the model class, as ["LlamaForCausalLM"]',
+        )
+    text = config.get_text_config()
+    port = find_port(workspace, architectures[0])
+    source = model_dir if random_seed is None else _random_weights(model_dir, work / "random", random_seed)
+    return Model(
+        given=model_dir,
+        source=source,
+        config={**text.to_dict(), **_aliases(text)},
+        architecture=architectures[0],
+        dtype=_dtype(text, config) if dtype == "auto" else dtype,
+        port=port,
+        workspace=workspace,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def prepare_port(
+    model: Model, dtype: str, work: Path, *, length: int, rows: int, progress: Progress | None = None
+) -> SessionRunner:
+    """Convert the weights and define the network in `dtype`, without compiling an engine.
+
+    Args:
+        model: the model and its port.
+        dtype: of weights and activations.
+        work: an existing directory for checkpoint and network.
+        length: tokens that the KV cache must hold.
+        rows: prompts at once.
+        progress: called with (phase, done, total).
+    """
+    from trtllm_port.building import build_engine
+    from trtllm_port.conversion import convert_checkpoint
+
+    checkpoint, engine = work / f"checkpoint-{dtype}", work / f"network-{dtype}"
+    convert_checkpoint(
+        model.source,
+        checkpoint,
+        workspace=model.workspace,
+        dtype=dtype,
+        trust_remote_code=model.trust_remote_code,
+        progress=progress,
+    )
+    build_engine(
+        checkpoint,
+        engine,
+        workspace=model.workspace,
+        backend="reference",
+        max_batch_size=rows,
+        max_input_len=length,
+        max_seq_len=length,
+        progress=progress,
+    )
+    return open_port(engine, backend="reference")
+
+
+def open_port(engine_dir: Path, *, backend: str, device: str = "auto") -> SessionRunner:
+    """Open an engine directory for comparison."""
+    from trtllm_port.runtime.session import Session
+
+    return SessionRunner(Session.load(engine_dir, backend=backend, device=device), parameter_names(engine_dir))
+
+
+def parameter_names(engine_dir: Path) -> Sequence[str]:
+    """Return the names of all parameters in an engine directory."""
+    from safetensors import safe_open
+
+    names: set[str] = set()
+    for path in engine_dir.glob("rank*.safetensors"):
+        if not path.name.endswith(".constants.safetensors"):
+            with safe_open(path, framework="pt") as file:
+                names.update(file.keys())
+    return sorted(names)
+
+
+def _load_config(model_dir: Path, trust_remote_code: bool) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise UnsupportedModelError(
+            f"transformers cannot read `{model_dir / 'config.json'}`: {str(error).splitlines()[0]}",
+            hint="give the directory of a causal language model; `--trust-remote-code` runs code that comes with it",
+        ) from error
+
+
+def _aliases(config: Any) -> dict[str, Any]:
+    """Return the standard names that a config knows under its own, as GPT-2's `n_positions`."""
+    return {name: getattr(config, name) for name in getattr(config, "attribute_map", {}) if hasattr(config, name)}
+
+
+def _dtype(*configs: Any) -> str:
+    named = next((config.dtype for config in configs if config.dtype is not None), "float32")
+    return str(named).removeprefix("torch.")
+
+
+def _random_weights(model_dir: Path, output: Path, seed: int) -> Path:
+    from trtllm_port.random_weights import save_random_checkpoint
+
+    save_random_checkpoint(model_dir, output, "float32", seed)
+    return output

@@ -1,0 +1,183 @@
+"""The report: frozen data, JSON first. Text, HTML and JUnit are renderings of its JSON form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from trtllm_port.verification.causes import Cause
+from trtllm_port.verification.compare import TapComparison
+from trtllm_port.verification.coverage import NotExercised
+from trtllm_port.verification.gates import Gate
+from trtllm_port.verification.metrics import TapMetrics
+from trtllm_port.verification.verdict import Verdict, exit_code
+
+SCHEMA_VERSION = 1
+REPORT_JSON, REPORT_HTML, JUNIT_XML = "report.json", "report.html", "junit.xml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What was verified.
+
+    Attributes:
+        model: the model directory as given.
+        architecture: HF's class name.
+        port: the port's name.
+        port_digest: of its source.
+        dtype: of the port.
+        random_weights: whether seeded random weights stood in for the checkpoint's.
+        seed: of those and of random token ids.
+    """
+
+    model: str
+    architecture: str
+    port: str
+    port_digest: str
+    dtype: str
+    random_weights: bool
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Divergence:
+    """Where the port first differs.
+
+    Attributes:
+        module: HF module path; the model's class name if the model's own code is wrong.
+        class_name: HF's class.
+        phase: "logic" or "precision".
+        tap: the tap that fails there.
+        rel_l2, floor: its error, and Hugging Face's own in that dtype.
+        ratio: of the two.
+        inherited: error of the module's input, in units of its floor; None if it has no float input.
+        order: how many taps before it pass.
+        note: why, if not by its numbers.
+    """
+
+    module: str
+    class_name: str
+    phase: str
+    tap: str
+    rel_l2: float | None
+    floor: float | None
+    ratio: float | None
+    inherited: float | None
+    order: int
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TapReport:
+    """One tap: its verdict over all phases, and its metrics in each.
+
+    Attributes:
+        name: HF module path, with `:input` for its input.
+        class_name: HF's class.
+        verdict: the worse of the phases.
+        note: what numbers do not say.
+        metrics: in the port's dtype; None if nothing could be subtracted.
+        logic: in float32, for a port in another dtype; else None.
+        positions: relative error over groups of equal numbers of positions, port's dtype.
+    """
+
+    name: str
+    class_name: str
+    verdict: Verdict
+    note: str
+    metrics: dict[str, float | None] | None
+    logic: dict[str, float | None] | None
+    positions: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of `verify`."""
+
+    name: str
+    verdict: Verdict
+    seconds: float
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The outcome of `diff-layers` or `verify`.
+
+    Attributes:
+        kind: "diff-layers" or "verify".
+        verdict: pass, fail or cannot_tell.
+        summary: one sentence.
+        subject: what was verified.
+        executor: what computed the port's numbers.
+        reference: per phase, what they were compared with.
+        stimulus: what was fed.
+        first_divergence: HF module name, or None.
+        divergence: more about it.
+        causes: hypotheses, best first.
+        stages: of `verify`, in order.
+        gates: every question and its answer.
+        taps: in HF's execution order.
+        ignored: taps that need no counterpart, with the reason.
+        position_profile: relative error of the logits over the positions: port and floor per phase.
+        not_exercised: what this run could not show.
+        versions: of everything that took part.
+        commands: how to repeat it.
+        seconds: altogether.
+        details: results of stages, as they are.
+    """
+
+    kind: str
+    verdict: Verdict
+    summary: str
+    subject: Subject
+    executor: str
+    reference: Mapping[str, str]
+    stimulus: Mapping[str, Any]
+    first_divergence: str | None
+    divergence: Divergence | None
+    causes: tuple[Cause, ...]
+    stages: tuple[Stage, ...]
+    gates: tuple[Gate, ...]
+    taps: tuple[TapReport, ...]
+    ignored: Mapping[str, str]
+    position_profile: Mapping[str, Mapping[str, tuple[float, ...]]]
+    not_exercised: tuple[NotExercised, ...]
+    versions: Mapping[str, str]
+    commands: tuple[str, ...]
+    seconds: float
+    details: Mapping[str, Any]
+    report_dir: Path | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 for a proven port, 1 for one that differs or could not be proven."""
+        return exit_code(self.verdict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form (`docs/report-schema.json`); numbers that are not finite become null."""
+        fields = {name: value for name, value in asdict(self).items() if name not in ("report_dir",)}
+        return {"schema_version": SCHEMA_VERSION, **_plain(fields)}
+
+
+def metric_values(tap: TapComparison) -> dict[str, float | None] | None:
+    """Return a tap's numbers by name, or None if it has none."""
+    if tap.metrics is None or tap.floor is None:
+        return None
+    names = tuple(TapMetrics.__dataclass_fields__)
+    values: dict[str, float | None] = {name: getattr(tap.metrics, name) for name in names}
+    values |= {"floor": tap.floor.rel_l2, "ratio": tap.ratio}
+    return values | {"linf_ratio": tap.linf_ratio, "token_ratio": tap.token_ratio}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path | Verdict) else value

@@ -1,0 +1,110 @@
+"""What is compared: something that turns token ids into logits and hands out its intermediate tensors by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from trtllm_port.runtime.session import Session
+
+OnTap = Callable[[str, Tensor], None]
+
+
+class Runner(Protocol):
+    """Computes logits for token ids, all positions at once."""
+
+    @property
+    def name(self) -> str:
+        """What computes, with versions, for the report."""
+        ...
+
+    def run(self, ids_BL: Tensor, *, on_tap: OnTap | None = None, taps: Collection[str] | None = None) -> Tensor:
+        """Return logits [B, L, V]; `on_tap` receives each of `taps` (None: all), valid during the call."""
+        ...
+
+
+class PortRunner(Runner, Protocol):
+    """A runner with a KV cache."""
+
+    @property
+    def tap_names(self) -> tuple[str, ...]:
+        """Every tap it has."""
+        ...
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """Every parameter it has; a tap without any below it is a helper of the port's own."""
+        ...
+
+    @property
+    def max_batch_size(self) -> int:
+        """Rows that it takes at once."""
+        ...
+
+    def run_incrementally(self, rows: Sequence[Sequence[int]], prefill: Sequence[int]) -> list[Tensor]:
+        """Feed a prefix of each row at once, padded on the right, then one token of each row per step.
+
+        Args:
+            rows: token ids; every row has the same number of tokens after its prefix.
+            prefill: length of each row's prefix.
+
+        Returns:
+            Per row, logits [L_b, V] for all of its positions.
+        """
+        ...
+
+
+class SessionRunner:
+    """The port, run by a session (TensorRT or the reference executor).
+
+    Args:
+        session: the network and what computes it.
+        parameter_names: names of the port's parameters.
+    """
+
+    PADDING = 0
+
+    def __init__(self, session: Session, parameter_names: Sequence[str] = ()) -> None:
+        self.session = session
+        self.parameter_names = tuple(parameter_names)
+
+    @property
+    def name(self) -> str:
+        return self.session.executor.name
+
+    @property
+    def tap_names(self) -> tuple[str, ...]:
+        return tuple(self.session.executor.tap_names)
+
+    @property
+    def max_batch_size(self) -> int:
+        return self.session.max_batch_size
+
+    def run(self, ids_BL: Tensor, *, on_tap: OnTap | None = None, taps: Collection[str] | None = None) -> Tensor:
+        batch, length = ids_BL.shape
+        position_ids = torch.arange(length).expand(batch, length)
+        wanted = () if on_tap is None else tuple(self.tap_names if taps is None else taps)
+        cache = self.session.new_cache(batch)
+        logits = self.session.forward(ids_BL, position_ids, cache, position_ids, on_tap=on_tap, taps=wanted)
+        return logits.cpu()
+
+    def run_incrementally(self, rows: Sequence[Sequence[int]], prefill: Sequence[int]) -> list[Tensor]:
+        longest = max(prefill)
+        cache = self.session.new_cache(len(rows))
+        ids_BL = torch.tensor(
+            [[*row[:n], *([self.PADDING] * (longest - n))] for row, n in zip(rows, prefill, strict=True)]
+        )
+        positions_BL = torch.arange(longest).expand(len(rows), longest)
+        first_BLV = self.session.forward(ids_BL, positions_BL, cache, positions_BL).cpu()
+        collected = [[first_BLV[b, :n]] for b, n in enumerate(prefill)]
+        for step in range(len(rows[0]) - prefill[0]):
+            ids_B1 = torch.tensor([[row[n + step]] for row, n in zip(rows, prefill, strict=True)])
+            positions_B1 = torch.tensor([[n + step] for n in prefill])
+            logits_B1V = self.session.forward(ids_B1, positions_B1, cache).cpu()
+            for b, parts in enumerate(collected):
+                parts.append(logits_B1V[b].clone())
+        return [torch.cat(parts) for parts in collected]

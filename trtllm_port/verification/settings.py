@@ -1,0 +1,51 @@
+"""What a verification may be told, with the defaults that the command line shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from trtllm_port.verification.stimulus import DEFAULT_TOKENS
+
+DEFAULT_NEW_TOKENS = 200
+DEFAULT_CAPABILITIES = ("8.6", "8.9", "12.0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffSettings:
+    """Settings of `diff_layers`.
+
+    Attributes:
+        prompt_file: a text to use in place of the built-in passage.
+        tokens: length of the prompt.
+        engine_dir: an engine directory whose network is compared; converted and defined anew if None.
+        device: torch device of Hugging Face's runs and of the reference executor.
+        seed: of random weights and random token ids.
+        trust_remote_code: run Python code that comes with the model.
+    """
+
+    prompt_file: Path | None = None
+    tokens: int = DEFAULT_TOKENS
+    engine_dir: Path | None = None
+    device: str = "cpu"
+    seed: int = 0
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifySettings(DiffSettings):
+    """Settings of `verify`.
+
+    Attributes:
+        backend: what `build` compiles for: "auto", "tensorrt", "tensorrt_rtx" or "reference".
+        compute_capabilities: GPUs to compile for.
+        max_new_tokens: greedy tokens per prompt.
+        dataset: articles and summaries for ROUGE; None takes the small set that ships with the package.
+        articles: how many of them.
+    """
+
+    backend: str = "auto"
+    compute_capabilities: tuple[str, ...] = DEFAULT_CAPABILITIES
+    max_new_tokens: int = DEFAULT_NEW_TOKENS
+    dataset: str | None = None
+    articles: int = 16

@@ -1,0 +1,162 @@
+"""The three sides of a comparison: reference and yardstick by Hugging Face, and the port.
+
+Only the reference's taps are kept; those of the others are compared when they arrive and then dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from trtllm_port.verification.compare import TapComparison, compare_tap, failure, judge
+from trtllm_port.verification.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.metrics import TokenErrors, relative_error_per_token, token_errors
+from trtllm_port.verification.recording import Recording, row_logits
+from trtllm_port.verification.rotary import is_rotary, match_table
+from trtllm_port.verification.runners import PortRunner
+from trtllm_port.verification.stimulus import Stimulus
+from trtllm_port.verification.taps import LOGITS, ModuleFacts, Pairing, input_of, is_input
+
+
+@dataclass(frozen=True, kw_only=True)
+class HuggingFaceFacts:
+    """What is kept of Hugging Face's model when its weights are gone.
+
+    Attributes:
+        root: class name of the model.
+        modules: every module by path.
+        vectors: the one-dimensional parameters (gains, biases).
+        name: library, version and dtype of the run.
+    """
+
+    root: str
+    modules: Mapping[str, ModuleFacts]
+    vectors: Mapping[str, Tensor] = field(repr=False)
+    name: str
+
+    @classmethod
+    def of(cls, runner: HuggingFaceRunner) -> HuggingFaceFacts:
+        """Read them from a loaded model."""
+        vectors = {name: p for name, p in runner.parameters().items() if p.ndim == 1}
+        return cls(
+            root=type(runner.model).__name__,
+            modules=runner.modules(),
+            vectors={name: p.detach().to("cpu", torch.float64) for name, p in vectors.items()},
+            name=runner.name,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Yardstick:
+    """Hugging Face in the port's dtype, as errors against the reference.
+
+    Attributes:
+        floors: of every tap, the logits included.
+        logits: [L, V] of the long prompt.
+        rows: [L_b, V] of each row of the batch.
+        name: library, version and dtype.
+    """
+
+    floors: Mapping[str, TokenErrors] = field(repr=False)
+    logits: Tensor = field(repr=False)
+    rows: tuple[Tensor, ...] = field(repr=False)
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortTaps:
+    """The port's taps, compared.
+
+    Attributes:
+        comparisons: one per tap, also for taps that did not come.
+        tokens: relative error per token, float32 [T].
+        logits: [L, V].
+        skipped: taps that have no comparable counterpart, with the reason.
+    """
+
+    comparisons: dict[str, TapComparison]
+    tokens: dict[str, Tensor] = field(repr=False)
+    logits: Tensor = field(repr=False)
+    skipped: dict[str, str]
+
+
+def run_yardstick(runner: HuggingFaceRunner, stimulus: Stimulus, recording: Recording) -> Yardstick:
+    """Run Hugging Face in the port's dtype and keep its errors only."""
+    floors: dict[str, TokenErrors] = {}
+
+    def compare(tap: str, tensor: Tensor) -> None:
+        reference = recording.taps.get(tap)
+        if reference is not None and _comparable(tensor, reference):
+            floors[tap] = token_errors(tensor, reference)
+
+    logits = runner.run(torch.tensor([stimulus.ids]), on_tap=compare)
+    floors[LOGITS] = token_errors(logits, recording.taps[LOGITS])
+    return Yardstick(floors=floors, logits=logits[0], rows=row_logits(runner, stimulus.rows), name=runner.name)
+
+
+def run_port(
+    port: PortRunner,
+    stimulus: Stimulus,
+    dtype: str,
+    sides: tuple[Recording, Yardstick],
+    pairing: Pairing,
+    modules: Mapping[str, ModuleFacts],
+) -> PortTaps:
+    """Run the port and judge every paired tap against the noise floor.
+
+    Args:
+        port: in `dtype`.
+        stimulus: the input.
+        dtype: selects the thresholds.
+        sides: reference and yardstick.
+        pairing: the taps to compare.
+        modules: Hugging Face's modules, to know rotary tables.
+    """
+    recording, yardstick = sides
+    comparisons: dict[str, TapComparison] = {}
+    tokens: dict[str, Tensor] = {}
+    skipped: dict[str, str] = {}
+
+    def compare(tap: str, tensor: Tensor) -> None:
+        reference = recording.taps[tap]
+        if tap != LOGITS and not is_input(tap) and is_rotary(modules[tap].class_name):
+            table = match_table(reference, tensor)
+            if table is None:
+                skipped[tap] = (
+                    f"a rotary table of shape {list(tensor.shape)}, not comparable with {list(reference.shape)}"
+                )
+                return
+            reference = table
+        floor = yardstick.floors.get(tap)
+        if not _comparable(tensor, reference):
+            comparisons[tap] = compare_tap(tap, tensor, reference, floor, dtype)
+            return
+        errors = token_errors(tensor, reference)
+        tokens[tap] = relative_error_per_token(errors).to(torch.float32)
+        comparisons[tap] = judge(tap, errors, floor, dtype)
+
+    logits = port.run(torch.tensor([stimulus.ids]), on_tap=compare, taps=pairing.paired)
+    compare(LOGITS, logits)
+    for tap in pairing.paired:
+        if tap not in comparisons and tap not in skipped:
+            comparisons[tap] = failure(tap, "the port announced this tap and did not deliver it")
+    comparisons |= {tap: failure(tap, "the port has no such tap") for tap in pairing.missing}
+    comparisons |= {tap: failure(tap, "Hugging Face has no such module") for tap in pairing.extra}
+    return PortTaps(comparisons=comparisons, tokens=tokens, logits=logits[0], skipped=skipped)
+
+
+def input_variances(recording: Recording, modules: Mapping[str, ModuleFacts]) -> dict[str, float]:
+    """Return, per normalisation with an epsilon, the smallest mean square of any token of its input."""
+    found = {}
+    for path, facts in modules.items():
+        tensor = recording.taps.get(input_of(path))
+        if facts.epsilon is not None and tensor is not None and tensor.is_floating_point():
+            found[path] = float(tensor.to(torch.float32).square().mean(-1).min())
+    return found
+
+
+def _comparable(tensor: Tensor, reference: Tensor) -> bool:
+    return tensor.shape == reference.shape and tensor.numel() > 0 and not reference.is_complex()

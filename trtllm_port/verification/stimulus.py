@@ -1,0 +1,156 @@
+"""What both sides are fed: a long prompt, forced decode steps, and rows of unequal lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trtllm_port.errors import ConfigError
+from trtllm_port.verification.texts import PASSAGE
+
+DEFAULT_TOKENS = 512
+DECODE_STEPS = 64
+ROW_STEPS = 8
+ROW_LENGTHS = (96, 61, 17, 1)
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stimulus:
+    """Token ids for one verification.
+
+    Attributes:
+        ids: the long prompt.
+        source: where it came from, in words.
+        decode_steps: how many of its last tokens are also fed one by one through the KV cache.
+        rows: prompts of unequal lengths for a batch, each with `row_steps` tokens that are fed one by one.
+        row_steps: see `rows`.
+        limits: what the request asked for and the model cannot take, in words.
+    """
+
+    ids: tuple[int, ...]
+    source: str
+    decode_steps: int
+    rows: tuple[tuple[int, ...], ...]
+    row_steps: int
+    limits: tuple[str, ...] = ()
+
+    @property
+    def row_prefill(self) -> tuple[int, ...]:
+        """Length of each row's prefix that is fed at once."""
+        return tuple(len(row) - self.row_steps for row in self.rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a report says about it."""
+        return {
+            "tokens": len(self.ids),
+            "source": self.source,
+            "decode_steps": self.decode_steps,
+            "batch_lengths": list(self.row_prefill),
+            "batch_steps": self.row_steps if self.rows else 0,
+            "limits": list(self.limits),
+        }
+
+
+def make_stimulus(
+    model_dir: Path, *, tokens: int, longest: int, vocab_size: int, prompt_file: Path | None = None, seed: int = 0
+) -> Stimulus:
+    """Choose the token ids.
+
+    Args:
+        model_dir: a model directory; its tokenizer is used if it has one.
+        tokens: wanted length of the long prompt.
+        longest: the most positions that the model takes.
+        vocab_size: ids are below it.
+        prompt_file: a text to use in place of the built-in one; needs a tokenizer.
+        seed: of the random ids that stand in where there is no tokenizer.
+
+    Raises:
+        ConfigError: the prompt file cannot be read, or there is no tokenizer to read it with.
+    """
+    limits = []
+    if tokens > longest:
+        limits.append(f"{tokens} tokens were asked for, the model takes {longest}")
+        tokens = longest
+    ids, source = _text_ids(model_dir, prompt_file, tokens)
+    if not ids or max(ids) >= vocab_size:
+        ids = _random_ids(tokens, vocab_size, seed)
+        source = f"seeded random token ids (seed {seed}): {source}"
+    if len(ids) < tokens:
+        limits.append(f"{tokens} tokens were asked for, the prompt has {len(ids)}")
+    decode_steps = min(DECODE_STEPS, len(ids) // 2)
+    if decode_steps < DECODE_STEPS:
+        limits.append(f"{decode_steps} decode steps instead of {DECODE_STEPS}")
+    rows = _rows(ids)
+    return Stimulus(
+        ids=tuple(ids),
+        source=source,
+        decode_steps=decode_steps,
+        rows=rows,
+        row_steps=min(ROW_STEPS, len(ids) - 1) if rows else 0,
+        limits=tuple(limits),
+    )
+
+
+def load_tokenizer(model_dir: Path) -> tuple[Any, str]:
+    """Return the directory's tokenizer, or None and the reason why there is none."""
+    from transformers import AutoTokenizer
+
+    if not any((model_dir / name).is_file() for name in TOKENIZER_FILES):
+        return None, "the model directory has no tokenizer"
+    try:
+        return AutoTokenizer.from_pretrained(model_dir), ""
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        return None, f"the tokenizer cannot be loaded ({str(error).splitlines()[0]})"
+
+
+def _text_ids(model_dir: Path, prompt_file: Path | None, tokens: int) -> tuple[list[int], str]:
+    tokenizer, lack = load_tokenizer(model_dir)
+    if prompt_file is not None:
+        if tokenizer is None:
+            raise ConfigError(f"`{prompt_file}` cannot be used: {lack}", hint="leave out `--prompt-file`")
+        return _encode(tokenizer, _read(prompt_file), tokens), f"`{prompt_file}`"
+    if tokenizer is None:
+        return [], lack
+    ids = _encode(tokenizer, PASSAGE, tokens)
+    source = "the built-in passage, by the model's tokenizer"
+    if len(ids) < tokens:
+        ids = (ids * -(-tokens // len(ids)))[:tokens]
+        source += ", repeated"
+    return ids, source
+
+
+def _read(prompt_file: Path) -> str:
+    try:
+        text = prompt_file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the prompt file `{prompt_file}` cannot be read: {error}") from error
+    if not text.strip():
+        raise ConfigError(f"the prompt file `{prompt_file}` is empty")
+    return text
+
+
+def _encode(tokenizer: Any, text: str, tokens: int) -> list[int]:
+    ids: list[int] = tokenizer(text, truncation=False, verbose=False)["input_ids"]
+    return ids[:tokens]
+
+
+def _random_ids(tokens: int, vocab_size: int, seed: int) -> list[int]:
+    generator = torch.Generator().manual_seed(seed)
+    ids: list[int] = torch.randint(vocab_size, (tokens,), generator=generator).tolist()
+    return ids
+
+
+def _rows(ids: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """Cut rows of unequal lengths out of the prompt, each from another place so that no row equals another's start."""
+    steps = min(ROW_STEPS, len(ids) - 1)
+    lengths = sorted({min(length, len(ids) - steps) for length in ROW_LENGTHS}, reverse=True)
+    if len(lengths) < 2 or steps < 1:
+        return ()
+    room = [len(ids) - length - steps for length in lengths]
+    starts = [room[b] * b // len(lengths) for b in range(len(lengths))]
+    return tuple(tuple(ids[start : start + n + steps]) for start, n in zip(starts, lengths, strict=True))

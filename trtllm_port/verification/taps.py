@@ -1,0 +1,115 @@
+"""Names of taps, the order in which they happen, and which must exist on both sides.
+
+A tap is named after the HF module whose first output tensor it is; `name:input` is the module's first input tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+INPUT_SUFFIX = ":input"
+ROOT = ""  # the model itself; its tap is the logits
+LOGITS = "logits"
+
+
+def input_of(module: str) -> str:
+    """Return the name of a module's input tap."""
+    return module + INPUT_SUFFIX
+
+
+def module_of(tap: str) -> str:
+    """Return the module that a tap belongs to; the logits belong to the model itself."""
+    return ROOT if tap == LOGITS else tap.removesuffix(INPUT_SUFFIX)
+
+
+def is_input(tap: str) -> bool:
+    """Whether the tap is a module's input."""
+    return tap.endswith(INPUT_SUFFIX)
+
+
+def parent_of(module: str) -> str:
+    """Return the path of the module that holds this one."""
+    return module.rpartition(".")[0]
+
+
+def within(module: str, ancestor: str) -> bool:
+    """Whether `module` lies below `ancestor` (not itself)."""
+    return module != ancestor and (ancestor == ROOT or module.startswith(ancestor + "."))
+
+
+def nearest_tapped_parent(module: str, tapped: Collection[str]) -> str:
+    """Return the closest ancestor that has a tap (a ModuleList has none); the root at last."""
+    while module:
+        module = parent_of(module)
+        if module in tapped:
+            return module
+    return ROOT
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleFacts:
+    """What the comparison needs to know of one HF module.
+
+    Attributes:
+        class_name: HF's class.
+        holds_parameters: it or a module below has parameters.
+        epsilon: of a normalisation, else None.
+    """
+
+    class_name: str
+    holds_parameters: bool
+    epsilon: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairing:
+    """Which taps are compared, and which are wrong by their mere presence or absence.
+
+    Attributes:
+        paired: taps of both sides, in HF's execution order.
+        missing: output taps of HF modules with parameters that the port does not have.
+        extra: the port's taps with parameters that HF does not have.
+        ignored: taps of one side only that need no counterpart, with the reason.
+    """
+
+    paired: tuple[str, ...]
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+    ignored: Mapping[str, str]
+
+
+def pair(
+    hf_taps: Sequence[str],
+    port_taps: Collection[str],
+    modules: Mapping[str, ModuleFacts],
+    port_parameters: Collection[str],
+) -> Pairing:
+    """Pair taps by exact name.
+
+    Args:
+        hf_taps: HF's taps in the order of execution.
+        port_taps: the port's taps.
+        modules: every HF module by its path.
+        port_parameters: names of the port's parameters; a tap with none below it is a helper of the port's own.
+    """
+    offered, known = set(port_taps), set(hf_taps)
+    missing, extra, ignored = [], [], {}
+    for tap in (tap for tap in hf_taps if tap not in offered):
+        facts = modules[module_of(tap)]
+        if is_input(tap):
+            ignored[tap] = "the port does not tap this input"
+        elif facts.holds_parameters:
+            missing.append(tap)
+        else:
+            ignored[tap] = f"{facts.class_name} has no parameters and the port does without it"
+    for tap in sorted(offered - known):
+        module = module_of(tap)
+        if module in modules:
+            ignored[tap] = "Hugging Face passes no tensor here"
+        elif any(within(name, module) for name in port_parameters):
+            extra.append(tap)
+        else:
+            ignored[tap] = "a helper of the port without parameters"
+    paired = tuple(tap for tap in hf_taps if tap in offered)
+    return Pairing(paired=paired, missing=tuple(missing), extra=tuple(extra), ignored=ignored)
