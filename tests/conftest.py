@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,3 +21,62 @@ def stories() -> Path:
     if not (STORIES / "model.safetensors").is_file():
         pytest.skip("the trained test model is not present")
     return STORIES
+
+
+@pytest.fixture(scope="session")
+def llama_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace whose one port is the Llama that `tests/layers/llama.py` writes by hand."""
+    workspace = tmp_path_factory.mktemp("workspace")
+    package = workspace / "models" / "llama"
+    package.mkdir(parents=True)
+    shutil.copy(Path(__file__).parent / "layers" / "llama.py", package / "model.py")
+    (package / "__init__.py").write_text("")
+    (workspace / "models" / "__init__.py").write_text(
+        "from .llama.model import LlamaForCausalLM\n\nMODEL_MAP = {'LlamaForCausalLM': LlamaForCausalLM}\n"
+    )
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face directory: a Llama of two layers with random weights, large enough to tell tokens apart."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=61,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        initializer_range=0.5,
+        dtype="float32",
+        eos_token_id=2,
+    )
+    directory = tmp_path_factory.mktemp("tiny_llama")
+    LlamaForCausalLM(config).save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tiny_llama: Path, llama_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of `tiny_llama`, converted by the port of `llama_workspace`."""
+    return write_checkpoint(tiny_llama, llama_workspace, tmp_path_factory.mktemp("tiny_checkpoint"))
+
+
+def write_checkpoint(model_dir: Path, workspace: Path, checkpoint_dir: Path, dtype: str = "auto") -> Path:
+    """What `convert` writes, without its streaming."""
+    from trtllm_port.files import file_digest
+    from trtllm_port.registry import find_port
+
+    port = find_port(workspace, "LlamaForCausalLM")
+    port.cls.from_hugging_face(model_dir, dtype).save_checkpoint(checkpoint_dir)
+    config = json.loads((checkpoint_dir / "config.json").read_text())
+    config["producer"], config["source"] = {}, {}
+    config["port"] = {"name": port.name, "digest": port.digest}
+    config["tensors"] = {"rank0.safetensors": file_digest(checkpoint_dir / "rank0.safetensors")}
+    (checkpoint_dir / "config.json").write_text(json.dumps(config))
+    return checkpoint_dir
