@@ -1,8 +1,8 @@
 """The documents' commands and files work as printed.
 
-A page is a story: its fenced blocks are carried out from top to bottom in one empty directory. A `python title="PATH"` block
-is a file that the reader writes, a `bash` block commands that must succeed, a `bash fails=1` block a command that must end
-with that exit code, a `text` block output, which is not compared.
+A page is a story: its fenced blocks are carried out from top to bottom in one empty directory. A `python title="PATH"`
+block is a file that the reader writes, a `bash` block commands that must succeed, a `bash fails=1` block a command that
+must end with that exit code, a `text` block output, which is not compared.
 """
 
 from __future__ import annotations
