@@ -52,7 +52,7 @@ class TensorRTExecutor:
         self._context = self._engine.create_execution_context()
         if self._context is None:
             raise EngineError(f"{flavour} cannot create an execution context for `{engine_path}`: {self._complaints()}")
-        self._stream = torch.cuda.Stream()
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._profile = -1
         self.inputs, self.outputs = self._specs()
         taps = NetworkFile.load(network_path).taps
@@ -69,7 +69,7 @@ class TensorRTExecutor:
         self,
         feeds: Mapping[str, torch.Tensor],
         *,
-        on_tap: Callable[[str, torch.Tensor], None] | None = None,
+        on_tap: OnTap | None = None,
         taps: Collection[str] = (),
         stop_after: str | None = None,
     ) -> dict[str, torch.Tensor]:
@@ -77,7 +77,8 @@ class TensorRTExecutor:
 
         Args:
             feeds: CUDA tensors by input name; caches [B, K, S, H] are updated in place.
-            on_tap: called with (name, tensor) for each of `taps`; the tensor is valid only during the call.
+            on_tap: called with (name, tensor) for each of `taps`; the tensor is valid only during the call. Without it,
+                copies of the taps are part of the result.
             taps: of `tap_names`.
             stop_after: not used: an engine always runs to its end.
 
@@ -90,13 +91,14 @@ class TensorRTExecutor:
         self._stream.wait_stream(torch.cuda.current_stream())
         self._select_profile(DECODE_PROFILE if kept["input_ids"].shape[1] == 1 else CONTEXT_PROFILE)
         outputs = self._bind(kept)
-        listener = self._listen(on_tap, taps)
+        copies: dict[str, torch.Tensor] = {}
+        listener = self._listen(on_tap or (lambda name, tensor: copies.update({name: tensor.clone()})), taps)
         if not self._context.execute_async_v3(self._stream.cuda_stream):
             raise EngineError(f"{self.name} failed to run: {self._complaints()}")
         self._stream.synchronize()
         if listener is not None and listener.error is not None:
             raise listener.error
-        return outputs
+        return outputs | copies
 
     def _deserialize(self, path: Path) -> Any:
         engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
@@ -108,7 +110,8 @@ class TensorRTExecutor:
         return engine
 
     def _specs(self) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-        inputs, outputs = [], []
+        inputs: list[TensorSpec] = []
+        outputs: list[TensorSpec] = []
         for index in range(self._engine.num_io_tensors):
             name = self._engine.get_tensor_name(index)
             spec = TensorSpec(
@@ -148,9 +151,9 @@ class TensorRTExecutor:
         dtype = next(spec.dtype for spec in self.outputs if spec.name == name)
         return torch.empty(shape, dtype=torch_dtype(dtype), device=self._stream.device)
 
-    def _listen(self, on_tap: Callable[[str, torch.Tensor], None] | None, taps: Collection[str]) -> Any:
+    def _listen(self, on_tap: OnTap, taps: Collection[str]) -> Any:
         self._context.set_all_tensors_debug_state(False)
-        if on_tap is None or not taps:
+        if not taps:
             return None
         paths: dict[str, list[str]] = {}
         for path in taps:
@@ -165,7 +168,7 @@ class TensorRTExecutor:
         return "; ".join(text for _severity, text in self._logger.drain()) or "no reason given"
 
 
-def _tap_listener(trt: ModuleType, paths: Mapping[str, list[str]], on_tap: Callable[[str, torch.Tensor], None]) -> Any:
+def _tap_listener(trt: ModuleType, paths: Mapping[str, list[str]], on_tap: OnTap) -> Any:
     """An `IDebugListener` that hands tensors to `on_tap`; an error is kept, as none may cross into TensorRT."""
 
     class TapListener(trt.IDebugListener):  # type: ignore[misc, name-defined]  # no stubs
@@ -177,7 +180,7 @@ def _tap_listener(trt: ModuleType, paths: Mapping[str, list[str]], on_tap: Calla
             self, address: Any, location: Any, dtype: Any, shape: Any, name: str, stream: int
         ) -> bool:
             try:
-                with torch.cuda.stream(torch.cuda.ExternalStream(stream)):
+                with torch.cuda.stream(torch.cuda.ExternalStream(stream)):  # type: ignore[no-untyped-call]
                     tensor = _at_address(_pointer(address), tuple(shape), torch_dtype(trt_dtype_name(trt, dtype)))
                     for path in paths.get(name, ()):
                         on_tap(path, tensor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=64,
+        max_position_embeddings=128,
         initializer_range=0.5,
         dtype="float32",
         eos_token_id=2,
@@ -64,10 +65,16 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tiny_llama: Path, llama_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of `tiny_llama`, converted by the port of `llama_workspace`."""
-    return write_checkpoint(tiny_llama, llama_workspace, tmp_path_factory.mktemp("tiny_checkpoint"))
+    return _write_checkpoint(tiny_llama, llama_workspace, tmp_path_factory.mktemp("tiny_checkpoint"))
 
 
-def write_checkpoint(model_dir: Path, workspace: Path, checkpoint_dir: Path, dtype: str = "auto") -> Path:
+@pytest.fixture(scope="session")
+def write_checkpoint() -> Callable[..., Path]:
+    """The function (model_dir, workspace, checkpoint_dir, dtype="auto") that writes what `convert` writes."""
+    return _write_checkpoint
+
+
+def _write_checkpoint(model_dir: Path, workspace: Path, checkpoint_dir: Path, dtype: str = "auto") -> Path:
     """What `convert` writes, without its streaming."""
     from trtllm_port.files import file_digest
     from trtllm_port.registry import find_port
