@@ -1,12 +1,15 @@
 """What a port is written in: functions, layers, and the base classes of configs and models."""
 
 from trtllm_port.layers import functional
+from trtllm_port.layers.activation import ACT2FN, Activation
+from trtllm_port.layers.attention import Attention
 from trtllm_port.layers.cache import KVCache
 from trtllm_port.layers.config import PretrainedConfig
 from trtllm_port.layers.embedding import Embedding
 from trtllm_port.layers.functional import *  # noqa: F403  every function, as listed there
-from trtllm_port.layers.linear import Conv1D, Linear
+from trtllm_port.layers.linear import ColumnLinear, Conv1D, Linear, RowLinear
 from trtllm_port.layers.mapping import Mapping
+from trtllm_port.layers.mlp import MLP, GatedMLP
 from trtllm_port.layers.model import DecoderModelForCausalLM, PretrainedModel
 from trtllm_port.layers.module import DecoderLayerList, Module, ModuleList, Parameter
 from trtllm_port.layers.network import Network
@@ -16,11 +19,17 @@ from trtllm_port.layers.tensor import Tensor
 from trtllm_port.layers.weights import Drop, HuggingFaceWeights, Transform, WeightMap, plan_weights
 
 __all__ = [
+    "ACT2FN",
+    "MLP",
+    "Activation",
+    "Attention",
+    "ColumnLinear",
     "Conv1D",
     "DecoderLayerList",
     "DecoderModelForCausalLM",
     "Drop",
     "Embedding",
+    "GatedMLP",
     "HuggingFaceWeights",
     "KVCache",
     "LayerNorm",
@@ -34,6 +43,7 @@ __all__ = [
     "PretrainedModel",
     "RmsNorm",
     "RotaryEmbedding",
+    "RowLinear",
     "Tensor",
     "Transform",
     "WeightMap",

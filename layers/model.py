@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping as MappingType
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 
@@ -50,6 +50,8 @@ class PretrainedModel(Module):
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
+        if config.mapping.pp_size > 1:
+            raise ConfigError(f"pp_size is {config.mapping.pp_size}, but ports are not cut along their layers")
         self.config = config
         self.weights: dict[str, torch.Tensor] = {}
 
@@ -94,7 +96,11 @@ class PretrainedModel(Module):
         os.replace(partial, directory / "config.json")
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:
-        """Parameter name → its shape in HF's file, data type, cut, and other names of the same parameter."""
+        """Parameter name → its shape in HF's file, data type, cut, and other names of the same parameter.
+
+        Raises:
+            ConfigError: the config asks for several ranks and the port has no layer that can be cut.
+        """
         specs: dict[str, ParameterSpec] = {}
         first_names: dict[int, str] = {}
         for name, parameter in self.named_parameters(remove_duplicate=False):
@@ -104,6 +110,11 @@ class PretrainedModel(Module):
                 specs[name] = ParameterSpec(parameter.full_shape, dtype, parameter.shard)
             else:
                 specs[first] = replace(specs[first], aliases=(*specs[first].aliases, name))
+        if self.config.mapping.tp_size > 1 and not any(spec.shard for spec in specs.values()):
+            raise ConfigError(
+                f"tp_size is {self.config.mapping.tp_size}, but `{type(self).__name__}` has no layer that can be cut",
+                hint="write its projections as `ColumnLinear` and `RowLinear` with `mapping=config.mapping`",
+            )
         return specs
 
     def plan(self, source: TensorSource) -> WeightPlan:
@@ -197,5 +208,5 @@ class DecoderModelForCausalLM(PretrainedModel):
             [B, T, V].
         """
         hidden_BLE = self.transformer(input_ids, position_ids, cache)
-        logits: Any = self.lm_head(gather_tokens(hidden_BLE, logits_indices))
-        return logits  # type: ignore[no-any-return]  # a module's call is untyped
+        logits_BTV: Tensor = self.lm_head(gather_tokens(hidden_BLE, logits_indices))
+        return logits_BTV

@@ -21,6 +21,7 @@ from trtllm_port.layers.functional.attention import (
     needs_decomposition,
     rotary_embedding,
 )
+from trtllm_port.layers.functional.collective import all_gather, all_reduce
 from trtllm_port.layers.functional.creation import arange, constant, full
 from trtllm_port.layers.functional.elementwise import (
     add,
@@ -86,7 +87,7 @@ from trtllm_port.layers.functional.unary import (
 )
 
 __all__ = [
-    "abs", "add", "arange", "argmax", "attention", "cast", "causal_mask", "ceil", "chunk",
+    "abs", "add", "all_gather", "all_reduce", "arange", "argmax", "attention", "cast", "causal_mask", "ceil", "chunk",
     "chunked_causal_mask", "clip", "concat", "constant", "cos", "cumsum", "div", "einsum", "elu", "embedding",
     "eq", "erf", "exp", "expand", "flatten", "floor", "floordiv", "full", "gather", "gather_nd",
     "gather_tokens", "ge", "gelu", "gelu_tanh", "gt", "index_select", "layer_norm", "le", "leaky_relu",

@@ -1,0 +1,66 @@
+"""Activation functions by HF's names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import sqrt
+
+from trtllm_port.errors import ConfigError
+from trtllm_port.layers.functional import (
+    clip,
+    erf,
+    gelu,
+    gelu_tanh,
+    leaky_relu,
+    quick_gelu,
+    relu,
+    relu_squared,
+    sigmoid,
+    silu,
+    softplus,
+    tanh,
+)
+from trtllm_port.layers.module import Module
+from trtllm_port.layers.tensor import Tensor
+
+
+def _laplace(x: Tensor) -> Tensor:
+    return (erf((x - 0.707107) / (0.282095 * sqrt(2.0))) + 1.0) * 0.5
+
+
+#: Name in HF's config → function; the names and formulas are those of `transformers.activations.ACT2FN`.
+ACT2FN: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": gelu,
+    "gelu_10": lambda x: clip(gelu(x), -10.0, 10.0),
+    "gelu_accurate": gelu_tanh,
+    "gelu_fast": gelu_tanh,
+    "gelu_new": gelu_tanh,
+    "gelu_python": gelu,
+    "gelu_python_tanh": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "laplace": _laplace,
+    "leaky_relu": leaky_relu,
+    "linear": lambda x: x,
+    "mish": lambda x: x * tanh(softplus(x)),
+    "quick_gelu": quick_gelu,
+    "relu": relu,
+    "relu2": relu_squared,
+    "relu6": lambda x: clip(x, 0.0, 6.0),
+    "sigmoid": sigmoid,
+    "silu": silu,
+    "swish": silu,
+    "tanh": tanh,
+}
+
+
+class Activation(Module):
+    """An activation function chosen by its name in HF's config; ConfigError lists the known names."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        if name not in ACT2FN:
+            raise ConfigError(f"activation `{name}` is not supported", hint=f"one of {', '.join(ACT2FN)}")
+        self.name = name
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ACT2FN[self.name](x)
