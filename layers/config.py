@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping as MappingType
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Self, get_origin, get_type_hints
+from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
 from trtllm_port.errors import ConfigError
 from trtllm_port.layers.dtypes import FLOAT_DTYPES
 from trtllm_port.layers.mapping import Mapping
+from trtllm_port.layers.weights import HuggingFaceWeights
 
 _OWN_FIELDS = ("architecture", "dtype", "mapping")  # not taken from HF's config by equal name
 CHECKPOINT_KEYS = ("producer", "source", "port", "tensors")  # what `convert` adds to a checkpoint's config.json
@@ -62,24 +63,33 @@ class PretrainedConfig:
         """
         hf_config = load_hf_config(hf_model_dir, trust_remote_code)
         cls._check_fixed(hf_config)
-        values: dict[str, Any] = {}
-        missing = []
-        for item in fields(cls):
-            if item.name in _OWN_FIELDS:
-                continue
-            if hasattr(hf_config, item.name):
-                values[item.name] = _plain(getattr(hf_config, item.name))
-            elif item.default is MISSING and item.default_factory is MISSING:
-                missing.append(item.name)
-        if missing:
-            raise ConfigError(f"the config of `{hf_model_dir}` has no {', '.join(f'`{name}`' for name in missing)}")
-        architecture = (hf_config.architectures or [""])[0]
-        return cls(
-            architecture=architecture,
-            dtype=resolve_dtype(dtype, hf_config),
-            mapping=mapping or Mapping(),
-            **cls._typed(values),
-        )
+        values = cls._from_equal_names(hf_config)
+        if hf_config.architectures:
+            values["architecture"] = hf_config.architectures[0]
+        values["dtype"] = resolve_dtype(dtype, hf_config, hf_model_dir)
+        values["mapping"] = mapping or Mapping()
+        problems = cls._absent(values)
+        if problems:
+            raise ConfigError(f"the config of `{hf_model_dir}` does not fit `{cls.__name__}`: {', '.join(problems)}")
+        return cls(**cls._typed(values))
+
+    @classmethod
+    def _absent(cls, values: dict[str, Any]) -> list[str]:
+        """Fields that have neither a value nor a default, or null where the field's type has no None."""
+        hints = get_type_hints(cls)
+        required = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
+        null = [
+            name
+            for name, value in values.items()
+            if value is None and hints[name] != Any and type(None) not in get_args(hints[name])
+        ]
+        missing = [name for name in required if name not in values]
+        return [f"`{name}` is missing" for name in missing] + [f"`{name}` is null" for name in null]
+
+    @classmethod
+    def _from_equal_names(cls, hf_config: Any) -> dict[str, Any]:
+        names = [item.name for item in fields(cls) if item.name not in _OWN_FIELDS]
+        return {name: _plain(getattr(hf_config, name)) for name in names if hasattr(hf_config, name)}
 
     @classmethod
     def _check_fixed(cls, hf_config: Any) -> None:
@@ -135,14 +145,31 @@ def load_hf_config(hf_model_dir: str | Path, trust_remote_code: bool = False) ->
     if not path.is_file():
         raise ConfigError(f"`{hf_model_dir}` has no `config.json`", hint="give a Hugging Face model directory")
     try:
-        json.loads(path.read_text())
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict) or "model_type" not in content:
+            raise ConfigError(f"`{path}` has no `model_type`", hint="give a Hugging Face model directory")
         return AutoConfig.from_pretrained(hf_model_dir, trust_remote_code=trust_remote_code)
-    except (ValueError, OSError, KeyError) as error:  # malformed JSON, unknown model type, remote code not trusted
+    except (
+        ValueError,
+        OSError,
+        KeyError,
+        TypeError,
+        ImportError,
+    ) as error:  # bad JSON or values, untrusted remote code
         raise ConfigError(f"`{path}` cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def resolve_dtype(dtype: str, hf_config: Any) -> str:
-    """`dtype`, or the config's own for "auto"; a config that names none is float32, torch's default."""
+def resolve_dtype(dtype: str, hf_config: Any, hf_model_dir: str | Path) -> str:
+    """`dtype`; for "auto" the config's own, else that of the first floating-point weight, as transformers does.
+
+    A directory without either is float32, torch's default.
+    """
     if dtype != "auto":
         return dtype
-    return str(hf_config.dtype).removeprefix("torch.") if hf_config.dtype is not None else "float32"
+    if hf_config.dtype is not None:
+        return str(hf_config.dtype).removeprefix("torch.")
+    if not any(Path(hf_model_dir).glob("model.safetensors*")):
+        return "float32"
+    weights = HuggingFaceWeights(hf_model_dir)
+    dtypes = (weights.dtype(name) for name in weights.names())
+    return next((found for found in dtypes if found in FLOAT_DTYPES), "float32")

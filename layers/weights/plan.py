@@ -15,6 +15,7 @@ from trtllm_port.layers.weights.source import TensorSource
 from trtllm_port.layers.weights.weight_map import Drop, Rule, Transform, WeightMap, fill, natural_key, rules
 
 CASTABLE = (*FLOAT_DTYPES, "float64")
+SUGGESTIONS = 20  # names for which the nearest is looked up: each look-up compares with all others
 
 
 @dataclass(frozen=True)
@@ -173,13 +174,19 @@ class _Accounting:
             if first not in filled:
                 filled[first] = WeightEntry(entry.sources, (first,))
                 self.entries.append(filled[first])
-            elif torch.equal(self.source.tensor(name), self.source.tensor(filled[first].sources[0])):
+            elif self._is_equal(name, filled[first], first):
                 self.dropped[name] = f"equal to `{filled[first].sources[0]}`, to which the config ties it"
             else:
                 self.problems.append(
                     f"`{name}` differs from `{filled[first].sources[0]}`, though the config ties them: "
                     "set `tie_word_embeddings` to false in `config.json`"
                 )
+
+    def _is_equal(self, name: str, entry: WeightEntry, target: str) -> bool:
+        """Whether a tensor has the value that `entry` gives to `target`."""
+        made = _outputs(self.config, entry, [self.source.tensor(source) for source in entry.sources])
+        value, other = made[entry.targets.index(target)], self.source.tensor(name)
+        return value.dtype == other.dtype and torch.equal(value, other)
 
     def check(self) -> None:
         """Raise everything that is wrong at once."""
@@ -193,8 +200,11 @@ class _Accounting:
                 seen[target] = entry.sources
             self._check_entry(entry)
         missing = [name for name in self.specs if name not in seen]
-        self.problems += [f"missing `{name}`{_nearest(name, self.unexpected)}" for name in missing]
-        self.problems += [f"unexpected `{name}`{_nearest(name, missing)}" for name in self.unexpected]
+        self.problems += [
+            f"{what} `{name}`{_nearest(name, others) if i < SUGGESTIONS else ''}"
+            for what, names, others in (("missing", missing, self.unexpected), ("unexpected", self.unexpected, missing))
+            for i, name in enumerate(names)
+        ]
         if self.problems:
             raise CheckpointError(
                 "the weights do not fit the port:\n  " + "\n  ".join(sorted(self.problems, key=natural_key)),
@@ -227,5 +237,5 @@ class _Accounting:
 
 
 def _nearest(name: str, others: list[str]) -> str:
-    close = difflib.get_close_matches(name, others, n=1, cutoff=0.8) if len(others) < 2000 else []
+    close = difflib.get_close_matches(name, others, n=1, cutoff=0.8)
     return f" (nearest: `{close[0]}`)" if close else ""
