@@ -10,9 +10,11 @@ import torch
 from trtllm_port.errors import CheckpointError, PortError
 from trtllm_port.runtime.network_file import Constant, LayerRecord, NetworkFile, TensorRecord
 from trtllm_port.runtime.network_file.dtypes import STORAGE
+from trtllm_port.runtime.reference.arrangement import Loop, Node
 from trtllm_port.runtime.reference.errors import UnsupportedLayerError
-from trtllm_port.runtime.reference.evaluators import EVALUATORS, IMPURE
+from trtllm_port.runtime.reference.evaluators import EVALUATORS, IMPURE, SUPPORTED
 from trtllm_port.runtime.reference.layer import Bound, Evaluator, Layer
+from trtllm_port.runtime.reference.loops import compile_loop
 from trtllm_port.runtime.reference.program import FIRST_FREE_SLOT, NONE_SLOT, Draft, Slots, execute, with_liveness
 
 
@@ -44,7 +46,7 @@ class Compiler:
         if name is None:
             return NONE_SLOT
         if name not in self._numbers:
-            self._numbers[name] = self._new_slot()
+            self._numbers[name] = self.new_slot()
         return self._numbers[name]
 
     def record(self, name: str) -> TensorRecord:
@@ -61,17 +63,21 @@ class Compiler:
         """A slot for `function(value of slot)`, computed once."""
         key = (slot, function)
         if key not in self._derived:
-            self._derived[key] = self._new_slot()
+            self._derived[key] = self.new_slot()
             self._emit(Draft(function, (slot,), self._derived[key], self._current))
         return self._derived[key]
 
-    def compile_layers(self, layers: Iterable[LayerRecord]) -> list[Draft]:
-        """Steps for `layers`, which must come after those that they read from; constants are folded away."""
+    def compile_nodes(self, nodes: Iterable[Node]) -> list[Draft]:
+        """Steps for `nodes`, which must come after those that they read from; constants are folded away."""
         outer, self._drafts = self._drafts, []
         outer_derived, self._derived = self._derived, dict(self._derived)
-        for layer in layers:
-            self._current = layer
-            self._compile(layer)
+        for node in nodes:
+            if isinstance(node, Loop):
+                draft, outputs = compile_loop(node, self)
+                self._emit_several(draft, [self.slot(name) for name in outputs])
+            else:
+                self._current = node
+                self._compile(node)
         drafts, self._drafts, self._derived = self._drafts, outer, outer_derived
         return drafts
 
@@ -79,7 +85,7 @@ class Compiler:
         if layer.type == "CONSTANT":
             return
         if layer.type not in EVALUATORS:
-            raise UnsupportedLayerError.unknown(layer, EVALUATORS)
+            raise UnsupportedLayerError.unknown(layer, SUPPORTED)
         bound = EVALUATORS[layer.type](Layer(layer, self))
         if not isinstance(bound, Bound):
             bound = Bound(bound, tuple(self.slot(name) for name in layer.inputs))
@@ -87,10 +93,12 @@ class Compiler:
         if len(outputs) == 1:
             self._emit(Draft(bound.run, bound.inputs, outputs[0], layer))
             return
-        together = self._new_slot()
-        self._emit(Draft(bound.run, bound.inputs, together, layer))
+        self._emit_several(Draft(bound.run, bound.inputs, self.new_slot(), layer), outputs)
+
+    def _emit_several(self, draft: Draft, outputs: Iterable[int]) -> None:
+        self._emit(draft)
         for index, output in enumerate(outputs):
-            self._emit(Draft(itemgetter(index), (together,), output, layer))
+            self._emit(Draft(itemgetter(index), (draft.output,), output, draft.layer))
 
     def _emit(self, draft: Draft) -> None:
         if draft.layer.type not in IMPURE and draft.reads <= self._known:
@@ -99,7 +107,8 @@ class Compiler:
         else:
             self._drafts.append(draft)
 
-    def _new_slot(self) -> int:
+    def new_slot(self) -> int:
+        """The number of a slot that no tensor has."""
         self.slots.append(None)
         return len(self.slots) - 1
 

@@ -13,7 +13,9 @@ from trtllm_port.errors import EngineError, PortError
 from trtllm_port.runtime.executor import TensorSpec
 from trtllm_port.runtime.network_file import NetworkFile
 from trtllm_port.runtime.network_file.dtypes import STORAGE
+from trtllm_port.runtime.reference.arrangement import arrange
 from trtllm_port.runtime.reference.compiler import Compiler
+from trtllm_port.runtime.reference.errors import LayerExecutionError
 from trtllm_port.runtime.reference.program import SELF_SLOT, Slots, Step, execute, execute_observed, with_liveness
 
 
@@ -24,6 +26,7 @@ class ReferenceExecutor:
         network: the network.
         weights: the checkpoint's tensors by name, in the dtypes that the network expects.
         device: where to run; the weights are moved there once.
+        check: compare every computed tensor with the dtype and shape that TensorRT inferred for it. Slower.
 
     Raises:
         UnsupportedLayerError: a layer, or an attribute of one, is not implemented exactly.
@@ -31,7 +34,12 @@ class ReferenceExecutor:
     """
 
     def __init__(
-        self, network: NetworkFile, weights: Mapping[str, Tensor], *, device: str | torch.device = "cpu"
+        self,
+        network: NetworkFile,
+        weights: Mapping[str, Tensor],
+        *,
+        device: str | torch.device = "cpu",
+        check: bool = False,
     ) -> None:
         self.device = torch.device(device)
         self.name = f"reference executor (torch {torch.__version__.split('+')[0]}, {self.device})"
@@ -40,7 +48,7 @@ class ReferenceExecutor:
         self.tap_names = tuple(network.taps)
         self._tensors_of_taps = dict(network.taps)
         compiler = Compiler(network, weights, self.device)
-        drafts = compiler.compile_layers(network.layers)
+        drafts = compiler.compile_nodes(arrange(network.layers))
         self._caches = {layer.inputs[0] for layer in network.layers if layer.type == "KV_CACHE_UPDATE"}
         self._input_slots = [(spec, compiler.slot(spec.name)) for spec in self.inputs]
         self._output_slots = {name: compiler.slot(name) for name in network.outputs}
@@ -48,6 +56,9 @@ class ReferenceExecutor:
         self._steps = with_liveness(drafts, self._output_slots.values())
         self._computed = {step.output for step in self._steps} | {slot for _, slot in self._input_slots}
         self._slots = compiler.slots
+        self._records = {self._slot_of[name]: (name, record) for name, record in network.tensors.items()} if check else {}
+        for slot in self._records:
+            self._verify(slot, self._slots[slot])
 
     def run(
         self,
@@ -60,7 +71,7 @@ class ReferenceExecutor:
         """Execute the network once: see `Executor.run`. Taps are module paths or TensorRT tensor names."""
         slots = self._filled(feeds)
         with torch.no_grad():
-            if not taps and stop_after is None:
+            if not taps and stop_after is None and not self._records:
                 execute(self._steps, slots)
                 result = {name: slots[slot] for name, slot in self._output_slots.items()}
             else:
@@ -114,6 +125,7 @@ class ReferenceExecutor:
 
         def after(step: Step, value: Any) -> bool:
             reached.add(step.output)
+            self._verify(step.output, value)
             for name in wanted.get(step.output, ()):
                 emit(name, value)
             return step.output == last
@@ -121,6 +133,19 @@ class ReferenceExecutor:
         if last == -1 or slots[last] is None:
             execute_observed(self._steps, slots, after)
         return {name: slots[slot] for name, slot in self._output_slots.items() if slot in reached} | tapped
+
+    def _verify(self, slot: int, value: Any) -> None:
+        if slot not in self._records or value is None:
+            return
+        name, record = self._records[slot]
+        fits = len(value.shape) == len(record.shape) and all(
+            want in (-1, size) for size, want in zip(value.shape, record.shape, strict=True)
+        )
+        if not fits or value.dtype != STORAGE[record.dtype]:
+            raise LayerExecutionError(
+                f"{name!r} came out as {value.dtype} {list(value.shape)}, "
+                f"TensorRT infers {record.dtype} {list(record.shape)}"
+            )
 
     def _tap_slot(self, tap: str) -> int:
         name = self._tensors_of_taps.get(tap, tap)

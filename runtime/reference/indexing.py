@@ -56,3 +56,56 @@ def _check_range(indices: Tensor, places: torch.Size) -> None:
     sizes = torch.tensor(places, device=indices.device)
     if not bool(((indices >= 0) & (indices < sizes)).all()):
         raise IndexError(f"an index tuple leaves {list(places)}")
+
+
+def scatter(layer: Layer) -> Evaluator:
+    """The data with the updates at the indices: ELEMENT (one element each along `axis`) or ND (index tuples)."""
+    axis = layer["axis"]
+    if layer["mode"] == "ELEMENT":
+        return lambda data, indices, updates: data.scatter(axis, indices.long(), updates)
+    layer.choose("mode", {"ND": None})
+    return _scatter_nd
+
+
+def _scatter_nd(data: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
+    """`output[indices[i]] = updates[i]`, the last axis of `indices` being a tuple."""
+    depth = indices.shape[-1]
+    places = data.shape[:depth]
+    _check_range(indices, places)
+    flat = data.reshape(places.numel(), -1).clone()
+    flat[_linear(indices, places).reshape(-1)] = updates.reshape(-1, flat.shape[1])
+    return flat.reshape(data.shape)
+
+
+def one_hot(layer: Layer) -> Evaluator:
+    """`values[1]` where the new axis equals the index, `values[0]` elsewhere; the axis has `depth` elements."""
+    axis = layer["axis"]
+
+    def evaluate(indices: Tensor, values: Tensor, depth: Tensor) -> Tensor:
+        places = axis % (indices.dim() + 1)
+        classes = torch.arange(int(depth), device=indices.device)
+        classes = classes.reshape([-1 if i == places else 1 for i in range(indices.dim() + 1)])
+        return torch.where(indices.unsqueeze(places) == classes, values[1], values[0])
+
+    return evaluate
+
+
+def non_zero(layer: Layer) -> Evaluator:
+    """The indices of elements that are not zero, in row-major order: [rank, count]."""
+    dtype = layer.dtype(layer["indices_type"])
+    return lambda x: torch.nonzero(x).t().to(dtype).contiguous()
+
+
+def reverse_sequence(layer: Layer) -> Evaluator:
+    """Each slice along `batch_axis` with its first `lengths[i]` elements along `sequence_axis` reversed."""
+    batch, sequence = layer["batch_axis"], layer["sequence_axis"]
+
+    def evaluate(x: Tensor, lengths: Tensor) -> Tensor:
+        place = torch.arange(x.shape[sequence], device=x.device)
+        ends = lengths.long().reshape(-1, 1)
+        source = torch.where(place < ends, ends - 1 - place, place)  # [batch, sequence]
+        moved = x.movedim((batch, sequence), (0, 1))
+        rows = torch.arange(x.shape[batch], device=x.device).reshape(-1, 1)
+        return moved[rows, source].movedim((0, 1), (batch, sequence))
+
+    return evaluate

@@ -1,0 +1,74 @@
+"""QUANTIZE and DEQUANTIZE: numbers as multiples of a scale, per tensor, per index of one axis, or per block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from trtllm_port.runtime.reference.layer import Evaluator, Layer
+
+INTEGER_RANGES = {"int8": (-128, 127), "int4": (-8, 7)}
+FLOAT8_LIMIT = 448.0  # the largest finite float8_e4m3fn
+
+
+def quantize(layer: Layer) -> Evaluator:
+    """`clamp(round(x / scale) + zero_point)`, to nearest even; to float8 saturating and rounded by the format."""
+    kind = layer["to_type"]
+    spread = _spreading(layer)
+    if kind in INTEGER_RANGES:
+        low, high = INTEGER_RANGES[kind]
+
+        def to_integer(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+            steps = torch.round(x.float() / spread(scale.float(), x))
+            shifted = steps if zero is None else steps + spread(zero.float(), x)
+            return shifted.clamp(low, high).to(torch.int8)
+
+        return to_integer
+    if kind != "float8_e4m3fn":
+        layer.refuse(f"to_type {kind}")
+    if layer.has(2):
+        layer.refuse("a zero point for float8")
+    return lambda x, scale: (
+        (x.float() / spread(scale.float(), x)).clamp(-FLOAT8_LIMIT, FLOAT8_LIMIT).to(torch.float8_e4m3fn)
+    )
+
+
+def dequantize(layer: Layer) -> Evaluator:
+    """`(x - zero_point) * scale`, computed in float32 and rounded to the output's dtype."""
+    kind = layer.input(0).dtype
+    if kind not in (*INTEGER_RANGES, "float8_e4m3fn"):
+        layer.refuse(f"input {kind}")
+    spread = _spreading(layer)
+    dtype = layer.dtype(layer["to_type"])
+
+    def evaluate(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+        steps = x.float() if zero is None else x.float() - spread(zero.float(), x)
+        return (steps * spread(scale.float(), x)).to(dtype)
+
+    return evaluate
+
+
+def _spreading(layer: Layer) -> Callable[[Tensor, Tensor], Tensor]:
+    """How a scale or zero point is laid over the tensor: a scalar, a vector along `axis`, or blocks of equal size."""
+    axis, rank = layer["axis"], layer.rank()
+
+    def spread(factor: Tensor, x: Tensor) -> Tensor:
+        if factor.numel() == 1:
+            return factor.reshape(())
+        if factor.dim() == 1:
+            if factor.numel() != x.shape[axis]:
+                raise ValueError(f"{factor.numel()} scales for {x.shape[axis]} places on axis {axis}")
+            return factor.reshape([-1 if i == axis % rank else 1 for i in range(rank)])
+        return _blocks(factor, x.shape)
+
+    return spread
+
+
+def _blocks(factor: Tensor, shape: Sequence[int]) -> Tensor:
+    if factor.dim() != len(shape) or any(size % count for size, count in zip(shape, factor.shape, strict=True)):
+        raise ValueError(f"scales of shape {list(factor.shape)} do not divide {list(shape)} into blocks")
+    for axis, size in enumerate(shape):
+        factor = factor.repeat_interleave(size // factor.shape[axis], axis)
+    return factor

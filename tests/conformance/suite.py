@@ -1,0 +1,125 @@
+"""The ONNX node tests as TensorRT networks, executed by the reference executor.
+
+The inputs, the expected outputs and the tolerances are ONNX's; the networks are made by NVIDIA's ONNX parser. Nothing
+of this package takes part in either.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from trtllm_port.errors import PortError
+from trtllm_port.runtime.network_file import NetworkFile
+from trtllm_port.runtime.network_file.dtypes import STORAGE
+from trtllm_port.runtime.reference import ReferenceExecutor, UnsupportedLayerError
+
+with warnings.catch_warnings():  # some cases compute expected outputs with overflows, on purpose
+    warnings.simplefilter("ignore")
+    import tensorrt_rtx as trt
+    from onnx.backend.test.case.node import collect_testcases
+    from onnx.backend.test.case.test_case import TestCase
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one case: "matched", "refused", "wrong", "failed" (an error that is no refusal) or "not parsed"."""
+
+    case: str
+    status: str
+    layer_types: frozenset[str] = frozenset()
+    detail: str = ""
+
+
+class _Quiet(trt.ILogger):  # type: ignore[misc]
+    def __init__(self) -> None:
+        trt.ILogger.__init__(self)
+
+    def log(self, severity: Any, message: str) -> None:
+        """Drop the message: what cannot be parsed is counted, not shown."""
+
+
+@cache
+def all_cases() -> tuple[TestCase, ...]:
+    """Every ONNX node test."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return tuple(collect_testcases(None))
+
+
+@cache
+def _builder() -> tuple[Any, Any]:
+    logger = _Quiet()
+    return trt.Builder(logger), logger
+
+
+def parse(case: TestCase) -> NetworkFile | None:
+    """The strongly typed TensorRT network of a case; None if NVIDIA's parser does not support it."""
+    builder, logger = _builder()
+    definition = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(definition, logger)
+    if not parser.parse(case.model.SerializeToString()):
+        return None
+    return NetworkFile.from_definition(definition, trt)
+
+
+def to_torch(array: Any) -> torch.Tensor:
+    """A tensor of the array's dtype and values; bfloat16 and float8 through their bits."""
+    array = np.asarray(array)
+    if array.dtype.name in STORAGE and array.dtype.name in ("bfloat16", "float8_e4m3fn"):
+        bits = np.uint16 if array.dtype.itemsize == 2 else np.uint8
+        return torch.from_numpy(array.view(bits).copy()).view(STORAGE[array.dtype.name])
+    return torch.from_numpy(array.copy())
+
+
+def run(case: TestCase) -> Outcome:
+    """Execute one case and compare every output with ONNX's."""
+    try:
+        network = parse(case)
+    except PortError as error:
+        return Outcome(case.name, "failed", detail=error.message)
+    if network is None:
+        return Outcome(case.name, "not parsed")
+    types = frozenset(layer.type for layer in network.layers)
+    try:
+        executor = ReferenceExecutor(network, {}, check=True)
+        for inputs, expected in case.data_sets:
+            names = [value.name for value in case.model.graph.input]
+            feeds = {name: to_torch(array) for name, array in zip(names, inputs, strict=True)}
+            results = executor.run({name: feeds[name] for name in network.inputs})
+            for name, array in zip((value.name for value in case.model.graph.output), expected, strict=True):
+                difference = compare(results[name], to_torch(array), case.rtol, case.atol)
+                if difference:
+                    return Outcome(case.name, "wrong", types, f"{name}: {difference}")
+    except UnsupportedLayerError as error:
+        return Outcome(case.name, "refused", types, error.message)
+    except PortError as error:
+        return Outcome(case.name, "failed", types, error.message)
+    return Outcome(case.name, "matched", types)
+
+
+def compare(actual: torch.Tensor, expected: torch.Tensor, rtol: float, atol: float) -> str:
+    """How two tensors differ beyond the tolerance, "" if they do not: dtype, shape, then values."""
+    if actual.dtype != expected.dtype:
+        return f"dtype {actual.dtype}, expected {expected.dtype}"
+    if actual.shape != expected.shape:
+        return f"shape {list(actual.shape)}, expected {list(expected.shape)}"
+    if not actual.is_floating_point():
+        return "" if torch.equal(actual, expected) else f"{int((actual != expected).sum())} elements differ"
+    close = torch.isclose(actual.double(), expected.double(), rtol=rtol, atol=atol, equal_nan=True)
+    if bool(close.all()):
+        return ""
+    worst = (actual.double() - expected.double()).abs().max()
+    return f"{int((~close).sum())} of {close.numel()} elements differ, by up to {worst:.3g}"
+
+
+def outcomes() -> Iterator[Outcome]:
+    """Run everything."""
+    for case in all_cases():
+        yield run(case)
