@@ -156,8 +156,8 @@ def _import_errors(what: str, package_dir: Path | None = None) -> Iterator[None]
     except SyntaxError as error:
         raise RegistryError(f"{what} cannot be imported: {error.filename}, line {error.lineno}: {error.msg}") from error
     except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        frames = [frame for frame in frames if package_dir is None or frame.filename.startswith(str(package_dir))]
+        trace = traceback.extract_tb(error.__traceback__)
+        frames = [frame for frame in trace if package_dir is None or frame.filename.startswith(str(package_dir))]
         place = f"{frames[-1].filename}, line {frames[-1].lineno}: " if frames else ""
         raise RegistryError(f"{what} cannot be imported: {place}{type(error).__name__}: {error}") from error
 

@@ -42,6 +42,12 @@ def line(text: str = "") -> None:
     sys.stdout.flush()
 
 
+def piece(text: str) -> None:
+    """Print a part of a line of a result on stdout, at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> None:
     """Print a table of a result on stdout; numbers are aligned to the right."""
     from rich import box

@@ -1,4 +1,4 @@
-"""Adds a port to the text of a workspace's `models/__init__.py`, in sorted order, and leaves everything else as it is."""
+"""Adds a port to the text of a workspace's `models/__init__.py`, in sorted order; everything else stays."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def add_port(text: str, *, package: str, architecture: str, class_name: str) -> 
     Another package that serves the architecture is replaced.
 
     Raises:
-        WorkspaceError: the file cannot be parsed or has no `MODEL_MAP` dictionary; the hint has the two lines to add by hand.
+        WorkspaceError: the file cannot be parsed or has no `MODEL_MAP` dictionary; the hint has the lines to add.
     """
     by_hand = f'add by hand: `from .{package} import {class_name}` and `"{architecture}": {class_name}` in MODEL_MAP'
     try:

@@ -1,4 +1,4 @@
-"""Renders the cookiecutter templates in `trtllm_port.scaffolds`: strict about variables, without hooks or user settings."""
+"""Renders the cookiecutter templates in `trtllm_port.scaffolds`: strict, without hooks or user settings."""
 
 from __future__ import annotations
 

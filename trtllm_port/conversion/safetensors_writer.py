@@ -1,0 +1,108 @@
+"""Writes a safetensors file from beginning to end: the header first, then every tensor's bytes as they come.
+
+Format: https://huggingface.co/docs/safetensors/index#format (8 bytes length of the header, little-endian; JSON header,
+padded with spaces; the tensors' bytes without gaps).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import xxhash
+
+ITEM_SIZES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_ALIGNMENT = 8
+
+
+@dataclass(frozen=True)
+class TensorHeader:
+    """One tensor of a file: its name, safetensors' name of its data type, and its shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return math.prod(self.shape) * ITEM_SIZES[self.dtype]
+
+
+class SafetensorsWriter:
+    """Writes the tensors of a file one after another, in the order of `tensors`, in pieces of any size.
+
+    Args:
+        path: the file to make.
+        tensors: all tensors that will be written. Those with larger elements must come first, which keeps all aligned.
+        metadata: strings that go into the header.
+    """
+
+    def __init__(self, path: Path, tensors: Sequence[TensorHeader], metadata: Mapping[str, str]) -> None:
+        self._path = path
+        self._header = _header(tensors, metadata)
+        self._left = sum(tensor.size for tensor in tensors)
+        self._digest = xxhash.xxh3_128()
+
+    def write(self, data: memoryview) -> None:
+        """Write the next bytes.
+
+        Raises:
+            ValueError: more bytes than announced.
+            OSError: the disk is full.
+        """
+        self._left -= data.nbytes
+        if self._left < 0:
+            raise ValueError(f"{-self._left} bytes more than announced for `{self._path}`")
+        self._append(data)
+
+    @property
+    def digest(self) -> str:
+        """Of all bytes written, as `trtllm_port.files.file_digest` would give it."""
+        return f"xxh3_128:{self._digest.hexdigest()}"
+
+    def __enter__(self) -> SafetensorsWriter:
+        self._file = self._path.open("xb", buffering=0)
+        try:
+            self._append(memoryview(self._header))
+        except BaseException:
+            self._file.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        if kind is None and self._left:
+            raise ValueError(f"{self._left} bytes fewer than announced for `{self._path}`")
+
+    def _append(self, data: memoryview) -> None:
+        self._digest.update(data)
+        _write_all(self._file.fileno(), data)
+
+
+def _header(tensors: Sequence[TensorHeader], metadata: Mapping[str, str]) -> bytes:
+    entries: dict[str, object] = {"__metadata__": dict(metadata)}
+    offset = 0
+    for tensor in tensors:
+        entries[tensor.name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, offset + tensor.size],
+        }
+        offset += tensor.size
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _write_all(descriptor: int, data: memoryview) -> None:
+    data = data.cast("B")
+    while data.nbytes:
+        data = data[os.write(descriptor, data) :]

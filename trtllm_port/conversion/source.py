@@ -1,0 +1,81 @@
+"""A Hugging Face directory's tensors, read with ordinary reads instead of a memory map.
+
+A mapped page counts as the process's memory once it was touched: a map of the weights would look like the whole model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from trtllm_port.conversion.pipeline import DigestingReader
+from trtllm_port.layers.weights import HuggingFaceWeights
+
+
+@dataclass(frozen=True)
+class _Region:
+    file: str
+    start: int
+    stop: int
+
+
+class StreamedWeights:
+    """A `TensorSource` over `HuggingFaceWeights`' checked files that also yields a tensor's bytes in pieces.
+
+    Raises:
+        CheckpointError: as `HuggingFaceWeights`.
+    """
+
+    def __init__(self, hf_model_dir: Path) -> None:
+        self.directory = hf_model_dir
+        self._weights = HuggingFaceWeights(hf_model_dir)
+        self._readers = {path.name: DigestingReader(path) for path in self._weights.files}
+        self._regions = {name: region for path in self._weights.files for name, region in _regions(path)}
+
+    def names(self) -> Sequence[str]:
+        return self._weights.names()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._weights.shape(name)
+
+    def dtype(self, name: str) -> str:
+        return self._weights.dtype(name)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return the whole tensor, in memory of its own."""
+        data = bytearray().join(self.pieces(name))
+        dtype: torch.dtype = getattr(torch, self.dtype(name))
+        flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+        return flat.reshape(self.shape(name))
+
+    def pieces(self, name: str) -> Iterator[memoryview]:
+        """Yield the tensor's bytes, in pieces that hold whole elements."""
+        region = self._regions[name]
+        return self._readers[region.file].pieces(region.start, region.stop)
+
+    def size(self, name: str) -> int:
+        """Return the tensor's bytes."""
+        return self._regions[name].stop - self._regions[name].start
+
+    def digests(self) -> dict[str, str]:
+        """Read what was not read yet, close the files, and return file name → digest."""
+        return {name: reader.finish() for name, reader in self._readers.items()}
+
+    def close(self) -> None:
+        """Close the files; may be called twice."""
+        for reader in self._readers.values():
+            reader.close()
+
+
+def _regions(path: Path) -> Iterator[tuple[str, _Region]]:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    for name, entry in header.items():
+        start, stop = entry["data_offsets"]
+        yield name, _Region(path.name, 8 + length + start, 8 + length + stop)
