@@ -11,9 +11,10 @@ from trtllm_port.layers.linear import ColumnLinear, Conv1D, Linear, RowLinear
 from trtllm_port.layers.mapping import Mapping
 from trtllm_port.layers.mlp import MLP, GatedMLP
 from trtllm_port.layers.model import DecoderModelForCausalLM, PretrainedModel
-from trtllm_port.layers.module import DecoderLayerList, Module, ModuleList, Parameter
+from trtllm_port.layers.module import DecoderLayerList, Module, ModuleList
 from trtllm_port.layers.network import Network
 from trtllm_port.layers.normalization import LayerNorm, RmsNorm
+from trtllm_port.layers.parameter import Parameter
 from trtllm_port.layers.rotary import RotaryEmbedding
 from trtllm_port.layers.tensor import Tensor
 from trtllm_port.layers.weights import Drop, HuggingFaceWeights, Transform, WeightMap, plan_weights

@@ -8,7 +8,8 @@ from __future__ import annotations
 from trtllm_port.errors import ConfigError
 from trtllm_port.layers.functional import all_gather, all_reduce, linear, matmul
 from trtllm_port.layers.mapping import Mapping
-from trtllm_port.layers.module import Module, Parameter
+from trtllm_port.layers.module import Module
+from trtllm_port.layers.parameter import Parameter
 from trtllm_port.layers.tensor import Tensor
 
 

@@ -15,10 +15,11 @@ import torch
 from trtllm_port.errors import CheckpointError, NetworkError
 from trtllm_port.layers.dtypes import dtype_name, torch_dtype, trt_dtype, trt_dtype_name
 from trtllm_port.layers.flavour import get_logger, load_flavour
+from trtllm_port.layers.parameter import Parameter
 from trtllm_port.layers.tensor import Operand, Scalar, Tensor
 
 if TYPE_CHECKING:
-    from trtllm_port.layers.module import Module, Parameter
+    from trtllm_port.layers.module import Module
 
 
 class Network:
@@ -83,7 +84,12 @@ class Network:
         return Tensor(itensor, self, shape, dtype)
 
     def mark_output(self, tensor: Tensor, name: str) -> None:
-        """Make `tensor` the network output `name`; taps and constants that refer to the tensor follow."""
+        """Make `tensor` the network output `name`; taps and constants that refer to the tensor follow.
+
+        An input, or what is an output already, is copied: a tensor has one name.
+        """
+        if tensor.itensor.is_network_input or tensor.itensor.is_network_output:
+            tensor = self.add("identity", self.definition.add_identity(tensor.itensor))
         self.rename(tensor, name)
         self.definition.mark_output(tensor.itensor)
 
@@ -197,8 +203,6 @@ class Network:
         if isinstance(value, bool | int | float):
             return self.scalar(value, dtype, ndim)
         if not isinstance(value, Tensor):
-            if not hasattr(value, "shape"):
-                raise NetworkError(f"{self.where()}`{value!r}` is no tensor, parameter or scalar")
             return self.parameter(value, ndim)
         if value.ndim >= ndim:
             return value

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from trtllm_port.layers.functional import layer_norm, rms_norm
-from trtllm_port.layers.module import Module, Parameter
+from trtllm_port.layers.module import Module
+from trtllm_port.layers.parameter import Parameter
 from trtllm_port.layers.tensor import Tensor
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from trtllm_port.layers.parameter import Parameter
+
 if TYPE_CHECKING:
-    from trtllm_port.layers.module import Parameter
     from trtllm_port.layers.network import Network
 
 Scalar: TypeAlias = bool | int | float
-Operand: TypeAlias = "Tensor | Parameter | bool | int | float"
+Operand: TypeAlias = "Tensor | Parameter | Scalar"
 
 
 class Tensor:

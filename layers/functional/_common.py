@@ -7,6 +7,7 @@ from typing import Any
 
 from trtllm_port.errors import NetworkError
 from trtllm_port.layers.network import Network
+from trtllm_port.layers.parameter import Parameter
 from trtllm_port.layers.tensor import Operand, Tensor
 
 
@@ -28,7 +29,12 @@ def promote(operation: str, *operands: Operand) -> tuple[Network, list[Tensor]]:
         NetworkError: two data types: TensorRT has no type promotion, a cast must be written.
     """
     network = network_of(*operands)
-    typed = [operand for operand in operands if not isinstance(operand, bool | int | float)]
+    for operand in operands:
+        if not isinstance(operand, Tensor | Parameter | bool | int | float):
+            raise NetworkError(
+                f"{network.where()}`{operation}` of `{operand!r}`, which is no tensor, parameter or scalar"
+            )
+    typed = [operand for operand in operands if isinstance(operand, Tensor | Parameter)]
     dtypes = dict.fromkeys(operand.dtype or network.dtype for operand in typed)
     if len(dtypes) > 1:
         raise NetworkError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from trtllm_port.errors import NetworkError
 from trtllm_port.layers.functional._common import network_of, promote
 from trtllm_port.layers.functional.shaping import unsqueeze
+from trtllm_port.layers.parameter import Parameter
 from trtllm_port.layers.tensor import Operand, Tensor
 
 
@@ -16,7 +17,7 @@ def matmul(a: Operand, b: Operand, transa: bool = False, transb: bool = False) -
         transa, transb: take the operand's last two dimensions exchanged.
     """
     network, (x, y) = promote("matmul", a, b)
-    if min(len(operand.shape) for operand in (a, b) if not isinstance(operand, bool | int | float)) < 2:
+    if any(isinstance(operand, Tensor | Parameter) and len(operand.shape) < 2 for operand in (a, b)):
         raise NetworkError(f"{network.where()}`matmul` of {x.shape} and {y.shape}", hint="unsqueeze the vector")
     operation = network.trt.MatrixOperation
     kinds = [operation.TRANSPOSE if flag else operation.NONE for flag in (transa, transb)]
