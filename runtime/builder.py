@@ -11,12 +11,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from trtllm_port.errors import EngineError, EnvironmentLackError, PortError
 from trtllm_port.runtime.builder_attention import attention_shapes, fused_attention, set_capabilities
 from trtllm_port.runtime.builder_monitor import Progress, progress_monitor
 from trtllm_port.runtime.builder_profiles import add_profiles
+from trtllm_port.runtime.builder_writer import stream_writer
 from trtllm_port.runtime.engine_devices import Machine, named_capabilities, what_gpu_lacks
 from trtllm_port.runtime.engine_directory import BuildConfig
 from trtllm_port.runtime.network_file import NetworkFile
@@ -125,15 +126,18 @@ def compile_engine(
     """
     trt = network.trt
     _refuse_bfloat16_on_turing(network_file, build)
+    config = _configure(network, build, taps)
     started = time.perf_counter()
-    serialized, messages = _serialize(network, network_file, build, taps, progress)
-    seconds = time.perf_counter() - started
     temporary = path.with_name(path.name + ".part")
     try:
-        temporary.write_bytes(serialized)
+        with temporary.open("wb") as file:
+            messages = _compile_into(file, network, config, progress)
+        if messages is None:
+            raise _failure(network, network_file, build)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    seconds = time.perf_counter() - started
     return EngineBuild(
         library=f"{trt.__name__} {trt.__version__}",
         compute_capabilities=build.compute_capabilities,
@@ -142,28 +146,30 @@ def compile_engine(
         seconds=seconds,
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         engine_bytes=path.stat().st_size,
-        warnings=messages,
+        warnings=tuple(f"{severity.lower()}: {text}" for severity, text in messages),
     )
 
 
-def _serialize(
-    network: Any, network_file: NetworkFile, build: BuildConfig, taps: bool, progress: Progress | None
-) -> tuple[Any, tuple[str, ...]]:
+def _configure(network: Any, build: BuildConfig, taps: bool) -> Any:
     config = network.builder.create_builder_config()
     add_profiles(network, config, build)
     set_capabilities(network.trt, config, build.compute_capabilities)
     if taps:
         _mark_taps(network)
-    monitor = progress_monitor(network.trt, progress)
+    return config
+
+
+def _compile_into(file: BinaryIO, network: Any, config: Any, progress: Progress | None) -> list[tuple[str, str]] | None:
+    """Run the compiler: what it said, or None where it failed and its logger holds the reason."""
+    monitor, writer = progress_monitor(network.trt, progress), stream_writer(network.trt, file)
     config.progress_monitor = monitor
     network.logger.drain()
-    serialized = network.builder.build_serialized_network(network.definition, config)
-    if monitor.error is not None:
-        raise monitor.error
-    messages = network.logger.drain()
-    if serialized is None:
-        raise _failure(network, network_file, build, [text for _severity, text in messages])
-    return serialized, tuple(f"{severity.lower()}: {text}" for severity, text in messages)
+    built = network.builder.build_serialized_network_to_stream(network.definition, config, writer)
+    for error in (monitor.error, writer.error):
+        if error is not None:
+            raise error
+    messages: list[tuple[str, str]] | None = network.logger.drain() if built else None
+    return messages
 
 
 def _mark_taps(network: Any) -> None:
@@ -192,9 +198,9 @@ def _refuse_bfloat16_on_turing(network_file: NetworkFile, build: BuildConfig) ->
         )
 
 
-def _failure(network: Any, network_file: NetworkFile, build: BuildConfig, messages: Sequence[str]) -> EngineError:
+def _failure(network: Any, network_file: NetworkFile, build: BuildConfig) -> EngineError:
     """The compiler's words; where it misses a fused attention kernel, which one and where."""
-    said = "; ".join(messages) or "it gives no reason"
+    said = "; ".join(text for _severity, text in network.logger.drain()) or "it gives no reason"
     missing = []
     if "ttention" in said:
         for shape in attention_shapes(network_file):

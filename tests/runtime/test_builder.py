@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,19 @@ def test_what_a_callback_raises_ends_the_build_and_comes_out(tmp_path: Path) -> 
     file = NetworkFile.from_network(defined)
     with pytest.raises(KeyboardInterrupt):
         compile_engine(defined, file, tmp_path / "rank0.engine", build=LIMITS, progress=stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_comes_out_as_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class FullDisk(io.BytesIO):
+        def write(self, _data: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    defined = network()
+    file = NetworkFile.from_network(defined)
+    monkeypatch.setattr(Path, "open", lambda _self, _mode: FullDisk())
+    with pytest.raises(OSError, match="No space left"):
+        compile_engine(defined, file, tmp_path / "rank0.engine", build=LIMITS)
     assert list(tmp_path.iterdir()) == []
 
 
