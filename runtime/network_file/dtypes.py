@@ -31,5 +31,6 @@ STORAGE: dict[str, torch.dtype] = {
     "bool": torch.bool,
     "float8_e4m3fn": torch.float8_e4m3fn,
     "int4": torch.int8,  # one element each, -8 to 7: torch has no 4-bit tensors
+    "float4_e2m1fn": torch.float8_e4m3fn,  # one element each: every 4-bit value is an 8-bit value
     "float8_e8m0fnu": torch.float8_e8m0fnu,
 }

@@ -33,7 +33,7 @@ def attention_input(layer: Layer) -> Evaluator | Bound:
     """softmax(Q Kᵀ + mask) V: no scale. Query heads share the key/value heads in equal groups, in order.
 
     A bool mask lets attend where True; another is added. Keys that no query may attend contribute exactly nothing and
-    are cut off. A query that may attend to nothing has no defined result and is an error.
+    are cut off. A query that may attend to nothing gets zeros, as in ONNX's Attention.
     """
     _refuse_unusual(layer)
     if layer.has(KEY_VALUE_LENGTHS) and layer["causal_kind"] == "LOWER_RIGHT":
@@ -82,9 +82,8 @@ def _query_key_value(layer: Layer) -> tuple[int, int, int]:
 
 def visible(mask: Tensor) -> Visible:
     """What a bool mask [..., L, S] lets the queries see; computed once for all layers that share the mask."""
-    if not bool(mask.any(-1).all()):
-        raise ValueError("a query may attend to nothing, for which no result is defined")
-    columns = int(mask.reshape(-1, mask.shape[-1]).any(0).nonzero()[-1]) + 1
+    used = mask.reshape(-1, mask.shape[-1]).any(0).nonzero()
+    columns = int(used[-1]) + 1 if len(used) else 1
     mask = mask[..., :columns]
     if bool(mask.all()):
         return Visible(columns, None)

@@ -56,7 +56,9 @@ class ReferenceExecutor:
         self._steps = with_liveness(drafts, self._output_slots.values())
         self._computed = {step.output for step in self._steps} | {slot for _, slot in self._input_slots}
         self._slots = compiler.slots
-        self._records = {self._slot_of[name]: (name, record) for name, record in network.tensors.items()} if check else {}
+        self._records = (
+            {self._slot_of[name]: (name, record) for name, record in network.tensors.items()} if check else {}
+        )
         for slot in self._records:
             self._verify(slot, self._slots[slot])
 

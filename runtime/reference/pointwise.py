@@ -127,11 +127,16 @@ def activation(layer: Layer) -> Evaluator:
 
 
 def cast(layer: Layer) -> Evaluator:
-    """Conversion by value: to integers towards zero, to bool by "is not zero"."""
+    """Conversion by value: to integers towards zero, to bool by "is not zero".
+
+    Not to float8 and 4-bit types: TensorRT takes those from a quantization only, and documents no rounding.
+    """
     name = layer["to_type"]
-    if name.startswith(("float8", "float4", "int4")):
+    if name in ("float8_e4m3fn", "float8_e8m0fnu", "float4_e2m1fn", "int4"):
         layer.refuse(f"to_type {name}")
     dtype = layer.dtype(name)
+    if dtype == torch.bool:
+        return lambda x: x != 0
     return lambda x: x.to(dtype)
 
 

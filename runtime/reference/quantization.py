@@ -9,45 +9,68 @@ from torch import Tensor
 
 from trtllm_port.runtime.reference.layer import Evaluator, Layer
 
-INTEGER_RANGES = {"int8": (-128, 127), "int4": (-8, 7)}
+INTEGER_RANGES = {"int8": (-128, 127), "uint8": (0, 255), "int4": (-8, 7)}
 FLOAT8_LIMIT = 448.0  # the largest finite float8_e4m3fn
+FLOAT4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # float4_e2m1fn without its sign, in the order of its bits
 
 
 def quantize(layer: Layer) -> Evaluator:
-    """`clamp(round(x / scale) + zero_point)`, to nearest even; to float8 saturating and rounded by the format."""
+    """`clamp(round(x / scale) + zero_point)`, to nearest even; to float8 and float4 saturating, without zero point."""
     kind = layer["to_type"]
     spread = _spreading(layer)
+    dtype = layer.dtype(kind)
     if kind in INTEGER_RANGES:
         low, high = INTEGER_RANGES[kind]
 
         def to_integer(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
             steps = torch.round(x.float() / spread(scale.float(), x))
             shifted = steps if zero is None else steps + spread(zero.float(), x)
-            return shifted.clamp(low, high).to(torch.int8)
+            return shifted.clamp(low, high).to(dtype)
 
         return to_integer
-    if kind != "float8_e4m3fn":
-        layer.refuse(f"to_type {kind}")
-    if layer.has(2):
-        layer.refuse("a zero point for float8")
-    return lambda x, scale: (
-        (x.float() / spread(scale.float(), x)).clamp(-FLOAT8_LIMIT, FLOAT8_LIMIT).to(torch.float8_e4m3fn)
-    )
+    rounding = layer.choose("to_type", {"float8_e4m3fn": _to_float8, "float4_e2m1fn": _to_float4})
+
+    def to_float(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+        _require_zero(zero)
+        return rounding(x.float() / spread(scale.float(), x)).to(dtype)
+
+    return to_float
+
+
+def _to_float8(x: Tensor) -> Tensor:
+    return x.clamp(-FLOAT8_LIMIT, FLOAT8_LIMIT)  # the conversion rounds to nearest even
+
+
+def _to_float4(x: Tensor) -> Tensor:
+    values = torch.tensor(FLOAT4_VALUES, device=x.device)
+    middles = (values[1:] + values[:-1]) / 2
+    down = torch.bucketize(x.abs(), middles)  # a middle goes down
+    up = torch.bucketize(x.abs(), middles, right=True)  # a middle goes up
+    even = torch.where(down % 2 == 0, down, up)  # bit patterns alternate between even and odd significands
+    return values[even] * torch.where(torch.signbit(x), -1.0, 1.0)
 
 
 def dequantize(layer: Layer) -> Evaluator:
     """`(x - zero_point) * scale`, computed in float32 and rounded to the output's dtype."""
     kind = layer.input(0).dtype
-    if kind not in (*INTEGER_RANGES, "float8_e4m3fn"):
+    if kind not in (*INTEGER_RANGES, "float8_e4m3fn", "float4_e2m1fn"):
         layer.refuse(f"input {kind}")
     spread = _spreading(layer)
     dtype = layer.dtype(layer["to_type"])
+    floating = kind not in INTEGER_RANGES
 
     def evaluate(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+        if floating:
+            _require_zero(zero)
         steps = x.float() if zero is None else x.float() - spread(zero.float(), x)
         return (steps * spread(scale.float(), x)).to(dtype)
 
     return evaluate
+
+
+def _require_zero(zero: Tensor | None) -> None:
+    if zero is not None and bool(zero.float().any()):
+        raise ValueError("the zero point of a floating-point format is not zero")
 
 
 def _spreading(layer: Layer) -> Callable[[Tensor, Tensor], Tensor]:

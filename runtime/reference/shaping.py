@@ -40,8 +40,13 @@ def _reshaped(x: Tensor, dims: Sequence[int], copies: bool) -> Tensor:
 
 
 def squeeze(layer: Layer) -> Evaluator:
-    """Without the axes of the second input, each of size 1."""
+    """Without the axes of the second input, each of size 1; without that input, without all axes of size 1."""
     known = layer.constant(1)
+    if not layer.has(1):
+        axes = [axis for axis, size in enumerate(layer.input(0).shape) if size == 1]
+        if len(layer.output().shape) != layer.rank() - len(axes):
+            layer.refuse("no axes and an input whose sizes are not known")
+        return lambda x: x.squeeze(tuple(axes))
     if known is not None:
         axes = known.reshape(-1).tolist()
         return lambda x, _: _squeezed(x, axes)
