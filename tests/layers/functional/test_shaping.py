@@ -37,7 +37,7 @@ def test_permute_and_transpose(evaluate: Any, data: st.DataObject, shape: list[i
 @FEW
 @given(data=st.data(), shape=sizes)
 def test_slices_of_known_and_unknown_sizes(evaluate: Any, data: st.DataObject, shape: list[int]) -> None:
-    """Bounds beyond the size, negative ones and missing ones, on axes 0 and 1 whose sizes are unknown, and on others."""
+    """Bounds beyond the size, negative ones and missing ones; the sizes of axes 0 and 1 are unknown."""
     x = numbered(shape)
     axis = data.draw(st.integers(0, len(shape) - 1))
     bound = st.none() | st.integers(-shape[axis], shape[axis] + 2)
@@ -54,13 +54,11 @@ def test_slices_of_known_and_unknown_sizes(evaluate: Any, data: st.DataObject, s
 @given(data=st.data(), shape=sizes)
 def test_indexing(evaluate: Any, data: st.DataObject, shape: list[int]) -> None:
     """Integers, None, an ellipsis and slices together."""
-    items: list[Any] = [
-        data.draw(st.one_of(st.integers(-size, size - 1), st.just(slice(None)), st.just(slice(0, 1)))) for size in shape
-    ]
-    hidden = data.draw(st.integers(0, len(shape)))
-    items[hidden:] = (
-        [Ellipsis, *items[len(items) - data.draw(st.integers(0, len(shape) - hidden)) :]] if hidden else items
-    )
+    kinds = [st.integers(-size, size - 1) | st.just(slice(None)) | st.just(slice(0, 1)) for size in shape]
+    items: list[Any] = [data.draw(kind) for kind in kinds]
+    first, last = sorted(data.draw(st.tuples(*[st.integers(0, len(shape))] * 2)))
+    if data.draw(st.booleans()):
+        items[first:last] = [Ellipsis]
     items.insert(data.draw(st.integers(0, len(items))), None)
     x = numbered(shape)
     index = tuple(items)

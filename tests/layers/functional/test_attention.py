@@ -1,0 +1,145 @@
+"""Attention, masks and rotary embedding against torch and transformers."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+import torch
+import torch.nn.functional as nn
+from hypothesis import given, settings
+from transformers.masking_utils import chunked_causal_mask_function, sliding_window_causal_mask_function
+from transformers.models.gptj.modeling_gptj import apply_rotary_pos_emb as rotate_neighbours
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb as rotate_halves
+
+from trtllm_port import layers as L
+from trtllm_port.errors import NetworkError
+
+FEW = settings(max_examples=15, deadline=None)
+SLOTS = 12
+
+
+@FEW
+@given(
+    groups=st.integers(1, 3),
+    key_heads=st.integers(1, 3),
+    tokens=st.integers(1, 5),
+    slots=st.integers(1, 7),
+    scale=st.sampled_from([None, 1.0, 0.3]),
+)
+def test_attention_is_torchs(
+    evaluate: Any, groups: int, key_heads: int, tokens: int, slots: int, scale: float | None
+) -> None:
+    """Grouped heads, any scale, a mask that leaves every token at least one slot."""
+    query = torch.randn(2, groups * key_heads, tokens, 8)
+    key, value = torch.randn(2, 2, key_heads, slots, 8)
+    mask = torch.rand(2, 1, tokens, slots) > 0.5
+    mask[..., 0] = True
+
+    def ours(q: L.Tensor, k: L.Tensor, v: L.Tensor, m: L.Tensor) -> L.Tensor:
+        return L.attention(q, k, v, mask=m > 0, scale=scale)
+
+    found = evaluate(ours, query, key, value, mask.long(), dynamic=(0, 2))
+    expected = nn.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=True)
+    torch.testing.assert_close(found, expected.transpose(1, 2))
+
+
+def test_added_masks(evaluate: Any) -> None:
+    query, key, value, bias = torch.randn(4, 2, 2, 3, 3)
+    found = evaluate(lambda q, k, v, m: L.attention(q, k, v, mask=m), query, key, value, bias, dynamic=(0, 2))
+    torch.testing.assert_close(
+        found, nn.scaled_dot_product_attention(query, key, value, attn_mask=bias).transpose(1, 2)
+    )
+
+
+def test_attention_of_two_data_types_is_refused(evaluate: Any) -> None:
+    x = torch.randn(1, 1, 2, 16)
+    with pytest.raises(NetworkError, match="`attention` of float32, float16, float16"):
+        evaluate(lambda q, k: L.attention(q, k, k), x, x.half())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "head_size", "expected"),
+    [
+        ("float16", 64, False),
+        ("bfloat16", 16, False),
+        ("float16", 8, True),
+        ("float16", 512, True),
+        ("float32", 64, True),
+    ],
+)
+def test_where_no_fused_kernel_exists(evaluate: Any, dtype: str, head_size: int, expected: bool) -> None:
+    assert L.needs_decomposition(dtype, head_size) is expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head_size", [8, 15, 16, 17, 256, 264, 512])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_the_compiler_agrees_about_fused_kernels(
+    dtype: str, head_size: int, evaluate: Any, compile_engine: Any
+) -> None:
+    """What the rule lets decompose builds; and what it does not."""
+    x = torch.randn(1, 4, 8, head_size).to(getattr(torch, dtype))
+    network = evaluate.define(lambda q, k, v: L.attention(q, k, v), (x, x, x), dynamic=(0, 2))
+    assert compile_engine(network, {f"x{i}": tuple(x.shape) for i in range(3)}) == []
+
+
+def masks(evaluate: Any, positions: torch.Tensor, **kind: int) -> torch.Tensor:
+    function = L.chunked_causal_mask if "chunk" in kind else L.causal_mask
+    cache: Any = SimpleNamespace(max_seq_len=SLOTS)
+    found: torch.Tensor = evaluate(lambda p: function(p, cache, **kind), positions)
+    return found
+
+
+@FEW
+@given(starts=st.lists(st.integers(0, 6), min_size=1, max_size=3), tokens=st.integers(1, 5), size=st.integers(1, 8))
+def test_masks_are_transformers(evaluate: Any, starts: list[int], tokens: int, size: int) -> None:
+    """Rows that begin at different positions; causal, with a window, in chunks."""
+    positions = torch.tensor(starts)[:, None] + torch.arange(tokens)
+    query, slot = positions[:, None, :, None], torch.arange(SLOTS)
+    row = torch.zeros_like(query)
+    assert torch.equal(masks(evaluate, positions), slot <= query)
+    assert torch.equal(
+        masks(evaluate, positions, window=size), sliding_window_causal_mask_function(size)(0, 0, query, slot)
+    )
+    chunked = chunked_causal_mask_function(size, torch.zeros(1, dtype=torch.int64))(row, row, query, slot)
+    assert torch.equal(masks(evaluate, positions, chunk=size), chunked)
+
+
+def test_equal_masks_are_computed_once(evaluate: Any) -> None:
+    cache: Any = SimpleNamespace(max_seq_len=SLOTS)
+
+    def twice(p: L.Tensor) -> list[L.Tensor]:
+        first, second = L.causal_mask(p, cache, window=4), L.causal_mask(p, cache, window=4)
+        assert first is second
+        assert L.causal_mask(p, cache, window=5) is not first
+        return [first]
+
+    evaluate.define(twice, (torch.zeros(1, 2, dtype=torch.int64),))
+
+
+@pytest.mark.parametrize("part", [8, 4])
+def test_rotation_of_halves_is_llamas(evaluate: Any, part: int) -> None:
+    """Of the whole head and, as in GPT-NeoX, of its first elements only."""
+    x, angles = torch.randn(2, 3, 5, 8), torch.randn(2, 5, part // 2)
+    found = evaluate(L.rotary_embedding, x, angles.cos(), angles.sin(), dynamic=(0,))
+    wide = torch.cat([angles, angles], -1)
+    rotated, _ = rotate_halves(x[..., :part], x[..., :part], wide.cos(), wide.sin())
+    torch.testing.assert_close(found, torch.cat([rotated, x[..., part:]], -1))
+
+
+def test_rotation_of_neighbours_is_gptjs(evaluate: Any) -> None:
+    x, angles = torch.randn(2, 3, 5, 8), torch.randn(2, 5, 4)
+    found = evaluate(
+        lambda x, c, s: L.rotary_embedding(x, c, s, interleaved=True), x, angles.cos(), angles.sin(), dynamic=(0,)
+    )
+    expected = rotate_neighbours(x.transpose(1, 2), angles.sin(), angles.cos()).transpose(1, 2)
+    torch.testing.assert_close(found, expected)
+
+
+def test_rotation_by_tables_of_another_type_is_refused(evaluate: Any) -> None:
+    x, angles = torch.randn(2, 3, 5, 8).half(), torch.randn(2, 5, 4)
+    with pytest.raises(NetworkError, match="rotary_embedding"):
+        evaluate(L.rotary_embedding, x, angles, angles)

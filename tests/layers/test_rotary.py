@@ -1,0 +1,79 @@
+"""Rotary embeddings of every type against transformers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from trtllm_port.errors import ConfigError
+from trtllm_port.layers import RotaryEmbedding
+from trtllm_port.layers.rope import ROPE_TYPES
+
+HEAD, CONTEXT = 16, 64
+ROPES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "linear": {"factor": 4.0},
+    "proportional": {"partial_rotary_factor": 0.5, "factor": 2.0},
+    "llama3": {
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    },
+    "yarn": {"factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 32.0, "beta_slow": 1.0},
+    "yarn, untruncated, deepseek's scale": {
+        "factor": 4.0,
+        "original_max_position_embeddings": 16,
+        "truncate": False,
+        "mscale": 0.707,
+        "mscale_all_dim": 1.0,
+    },
+    "longrope": {
+        "factor": 4.0,
+        "original_max_position_embeddings": 16,
+        "short_factor": [1.0 + i / 10 for i in range(HEAD // 2)],
+        "long_factor": [2.0 + i for i in range(HEAD // 2)],
+    },
+}
+
+
+def rope(name: str) -> dict[str, Any]:
+    return {"rope_type": name.split(",")[0], "rope_theta": 10000.0, **ROPES[name]}
+
+
+def transformers_tables(name: str, x: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    config = LlamaConfig(
+        hidden_size=2 * HEAD,
+        num_attention_heads=2,
+        head_dim=HEAD,
+        max_position_embeddings=CONTEXT,
+        rope_parameters=rope(name),
+    )
+    cos, sin = LlamaRotaryEmbedding(config)(x, positions)
+    return cos[..., : cos.shape[-1] // 2], sin[..., : sin.shape[-1] // 2]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("length", [9, 40])
+@pytest.mark.parametrize("name", sorted(ROPES))
+def test_tables_are_transformers(evaluate: Any, name: str, length: int, dtype: str) -> None:
+    """Short and longer than the original context, which is where longrope changes its frequencies."""
+    x = torch.zeros(2, length, 4, dtype=getattr(torch, dtype))
+    positions = torch.arange(length).expand(2, length).contiguous()
+    ours = evaluate(RotaryEmbedding(rope(name), HEAD, CONTEXT), x, positions)
+    for found, expected in zip(ours, transformers_tables(name, x, positions), strict=True):
+        assert found.dtype == x.dtype
+        torch.testing.assert_close(found, expected, rtol=0, atol=5e-6 if dtype == "float32" else 8e-3)
+
+
+def test_every_type_of_transformers_is_known_or_refused() -> None:
+    assert set(ROPE_INIT_FUNCTIONS) == set(ROPE_TYPES) - {"default"} | {"dynamic"}
+    with pytest.raises(ConfigError, match="rope type `dynamic` is not supported"):
+        RotaryEmbedding({"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}, HEAD, CONTEXT)
+    with pytest.raises(ConfigError, match="of type `linear` lacks 'factor'"):
+        RotaryEmbedding({"rope_type": "linear", "rope_theta": 1e4}, HEAD, CONTEXT)
