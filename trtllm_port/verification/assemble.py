@@ -142,7 +142,7 @@ def binned(values_T: Tensor, bins: int = POSITION_BINS) -> tuple[float, ...]:
 def summary(verdict: Verdict, divergence: Divergence | None, gates: Sequence[Gate], dtype: str) -> str:
     """Say the outcome in one sentence."""
     if divergence is not None:
-        numbers = "" if divergence.ratio is None else f", {divergence.ratio:.3g} times Hugging Face's own error"
+        numbers = "" if divergence.ratio is None else f", {_times(divergence.ratio)} times Hugging Face's own error"
         note = f" ({divergence.note})" if divergence.note else ""
         return f"the port first differs from Hugging Face at `{divergence.module}`{numbers}{note}"
     failed = [gate.name for gate in gates if gate.verdict is verdict]
@@ -153,6 +153,10 @@ def summary(verdict: Verdict, divergence: Divergence | None, gates: Sequence[Gat
         )
     words = "differs from Hugging Face at" if verdict is Verdict.FAIL else "cannot be judged by"
     return f"the port {words} {', '.join(failed[:4])}"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2g}" if ratio < 10 else f"{float(f'{ratio:.3g}'):,.0f}"
 
 
 def versions() -> dict[str, str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from trtllm_port.verification.compare import TapComparison
 from trtllm_port.verification.evidence import Evidence, collect
@@ -22,10 +23,22 @@ from trtllm_port.verification.rotary import is_rotary
 from trtllm_port.verification.runners import PortRunner
 from trtllm_port.verification.sides import HuggingFaceFacts
 from trtllm_port.verification.stimulus import Stimulus
+from trtllm_port.verification.taps import module_of
 from trtllm_port.verification.verdict import Verdict
 
 EXPLAINED = 0.1  # a law must take away nine tenths of the error ["falls at least tenfold", hypothesis replay]
+NOISE = 1.2  # what is left over may exceed Hugging Face's own error by this, as clean ports do
+WRONG = 5.0  # a token whose error exceeds the noise this many times is wrong, others are right
+CLEAR = 50.0  # so much above the noise must the wrong tokens be before their positions mean something
 SAME = 0.02  # relative difference below which two tensors are called the same
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": functional.silu,
+    "gelu": functional.gelu,
+    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
+    "relu": functional.relu,
+    "sigmoid": torch.sigmoid,
+    "identity": lambda x: x,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +117,21 @@ def _mixed_up_inside(e: Evidence) -> Cause | None:
     return None
 
 
+def _gate_and_up(e: Evidence) -> Cause | None:
+    """A gated MLP whose activation is applied to the wrong half, or that has another activation."""
+    for tap, value_TF in e.inputs.items():
+        path, _, name = module_of(tap).rpartition(".")
+        gate_TF, up_TF = (e.candidates.get(f"{path}.{part}") for part in ("gate_proj", "up_proj"))
+        if name != "down_proj" or gate_TF is None or up_TF is None or gate_TF.shape != value_TF.shape:
+            continue
+        for activation, function in ACTIVATIONS.items():
+            if _same(value_TF, function(up_TF) * gate_TF):
+                return _likely(e, "gate and up are swapped", f"`{tap}` is {activation}(up) · gate of Hugging Face")
+            if _same(value_TF, function(gate_TF) * up_TF):
+                return _likely(e, "wrong activation", f"`{tap}` is {activation}(gate) · up of Hugging Face")
+    return None
+
+
 def _mixed_up_beside(e: Evidence) -> Cause | None:
     """The module's output is that of a sibling: the weights are swapped."""
     if e.value_TF is None:
@@ -121,7 +149,7 @@ def _offset(e: Evidence) -> Cause | None:
         return None
     difference_TF = e.value_TF - e.reference_TF
     offset_F = difference_TF.mean(0)
-    if not _explains(difference_TF - offset_F, difference_TF):
+    if not _explains(e, difference_TF - offset_F, difference_TF):
         return None
     if e.bias is not None and _same(offset_F, -e.bias):
         return _likely(e, "bias dropped", f"the port lacks exactly `{e.module}.bias` at every token")
@@ -136,7 +164,7 @@ def _scale(e: Evidence) -> Cause | None:
     if e.value_TF is None or e.reference_TF is None:
         return None
     factor = float((e.value_TF * e.reference_TF).sum() / e.reference_TF.square().sum())
-    if not _explains(e.value_TF - factor * e.reference_TF, e.value_TF - e.reference_TF):
+    if not _explains(e, e.value_TF - factor * e.reference_TF, e.value_TF - e.reference_TF):
         return None
     return _likely(e, "wrong multiplier", f"the port is {factor:.6g} times Hugging Face everywhere")
 
@@ -148,7 +176,7 @@ def _token_scale(e: Evidence) -> Cause | None:
     bias = 0.0 if e.bias is None else e.bias
     value_TF, reference_TF = e.value_TF - bias, e.reference_TF - bias
     factor_T = (value_TF * reference_TF).sum(-1) / reference_TF.square().sum(-1)
-    if not _explains(value_TF - factor_T[:, None] * reference_TF, value_TF - reference_TF):
+    if not _explains(e, value_TF - factor_T[:, None] * reference_TF, value_TF - reference_TF):
         return None
     low, high = float(factor_T.min()), float(factor_T.max())
     evidence = f"each token is scaled by its own factor, {low:.7g} to {high:.7g}"
@@ -176,7 +204,7 @@ def _channel_scale(e: Evidence) -> Cause | None:
     if e.value_TF is None or e.reference_TF is None or e.value_TF.shape[0] < 2:
         return None
     factor_F = (e.value_TF * e.reference_TF).sum(0) / e.reference_TF.square().sum(0).clamp(min=1e-300)
-    if not _explains(e.value_TF - factor_F * e.reference_TF, e.value_TF - e.reference_TF):
+    if not _explains(e, e.value_TF - factor_F * e.reference_TF, e.value_TF - e.reference_TF):
         return None
     if e.gain is not None and _same(factor_F, (1 + e.gain) / e.gain):
         return _likely(e, "gain of 1 + weight instead of weight", "each feature is scaled by (1 + w) / w")
@@ -191,9 +219,10 @@ def _positions(e: Evidence) -> Cause | None:
     if e.value_TF is None or e.reference_TF is None or e.value_TF.shape[0] < 8:
         return None
     error_T = (e.value_TF - e.reference_TF).norm(dim=-1) / e.reference_TF.norm(dim=-1).clamp(min=1e-300)
-    wrong = (error_T > EXPLAINED * float(error_T.median())).nonzero()
+    wrong = (error_T > WRONG * e.noise).nonzero()
     first = int(wrong[0]) if wrong.numel() else 0
-    if first == 0 or is_rotary(e.class_name):
+    clear = float(error_T[first:].median()) > CLEAR * e.noise
+    if first == 0 or not clear or is_rotary(e.class_name):
         return None
     if first == 1:
         evidence = "position 0, with one key only, is right; every later one is wrong"
@@ -207,7 +236,7 @@ Signature = Callable[[Evidence], Cause | None]
 SIGNATURES: tuple[tuple[Signature, ...], ...] = (
     (_not_finite,),
     (_rotary_table,),
-    (_mixed_up_inside, _mixed_up_beside),
+    (_gate_and_up, _mixed_up_inside, _mixed_up_beside),
     (_offset,),
     (_scale, _token_scale, _channel_scale),
     (_positions,),
@@ -240,8 +269,10 @@ def _twin(value_TF: Tensor, candidates: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-def _explains(residual: Tensor, difference: Tensor) -> bool:
-    return bool(residual.norm() <= EXPLAINED * difference.norm())
+def _explains(e: Evidence, residual: Tensor, difference: Tensor) -> bool:
+    """Whether what a law leaves over is a tenth of the difference, or no more than Hugging Face's own noise."""
+    noise = 0.0 if e.reference_TF is None else NOISE * e.noise * float(e.reference_TF.norm())
+    return float(residual.norm()) <= max(EXPLAINED * float(difference.norm()), noise)
 
 
 def _same(x: Tensor, y: Tensor) -> bool:

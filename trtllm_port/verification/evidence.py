@@ -33,8 +33,8 @@ class Evidence:
         input_TF: Hugging Face's input to it; None if that is no float tensor.
         inputs: per input tap of a module inside that differs, the port's value.
         candidates: Hugging Face's outputs inside the module and beside it, which the port may have mixed up.
+        noise: relative error that Hugging Face itself makes in this output.
         gain, bias: the module's own parameters.
-        finite: whether the port's output is.
     """
 
     module: str
@@ -45,6 +45,7 @@ class Evidence:
     input_TF: Tensor | None = field(repr=False)
     inputs: Mapping[str, Tensor] = field(repr=False)
     candidates: Mapping[str, Tensor] = field(repr=False)
+    noise: float
     gain: Tensor | None = field(repr=False)
     bias: Tensor | None = field(repr=False)
 
@@ -77,9 +78,17 @@ def collect(
         input_TF=_flat(recording.taps.get(input_of(module))),
         inputs={tap: flat for tap in wrong_inputs if (flat := _flat(values.get(tap))) is not None},
         candidates=_flat_all(recording, [*siblings, *outputs]),
+        noise=_noise(comparisons.get(output)),
         gain=facts.vectors.get(f"{module}.weight"),
         bias=facts.vectors.get(f"{module}.bias"),
     )
+
+
+def _noise(comparison: TapComparison | None) -> float:
+    """Return the floor that a comparison was judged by, one rounding at least."""
+    if comparison is None or comparison.metrics is None or not comparison.ratio:
+        return 0.0
+    return comparison.metrics.rel_l2 / comparison.ratio
 
 
 def _port_taps(port: PortRunner, stimulus: Stimulus, taps: list[str]) -> dict[str, Tensor]:

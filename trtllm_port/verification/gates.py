@@ -117,9 +117,13 @@ def _distance_gates(where: str, phase: str, dtype: str, port: LogitMetrics, floo
 
 
 def _either(name: str, phase: str, values: tuple[float, float], threshold: Threshold) -> Gate:
-    """Judge a quantity that is quadratic in the error by its absolute limit, or by nine times the floor's."""
-    value, limit = values[0], max(threshold.passes, KL_RATIO.passes * values[1])
-    verdict = Verdict.PASS if value <= limit else threshold.judge(value)
+    """Judge a quantity that is quadratic in the error by its absolute limit, or by a multiple of the floor's."""
+    value, floor = values
+    limit = max(threshold.passes, KL_RATIO.passes * floor)
+    if value <= limit:
+        verdict = Verdict.PASS
+    else:
+        verdict = Verdict.WARN if value <= max(threshold.warns, KL_RATIO.warns * floor) else Verdict.FAIL
     return Gate(
         name=name,
         phase=phase,

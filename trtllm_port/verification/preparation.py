@@ -73,7 +73,7 @@ def find_model(
         RegistryError: no port serves the architecture.
     """
     config = _load_config(model_dir, trust_remote_code)
-    architectures = getattr(config, "architectures", None) or ()
+    architectures: list[str] = getattr(config, "architectures", None) or []
     if len(architectures) != 1:
         raise UnsupportedModelError(
             f"`{model_dir / 'config.json'}` names {len(architectures)} architectures, expected one",

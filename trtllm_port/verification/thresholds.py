@@ -85,9 +85,9 @@ TAP_THRESHOLDS: dict[str, tuple[Threshold, ...]] = {
 KL_RATIO = Threshold(
     metric="kl_ratio",
     passes=9.0,
-    warns=9.0,
-    reason="the divergence is quadratic in the error: 3 squared",
-    source="MaxText and NeMo Automodel compare KL; the square is derived",
+    warns=36.0,
+    reason="the divergence is quadratic in the error: 3 squared; a maximum scatters, so only 6 squared fails",
+    source="MaxText and NeMo Automodel compare KL; the squares are derived, clean ports measure up to 8",
 )
 KL = {
     "float32": Threshold(
