@@ -17,6 +17,7 @@ from trtllm_port.errors import EngineError, EnvironmentLackError, PortError
 from trtllm_port.runtime.builder_attention import attention_shapes, fused_attention, set_capabilities
 from trtllm_port.runtime.builder_monitor import Progress, progress_monitor
 from trtllm_port.runtime.builder_profiles import add_profiles
+from trtllm_port.runtime.builder_signals import held_signals
 from trtllm_port.runtime.builder_writer import stream_writer
 from trtllm_port.runtime.engine_devices import Machine, named_capabilities, what_gpu_lacks
 from trtllm_port.runtime.engine_directory import BuildConfig
@@ -161,10 +162,12 @@ def _configure(network: Any, build: BuildConfig, taps: bool) -> Any:
 
 def _compile_into(file: BinaryIO, network: Any, config: Any, progress: Progress | None) -> list[tuple[str, str]] | None:
     """Run the compiler: what it said, or None where it failed and its logger holds the reason."""
-    monitor, writer = progress_monitor(network.trt, progress), stream_writer(network.trt, file)
-    config.progress_monitor = monitor
+    writer = stream_writer(network.trt, file)
     network.logger.drain()
-    built = network.builder.build_serialized_network_to_stream(network.definition, config, writer)
+    with held_signals() as pending:
+        monitor = progress_monitor(network.trt, progress, pending)
+        config.progress_monitor = monitor
+        built = network.builder.build_serialized_network_to_stream(network.definition, config, writer)
     for error in (monitor.error, writer.error):
         if error is not None:
             raise error

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtllm_port.layers.dtypes import trt_dtype
 from trtllm_port.layers.flavour import get_logger
+from trtllm_port.runtime.builder_signals import held_signals
 
 if TYPE_CHECKING:
     from trtllm_port.runtime.network_file import NetworkFile
@@ -109,7 +110,7 @@ def _builds(trt: ModuleType, shape: AttentionShape, capability: str) -> bool:
     definition.mark_output(attention.get_output(0))
     config.add_optimization_profile(profile)
     set_capabilities(trt, config, (capability,))
-    with _quiet():
+    with _quiet(), held_signals():
         built = builder.build_serialized_network(definition, config) is not None
     logger.drain()  # a refusal is an answer here, no message
     return built

@@ -1,4 +1,4 @@
-"""TensorRT's progress as calls of our progress callback, and Ctrl-C as an end of the build.
+"""TensorRT's progress as calls of our progress callback, and a signal as an end of the build.
 
 TensorRT reports nested phases of a few steps each, from any of its threads. Users see the outermost phase.
 """
@@ -10,6 +10,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from trtllm_port.runtime.builder_signals import Pending
+
 __all__ = ["Progress", "progress_monitor"]
 
 Progress = Callable[[str, int, int], None]
@@ -17,8 +19,8 @@ Progress = Callable[[str, int, int], None]
 PHASE = "compile"
 
 
-def progress_monitor(trt: ModuleType, progress: Progress | None) -> Any:
-    """An `IProgressMonitor`.
+def progress_monitor(trt: ModuleType, progress: Progress | None, pending: Pending) -> Any:
+    """An `IProgressMonitor`; a pending signal ends the build at its next step.
 
     Its `error` is what a callback raised: no exception may cross into TensorRT, so the monitor asks for the build's end
     instead, and the caller raises `error` when the build has returned.
@@ -42,7 +44,7 @@ def progress_monitor(trt: ModuleType, progress: Progress | None) -> Any:
             with self._lock:
                 if name == self._outermost:
                     self._report(step + 1)
-                return self.error is None
+                return self.error is None and pending.signal is None
 
         def phase_finish(self, name: str) -> None:
             with self._lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import signal
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,33 @@ def test_what_a_callback_raises_ends_the_build_and_comes_out(tmp_path: Path) -> 
     file = NetworkFile.from_network(defined)
     with pytest.raises(KeyboardInterrupt):
         compile_engine(defined, file, tmp_path / "rank0.engine", build=LIMITS, progress=stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_build_and_reaches_its_handler(tmp_path: Path, number: signal.Signals) -> None:
+    """Not what the handler raises inside TensorRT's callbacks, which the bindings would swallow."""
+
+    class Stopped(Exception):
+        pass
+
+    def stop(_number: int, _frame: object) -> None:
+        raise Stopped
+
+    defined = network()
+    file = NetworkFile.from_network(defined)
+    before = signal.signal(number, stop)
+    try:
+        with pytest.raises(Stopped):
+            compile_engine(
+                defined,
+                file,
+                tmp_path / "rank0.engine",
+                build=LIMITS,
+                progress=lambda _phase, done, _total: signal.raise_signal(number) if done == 1 else None,
+            )
+    finally:
+        assert signal.signal(number, before) is stop
     assert list(tmp_path.iterdir()) == []
 
 
