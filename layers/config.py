@@ -8,11 +8,14 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
+from huggingface_hub.errors import StrictDataclassError
+
 from trtllm_port.errors import ConfigError
 from trtllm_port.layers.dtypes import FLOAT_DTYPES
 from trtllm_port.layers.mapping import Mapping
 from trtllm_port.layers.weights import HuggingFaceWeights
 
+_UNREADABLE = (ValueError, OSError, KeyError, TypeError, ImportError, StrictDataclassError)  # JSON, values, remote code
 _OWN_FIELDS = ("architecture", "dtype", "mapping")  # not taken from HF's config by equal name
 CHECKPOINT_KEYS = ("producer", "source", "port", "tensors")  # what `convert` adds to a checkpoint's config.json
 
@@ -68,14 +71,12 @@ class PretrainedConfig:
             values["architecture"] = hf_config.architectures[0]
         values["dtype"] = resolve_dtype(dtype, hf_config, hf_model_dir)
         values["mapping"] = mapping or Mapping()
-        problems = cls._absent(values)
-        if problems:
-            raise ConfigError(f"the config of `{hf_model_dir}` does not fit `{cls.__name__}`: {', '.join(problems)}")
+        cls._check_values(values, hf_model_dir)
         return cls(**cls._typed(values))
 
     @classmethod
-    def _absent(cls, values: dict[str, Any]) -> list[str]:
-        """Fields that have neither a value nor a default, or null where the field's type has no None."""
+    def _check_values(cls, values: dict[str, Any], hf_model_dir: str | Path) -> None:
+        """Refuse fields that have neither a value nor a default, and null where the field's type has no None."""
         hints = get_type_hints(cls)
         required = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
         null = [
@@ -84,7 +85,9 @@ class PretrainedConfig:
             if value is None and hints[name] != Any and type(None) not in get_args(hints[name])
         ]
         missing = [name for name in required if name not in values]
-        return [f"`{name}` is missing" for name in missing] + [f"`{name}` is null" for name in null]
+        problems = [f"`{name}` is missing" for name in missing] + [f"`{name}` is null" for name in null]
+        if problems:
+            raise ConfigError(f"the config of `{hf_model_dir}` does not fit `{cls.__name__}`: {', '.join(problems)}")
 
     @classmethod
     def _from_equal_names(cls, hf_config: Any) -> dict[str, Any]:
@@ -149,14 +152,9 @@ def load_hf_config(hf_model_dir: str | Path, trust_remote_code: bool = False) ->
         if not isinstance(content, dict) or "model_type" not in content:
             raise ConfigError(f"`{path}` has no `model_type`", hint="give a Hugging Face model directory")
         return AutoConfig.from_pretrained(hf_model_dir, trust_remote_code=trust_remote_code)
-    except (
-        ValueError,
-        OSError,
-        KeyError,
-        TypeError,
-        ImportError,
-    ) as error:  # bad JSON or values, untrusted remote code
-        raise ConfigError(f"`{path}` cannot be read: {str(error).splitlines()[0]}") from error
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"`{path}` cannot be read: {reason}") from error
 
 
 def resolve_dtype(dtype: str, hf_config: Any, hf_model_dir: str | Path) -> str:

@@ -25,11 +25,17 @@ class Module:
         self.__dict__["_parameters"] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, Module | Parameter):
-            if "_modules" not in self.__dict__:
-                raise NetworkError(f"`{type(self).__name__}.{name}` is set before `super().__init__()`")
-            table: dict[str, Any] = self._modules if isinstance(value, Module) else self._parameters
-            table[name] = value
+        if isinstance(value, Module | Parameter) and "_modules" not in self.__dict__:
+            raise NetworkError(f"`{type(self).__name__}.{name}` is set before `super().__init__()`")
+        tables: tuple[tuple[type, dict[str, Any]], ...] = (
+            (Module, self.__dict__.get("_modules", {})),
+            (Parameter, self.__dict__.get("_parameters", {})),
+        )
+        for kind, table in tables:
+            if isinstance(value, kind):
+                table[name] = value
+            else:
+                table.pop(name, None)  # what the attribute was before
         object.__setattr__(self, name, value)
 
     forward: Callable[..., Any]

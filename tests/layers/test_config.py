@@ -1,0 +1,119 @@
+"""Configs: resolved by transformers, strict in both directions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import save_file
+
+from trtllm_port.errors import ConfigError
+from trtllm_port.layers import Mapping, PretrainedConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class MistralConfig(PretrainedConfig):
+    hidden_size: int
+    num_key_value_heads: int
+    sliding_window: int | None
+    rope_parameters: dict[str, Any]
+    rms_norm_eps: float = 1e-6
+
+    FIXED: ClassVar[dict[str, Any]] = {"hidden_act": "silu", "no_such_key": 1}
+
+    @property
+    def twice(self) -> int:
+        return 2 * self.hidden_size
+
+
+def write(directory: Path, **values: Any) -> Path:
+    base = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "hidden_size": 48}
+    (directory / "config.json").write_text(json.dumps({**base, **values}))
+    return directory
+
+
+def test_fields_are_what_transformers_resolves(tmp_path: Path) -> None:
+    """Defaults that `config.json` leaves out, and old names that transformers renames."""
+    config = MistralConfig.from_hugging_face(write(tmp_path, torch_dtype="bfloat16", rope_theta=5e5))
+    theirs = transformers.AutoConfig.from_pretrained(tmp_path)
+    assert config.num_key_value_heads == theirs.num_key_value_heads == 8
+    assert config.rope_parameters == dict(theirs.rope_parameters)
+    assert config.rope_parameters["rope_theta"] == 5e5
+    assert config.sliding_window == theirs.sliding_window
+    assert config.architecture == "MistralForCausalLM"
+    assert config.dtype == "bfloat16"
+    assert config.twice == 96
+    assert config.mapping == Mapping()
+    with pytest.raises(FrozenInstanceError):
+        config.dtype = "float32"  # type: ignore[misc]
+
+
+def test_null_is_kept_where_the_field_allows_it(tmp_path: Path) -> None:
+    assert MistralConfig.from_hugging_face(write(tmp_path, sliding_window=None)).sliding_window is None
+    with pytest.raises(ConfigError, match="`rms_norm_eps` is null"):
+        MistralConfig._check_values({"rms_norm_eps": None}, "dir")
+
+
+def test_auto_follows_the_weights_where_the_config_is_silent(tmp_path: Path) -> None:
+    assert MistralConfig.from_hugging_face(write(tmp_path)).dtype == "float32"
+    save_file({"a": torch.zeros(1, dtype=torch.int64), "b": torch.zeros(1).half()}, tmp_path / "model.safetensors")
+    assert MistralConfig.from_hugging_face(tmp_path).dtype == "float16"
+    assert MistralConfig.from_hugging_face(tmp_path, "bfloat16").dtype == "bfloat16"
+    with pytest.raises(ConfigError, match="dtype is `int8`"):
+        MistralConfig.from_hugging_face(tmp_path, "int8")
+
+
+def test_a_value_that_the_port_has_not_built_in_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="`hidden_act` is 'gelu', the port was written for 'silu'"):
+        MistralConfig.from_hugging_face(write(tmp_path, hidden_act="gelu"))
+
+
+def test_a_config_of_another_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="`sliding_window` is missing"):
+        MistralConfig.from_hugging_face(write(tmp_path, model_type="llama", num_attention_heads=4))
+    with pytest.raises(ConfigError, match="not a multiple of the number of attention heads"):
+        MistralConfig.from_hugging_face(write(tmp_path, model_type="llama", num_attention_heads=5))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "has no `config.json`"),
+        ("{", "cannot be read"),
+        ("[]", "has no `model_type`"),
+        ("{}", "has no `model_type`"),
+        ('{"model_type": "no-such-model"}', "no-such-model"),
+        ('{"model_type": "mistral", "architectures": null}', "`architecture` is missing"),
+    ],
+)
+def test_a_directory_that_is_no_model(tmp_path: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        MistralConfig.from_hugging_face(tmp_path)
+
+
+def test_dicts_come_back(tmp_path: Path) -> None:
+    config = MistralConfig.from_hugging_face(write(tmp_path), mapping=Mapping(tp_size=2, rank=1))
+    values = json.loads(json.dumps(config.to_dict()))
+    assert MistralConfig.from_dict(values) == config
+    del values["vocab_size"]
+    with pytest.raises(ConfigError, match="unknown `hidden_sice`, missing `vocab_size`"):
+        MistralConfig.from_dict({**values, "hidden_sice": 3})
+    with pytest.raises(ConfigError, match="`mapping` is None"):
+        MistralConfig.from_dict({**config.to_dict(), "mapping": None})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layered(PretrainedConfig):
+    layer_types: tuple[str, ...]
+
+
+def test_lists_become_tuples_where_the_field_says_so() -> None:
+    config = Layered(architecture="A", dtype="float32", vocab_size=1, layer_types=("a", "b"))
+    assert Layered.from_dict(json.loads(json.dumps(config.to_dict()))) == config

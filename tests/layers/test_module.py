@@ -1,0 +1,64 @@
+"""The module tree: names, duplicates, misuse. torch.nn is the model for all of it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from trtllm_port.errors import NetworkError
+from trtllm_port.layers import DecoderLayerList, Linear, Module, ModuleList, Parameter
+
+
+class Layer(Module):
+    def __init__(self, config: Any, layer_idx: int) -> None:
+        super().__init__()
+        self.layer_idx = layer_idx
+        self.a, self.b = Linear(2, 2), Linear(2, 2, bias=False)
+        self.b.weight = self.a.weight
+
+
+class TorchLayer(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2, bias=False)
+        self.b.weight = self.a.weight
+
+
+@pytest.mark.parametrize("duplicates", [False, True])
+def test_names_are_torchs(duplicates: bool) -> None:
+    ours, theirs = DecoderLayerList(Layer, None, 3), torch.nn.ModuleList([TorchLayer() for _ in range(3)])
+    assert [name for name, _ in ours.named_modules()] == [name for name, _ in theirs.named_modules()]
+    found = [name for name, _ in ours.named_parameters(remove_duplicate=not duplicates)]
+    assert found == [name for name, _ in theirs.named_parameters(remove_duplicate=not duplicates)]
+
+
+def test_decoder_layers_know_their_index() -> None:
+    layers = DecoderLayerList(Layer, SimpleNamespace(num_hidden_layers=2))
+    assert [layer.layer_idx for layer in layers] == [0, 1]
+    assert len(layers) == 2
+    assert layers[-1] is list(layers)[1]
+    assert len(ModuleList()) == 0
+
+
+def test_attributes_before_init_are_refused() -> None:
+    class Early(Module):
+        def __init__(self) -> None:
+            self.weight = Parameter((1,))
+
+    with pytest.raises(NetworkError, match=r"`Early.weight` is set before `super\(\).__init__\(\)`"):
+        Early()
+
+
+def test_a_call_without_a_tensor_is_refused() -> None:
+    with pytest.raises(NetworkError, match="`Linear` is called without a tensor"):
+        Linear(2, 2)(torch.zeros(2))
+
+
+def test_a_replaced_attribute_leaves_no_trace() -> None:
+    layer = Layer(None, 0)
+    layer.a = Linear(2, 2, bias=False)
+    layer.b = None
+    assert [name for name, _ in layer.named_parameters()] == ["a.weight"]
