@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import ast
 import json
+import runpy
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from trtllm_port.errors import DiskSpaceError, WorkspaceError
+
+from trtllm_port.errors import ConfigError, DiskSpaceError, WorkspaceError
 from trtllm_port.registry import find_port
 from trtllm_port.scaffold import registry_file, write
+from trtllm_port.scaffold.blank import blank_source
 from trtllm_port.scaffold.manifest import edited_files
 from trtllm_port.scaffold.templates import render_template
 from trtllm_port.scaffold.write import write_port
@@ -21,13 +24,13 @@ class FakeSource:
     """A generated port as small as can be."""
 
     architecture: str = "ToyForCausalLM"
-    model_type: str = "toy"
-    hf_class: str = "transformers.ToyForCausalLM"
+    class_name: str = "ToyForCausalLM"
     files: dict[str, str] = field(
         default_factory=lambda: {
             "config.py": '"""Sizes."""\n\nSIZES = {"{{ not a template }}": 1}\n',
             "model.py": '"""Toy."""\n\nfrom .config import SIZES\n\n\nclass ToyForCausalLM:\n    sizes = SIZES\n',
             "convert.py": '"""Weights."""\n\nWEIGHT_MAP: dict[str, str] = {}\n',
+            "test.py": '"""Test."""\n\n\ndef test_toy() -> None:\n    assert True\n',
         }
     )
 
@@ -70,7 +73,7 @@ def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_ports_share_a_workspace_in_sorted_order(tmp_path: Path) -> None:
     for letter in "CAB":
         files = {name: text.replace("Toy", letter) for name, text in FakeSource().files.items()}
-        source = FakeSource(architecture=f"{letter}ForCausalLM", files=files)
+        source = FakeSource(f"{letter}ForCausalLM", f"{letter}ForCausalLM", files)
         write_port(source, workspace=tmp_path, name=letter.lower())
     assert (tmp_path / "models" / "__init__.py").read_text() == (
         '"""The ports of this workspace: Hugging Face\'s architecture name → port class."""\n\n'
@@ -85,8 +88,8 @@ def test_edits_are_noticed(tmp_path: Path) -> None:
     package = write_port(FakeSource(), workspace=tmp_path, name="toy").package_dir
     assert edited_files(package) == []
     (package / "model.py").write_text("mine\n")
-    (tmp_path / "tests" / "test_toy.py").unlink()
-    assert edited_files(package) == ["models/toy/model.py", "tests/test_toy.py"]
+    (package / "convert.py").unlink()
+    assert edited_files(package) == ["convert.py", "model.py"]
     (package / "port.json").unlink()
     assert edited_files(package) is None
 
@@ -205,15 +208,45 @@ def test_a_template_and_its_values_must_agree() -> None:
 def test_the_manifest_tells_where_the_port_comes_from(tmp_path: Path) -> None:
     package = write_port(FakeSource(), workspace=tmp_path, name="toy", origin={"transformers": "5.0"}).package_dir
     manifest = json.loads((package / "port.json").read_text())
-    assert manifest["hf_class"] == "transformers.ToyForCausalLM"
+    assert manifest["class_name"] == "ToyForCausalLM"
     assert manifest["transformers"] == "5.0"
     assert str(tmp_path) not in json.dumps(manifest)
 
 
 def test_what_is_written_passes_the_linter(tmp_path: Path) -> None:
     write_port(FakeSource(), workspace=tmp_path, name="toy")
+    assert_passes_the_linter(tmp_path)
+
+
+def assert_passes_the_linter(workspace: Path) -> None:
+    pytest.importorskip("ruff")
     project = Path(__file__).parents[1] / "pyproject.toml"
-    ruff = [sys.executable, "-m", "ruff"]
-    for command in (["check", "--config", str(project)], ["format", "--check", "--config", str(project)]):
-        done = subprocess.run([*ruff, *command, "."], cwd=tmp_path, capture_output=True, text=True, check=False)
+    for command in ("check", "format"):
+        words = [sys.executable, "-m", "ruff", command, "--config", str(project), "."]
+        words += ["--check"] if command == "format" else []
+        done = subprocess.run(words, cwd=workspace, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_blank_port_passes_the_linter_and_its_own_test(tmp_path: Path) -> None:
+    source = blank_source("story_teller")
+    port = write_port(source, workspace=tmp_path, name="story_teller")
+    assert source.class_name == source.architecture == "StoryTellerForCausalLM"
+    assert (port.package_dir / "model.py").read_text().count("# TODO") >= 4
+    assert_passes_the_linter(tmp_path)
+    test = runpy.run_path(str(tmp_path / "tests" / "test_story_teller.py"))
+    test["test_port_defines_a_network"]()
+
+
+def test_a_blank_port_reads_a_config_that_transformers_does_not_know(tmp_path: Path) -> None:
+    write_port(blank_source("mine", "MyOwnForCausalLM"), workspace=tmp_path, name="mine")
+    config = {"architectures": ["MyOwnForCausalLM"], "model_type": "my-own", "torch_dtype": "bfloat16", "vocab_size": 9}
+    config |= {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config |= {"hidden_act": "silu", "max_position_embeddings": 16, "rms_norm_eps": 1e-6}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    config_class = find_port(tmp_path, "MyOwnForCausalLM").cls.config_class
+    made = config_class.from_hugging_face(tmp_path)
+    assert (made.dtype, made.head_dim, made.num_key_value_heads) == ("bfloat16", 4, 2)
+    (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "rms_norm_eps"}))
+    with pytest.raises(ConfigError, match="lacks rms_norm_eps"):
+        config_class.from_hugging_face(tmp_path)

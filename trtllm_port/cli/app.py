@@ -11,7 +11,8 @@ import importlib.util
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -75,25 +76,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: the only place that catches errors."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in words
-    signal.signal(signal.SIGTERM, _terminate)
     try:
-        outcome = app(words, prog_name="trtllm-port", standalone_mode=False)
+        with _clean_termination():
+            outcome = app(words, prog_name="trtllm-port", standalone_mode=False)
     except PortError as error:
-        console.error(
-            error.message, hint=error.hint, kind=type(error).__name__, exit_code=error.exit_code, as_json=as_json
-        )
+        kind = type(error).__name__
+        console.error(error.message, hint=error.hint, kind=kind, exit_code=error.exit_code, as_json=as_json)
         return error.exit_code
     except typer.TyperException as error:  # a wrong option, a missing argument
         console.error(error.format_message(), hint=_usage_hint(error), kind="UsageError", exit_code=2, as_json=as_json)
         return 2
-    except (KeyboardInterrupt, typer.Abort):
-        console.note("interrupted; nothing half-written was left")
-        return INTERRUPTED
     except Exception:
         traceback.print_exc()
         console.error("this is a bug in trtllm-port", kind="Bug", exit_code=BUG, as_json=as_json)
         return BUG
+    if outcome == INTERRUPTED:  # what Typer makes of KeyboardInterrupt
+        console.note("interrupted; nothing half-written was left")
     return outcome if isinstance(outcome, int) else 0
+
+
+@contextmanager
+def _clean_termination() -> Iterator[None]:
+    """Let SIGTERM unwind through every clean-up, as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _usage_hint(error: typer.TyperException) -> str | None:

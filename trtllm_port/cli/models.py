@@ -50,4 +50,4 @@ def _render(listing: Listing) -> None:
 def _state(edited: list[str] | None) -> str:
     if edited is None:
         return "by hand"
-    return f"edited: {', '.join(Path(name).name for name in edited)}" if edited else "as generated"
+    return f"edited: {', '.join(edited)}" if edited else "as generated"

@@ -31,13 +31,14 @@ def manifest_text(*, origin: Mapping[str, Any], files: Mapping[str, str]) -> str
 
 
 def edited_files(package_dir: Path) -> list[str] | None:
-    """Return the files that differ from what was generated, or None where there is no manifest (a port by hand)."""
+    """Return the files of the package that differ from what was written, or None where there is no manifest."""
     path = package_dir / NAME
     if not path.is_file():
         return None
-    root = package_dir.parents[1]
-    digests: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["files"]
-    return [name for name, digest in digests.items() if not _has_digest(root / name, digest)]
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    prefix = f"models/{manifest['name']}/"
+    own = {name.removeprefix(prefix): digest for name, digest in manifest["files"].items() if name.startswith(prefix)}
+    return [name for name, digest in own.items() if not _has_digest(package_dir / name, digest)]
 
 
 def _has_digest(path: Path, digest: str) -> bool:

@@ -19,14 +19,12 @@ from trtllm_port.scaffold.transaction import Transaction, transaction
 
 
 class Source(Protocol):
-    """What is written: see `trtllm_port.codegen.PortSource`, and `blank_source`."""
+    """What is written: `config.py`, `model.py`, `convert.py` and `test.py`, and the class that `model.py` defines."""
 
     @property
     def architecture(self) -> str: ...
     @property
-    def model_type(self) -> str: ...
-    @property
-    def hf_class(self) -> str: ...
+    def class_name(self) -> str: ...
     @property
     def files(self) -> Mapping[str, str]: ...
 
@@ -52,7 +50,7 @@ def write_port(
     """Render a port's files, put them into the workspace and register the port.
 
     Args:
-        source: the bodies of `config.py`, `model.py` and `convert.py`, and what they belong to.
+        source: the bodies, and what they belong to.
         workspace: made if it does not exist.
         name: of the port's package.
         force: replace a port of that name, or another port that serves the architecture.
@@ -66,17 +64,16 @@ def write_port(
     values = {
         "name": name,
         "architecture": source.architecture,
-        "model_type": source.model_type,
-        "hf_class": source.hf_class,
-        **{part: source.files[f"{part}.py"] for part in ("config", "model", "convert")},
+        "class_name": source.class_name,
+        **{part: source.files[f"{part}.py"] for part in ("config", "model", "convert", "test")},
     }
     files = render_template("port", values)
-    facts = {key: values[key] for key in ("name", "architecture", "model_type", "hf_class")} | dict(origin or {})
+    facts = {key: values[key] for key in ("name", "architecture", "class_name")} | dict(origin or {})
     manifest = f"models/{name}/{MANIFEST}"
     with transaction(paths.workspace) as changes:
         changes.make_directory(paths.workspace)
         added = _place(changes, paths, files | {manifest: manifest_text(origin=facts, files=files)})
-        added += _place_workspace_files(changes, paths, source.architecture, name)
+        added += _place_workspace_files(changes, paths, source)
     return WrittenPort(
         name=name,
         architecture=source.architecture,
@@ -119,7 +116,7 @@ def _place(changes: Transaction, paths: PortPaths, files: Mapping[str, str]) -> 
     return sorted(files, key=lambda path: (not path.startswith("models/"), path))
 
 
-def _place_workspace_files(changes: Transaction, paths: PortPaths, architecture: str, name: str) -> list[str]:
+def _place_workspace_files(changes: Transaction, paths: PortPaths, source: Source) -> list[str]:
     """Add the registry entry, last; and the files of a fresh workspace, which are never overwritten."""
     base = re.sub(r"\W", "_", paths.workspace.name.lower(), flags=re.ASCII).strip("_") or "my"
     package = f"{base}_ports" if base[0].isalpha() else f"ports_{base}"
@@ -131,7 +128,8 @@ def _place_workspace_files(changes: Transaction, paths: PortPaths, architecture:
         changes.place_file(pyproject, fresh["pyproject.toml"])
         added.append("pyproject.toml")
     registry = paths.registry.read_text(encoding="utf-8") if paths.registry.exists() else fresh["models/__init__.py"]
-    changes.place_file(
-        paths.registry, add_port(registry, package=name, architecture=architecture, class_name=architecture)
+    registry = add_port(
+        registry, package=paths.package.name, architecture=source.architecture, class_name=source.class_name
     )
+    changes.place_file(paths.registry, registry)
     return [*added, "models/__init__.py"]

@@ -1,1 +1,1 @@
-test placeholder {{ cookiecutter.name }}
+{{ cookiecutter.test }}

@@ -1,7 +1,4 @@
-"""Convert Hugging Face weights of {{ cookiecutter.architecture }} into a checkpoint: the same as `trtllm-port convert`.
-
-    python convert_checkpoint.py --model_dir MODEL_DIR --output_dir CKPT
-"""
+"""Convert Hugging Face weights of {{ cookiecutter.architecture }} into a checkpoint, as `trtllm-port convert` does."""
 
 from __future__ import annotations
 

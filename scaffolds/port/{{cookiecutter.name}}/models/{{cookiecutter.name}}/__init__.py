@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .model import {{ cookiecutter.architecture }}
+from .model import {{ cookiecutter.class_name }}
 
-__all__ = ["{{ cookiecutter.architecture }}"]
+__all__ = ["{{ cookiecutter.class_name }}"]

@@ -1,0 +1,205 @@
+"""Bad input ends with exit code 2, a message that names the cause, a hint, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from trtllm_port.cli.app import main
+
+Damage = Callable[[Path], None]
+
+
+@pytest.fixture
+def place(tiny_llama: Path, llama_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a `model` that a test may damage and the `models` of a workspace; the current directory."""
+    (tmp_path / "model").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(tiny_llama / name, tmp_path / "model" / name)
+    shutil.copytree(llama_workspace / "models", tmp_path / "models")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def files(directory: Path) -> dict[str, bytes | None]:
+    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(directory.rglob("*"))}
+
+
+def edit_config(model: Path, **values: object) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | values))
+
+
+def edit_weights(model: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    tensors = load_file(model / "model.safetensors")
+    edit(tensors)
+    save_file(tensors, model / "model.safetensors")
+
+
+def no_config(model: Path) -> None:
+    (model / "config.json").unlink()
+
+
+def broken_config(model: Path) -> None:
+    (model / "config.json").write_text("{")
+
+
+def no_architecture(model: Path) -> None:
+    edit_config(model, architectures=None)
+
+
+def encoder(model: Path) -> None:
+    edit_config(model, architectures=["BertForMaskedLM"], model_type="bert")
+
+
+def unknown_model_type(model: Path) -> None:
+    edit_config(model, model_type="no-such-model")
+
+
+def remote_code(model: Path) -> None:
+    edit_config(model, model_type="no-such-model", auto_map={"AutoConfig": "evil.EvilConfig"})
+    (model / "evil.py").write_text("import pathlib\npathlib.Path('ran').touch()\nclass EvilConfig: pass\n")
+
+
+def missing_tensor(model: Path) -> None:
+    edit_weights(model, lambda tensors: tensors.pop("model.norm.weight"))
+
+
+def extra_tensor(model: Path) -> None:
+    edit_weights(model, lambda tensors: tensors.update({"model.surprise": torch.ones(1)}))
+
+
+def wrong_shape(model: Path) -> None:
+    edit_weights(model, lambda tensors: tensors.update({"model.norm.weight": torch.ones(31)}))
+
+
+def nan(model: Path) -> None:
+    edit_weights(model, lambda tensors: tensors.update({"model.norm.weight": torch.full((32,), torch.nan)}))
+
+
+def truncated(model: Path) -> None:
+    path = model / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def no_weights(model: Path) -> None:
+    (model / "model.safetensors").unlink()
+
+
+def pickle(model: Path) -> None:
+    torch.save(load_file(model / "model.safetensors"), model / "pytorch_model.bin")
+    (model / "model.safetensors").unlink()
+
+
+def missing_shard(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "model-00001-of-00002.safetensors")
+    index = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        (no_config, "`model` has no `config.json`"),
+        (broken_config, "`model/config.json` cannot be read"),
+        (no_architecture, "names no architecture"),
+        (encoder, "no port for `BertForMaskedLM`"),
+        (unknown_model_type, "no-such-model"),
+        (remote_code, "trust_remote_code"),
+        (missing_tensor, "missing `model.norm.weight`"),
+        (extra_tensor, "unexpected `model.surprise`"),
+        (wrong_shape, "shape of `model.norm.weight` is (31,), expected (32,)"),
+        (nan, "`model.norm.weight` has NaN"),
+        (truncated, "bytes, its header says"),
+        (no_weights, "has no `model.safetensors`"),
+        (pickle, "pytorch_model.bin"),
+        (missing_shard, "model-00002-of-00002.safetensors` is missing"),
+    ],
+)
+def test_convert(damage: Damage, what: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damage(place / "model")
+    before = files(place)
+    assert main(["convert", "--model-dir", "model", "--output-dir", "ckpt"]) == 2
+    out, err = capsys.readouterr()
+    assert what in err
+    assert "\nhint: " in err
+    assert out == ""
+    assert files(place) == before
+
+
+def test_a_model_that_is_not_there(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("./absent", "no-such/model"):
+        assert main(["convert", "--model-dir", name, "--output-dir", "ckpt"]) == 2
+        assert f"`{name}` is " in capsys.readouterr().err
+
+
+def test_an_output_directory_that_holds_something_else(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(place)
+    for output in ("model", "models", "."):
+        assert main(["convert", "--model-dir", "model", "--output-dir", output]) == 2
+        assert "is not empty and no checkpoint" in capsys.readouterr().err
+    assert files(place) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_conversion_leaves_what_was_there(place: Path, number: int, code: int) -> None:
+    """A slow disk gives the signal time to arrive in the middle."""
+    assert main(["convert", "--model-dir", "model", "--output-dir", "ckpt"]) == 0
+    before = files(place)
+    slow_disk = (
+        "import os, sys, time; from trtllm_port.cli.app import main; write = os.write\n"
+        "def slowly(descriptor, data):\n    time.sleep(0.2)\n    return write(descriptor, data[:1000])\n"
+        "os.write = slowly\n"
+        "sys.exit(main(['convert', '--model-dir', 'model', '--output-dir', 'ckpt', '--dtype', 'float16']))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", slow_disk], cwd=place, stderr=subprocess.PIPE, text=True)
+    while not list(place.glob(".ckpt.*.part/rank0.safetensors")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    assert files(place) == before
+
+
+def test_a_full_disk(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The disk takes some bytes and then no more."""
+    real = os.write
+    room = 20_000
+
+    def write(descriptor: int, data: memoryview) -> int:
+        nonlocal room
+        if room <= 0:
+            raise OSError(28, "No space left on device")
+        room -= len(data)
+        return real(descriptor, data)
+
+    before = files(place)
+    monkeypatch.setattr(os, "write", write)
+    assert main(["convert", "--model-dir", "model", "--output-dir", "ckpt"]) == 2
+    monkeypatch.undo()
+    err = capsys.readouterr().err
+    assert "no space left to write" in err
+    assert "are free" in err
+    assert files(place) == before
+
+
+def test_not_enough_space_is_told_before_the_work(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 90, 10))  # type: ignore[attr-defined]
+    assert main(["convert", "--model-dir", "model", "--output-dir", "ckpt"]) == 2
+    assert "0 MB are free, 0 MB are needed" in capsys.readouterr().err

@@ -1,0 +1,36 @@
+"""The skeleton of a port that is written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from trtllm_port.scaffold.names import check_name
+from trtllm_port.scaffold.templates import render_template
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlankSource:
+    """Bodies with TODO marks, which run as a plain decoder."""
+
+    architecture: str
+    class_name: str
+    files: Mapping[str, str]
+
+
+def blank_source(name: str, architecture: str | None = None) -> BlankSource:
+    """Return the skeleton for a port's name.
+
+    Args:
+        name: of the port, `my_model`; its classes are called `MyModel…`.
+        architecture: the name in `config.json` that the port serves; `MyModelForCausalLM` if None.
+
+    Raises:
+        WorkspaceError: the name is not usable.
+    """
+    check_name(name)
+    prefix = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
+    class_name = f"{prefix}ForCausalLM"
+    architecture = architecture or class_name
+    files = render_template("blank", {"name": name, "prefix": prefix, "architecture": architecture})
+    return BlankSource(architecture=architecture, class_name=class_name, files=files)
