@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -73,7 +72,7 @@ def convert_checkpoint(
         model_dir: with `config.json` and safetensors.
         output_dir: made; a checkpoint that is there is replaced when the new one is complete.
         workspace: where the port is registered.
-        dtype: `auto` takes the data type of most of the weights.
+        dtype: `auto` takes the config's data type, or the weights' where it names none, as transformers does.
         tp_size: number of ranks that share each layer.
         pp_size: number of ranks that share the layers; ports have no pipeline stages, so only 1 is possible.
         trust_remote_code: let transformers run the code that the model directory brings along.
@@ -93,7 +92,7 @@ def convert_checkpoint(
     replace = _may_replace(output_dir)
     source = StreamedWeights(model_dir)
     try:
-        config = _port_config(port, model_dir, source, dtype, (tp_size, pp_size), trust_remote_code)
+        config = _port_config(port, model_dir, dtype, (tp_size, pp_size), trust_remote_code)
         plan: WeightPlan = port.cls(config).plan(source)
         size = _size(plan) * tp_size
         require_space(output_dir, size)
@@ -134,33 +133,17 @@ def read_architecture(model_dir: Path) -> str:
 
 
 def _port_config(
-    port: PortEntry,
-    model_dir: Path,
-    source: StreamedWeights,
-    dtype: str,
-    sizes: tuple[int, int],
-    trust_remote_code: bool,
+    port: PortEntry, model_dir: Path, dtype: str, sizes: tuple[int, int], trust_remote_code: bool
 ) -> PretrainedConfig:
     from trtllm_port.layers import Mapping
 
     tp_size, pp_size = sizes
     if pp_size != 1:
         raise ConfigError(f"pp_size is {pp_size}: port `{port.name}` has no pipeline stages", hint="give `--pp-size 1`")
-    if dtype == "auto":
-        dtype = _most_common_dtype(source)
     config: PretrainedConfig = port.cls.config_class.from_hugging_face(
         model_dir, dtype=dtype, mapping=Mapping(tp_size=tp_size), trust_remote_code=trust_remote_code
     )
     return config
-
-
-def _most_common_dtype(source: StreamedWeights) -> str:
-    """The floating type that most bytes have; the config's word counts where there is none."""
-    sizes: Counter[str] = Counter()
-    for name in source.names():
-        if source.dtype(name) in ("float32", "float16", "bfloat16"):
-            sizes[source.dtype(name)] += source.size(name)
-    return sizes.most_common(1)[0][0] if sizes else "auto"
 
 
 def _size(plan: WeightPlan) -> int:
