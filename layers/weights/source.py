@@ -98,10 +98,10 @@ def _read_header(path: Path) -> dict[str, Any]:
             raise CheckpointError(f"`{path}` is truncated or no safetensors file: {size} bytes", hint="fetch it again")
         try:
             header = json.loads(file.read(length), object_pairs_hook=_unique)
-        except ValueError as error:
+            header.pop("__metadata__", None)
+            data = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:  # not the JSON that it should be
             raise CheckpointError(f"`{path}` is no safetensors file: {error}", hint="fetch it again") from error
-    header.pop("__metadata__", None)
-    data = max((entry["data_offsets"][1] for entry in header.values()), default=0)
     if 8 + length + data != size:
         raise CheckpointError(
             f"`{path}` has {size} bytes, its header says {8 + length + data}", hint="it is truncated: fetch it again"
@@ -183,10 +183,10 @@ class HuggingFaceWeights:
 
 def _read_index(path: Path) -> dict[str, str]:
     try:
-        weight_map = json.loads(path.read_text())["weight_map"]
-    except (ValueError, KeyError, TypeError) as error:
+        weight_map: dict[str, str] = dict(json.loads(path.read_text())["weight_map"].items())
+        outside = sorted({name for name in weight_map.values() if Path(name).name != name})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # not the JSON that it should be
         raise CheckpointError(f"`{path}` is no index of shards: {error!r}") from error
-    outside = [name for name in weight_map.values() if Path(name).name != name]
     if outside:
-        raise CheckpointError(f"`{path}` names files outside its directory: {', '.join(sorted(set(outside)))}")
-    return dict(weight_map)
+        raise CheckpointError(f"`{path}` names files outside its directory: {', '.join(outside)}")
+    return weight_map
