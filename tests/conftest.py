@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -70,20 +69,12 @@ def tiny_checkpoint(tiny_llama: Path, llama_workspace: Path, tmp_path_factory: p
 
 @pytest.fixture(scope="session")
 def write_checkpoint() -> Callable[..., Path]:
-    """The function (model_dir, workspace, checkpoint_dir, dtype="auto") that writes what `convert` writes."""
+    """The function (model_dir, workspace, checkpoint_dir, dtype="auto") that converts and returns `checkpoint_dir`."""
     return _write_checkpoint
 
 
 def _write_checkpoint(model_dir: Path, workspace: Path, checkpoint_dir: Path, dtype: str = "auto") -> Path:
-    """What `convert` writes, without its streaming."""
-    from trtllm_port.files import file_digest
-    from trtllm_port.registry import find_port
+    from trtllm_port.conversion import convert_checkpoint
 
-    port = find_port(workspace, "LlamaForCausalLM")
-    port.cls.from_hugging_face(model_dir, dtype).save_checkpoint(checkpoint_dir)
-    config = json.loads((checkpoint_dir / "config.json").read_text())
-    config["producer"], config["source"] = {}, {}
-    config["port"] = {"name": port.name, "digest": port.digest}
-    config["tensors"] = {"rank0.safetensors": file_digest(checkpoint_dir / "rank0.safetensors")}
-    (checkpoint_dir / "config.json").write_text(json.dumps(config))
+    convert_checkpoint(model_dir, checkpoint_dir, workspace=workspace, dtype=dtype)
     return checkpoint_dir

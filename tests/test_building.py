@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -214,13 +215,9 @@ def test_a_model_directory_is_no_checkpoint(tiny_llama: Path, llama_workspace: P
         build(tmp_path, tmp_path / "engine", llama_workspace)
 
 
-def test_bfloat16_is_refused_for_turing(tiny_llama: Path, llama_workspace: Path, tmp_path: Path) -> None:
-    from trtllm_port.registry import find_port
-
-    port = find_port(llama_workspace, "LlamaForCausalLM")
-    checkpoint = tmp_path / "checkpoint"
-    port.cls.from_hugging_face(tiny_llama, "bfloat16").save_checkpoint(checkpoint)
-    digest = building.file_digest(checkpoint / "rank0.safetensors")
-    edit(checkpoint, port={"name": port.name, "digest": port.digest}, tensors={"rank0.safetensors": digest})
+def test_bfloat16_is_refused_for_turing(
+    tiny_llama: Path, llama_workspace: Path, tmp_path: Path, write_checkpoint: Callable[..., Path]
+) -> None:
+    checkpoint = write_checkpoint(tiny_llama, llama_workspace, tmp_path / "checkpoint", dtype="bfloat16")
     with pytest.raises(EngineError, match=r"bfloat16.*7\.5"):
         build(checkpoint, tmp_path / "e", llama_workspace, backend="tensorrt_rtx", compute_capabilities=["7.5"])

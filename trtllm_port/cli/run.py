@@ -57,7 +57,10 @@ def run(
     from trtllm_port.evaluation.prompts import read_prompts
     from trtllm_port.evaluation.run import run_prompts
 
-    texts = [*(input_text or ()), *(read_prompts(input_file) if input_file is not None else ())] or [DEFAULT_TEXT]
+    texts: list[str] = [*(input_text or ()), *(read_prompts(input_file) if input_file is not None else ())] or [
+        DEFAULT_TEXT
+    ]
+    stream = _Stream(texts[0]) if streaming and len(texts) == 1 and not as_json else None
     result = run_prompts(
         engine_dir,
         tokenizer_dir,
@@ -66,20 +69,23 @@ def run(
         sampling=_sampling(temperature, top_k, top_p, seed),
         backend=backend,
         chat=chat,
-        on_text=_show_piece if streaming and len(texts) == 1 and not as_json else None,
+        on_text=stream,
     )
-    if streaming and len(texts) == 1 and not as_json:
-        console.note("")
+    console.emit(result, render if stream is None else stream.finish, as_json=as_json)
     if result.note:
         console.note(f"executor: {result.executor}, because {result.note}")
-    console.emit(result, render, as_json=as_json)
 
 
 def render(result: RunResult) -> None:
-    """As the legacy `run.py` printed it, and what computed it how fast."""
+    """As the legacy `run.py` printed it, then the speed."""
     for number, output in enumerate(result.outputs):
         console.line(f'Input [Text {number}]: "{output.text}"')
         console.line(f'Output [Text {number} Beam 0]: "{output.output}"')
+    render_speed(result)
+
+
+def render_speed(result: RunResult) -> None:
+    """What computed it, and how fast."""
     console.line(
         f"{result.new_tokens} tokens in {result.prefill_seconds + result.decode_seconds:.2f} s, "
         f"{result.tokens_per_second:.1f} tokens per second, {result.executor}"
@@ -90,11 +96,30 @@ def _sampling(temperature: float | None, top_k: int, top_p: float, seed: int) ->
     """Greedy, unless any of the options asks for a draw; `--top-k 1` is greedy, too, as it was in the legacy script."""
     from trtllm_port.runtime.sampling import SamplingConfig
 
-    drawn = temperature is not None or top_k > 1 or top_p < 1.0
+    drawn = temperature is not None or top_k > 1 or top_p != 1.0
     if not drawn or top_k == 1:
         return SamplingConfig()
     return SamplingConfig(temperature=1.0 if temperature is None else temperature, top_k=top_k, top_p=top_p, seed=seed)
 
 
-def _show_piece(_number: int, piece: str) -> None:
-    console.piece(piece)
+class _Stream:
+    """Prints one prompt's text as it comes, in the form of `render`."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.begun = False
+
+    def __call__(self, _number: int, piece: str) -> None:
+        self._begin()
+        console.piece(piece)
+
+    def finish(self, result: RunResult) -> None:
+        self._begin()
+        console.line('"')
+        render_speed(result)
+
+    def _begin(self) -> None:
+        if not self.begun:
+            console.line(f'Input [Text 0]: "{self.text}"')
+            console.piece('Output [Text 0 Beam 0]: "')
+            self.begun = True
