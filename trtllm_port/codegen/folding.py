@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
-
 from trtllm_port.codegen.ir import Block, Node
-from trtllm_port.codegen.recorder import Value, leaves, map_structure
+from trtllm_port.codegen.recorder import Value, leaves
 from trtllm_port.errors import UnsupportedModelError
 
 LAYER = re.compile(r"^(?P<list>\w+(?:\.\w+)*)\.(?P<index>\d+)$")
@@ -95,8 +93,3 @@ def _places(nodes: list[Node]) -> dict[Value, tuple[int, int]]:
 
 def _taken(nodes: list[Node]) -> list[Value]:
     return [leaf for node in nodes for leaf in leaves((node.args, node.keywords)) if isinstance(leaf, Value)]
-
-
-def substitute(tree: Any, mapping: dict[Value, Value]) -> Any:
-    """`tree` with values replaced."""
-    return map_structure(lambda leaf: mapping.get(leaf, leaf) if isinstance(leaf, Value) else leaf, tree)

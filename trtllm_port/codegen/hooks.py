@@ -44,13 +44,23 @@ def _attention(
     attention_mask: Tensor | None = None,
     scaling: float | None = None,
     **options: Any,
-) -> tuple[Tensor, None]:
-    """softmax(query keyᵀ scaling + mask) value for [B, N, L, H], as [B, L, N, H]."""
+) -> Any:
+    """softmax(query keyᵀ scaling + mask) value for [B, N, L, H], as [B, L, N, H].
+
+    With options that TensorRT's attention has not (a soft cap, sinks), the model's own eager attention is recorded instead.
+    """
     recorder = _recorder()
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
     options = {name: option for name, option in options.items() if option is not None and name not in SILENT_ARGUMENTS}
     if recorder is None:
         return compute_attention(query, key, value, attention_mask, scale, options), None
+    own = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    if options and own is not None:
+        additive = attention_mask
+        if additive is not None and additive.dtype == torch.bool:
+            zero, masked = (torch.tensor(number, dtype=query.dtype) for number in (0.0, float("-inf")))
+            additive = torch.where(additive, zero, masked)
+        return own(module, query, key, value, additive, scaling=scale, **options)
     recorder.learn_names()
     kwargs = {"mask": attention_mask, "scale": scale, **options}
     reference = recorder.reference(((query, key, value), kwargs))

@@ -2,41 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from trtllm_port.codegen import probing
+from trtllm_port.codegen.folding import fold
 from trtllm_port.codegen.ir import Block, Leaf, Node
 from trtllm_port.codegen.operations import DTYPES, dtype_text, node, translate
-from trtllm_port.codegen.recorder import Attribute, Call, Literal, Operation, Value, leaves, map_structure
+from trtllm_port.codegen.recorder import Attribute, Call, Literal, Operation, Value, leaves, map_structure, substitute
 from trtllm_port.codegen.rotary import probe_rotary
 from trtllm_port.codegen.tracing import Trace
+from trtllm_port.errors import UnsupportedModelError
 
 
-def lower(trace: Trace) -> Block:
-    """The blocks of a trace, as the tree that begins at the model."""
+@dataclass(eq=False)
+class Lowered:
+    """The blocks of a trace.
+
+    Attributes:
+        root: the model's block; layers called one after the other are a loop.
+        blocks: of all modules that are no basic layers, outermost first, all layers included.
+        logits_indices: the input that HF does not have: the tokens whose logits are wanted.
+    """
+
+    trace: Trace
+    root: Block
+    blocks: list[Block]
+    logits_indices: Value
+
+
+def lower(trace: Trace) -> Lowered:
+    """The blocks of a trace."""
     lowering = _Lowering(trace)
     root = lowering.block(trace.root)
     root.outputs = (lowering.resolve(trace.logits),)
     _remove_dead(root)
+    logits_indices = Value(torch.zeros(trace.sample.batch, 1, dtype=torch.int64))
+    _gather_tokens(root, logits_indices)
     _find_inputs(root, trace.inputs["cache"])
-    return root
+    blocks = list(_walk(root))
+    fold(root)
+    return Lowered(trace, root, blocks, logits_indices)
+
+
+def _walk(block: Block) -> Iterator[Block]:
+    yield block
+    for item in block.nodes:
+        if item.block is not None and item.block.leaf is None:
+            yield from _walk(item.block)
+
+
+def _gather_tokens(root: Block, logits_indices: Value) -> None:
+    """Compute the head for the wanted tokens only: choose them where the inner model has given its hidden states."""
+    index = next((i for i, n in enumerate(root.nodes) if n.block is not None and n.block.leaf is None), None)
+    if index is None or len(root.nodes[index].outputs) != 1:
+        raise UnsupportedModelError(
+            f"`{root.class_name}` has no inner model that returns hidden states alone, behind which to choose the tokens"
+        )
+    hidden = root.nodes[index].outputs[0]
+    chosen = Value(hidden.tensor)
+    for item in root.nodes[index + 1 :]:
+        item.args, item.keywords = substitute((item.args, item.keywords), {hidden: chosen})
+    root.outputs = substitute(root.outputs, {hidden: chosen})
+    root.nodes.insert(index + 1, Node("function", "gather_tokens", (hidden, logits_indices), {}, (chosen,)))
+    root.names[chosen] = root.names.pop(hidden, [])
 
 
 class _Lowering:
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
-        self.same: dict[Value, Value] = {}  # value → the value it equals
+        self.same: dict[Value, Value | Literal] = {}  # value → the value it equals, or what it always is
         self.leaves: dict[nn.Module, Leaf | None] = {}
         self.half_tables: set[Value] = set()  # cos and sin that the port holds once, HF twice
         self.uses = _uses(trace.root)
 
-    def resolve(self, value: Value) -> Value:
-        while value in self.same:
+    def resolve(self, value: Value | Literal) -> Any:
+        while isinstance(value, Value) and value in self.same:
             value = self.same[value]
         return value
 
@@ -51,14 +96,18 @@ class _Lowering:
                 self._operation(block, item)
             else:
                 self._call(block, item)
-        block.outputs = tuple(dict.fromkeys(self.resolve(value) for value in call.outputs))
+        resolved = (self.resolve(value) for value in call.outputs)
+        block.outputs = tuple(dict.fromkeys(value for value in resolved if isinstance(value, Value)))
         block.names = _names(call, self)
         given = (value for value in leaves(call.args) if isinstance(value, Value))
-        block.signature = tuple(dict.fromkeys(self.resolve(value) for value in given))
+        block.signature = tuple(dict.fromkeys(v for v in map(self.resolve, given) if isinstance(v, Value)))
         return block
 
     def _operation(self, block: Block, operation: Operation) -> None:
         operation = replace(operation, args=self.tree(operation.args), kwargs=self.tree(operation.kwargs))
+        if self._is_constant(operation):
+            self.same.update({value: Literal(value.tensor) for value in operation.outputs})
+            return
         if operation.name == "rotary_embedding":
             operation = self._halve_tables(block, operation)
         result = translate(operation)
@@ -67,8 +116,15 @@ class _Lowering:
             return
         assert isinstance(result, Node)
         if result.form == "operator":
-            result = _promote(block, result)
+            result = _promote(block, result, self.trace.model)
         block.nodes.append(result)
+
+    def _is_constant(self, operation: Operation) -> bool:
+        """Whether an operation takes constants only: what it gives is the same for every input."""
+        tensors = [leaf for leaf in leaves((operation.args, operation.kwargs)) if isinstance(leaf, Value | Attribute | Literal)]
+        if not tensors:
+            return operation.name in ("tensor", "as_tensor", "scalar_tensor")
+        return all(constant_of(leaf, self.trace.model) is not None for leaf in tensors)
 
     def _halve_tables(self, block: Block, operation: Operation) -> Operation:
         """TensorRT's rotation takes every angle once; cut the tables of a model that holds them twice."""
@@ -112,9 +168,11 @@ class _Lowering:
         return tuple(given if leaf.kind == "RotaryEmbedding" else given[:1])
 
 
-def _promote(block: Block, operator: Node) -> Node:
+def _promote(block: Block, operator: Node, model: nn.Module) -> Node:
     """Torch's type promotion as casts: TensorRT has none."""
-    dtypes = {arg.tensor.dtype for arg in operator.args if isinstance(arg, Value)}
+    typed = {arg: arg.tensor for arg in operator.args if isinstance(arg, Value)}
+    typed |= {arg: model.get_parameter(arg.path) for arg in operator.args if isinstance(arg, Attribute) and arg.persistent}
+    dtypes = {tensor.dtype for tensor in typed.values()}
     comparison = operator.outputs[0].tensor.dtype == torch.bool
     if len(dtypes) < 2 and (comparison or dtypes == {operator.outputs[0].tensor.dtype} or not dtypes):
         return operator
@@ -125,8 +183,8 @@ def _promote(block: Block, operator: Node) -> Node:
         return operator
     args = []
     for arg in operator.args:
-        if isinstance(arg, Value) and arg.tensor.dtype != target:
-            cast = Value(arg.tensor.to(target))
+        if isinstance(arg, Value | Attribute) and arg in typed and typed[arg].dtype != target:
+            cast = Value(typed[arg].to(target))
             block.nodes.append(Node("cast", dtype_text(target), (arg,), {}, (cast,), operator.location))
             arg = cast
         args.append(arg)

@@ -57,7 +57,7 @@ def translate(operation: Operation) -> Result:
         operation = Operation(name, operation.args[::-1], operation.kwargs, operation.outputs, operation.location)
     found = RULES.get(name)
     result = found(operation) if found is not None else None
-    return result if result is not None else node(operation, "untranslated", operation.name)
+    return result if result is not None else node(operation, "untranslated", name, *operation.args, **operation.kwargs)
 
 
 # helpers

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 import torch
@@ -20,9 +21,9 @@ from trtllm_port.codegen.ir import Leaf
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "relu": F.relu,
-    "relu_squared": lambda x: F.relu(x).square(),
+    "relu2": lambda x: F.relu(x).square(),
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
@@ -59,6 +60,14 @@ def activation_name(module: nn.Module) -> str | None:
         if _agrees(module, (x,), function, exact=False):
             return name
     return None
+
+
+@cache
+def named_activation(name: str) -> str | None:
+    """The name in `layers.ACT2FN` of the function that transformers calls `name`."""
+    from transformers.activations import ACT2FN
+
+    return activation_name(ACT2FN[name]) if name in ACT2FN else None
 
 
 def _probe_activation(module: nn.Module) -> Leaf | None:

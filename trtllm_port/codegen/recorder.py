@@ -135,6 +135,11 @@ def leaves(tree: Any) -> Iterator[Any]:
         yield tree
 
 
+def substitute(tree: Any, mapping: dict[Value, Value]) -> Any:
+    """`tree` with values replaced."""
+    return map_structure(lambda leaf: mapping.get(leaf, leaf) if isinstance(leaf, Value) else leaf, tree)
+
+
 class Recorder(TorchFunctionMode):
     """Records one forward pass of `model`.
 

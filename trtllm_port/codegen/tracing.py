@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import nn
@@ -17,6 +22,9 @@ from trtllm_port.random_weights import condition
 TRACE_DTYPE = torch.bfloat16  # so that the casts to float32 in the modelling code are seen
 
 
+MadeWith = dict[nn.Module, dict[str, Any]]
+
+
 @dataclass(eq=False)
 class Trace:
     """The record of one step of one model.
@@ -25,6 +33,7 @@ class Trace:
         inputs: "input_ids", "position_ids" and "cache": what the root call starts from.
         logits: the value of the logits.
         host_reads: tensors whose content the modelling code looked at, by operation and location.
+        made_with: module → the arguments of its class's `__init__`, by name.
     """
 
     sample: Sample
@@ -33,6 +42,7 @@ class Trace:
     inputs: dict[str, Value]
     logits: Value
     host_reads: list[Any]
+    made_with: MadeWith
 
 
 def build_model(config: Any, dtype: torch.dtype, *, implementation: str, trust_remote_code: bool = False) -> nn.Module:
@@ -47,9 +57,10 @@ def build_model(config: Any, dtype: torch.dtype, *, implementation: str, trust_r
 
 def trace(sample: Sample, *, trust_remote_code: bool = False) -> Trace:
     """Record one step of `sample.length` tokens on top of `sample.past` cached ones."""
-    model = build_model(
-        sample.config, TRACE_DTYPE, implementation=IMPLEMENTATION, trust_remote_code=trust_remote_code
-    )
+    with _constructor_arguments() as made_with:
+        model = build_model(
+            sample.config, TRACE_DTYPE, implementation=IMPLEMENTATION, trust_remote_code=trust_remote_code
+        )
     generator = torch.Generator().manual_seed(0)
     total = sample.past + sample.length
     ids = torch.randint(3, _vocabulary(sample.config), (sample.batch, total), generator=generator)
@@ -66,7 +77,31 @@ def trace(sample: Sample, *, trust_remote_code: bool = False) -> Trace:
         with recorder:
             out = model(**step, past_key_values=cache, use_cache=True)
     assert recorder.root is not None
-    return Trace(sample, model, recorder.root, inputs, recorder.value(out.logits), recorder.host_reads)
+    return Trace(sample, model, recorder.root, inputs, recorder.value(out.logits), recorder.host_reads, made_with)
+
+
+@contextmanager
+def _constructor_arguments() -> Iterator[MadeWith]:
+    """Collect what every module is made with while the context lasts."""
+    found: MadeWith = {}
+    original = nn.Module.__init__
+
+    def init(self: nn.Module, *args: Any, **kwargs: Any) -> None:
+        frame = sys._getframe(1)
+        while frame.f_back is not None and _makes(frame.f_back, self):
+            frame = frame.f_back
+        if _makes(frame, self):  # the outermost `__init__`: that of the module's own class
+            code = frame.f_code
+            names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+            found[self] = {name: frame.f_locals[name] for name in names if name in frame.f_locals}
+        original(self, *args, **kwargs)
+
+    with mock.patch.object(nn.Module, "__init__", init):
+        yield found
+
+
+def _makes(frame: FrameType, module: nn.Module) -> bool:
+    return frame.f_code.co_name == "__init__" and frame.f_locals.get("self") is module
 
 
 def _vocabulary(config: Any) -> int:

@@ -1,0 +1,205 @@
+"""Nodes as Python expressions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from trtllm_port.codegen.expressions import (
+    ATOM,
+    CONDITION,
+    POWER,
+    PRODUCT,
+    SUM,
+    UNARY,
+    Expression,
+    Symbol,
+    power_text,
+)
+from trtllm_port.codegen.formatting import literal
+from trtllm_port.codegen.ir import Node
+from trtllm_port.codegen.lowering import relative_path
+from trtllm_port.codegen.operations import MODEL_DTYPE
+from trtllm_port.codegen.recorder import Attribute, Literal, Value
+from trtllm_port.codegen.scope import Scope
+
+COMPARISON, BIT_OR, BIT_AND = 30, 40, 50
+OPERATORS = {
+    **dict.fromkeys(("==", "!=", "<", "<=", ">", ">="), COMPARISON),
+    **{"|": BIT_OR, "&": BIT_AND, "+": SUM, "-": SUM, "*": PRODUCT, "/": PRODUCT, "//": PRODUCT, "@": PRODUCT},
+    "**": POWER,
+}
+INPUT_DTYPE = "input_dtype"
+ASSOCIATIVE = frozenset("+ & |".split())
+
+
+class Untranslated(Exception):
+    """A node that cannot be printed; says which operation, and where HF has it."""
+
+    def __init__(self, node: Node, reason: str) -> None:
+        super().__init__(f"{reason} ({node.location})" if node.location else reason)
+        self.node = node
+        self.reason = reason
+
+
+class Printer:
+    """Prints the nodes of one class.
+
+    Args:
+        scope: gives expressions for numbers.
+        reference: gives the expression of a tensor: a name, or the text of the node that makes it.
+    """
+
+    def __init__(self, scope: Scope, reference: Callable[[Value], Expression]) -> None:
+        self.scope = scope
+        self.reference = reference
+        self.functions: set[str] = set()  # of `trtllm_port.layers`
+        self.parameters: dict[str, Attribute] = {}  # used directly
+        self.any_tensor = "x"  # a name that always holds a tensor
+        self.casts_back = False  # to the port's own data type, which is that of the class's inputs
+
+    def expression(self, node: Node) -> Expression:
+        """The text of a node's value.
+
+        Raises:
+            Untranslated: there is no such operation in `trtllm_port.layers`.
+            NotExpressible: a number follows from nothing in the config.
+        """
+        printer = getattr(self, f"_{node.form}", None)
+        if printer is None:
+            raise Untranslated(node, f"no translation of `{node.name}`")
+        made: Expression = printer(node)
+        return made
+
+    # arguments
+
+    def argument(self, arg: Any, node: Node) -> Expression:
+        """One argument, a tensor or a Python value."""
+        if isinstance(arg, Value):
+            return self.reference(arg)
+        if isinstance(arg, Attribute):
+            return self._parameter(arg, node)
+        if isinstance(arg, Literal):
+            raise Untranslated(node, f"`{node.name}` takes a constant tensor of shape {tuple(arg.tensor.shape)}")
+        if isinstance(arg, tuple | list):
+            inner = ", ".join(self.argument(item, node).text for item in arg)
+            return _atom(f"[{inner}]")
+        if isinstance(arg, slice):
+            return _atom(self._slice(arg, node))
+        if arg is Ellipsis:
+            return _atom("...")
+        if isinstance(arg, Symbol) and self.scope.is_dynamic(arg):
+            raise Untranslated(node, f"`{node.name}` depends on the number of tokens")
+        if not isinstance(arg, Symbol | int | float | str | bool | None):
+            raise Untranslated(node, f"`{node.name}` takes a {type(arg).__name__}")
+        found = self.scope.in_forward(arg, f"a number of `{node.name}`")
+        negative = isinstance(arg, int | float) and not isinstance(arg, bool) and arg < 0
+        return Expression(found.text, found.values, UNARY, 0) if negative else found
+
+    def _parameter(self, attribute: Attribute, node: Node) -> Expression:
+        path = relative_path(self.scope.instances[0].block, attribute)
+        if path is None or not attribute.persistent:
+            raise Untranslated(node, f"`{node.name}` uses `{attribute.path}`")
+        self.parameters[path] = attribute
+        return _atom(f"self.{path}")
+
+    def _arguments(self, node: Node, args: tuple[Any, ...]) -> str:
+        positional = [self.argument(arg, node).text for arg in args]
+        named = [f"{key}={self.argument(value, node).text}" for key, value in node.keywords.items() if value is not None]
+        return ", ".join(positional + named)
+
+    def _slice(self, part: slice, node: Node) -> str:
+        """`start:stop`, spaced as the formatter does: apart from anything but names and numbers."""
+        bounds = [None if bound is None else self.argument(bound, node) for bound in (part.start, part.stop)]
+        simple = all(b is None or b.text.lstrip("-").replace("_", "").isalnum() for b in bounds)
+        before, after = ("" if bound is None else bound.text for bound in bounds)
+        text = f"{before}:{after}" if simple else f"{before} : {after}".strip()
+        return text if part.step is None else f"{text}:{self.argument(part.step, node).text}"
+
+    # forms
+
+    def _call(self, node: Node) -> Expression:
+        name = "layer" if node.name.endswith(".*") else f"self.{_indexed(node.name)}"
+        return _atom(f"{name}({self._arguments(node, node.args)})")
+
+    def _function(self, node: Node) -> Expression:
+        self.functions.add(node.name)
+        return _atom(f"{node.name}({self._arguments(node, node.args)})")
+
+    def _cache(self, node: Node) -> Expression:
+        cache, *rest = node.args
+        return _atom(f"{self.argument(cache, node).text}.update({self._arguments(node, tuple(rest))})")
+
+    def _method(self, node: Node) -> Expression:
+        target = self._target(node)
+        if node.name in ("view", "expand"):
+            return _atom(f"{target}.{node.name}({', '.join(self._dims(node))})")
+        rest = self._arguments(node, node.args[1:])
+        return _atom(f"{target}.{node.name}({rest})")
+
+    def _target(self, node: Node) -> str:
+        """The tensor whose method is called; a parameter is one only inside a network."""
+        target = self.argument(node.args[0], node).inside(ATOM)
+        return f"{self.any_tensor}.network.parameter({target})" if isinstance(node.args[0], Attribute) else target
+
+    def _cast(self, node: Node) -> Expression:
+        target = self._target(node)
+        if node.name == "float32":
+            return _atom(f"{target}.float()")
+        if node.name == MODEL_DTYPE:
+            self.casts_back = True
+            return _atom(f"{target}.to({INPUT_DTYPE})")
+        return _atom(f"{target}.to({literal(node.name)})")
+
+    def _index(self, node: Node) -> Expression:
+        target = self._target(node)
+        return _atom(f"{target}[{', '.join(self.argument(item, node).text for item in node.args[1])}]")
+
+    def _operator(self, node: Node) -> Expression:
+        operands = [self.argument(arg, node) for arg in node.args]
+        if len(operands) == 1:
+            return Expression(f"{node.name}{operands[0].inside(UNARY)}", (), UNARY, 0)
+        left, right = operands
+        precedence = OPERATORS[node.name]
+        if node.name == "**":
+            return Expression(power_text(left, right.inside(POWER)), (), POWER, 0)
+        tight = precedence if node.name in ASSOCIATIVE and right.precedence != precedence else precedence + 1
+        return Expression(f"{left.inside(precedence)} {node.name} {right.inside(tight)}", (), precedence, 0)
+
+    # shapes
+
+    def _dims(self, node: Node) -> list[str]:
+        """The sizes of `view` (0 copies the input's size there) and of `expand` (-1 keeps it)."""
+        keep = "0" if node.name == "view" else "-1"
+        texts: list[str] = []
+        for position, size in enumerate(node.args[1]):
+            same = position < len(node.shapes) and node.shapes[position] == size
+            if size == -1 and not isinstance(size, Symbol):
+                texts.append("-1")
+            elif same and (self.scope.is_dynamic(size) or node.name == "expand"):
+                texts.append(keep)
+            elif self.scope.is_dynamic(size):
+                texts.append("-1" if node.name == "view" and "-1" not in texts else self._run_time_size(size, node))
+            else:
+                texts.append(self.scope.in_forward(size, f"a size of `{node.name}`").text)
+        return texts
+
+    def _run_time_size(self, size: Symbol, node: Node) -> str:
+        if size not in node.shapes:
+            raise Untranslated(node, f"`{node.name}` to a size that depends on the number of tokens")
+        self.functions.add("shape")
+        target = self.argument(node.args[0], node).text
+        return f"shape({target}, {node.shapes.index(size)})"
+
+
+def _atom(text: str) -> Expression:
+    return Expression(text, (), ATOM, 0)
+
+
+def _indexed(path: str) -> str:
+    """`experts.0.up` as Python: `experts[0].up`."""
+    parts = path.split(".")
+    return "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in parts).removeprefix(".")
+
+
+__all__ = ["CONDITION", "Printer", "Untranslated"]

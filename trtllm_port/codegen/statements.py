@@ -1,0 +1,287 @@
+"""The body of a `forward`: which values get a name, which name, and when a name is used again.
+
+Values that HF's code held in a variable are statements here, under HF's name; all others become part of the expression
+that uses them. A name is given again once its old value is no longer needed, as HF does (`hidden_states = …`); where HF
+kept the old value under another name first (`residual = hidden_states`), so does the port.
+"""
+
+from __future__ import annotations
+
+import keyword
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+from trtllm_port.codegen.expressions import ATOM, Expression
+from trtllm_port.codegen.formatting import indent, literal, wrap
+from trtllm_port.codegen.ir import Block, Node
+from trtllm_port.codegen.lowering import used_values
+from trtllm_port.codegen.printing import INPUT_DTYPE, Printer
+from trtllm_port.codegen.recorder import Value, leaves
+from trtllm_port.codegen.scope import Scope
+
+HOLDERS = frozenset(("kwargs", "args", "self", INPUT_DTYPE))
+
+
+@dataclass
+class Body:
+    """A printed `forward`.
+
+    Attributes:
+        parameters: names of the inputs, in order.
+        outputs: how many tensors it returns.
+    """
+
+    parameters: list[str]
+    lines: list[str]
+    outputs: int
+    printer: Printer
+
+
+class Writer:
+    """Writes the `forward` of one block.
+
+    Args:
+        scope: expressions for the class.
+        preferred: names for values whatever HF's variable here: the cache, the model's inputs.
+        common: for values that have no variable here, the name that they have elsewhere.
+        reserved: names that must not be variables: imported functions.
+    """
+
+    def __init__(self, scope: Scope, preferred: dict[Value, str], common: dict[Value, str], reserved: Iterable[str]) -> None:
+        self.scope = scope
+        self.preferred = preferred
+        self.common = common
+        self.reserved = set(reserved) | HOLDERS
+        self.printer = Printer(scope, self._reference)
+        self.lines: list[str] = []
+        self.names: dict[Value, str] = {}  # what values are called now
+        self.inlined: dict[Value, Node] = {}
+        self.positions: dict[Node, int] = {}  # statements in the order of the text, those of loops included
+        self.last_use: dict[Value, int] = {}
+        self.loop_names: dict[Value, str] = {}
+        self.loop_texts: dict[Value, str] = {}
+
+    def write(self, block: Block) -> Body:
+        """The whole body.
+
+        Raises:
+            Untranslated, NotExpressible: see `Printer.expression`.
+        """
+        end = self._plan(block, 0)
+        for value in block.outputs:
+            for read in self._reads(self.inlined[value]) if value in self.inlined else (value,):
+                self.last_use[read] = end
+        parameters = [self._bind(value, block, -1) for value in block.inputs]
+        self.printer.any_tensor = parameters[0] if parameters else "x"
+        self._nodes(block)
+        returned = ", ".join(self._reference(value).text for value in block.outputs)
+        self.lines += wrap(f"return {returned}", 8)
+        if self.printer.casts_back:
+            source = next((p for v, p in zip(block.inputs, parameters, strict=True) if v.tensor.dtype == torch.bfloat16), None)
+            self.lines.insert(0, f"{INPUT_DTYPE} = {f'{source}.dtype' if source else 'self.config.dtype'}")
+        return Body(parameters, self.lines, len(block.outputs), self.printer)
+
+    # which values are statements, and until where they are needed
+
+    def _plan(self, block: Block, start: int, *, in_loop: bool = False) -> int:
+        """Number the nodes from `start`; returns the next number."""
+        uses = Counter(value for node in block.nodes for value in _uses(node))
+        uses.update(block.outputs)
+        in_loops = {v for node in block.nodes for v, role in _loop_arguments(node) if role != "varying"}
+        for node in block.nodes:
+            if node.form == "loop" or len(node.outputs) != 1 or uses[node.outputs[0]] != 1:
+                continue
+            value = node.outputs[0]
+            returned = block.outputs == (value,)
+            if returned != in_loop if returned else not self._candidates(value, block) and value not in in_loops:
+                self.inlined[value] = node
+        position = start
+        for node in block.nodes:
+            self.positions[node] = position
+            if node.form == "loop" and node.block is not None:
+                position = self._plan(node.block, position + 1, in_loop=True)
+            if not set(node.outputs) & self.inlined.keys():
+                self.last_use.update(dict.fromkeys(self._kept_until(node), position))
+            position += 1
+        if in_loop:
+            self.last_use.update(dict.fromkeys(block.outputs, position))
+        for node in block.nodes:
+            if node.form == "loop":
+                self._plan_loop(node, block)
+        return position
+
+    def _plan_loop(self, loop: Node, block: Block) -> None:
+        """What a round hands to the next one has one name, before, in and after the loop."""
+        assert loop.block is not None
+        carried = [i for i, role in enumerate(loop.roles) if role == "carried"]
+        for index, end, final in zip(carried, loop.block.outputs, loop.outputs, strict=True):
+            names = self._candidates(final, block) or self._candidates(end, block) or ["hidden_states"]
+            self.loop_names.update({end: names[0], final: names[0]})
+            begin = loop.args[index]
+            if self.last_use[begin] <= self._end_of(loop) and self._may_be_called(begin, names[0], block):
+                self.loop_names[begin] = names[0]
+
+    def _end_of(self, loop: Node) -> int:
+        assert loop.block is not None
+        return self.positions[loop.block.nodes[-1]] + 1
+
+    def _may_be_called(self, value: Value, name: str, block: Block) -> bool:
+        return name in self._candidates(value, block) or not self._candidates(value, block)
+
+    def _kept_until(self, node: Node) -> Iterable[Value]:
+        """What must keep its name until the end of a statement: for a loop not what its first round replaces."""
+        if node.form != "loop":
+            return self._reads(node)
+        carried = {value for value, role in _loop_arguments(node) if role == "carried"}
+        return [value for value in self._reads(node) if value not in carried]
+
+    def _reads(self, node: Node) -> Iterable[Value]:
+        for value in _mentions(node):
+            if value in self.inlined:
+                yield from self._reads(self.inlined[value])
+            else:
+                yield value
+
+    # names
+
+    def _candidates(self, value: Value, block: Block) -> list[str]:
+        """The names that HF's code here gave to a value; not those of containers that hold it."""
+        if value in self.preferred:
+            return [self.preferred[value]]
+        found = [name for name in block.names.get(value, ()) if not name.endswith("[]")]
+        return [name for name in found if name not in self.reserved and not keyword.iskeyword(name)]
+
+    def _name(self, value: Value, block: Block, fallback: str) -> str:
+        if value in self.loop_names:
+            return self.loop_names[value]
+        names = self._candidates(value, block)
+        if names:
+            return names[0]
+        if value in self.common:
+            return self.common[value]
+        return fallback
+
+    def _bind(self, value: Value, block: Block, position: int, fallback: str = "x") -> str:
+        """Give `value` its name at a statement; a value that still needs this name gets another one first."""
+        for held in [held for held in self.names if self.last_use.get(held, -1) < position]:
+            del self.names[held]
+        name = self._name(value, block, fallback)
+        holder = next((held for held, own in self.names.items() if own == name and held is not value), None)
+        if holder is not None and self.last_use[holder] > position:
+            taken = set(self.names.values())
+            other = next((n for n in self._candidates(holder, block) if n not in taken), None)
+            if other is not None and position >= 0:
+                self.lines.append(f"{other} = {name}")
+                self.names[holder] = other
+            else:
+                own = (n for n in self._candidates(value, block) if n not in taken)
+                name = next(own, self._numbered(name))
+        elif holder is not None:
+            del self.names[holder]
+        self.names[value] = name
+        return name
+
+    def _numbered(self, name: str) -> str:
+        number = 2
+        while f"{name}_{number}" in self.names.values():
+            number += 1
+        return f"{name}_{number}"
+
+    def _reference(self, value: Value) -> Expression:
+        if value in self.loop_texts:
+            return Expression(self.loop_texts[value], (), ATOM, 0)
+        if value in self.inlined:
+            return self.printer.expression(self.inlined[value])
+        return Expression(self.names[value], (), ATOM, 0)
+
+    # statements
+
+    def _nodes(self, block: Block) -> None:
+        for node in block.nodes:
+            if node.form == "loop":
+                self._loop(node, block)
+            elif not set(node.outputs) & self.inlined.keys():
+                text = self.printer.expression(node).text
+                position = self.positions[node]
+                live = [value in self.last_use for value in node.outputs]
+                bound = [
+                    self._bind(value, block, position, _fallback(node)) if is_live else "_"
+                    for value, is_live in zip(node.outputs, live, strict=True)
+                ]
+                self.lines += wrap(f"{', '.join(bound)} = {text}", 8)
+
+    def _loop(self, loop: Node, block: Block) -> None:
+        assert loop.block is not None
+        for role, value in zip(loop.roles, loop.args, strict=True):
+            if role == "carried" and self.names[value] != self._carried_name(loop, value):
+                self.lines.append(f"{self._carried_name(loop, value)} = {self.names[value]}")
+        key = self._varying(loop, block)
+        header = f"for layer in self.{loop.name}:"
+        if key is not None:
+            header = f"for layer, {_singular(key)} in zip(self.{loop.name}, self.config.{key}, strict=True):"
+        outer, self.lines = self.lines, []
+        names = dict(self.names)
+        for role, value in zip(loop.roles, loop.args, strict=True):
+            if role == "carried":
+                self.names[value] = self._carried_name(loop, value)
+        self._nodes(loop.block)
+        self.lines = [*outer, header, *indent(self.lines)]
+        self.names = {value: name for value, name in names.items() if self.last_use[value] > self.positions[loop]}
+        self.names.update({value: self.loop_names[value] for value in loop.outputs})
+        self.loop_texts.clear()
+
+    def _carried_name(self, loop: Node, value: Value) -> str:
+        carried = [arg for arg, role in zip(loop.args, loop.roles, strict=True) if role == "carried"]
+        return self.loop_names[loop.outputs[carried.index(value)]]
+
+    def _varying(self, loop: Node, block: Block) -> str | None:
+        """Put what differs between layers into a dict by the elements of a config list; returns the list's key."""
+        assert loop.block is not None
+        key = None
+        for role, column, own in zip(loop.roles, loop.args, loop.block.inputs, strict=True):
+            if role != "varying":
+                continue
+            order = {value: i for i, value in enumerate(v for node in block.nodes for v in node.outputs)}
+            distinct = sorted(dict.fromkeys(column), key=lambda value: order.get(value, -1))
+            key = self.scope.per_layer([distinct.index(value) for value in column])
+            if key is None:
+                raise ValueError(f"what differs between the layers of `{loop.name}` follows from no list of the config")
+            elements = dict(zip(column, self.scope.config_list(key), strict=True))
+            name = next((n[:-2] for v in column for n in block.names.get(v, ()) if n.endswith("[]")), f"{_singular(key)}_values")
+            entries = ", ".join(f"{literal(elements[v])}: {self._reference(v).text}" for v in distinct)
+            self.lines += wrap(f"{name} = {{{entries}}}", 8)
+            self.loop_texts[own] = f"{name}[{_singular(key)}]"
+        return key
+
+
+def _mentions(node: Node) -> list[Value]:
+    return [leaf for leaf in leaves((node.args, node.keywords)) if isinstance(leaf, Value)]
+
+
+def _loop_arguments(node: Node) -> list[tuple[Value, str]]:
+    """What a loop takes, each with its role; nothing for other nodes."""
+    if node.form != "loop":
+        return []
+    pairs = zip(node.args, node.roles, strict=True)
+    return [(leaf, role) for arg, role in pairs for leaf in leaves(arg) if isinstance(leaf, Value)]
+
+
+def _uses(node: Node) -> list[Value]:
+    """What a node takes; a loop takes what differs between layers once, however many layers there are."""
+    return list(dict.fromkeys(_mentions(node))) if node.form == "loop" else _mentions(node)
+
+
+def _singular(key: str) -> str:
+    return key.removesuffix("s") if key.endswith("s") else f"{key}_item"
+
+
+def _fallback(node: Node) -> str:
+    """A name for a value that HF's code never named: after what makes it."""
+    base = node.name.rpartition(".")[2]
+    return base if base.isidentifier() and not keyword.iskeyword(base) else "x"
+
+
+__all__ = ["Body", "Writer", "used_values"]
