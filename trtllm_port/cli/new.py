@@ -1,9 +1,87 @@
-"""`trtllm-port new`."""
+"""`trtllm-port new`: a port package in the workspace, generated from a model or blank."""
 
 from __future__ import annotations
 
-from trtllm_port.cli import options
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trtllm_port.cli import console, options
+from trtllm_port.errors import PortError
+
+if TYPE_CHECKING:
+    from trtllm_port.scaffold import ScaffoldResult
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL_DIR",
+        help="Hugging Face model: a local directory or a hub id, without weights; with --blank: the name of the port.",
+        show_default=False,
+    ),
+]
+Name = Annotated[str | None, typer.Option("--name", help="Name of the port. [default: from the model's type]")]
+Blank = Annotated[bool, typer.Option("--blank", help="Write a skeleton to fill in by hand, under the name given.")]
+Architecture = Annotated[
+    str | None,
+    typer.Option("--architecture", help="With --blank: the name in `config.json` that the port will serve."),
+]
 
 
-def new(as_json: options.Json = False) -> None:
-    """Under construction."""
+def new(
+    model_dir: Model,
+    name: Name = None,
+    workspace: options.Workspace = Path("."),
+    force: options.Force = False,
+    blank: Blank = False,
+    architecture: Architecture = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    as_json: options.Json = False,
+) -> None:
+    """Write a port: its package, its registry entry, its conversion script and its test.
+
+    A generated port is compared with Hugging Face on random weights at a size that it was not traced at. Exit code 1
+    tells that it differs, or has parts to fill in.
+    """
+    from trtllm_port.hub import locate_model
+    from trtllm_port.scaffold import create_blank_port, create_port
+
+    if blank:
+        if name is not None:
+            raise PortError("--name does not go with --blank", hint=f"write `trtllm-port new --blank {name}`")
+        result = create_blank_port(model_dir, workspace=workspace, architecture=architecture, force=force)
+    else:
+        if architecture is not None:
+            raise PortError(
+                "--architecture goes with --blank only", hint="a generated port takes it from `config.json`"
+            )
+        with console.progress() as progress:
+            result = create_port(
+                locate_model(model_dir, weights=False),
+                workspace=workspace,
+                name=name,
+                force=force,
+                trust_remote_code=trust_remote_code,
+                progress=progress,
+            )
+    console.emit(result, _render, as_json=as_json)
+    if result.check is not None and not result.check.passed:
+        raise typer.Exit(1)
+
+
+def _render(result: ScaffoldResult) -> None:
+    port = result.port
+    for path in port.written:
+        console.line(f"wrote {port.workspace / path}")
+    _render_check(result)
+    if result.source is None:
+        console.note(f"next: fill in the places marked TODO in {port.package_dir}")
+        return
+    for skeleton in result.source.skeletons:
+        console.line(f"to fill in: {skeleton}")
+    console.note("next: trtllm-port verify MODEL_DIR")
+
+
+def _render_check(result: ScaffoldResult) -> None:
+    """What the comparison with Hugging Face found."""
