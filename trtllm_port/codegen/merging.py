@@ -161,6 +161,21 @@ def _number(tree: Any, instance: Instance) -> Any:
     return Rounded(number) if constant.dtype in (torch.bfloat16, torch.float16) else number
 
 
+def flat_values(block: Block, trace: Trace) -> Iterator[Any]:
+    """All Python values and constants of a block, with the parameters that it uses itself."""
+    for node in block.nodes:
+        trees: list[Any] = [node.args, node.keywords]
+        if node.block is not None and node.block.leaf is not None:
+            trees += [node.block.leaf.args, node.block.leaf.keywords]
+        for leaf in leaves(trees):
+            if isinstance(leaf, Value):
+                continue
+            constant = constant_of(leaf, trace.model)
+            yield leaf if constant is None else constant
+        if node.form == "loop" and node.block is not None:
+            yield from flat_values(node.block, trace)
+
+
 def merge_leaves(found: list[Leaf]) -> Leaf:
     """One basic layer for all instances."""
     first = found[0]

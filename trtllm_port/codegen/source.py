@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import re
-from typing import Any, get_args, get_type_hints
+from collections.abc import Mapping
+from typing import Any
 
 from trtllm_port.codegen.classes import ClassText
-from trtllm_port.codegen.formatting import indent, literal, wrap
-from trtllm_port.codegen.ledger import Ledger
+from trtllm_port.codegen.formatting import literal, wrap
 
 LAYERS = "trtllm_port.layers"
-BASE_FIELDS = frozenset(("vocab_size", "tie_word_embeddings"))
+BASE_FIELDS = frozenset(("vocab_size", "tie_word_embeddings"))  # of `PretrainedConfig`
 
 
 def model_file(classes: list[ClassText], *, title: str, config_class: str, origin: str) -> str:
     """`model.py`: the classes, inner ones first."""
-    imports = sorted(set().union(*(text.imports for text in classes)), key=_import_order)
+    names = set().union(*(text.imports for text in classes))
     lines = [
-        f'"""{title}: the network of `{classes[-1].name}`.',
+        f'"""{title} for TensorRT: the network of Hugging Face\'s `{classes[-1].name}`.',
         "",
-        f"Written by `trtllm-port new` from {origin}; names and structure are those of that file.",
+        f"Written by `trtllm-port new` from {origin}, whose names it keeps.",
         '"""',
         "",
         "from __future__ import annotations",
         "",
-        *_import(LAYERS, imports),
+        *_import(LAYERS, names),
         "",
         f"from .config import {config_class}",
         "from .convert import WEIGHT_MAP",
@@ -34,95 +34,93 @@ def model_file(classes: list[ClassText], *, title: str, config_class: str, origi
     return "\n".join(lines) + "\n"
 
 
-def _import_order(name: str) -> tuple[int, str]:
-    """Constants, classes, functions: the order of the project's linter."""
-    return (0 if name.isupper() and len(name) > 1 else 1 if name[0].isupper() else 2), name
-
-
-def _import(module: str, names: list[str]) -> list[str]:
-    line = f"from {module} import {', '.join(names)}"
+def _import(module: str, names: set[str]) -> list[str]:
+    ordered = sorted(names, key=lambda name: (name[0].islower(), name))  # classes, then functions, as the linter wants
+    line = f"from {module} import {', '.join(ordered)}"
     if len(line) <= 120:
         return [line]
-    return [f"from {module} import (", *(f"    {name}," for name in names), ")"]
+    return [f"from {module} import (", *(f"    {name}," for name in ordered), ")"]
 
 
-def config_file(ledger: Ledger, *, config_class: str, title: str, values: dict[str, Any], hf_config: Any) -> str:
-    """`config.py`: the fields that the port uses and the values that it has built in."""
-    fields = sorted(set(ledger.used) - BASE_FIELDS, key=list(values).index)
-    types = {name: field_type(values[name], name, hf_config) for name in fields}
-    typing = ["Any"] if any("Any" in text for text in types.values()) else []
-    typing += ["ClassVar"] if ledger.fixed or not typing else []
-    fixed = ledger.fixed
-    imports = ["PretrainedConfig", *(["Every"] if any("Every(" in fixed_text(v) for v in fixed.values()) else [])]
-    lines = [f'"""{title}: what the port takes from Hugging Face\'s `config.json`."""', "", "from __future__ import annotations", ""]
-    lines.append("from dataclasses import dataclass")
-    names = sorted({*(["Any", "ClassVar"] if fixed else []), *typing} - (set() if fixed else {"ClassVar"}))
-    if names:
-        lines.append(f"from typing import {', '.join(names)}")
-    lines += ["", *_import(LAYERS, sorted(imports, key=_import_order)), "", ""]
-    lines += ["@dataclass(frozen=True, kw_only=True)", f"class {config_class}(PretrainedConfig):"]
-    lines += [f'    """The fields have the names and meanings of `{type(hf_config).__name__}`; in `FIXED` is what the port has built in."""' if fixed else f'    """The fields have the names and meanings of `{type(hf_config).__name__}`."""']
-    if fixed:
-        lines += ["", "    FIXED: ClassVar[dict[str, Any]] = {"]
-        lines += [f"        {literal(key)}: {fixed_text(value)}," for key, value in sorted(fixed.items())]
-        lines.append("    }")
+def config_file(
+    fields: Mapping[str, str], fixed: Mapping[str, Any], *, config_class: str, title: str, hf_config_class: str
+) -> str:
+    """`config.py`: the fields that the port uses (name → type) and the values that it has built in."""
+    texts = {key: fixed_text(value) for key, value in sorted(fixed.items())}
+    typing = {name for name in ("Any", "ClassVar") if fixed or any(name in text for text in fields.values())}
+    layers = {"PretrainedConfig", *(["Every"] if any(text.startswith("Every(") for text in texts.values()) else [])}
+    lines = [
+        f'"""{title}: what the port takes from Hugging Face\'s `config.json`."""',
+        "",
+        "from __future__ import annotations",
+        "",
+        "from dataclasses import dataclass",
+        *(_import("typing", typing) if typing else []),
+        "",
+        *_import(LAYERS, layers),
+        "",
+        "",
+        "@dataclass(frozen=True, kw_only=True)",
+        f"class {config_class}(PretrainedConfig):",
+        f'    """Fields have the names and meanings of transformers\' `{hf_config_class}`."""',
+    ]
     if fields:
-        lines += ["", *(f"    {name}: {types[name]}" for name in fields)]
+        lines += ["", *(f"    {name}: {kind}" for name, kind in fields.items())]
+    if texts:
+        lines += ["", "    #: Built in: a model that has another value needs a port of its own."]
+        lines += ["    FIXED: ClassVar[dict[str, Any]] = {"]
+        lines += [f"        {literal(key)}: {text}," for key, text in texts.items()]
+        lines += ["    }"]
     return "\n".join(lines) + "\n"
 
 
 def fixed_text(value: Any) -> str:
-    """A built-in value; of a list with one value per layer, that value, for any number of layers."""
+    """A built-in value; of a list with one value for each layer, that value, for any number of layers."""
     if isinstance(value, list) and len(value) > 1 and all(item == value[0] for item in value):
         return f"Every({literal(value[0])})"
     return literal(value)
 
 
-def field_type(value: Any, name: str, hf_config: Any) -> str:
-    """The annotation of a config field."""
-    if isinstance(value, bool | str):
-        text = type(value).__name__
-    elif isinstance(value, dict):
-        text = "dict[str, Any]"
-    elif isinstance(value, list):
-        kinds = sorted({type(item).__name__ for item in value})
-        text = f"tuple[{' | '.join(kinds)}, ...]"
-    elif value is None:
-        text = "int"
-    else:
-        text = type(value).__name__
-    return f"{text} | None" if value is None or _may_be_none(name, hf_config) else text
+def field_type(values: list[Any]) -> str:
+    """The annotation of a config field that had these values in the traced configurations."""
+    kinds = dict.fromkeys(_kind(value) for value in values)
+    if "float" in kinds:
+        kinds.pop("int", None)
+    none = kinds.pop("None", "absent") is None
+    return " | ".join([*kinds, *(["None"] if none else [])])
 
 
-def _may_be_none(name: str, hf_config: Any) -> bool:
-    return False
+def _kind(value: Any) -> str:
+    if value is None:
+        return "None"
+    if isinstance(value, dict):
+        return "dict[str, Any]"
+    if isinstance(value, list):
+        return f"tuple[{field_type(value) if value else 'Any'}, ...]"
+    return type(value).__name__
 
 
-def convert_file(dropped: dict[str, str], *, title: str, architecture: str) -> str:
+def convert_file(dropped: Mapping[str, str], *, title: str, architecture: str) -> str:
     """`convert.py`: the exceptions between HF's tensor names and the port's parameter names."""
-    lines = [f'"""{title}: from Hugging Face\'s weights to the port\'s.', ""]
-    lines += [
-        f"The parameters of the port have the names that `{architecture}` gives them; only exceptions are listed.",
+    lines = [
+        f'"""{title}: from Hugging Face\'s tensors to the port\'s parameters.',
+        "",
+        f"The parameters have the names that `{architecture}` gives them; only exceptions are listed.",
         '"""',
         "",
         "from __future__ import annotations",
         "",
-        f"from {LAYERS} import {'Drop, ' if dropped else ''}WeightMap",
+        *_import(LAYERS, {"WeightMap", *(["Drop"] if dropped else [])}),
         "",
     ]
     if not dropped:
-        lines.append("WEIGHT_MAP: WeightMap = {}")
-    else:
-        lines.append("WEIGHT_MAP: WeightMap = {")
-        for pattern, reason in sorted(dropped.items()):
-            lines += indent(wrap(f"{literal(pattern)}: Drop({literal(reason)}),", 4))
-        lines.append("}")
-    return "\n".join(lines) + "\n"
+        return "\n".join([*lines, "WEIGHT_MAP: WeightMap = {}"]) + "\n"
+    lines.append("WEIGHT_MAP: WeightMap = {")
+    for pattern, reason in sorted(dropped.items()):
+        lines += [f"    {line}" for line in wrap(f"{literal(pattern)}: Drop({literal(reason)}),", 4)]
+    return "\n".join([*lines, "}"]) + "\n"
 
 
 def class_title(architecture: str) -> str:
     """A readable name: `Qwen2ForCausalLM` → `Qwen2`."""
     return re.sub(r"(ForCausalLM|LMHeadModel|ForConditionalGeneration)$", "", architecture)
-
-
-__all__ = ["class_title", "config_file", "convert_file", "get_args", "get_type_hints", "model_file"]

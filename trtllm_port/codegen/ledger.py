@@ -1,0 +1,114 @@
+"""The config ledger: what becomes of every key of a model's config, with the evidence.
+
+A key is changed on a tiny model, alone. Either nothing of the traced computation changes, bit by bit (ignored); or the port's
+expressions follow the change (used); or they do not, and then the port has the model's value built in (fixed), so that
+converting a model with another value is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, get_args, get_type_hints
+
+import torch
+
+from trtllm_port.codegen.lowering import Lowered
+from trtllm_port.codegen.merging import flat_values, structure
+from trtllm_port.codegen.recorder import Attribute
+from trtllm_port.codegen.sizes import SIZES, config_values
+
+
+@dataclass
+class Ledger:
+    """Every key of the config, once.
+
+    Attributes:
+        used: keys that the port reads → how.
+        fixed: keys whose value is built in → that value.
+        ignored: keys that change nothing → why we know.
+        notes: for fixed keys, what happened when they were changed.
+    """
+
+    used: dict[str, str] = field(default_factory=dict)
+    fixed: dict[str, Any] = field(default_factory=dict)
+    ignored: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def same_computation(a: Lowered, b: Lowered) -> bool:
+    """Whether two models compute the same: equal operations, values, constants and logits."""
+    if not torch.equal(a.trace.logits.tensor, b.trace.logits.tensor) or len(a.blocks) != len(b.blocks):
+        return False
+    pairs = zip(a.blocks, b.blocks, strict=True)
+    if any(x.path != y.path or structure(x) != structure(y) for x, y in pairs):
+        return False
+    return all(list(_content(a, i)) == list(_content(b, i)) for i in range(len(a.blocks)))
+
+
+def _content(lowered: Lowered, index: int) -> Iterator[Any]:
+    for value in flat_values(lowered.blocks[index], lowered.trace):
+        if isinstance(value, torch.Tensor):
+            yield value.dtype, tuple(value.shape), value.flatten().tolist()
+        elif isinstance(value, Attribute):
+            yield tuple(lowered.trace.model.get_parameter(value.path).shape)
+        else:
+            yield value
+
+
+def alternatives(key: str, value: Any, config: Any) -> list[Any]:
+    """Other values for a key, to be tried in turn until the config class accepts one."""
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int):
+        return [value + 1, value * 2, value - 1]
+    if isinstance(value, float):
+        return [value * 1.5 if value else 0.1]
+    if isinstance(value, str):
+        return _other_names(value)
+    if isinstance(value, list) and value:
+        return [[other, *value[1:]] for item in value[:1] for other in alternatives(key, item, config)]
+    if value is None:
+        return _for_none(key, config)
+    return []
+
+
+def optional(key: str, config: Any) -> bool:
+    """Whether the config class allows None for a key."""
+    return type(None) in get_args(_hints(config).get(key))
+
+
+def _hints(config: Any) -> dict[str, Any]:
+    try:
+        return get_type_hints(type(config))
+    except (NameError, TypeError):  # a config class with annotations that cannot be resolved
+        return {}
+
+
+def _other_names(value: str) -> list[Any]:
+    from transformers.activations import ACT2FN
+
+    if value in ACT2FN:
+        return [name for name in ("relu", "gelu") if name != value]
+    kinds = ("full_attention", "sliding_attention", "chunked_attention")
+    return [kind for kind in kinds if kind != value] if value.endswith("attention") else [f"not_{value}"]
+
+
+def _for_none(key: str, config: Any) -> list[Any]:
+    if key in SIZES:
+        return [SIZES[key][1]]
+    allowed = get_args(_hints(config).get(key))
+    values = config_values(config)
+    found: list[Any] = []
+    if int in allowed:
+        found += [3, values.get("hidden_size", 64)]
+    if float in allowed:
+        found.append(0.5)
+    if bool in allowed:
+        found.append(True)
+    if str in allowed:
+        found.append("something")
+    return found or [3, 0.5]
