@@ -16,7 +16,9 @@ from trtllm_port.scaffold import registry_file, write
 from trtllm_port.scaffold.blank import blank_source
 from trtllm_port.scaffold.manifest import edited_files
 from trtllm_port.scaffold.templates import render_template
-from trtllm_port.scaffold.write import write_port
+from trtllm_port.scaffold.write import WrittenPort
+
+TEST = '"""Test."""\n\n\ndef test_toy() -> None:\n    assert True\n'
 
 
 @dataclass(frozen=True)
@@ -24,15 +26,18 @@ class FakeSource:
     """A generated port as small as can be."""
 
     architecture: str = "ToyForCausalLM"
-    class_name: str = "ToyForCausalLM"
+    port_class: str = "ToyForCausalLM"
     files: dict[str, str] = field(
         default_factory=lambda: {
             "config.py": '"""Sizes."""\n\nSIZES = {"{{ not a template }}": 1}\n',
             "model.py": '"""Toy."""\n\nfrom .config import SIZES\n\n\nclass ToyForCausalLM:\n    sizes = SIZES\n',
             "convert.py": '"""Weights."""\n\nWEIGHT_MAP: dict[str, str] = {}\n',
-            "test.py": '"""Test."""\n\n\ndef test_toy() -> None:\n    assert True\n',
         }
     )
+
+
+def put(source: write.Source, *, workspace: Path, name: str, force: bool = False, **origin: object) -> WrittenPort:
+    return write.write_port(source, workspace=workspace, name=name, test=TEST, force=force, origin=origin)
 
 
 def snapshot(workspace: Path) -> dict[str, bytes | None]:
@@ -41,7 +46,7 @@ def snapshot(workspace: Path) -> dict[str, bytes | None]:
 
 
 def test_a_port_is_written_registered_and_importable(tmp_path: Path) -> None:
-    port = write_port(FakeSource(), workspace=tmp_path / "work", name="toy")
+    port = put(FakeSource(), workspace=tmp_path / "work", name="toy")
     files = [name for name, content in snapshot(tmp_path / "work").items() if content is not None]
     assert sorted(port.written) == sorted(files)
     assert files == [
@@ -61,12 +66,10 @@ def test_a_port_is_written_registered_and_importable(tmp_path: Path) -> None:
 
 def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     for place in ("a", "b"):
-        write_port(FakeSource(), workspace=tmp_path / place / "work", name="toy", origin={"ledger": {"used": ["x"]}})
+        put(FakeSource(), workspace=tmp_path / place / "work", name="toy", ledger={"used": ["x"]})
     first = snapshot(tmp_path / "a")
     assert first == snapshot(tmp_path / "b")
-    write_port(
-        FakeSource(), workspace=tmp_path / "a" / "work", name="toy", force=True, origin={"ledger": {"used": ["x"]}}
-    )
+    put(FakeSource(), workspace=tmp_path / "a" / "work", name="toy", force=True, ledger={"used": ["x"]})
     assert first == snapshot(tmp_path / "a")
 
 
@@ -74,7 +77,7 @@ def test_ports_share_a_workspace_in_sorted_order(tmp_path: Path) -> None:
     for letter in "CAB":
         files = {name: text.replace("Toy", letter) for name, text in FakeSource().files.items()}
         source = FakeSource(f"{letter}ForCausalLM", f"{letter}ForCausalLM", files)
-        write_port(source, workspace=tmp_path, name=letter.lower())
+        put(source, workspace=tmp_path, name=letter.lower())
     assert (tmp_path / "models" / "__init__.py").read_text() == (
         '"""The ports of this workspace: Hugging Face\'s architecture name → port class."""\n\n'
         "from __future__ import annotations\n\n"
@@ -85,7 +88,7 @@ def test_ports_share_a_workspace_in_sorted_order(tmp_path: Path) -> None:
 
 
 def test_edits_are_noticed(tmp_path: Path) -> None:
-    package = write_port(FakeSource(), workspace=tmp_path, name="toy").package_dir
+    package = put(FakeSource(), workspace=tmp_path, name="toy").package_dir
     assert edited_files(package) == []
     (package / "model.py").write_text("mine\n")
     (package / "convert.py").unlink()
@@ -95,25 +98,25 @@ def test_edits_are_noticed(tmp_path: Path) -> None:
 
 
 def test_an_existing_port_is_refused_and_untouched(tmp_path: Path) -> None:
-    package = write_port(FakeSource(), workspace=tmp_path, name="toy").package_dir
+    package = put(FakeSource(), workspace=tmp_path, name="toy").package_dir
     (package / "model.py").write_text("# my edit\n")
     before = snapshot(tmp_path)
     with pytest.raises(WorkspaceError, match="port `toy` exists already: `models/toy`") as caught:
-        write_port(FakeSource(), workspace=tmp_path, name="toy")
+        put(FakeSource(), workspace=tmp_path, name="toy")
     assert "--force" in str(caught.value.hint)
     with pytest.raises(WorkspaceError, match="`ToyForCausalLM` is served by port `toy` already"):
-        write_port(FakeSource(), workspace=tmp_path, name="toy2")
+        put(FakeSource(), workspace=tmp_path, name="toy2")
     assert snapshot(tmp_path) == before
 
 
 def test_force_replaces_the_port_and_its_registration(tmp_path: Path) -> None:
-    package = write_port(FakeSource(), workspace=tmp_path, name="toy").package_dir
+    package = put(FakeSource(), workspace=tmp_path, name="toy").package_dir
     (package / "model.py").write_text("# my edit\n")
     (tmp_path / "pyproject.toml").write_text("# mine\n")
-    write_port(FakeSource(), workspace=tmp_path, name="toy", force=True)
+    put(FakeSource(), workspace=tmp_path, name="toy", force=True)
     assert edited_files(package) == []
     assert (tmp_path / "pyproject.toml").read_text() == "# mine\n"
-    write_port(FakeSource(), workspace=tmp_path, name="toy2", force=True)
+    put(FakeSource(), workspace=tmp_path, name="toy2", force=True)
     assert find_port(tmp_path, "ToyForCausalLM").name == "toy2"
     assert ".toy " not in (tmp_path / "models" / "__init__.py").read_text()
 
@@ -125,7 +128,7 @@ def test_whatever_goes_wrong_nothing_half_made_stays(
 ) -> None:
     workspace = tmp_path / "work"
     if force:
-        write_port(FakeSource(), workspace=workspace, name="toy")
+        put(FakeSource(), workspace=workspace, name="toy")
     before = snapshot(tmp_path)
 
     def fail(*_: object, **__: object) -> str:
@@ -134,14 +137,14 @@ def test_whatever_goes_wrong_nothing_half_made_stays(
     monkeypatch.setattr(write, "add_port", fail)  # the last step
     expected = DiskSpaceError if isinstance(error, OSError) else type(error)
     with pytest.raises(expected):
-        write_port(FakeSource(), workspace=workspace, name="toy", force=force)
+        put(FakeSource(), workspace=workspace, name="toy", force=force)
     assert snapshot(tmp_path) == before
 
 
 @pytest.mark.parametrize("name", ["", "a-b", "a b", "1a", "class", "../up", "a/b", "/abs", ".", "_private", "é", "a.b"])
 def test_a_name_that_is_no_package_inside_models_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(WorkspaceError, match="cannot be named"):
-        write_port(FakeSource(), workspace=tmp_path, name=name)
+        put(FakeSource(), workspace=tmp_path, name=name)
     assert not list(tmp_path.iterdir())
 
 
@@ -152,14 +155,14 @@ def test_a_link_out_of_the_workspace_is_refused(tmp_path: Path, part: str) -> No
     link.parent.mkdir(parents=True)
     link.symlink_to(tmp_path / "outside")
     with pytest.raises(WorkspaceError, match="leads to"):
-        write_port(FakeSource(), workspace=tmp_path / "work", name="toy", force=True)
+        put(FakeSource(), workspace=tmp_path / "work", name="toy", force=True)
     assert not list((tmp_path / "outside").iterdir())
 
 
 def test_a_file_is_no_workspace(tmp_path: Path) -> None:
     (tmp_path / "work").touch()
     with pytest.raises(WorkspaceError, match="not a directory"):
-        write_port(FakeSource(), workspace=tmp_path / "work", name="toy")
+        put(FakeSource(), workspace=tmp_path / "work", name="toy")
 
 
 EDITED = '''"""Mine."""
@@ -206,15 +209,15 @@ def test_a_template_and_its_values_must_agree() -> None:
 
 
 def test_the_manifest_tells_where_the_port_comes_from(tmp_path: Path) -> None:
-    package = write_port(FakeSource(), workspace=tmp_path, name="toy", origin={"transformers": "5.0"}).package_dir
+    package = put(FakeSource(), workspace=tmp_path, name="toy", transformers="5.0").package_dir
     manifest = json.loads((package / "port.json").read_text())
-    assert manifest["class_name"] == "ToyForCausalLM"
+    assert manifest["port_class"] == "ToyForCausalLM"
     assert manifest["transformers"] == "5.0"
     assert str(tmp_path) not in json.dumps(manifest)
 
 
 def test_what_is_written_passes_the_linter(tmp_path: Path) -> None:
-    write_port(FakeSource(), workspace=tmp_path, name="toy")
+    put(FakeSource(), workspace=tmp_path, name="toy")
     assert_passes_the_linter(tmp_path)
 
 
@@ -230,8 +233,8 @@ def assert_passes_the_linter(workspace: Path) -> None:
 
 def test_a_blank_port_passes_the_linter_and_its_own_test(tmp_path: Path) -> None:
     source = blank_source("story_teller")
-    port = write_port(source, workspace=tmp_path, name="story_teller")
-    assert source.class_name == source.architecture == "StoryTellerForCausalLM"
+    port = write.write_port(source, workspace=tmp_path, name="story_teller", test=source.test)
+    assert source.port_class == source.architecture == "StoryTellerForCausalLM"
     assert (port.package_dir / "model.py").read_text().count("# TODO") >= 4
     assert_passes_the_linter(tmp_path)
     test = runpy.run_path(str(tmp_path / "tests" / "test_story_teller.py"))
@@ -239,7 +242,7 @@ def test_a_blank_port_passes_the_linter_and_its_own_test(tmp_path: Path) -> None
 
 
 def test_a_blank_port_reads_a_config_that_transformers_does_not_know(tmp_path: Path) -> None:
-    write_port(blank_source("mine", "MyOwnForCausalLM"), workspace=tmp_path, name="mine")
+    put(blank_source("mine", "MyOwnForCausalLM"), workspace=tmp_path, name="mine")
     config = {"architectures": ["MyOwnForCausalLM"], "model_type": "my-own", "torch_dtype": "bfloat16", "vocab_size": 9}
     config |= {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2}
     config |= {"hidden_act": "silu", "max_position_embeddings": 16, "rms_norm_eps": 1e-6}

@@ -28,7 +28,7 @@ class Listing:
 def models(workspace: options.Workspace = Path("."), as_json: options.Json = False) -> None:
     """List the registered ports of the workspace and of the environment."""
     from trtllm_port.registry import list_ports
-    from trtllm_port.scaffold.manifest import edited_files
+    from trtllm_port.scaffold import edited_files
 
     ports = tuple(list_ports(workspace))
     edited = {port.architecture: edited_files(port.package_dir) for port in ports}

@@ -11,7 +11,7 @@ from trtllm_port.cli import console, options
 from trtllm_port.errors import PortError
 
 if TYPE_CHECKING:
-    from trtllm_port.scaffold import ScaffoldResult
+    from trtllm_port.porting import PortResult
 
 Model = Annotated[
     str,
@@ -45,7 +45,7 @@ def new(
     tells that it differs, or has parts to fill in.
     """
     from trtllm_port.hub import locate_model
-    from trtllm_port.scaffold import create_blank_port, create_port
+    from trtllm_port.porting import create_blank_port, create_port
 
     if blank:
         if name is not None:
@@ -70,7 +70,7 @@ def new(
         raise typer.Exit(1)
 
 
-def _render(result: ScaffoldResult) -> None:
+def _render(result: PortResult) -> None:
     port = result.port
     for path in port.written:
         console.line(f"wrote {port.workspace / path}")
@@ -79,9 +79,9 @@ def _render(result: ScaffoldResult) -> None:
         console.note(f"next: fill in the places marked TODO in {port.package_dir}")
         return
     for skeleton in result.source.skeletons:
-        console.line(f"to fill in: {skeleton}")
+        console.line(f"to fill in by hand: {skeleton.name} ({skeleton.path}): {skeleton.reason}")
     console.note("next: trtllm-port verify MODEL_DIR")
 
 
-def _render_check(result: ScaffoldResult) -> None:
+def _render_check(result: PortResult) -> None:
     """What the comparison with Hugging Face found."""

@@ -1,9 +1,21 @@
-"""The stage `new`: a model's config in, a port package in the workspace out, checked against Hugging Face.
+"""The stage that writes ports: bodies in, files and a registry entry in a workspace out.
 
 Ensures that the workspace holds the whole port and its registry entry, or is as it was before.
 """
 
-from trtllm_port.scaffold.create import ScaffoldResult, create_blank_port, create_port
-from trtllm_port.scaffold.write import WrittenPort, write_port
+from trtllm_port.scaffold.blank import BlankSource, blank_source
+from trtllm_port.scaffold.manifest import edited_files
+from trtllm_port.scaffold.names import default_name
+from trtllm_port.scaffold.templates import render_template
+from trtllm_port.scaffold.write import WrittenPort, refuse_existing, write_port
 
-__all__ = ["ScaffoldResult", "WrittenPort", "create_blank_port", "create_port", "write_port"]
+__all__ = [
+    "BlankSource",
+    "WrittenPort",
+    "blank_source",
+    "default_name",
+    "edited_files",
+    "refuse_existing",
+    "render_template",
+    "write_port",
+]

@@ -14,8 +14,9 @@ class BlankSource:
     """Bodies with TODO marks, which run as a plain decoder."""
 
     architecture: str
-    class_name: str
+    port_class: str
     files: Mapping[str, str]
+    test: str
 
 
 def blank_source(name: str, architecture: str | None = None) -> BlankSource:
@@ -30,7 +31,8 @@ def blank_source(name: str, architecture: str | None = None) -> BlankSource:
     """
     check_name(name)
     prefix = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
-    class_name = f"{prefix}ForCausalLM"
-    architecture = architecture or class_name
+    port_class = f"{prefix}ForCausalLM"
+    architecture = architecture or port_class
     files = render_template("blank", {"name": name, "prefix": prefix, "architecture": architecture})
-    return BlankSource(architecture=architecture, class_name=class_name, files=files)
+    test = files.pop("test.py")
+    return BlankSource(architecture=architecture, port_class=port_class, files=files, test=test)

@@ -19,12 +19,12 @@ from trtllm_port.scaffold.transaction import Transaction, transaction
 
 
 class Source(Protocol):
-    """What is written: `config.py`, `model.py`, `convert.py` and `test.py`, and the class that `model.py` defines."""
+    """What is written: `config.py`, `model.py` and `convert.py`, and the class that `model.py` defines."""
 
     @property
     def architecture(self) -> str: ...
     @property
-    def class_name(self) -> str: ...
+    def port_class(self) -> str: ...
     @property
     def files(self) -> Mapping[str, str]: ...
 
@@ -45,7 +45,13 @@ class WrittenPort:
 
 
 def write_port(
-    source: Source, *, workspace: Path, name: str, force: bool = False, origin: Mapping[str, Any] | None = None
+    source: Source,
+    *,
+    workspace: Path,
+    name: str,
+    test: str,
+    force: bool = False,
+    origin: Mapping[str, Any] | None = None,
 ) -> WrittenPort:
     """Render a port's files, put them into the workspace and register the port.
 
@@ -53,6 +59,7 @@ def write_port(
         source: the bodies, and what they belong to.
         workspace: made if it does not exist.
         name: of the port's package.
+        test: text of its test.
         force: replace a port of that name, or another port that serves the architecture.
         origin: more facts for `port.json`.
 
@@ -64,11 +71,12 @@ def write_port(
     values = {
         "name": name,
         "architecture": source.architecture,
-        "class_name": source.class_name,
-        **{part: source.files[f"{part}.py"] for part in ("config", "model", "convert", "test")},
+        "port_class": source.port_class,
+        "test": test,
+        **{part: source.files[f"{part}.py"] for part in ("config", "model", "convert")},
     }
     files = render_template("port", values)
-    facts = {key: values[key] for key in ("name", "architecture", "class_name")} | dict(origin or {})
+    facts = {key: values[key] for key in ("name", "architecture", "port_class")} | dict(origin or {})
     manifest = f"models/{name}/{MANIFEST}"
     with transaction(paths.workspace) as changes:
         changes.make_directory(paths.workspace)
@@ -129,7 +137,7 @@ def _place_workspace_files(changes: Transaction, paths: PortPaths, source: Sourc
         added.append("pyproject.toml")
     registry = paths.registry.read_text(encoding="utf-8") if paths.registry.exists() else fresh["models/__init__.py"]
     registry = add_port(
-        registry, package=paths.package.name, architecture=source.architecture, class_name=source.class_name
+        registry, package=paths.package.name, architecture=source.architecture, class_name=source.port_class
     )
     changes.place_file(paths.registry, registry)
     return [*added, "models/__init__.py"]

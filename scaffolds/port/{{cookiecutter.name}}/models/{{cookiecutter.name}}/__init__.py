@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .model import {{ cookiecutter.class_name }}
+from .model import {{ cookiecutter.port_class }}
 
-__all__ = ["{{ cookiecutter.class_name }}"]
+__all__ = ["{{ cookiecutter.port_class }}"]

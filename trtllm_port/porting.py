@@ -1,19 +1,26 @@
-"""Makes a port: generated from a model and checked against it, or blank."""
+"""Makes a port: generates it from a model, writes it into a workspace, checks it there; or writes a blank one.
+
+This composes the stages `codegen` and `scaffold` for the command line and for `demo`.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtllm_port.errors import ConfigError
 from trtllm_port.files import file_digest
-from trtllm_port.scaffold.blank import blank_source
-from trtllm_port.scaffold.names import default_name
-from trtllm_port.scaffold.templates import render_template
-from trtllm_port.scaffold.write import WrittenPort, refuse_existing, write_port
+from trtllm_port.scaffold import (
+    WrittenPort,
+    blank_source,
+    default_name,
+    refuse_existing,
+    render_template,
+    write_port,
+)
 
 if TYPE_CHECKING:
     from trtllm_port.codegen import PortSource, SelfCheck
@@ -22,7 +29,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScaffoldResult:
+class PortResult:
     """A port that was written.
 
     Attributes:
@@ -42,7 +49,7 @@ class ScaffoldResult:
             "architecture": self.port.architecture,
             "workspace": str(self.port.workspace),
             "written": list(self.port.written),
-            "skeletons": [] if self.source is None else [skeleton.to_dict() for skeleton in self.source.skeletons],
+            "skeletons": [] if self.source is None else [asdict(skeleton) for skeleton in self.source.skeletons],
             "ledger": None if self.source is None else self.source.ledger.to_dict(),
             "check": None if self.check is None else self.check.to_dict(),
         }
@@ -56,7 +63,7 @@ def create_port(
     force: bool = False,
     trust_remote_code: bool = False,
     progress: Progress | None = None,
-) -> ScaffoldResult:
+) -> PortResult:
     """Generate a port from a Hugging Face model, write it into a workspace, and check it there.
 
     Args:
@@ -78,14 +85,21 @@ def create_port(
     name = name or default_name(str(config.get("model_type", "")))
     refuse_existing(workspace, name, next(iter(config.get("architectures") or []), None), force=force)
     source = generate_port(model_dir, name=name, trust_remote_code=trust_remote_code, progress=progress)
-    port = write_port(_WithTest(source), workspace=workspace, name=name, force=force, origin=_origin(source, model_dir))
+    port = write_port(
+        source,
+        workspace=workspace,
+        name=name,
+        test=_test(source, model_dir, trust_remote_code),
+        force=force,
+        origin=_origin(source, model_dir),
+    )
     check = check_port(model_dir, workspace=workspace, trust_remote_code=trust_remote_code, progress=progress)
-    return ScaffoldResult(port=port, source=source, check=check)
+    return PortResult(port=port, source=source, check=check)
 
 
 def create_blank_port(
     name: str, *, workspace: Path = Path("."), architecture: str | None = None, force: bool = False
-) -> ScaffoldResult:
+) -> PortResult:
     """Write the skeleton of a port to fill in by hand.
 
     Args:
@@ -97,31 +111,31 @@ def create_blank_port(
     Raises:
         WorkspaceError, DiskSpaceError: as `create_port`.
     """
-    port = write_port(blank_source(name, architecture), workspace=workspace, name=name, force=force)
-    return ScaffoldResult(port=port)
+    source = blank_source(name, architecture)
+    port = write_port(source, workspace=workspace, name=name, test=source.test, force=force)
+    return PortResult(port=port)
 
 
-class _WithTest:
-    """A generated source with the test that compares it with Hugging Face."""
+def _test(source: PortSource, model_dir: Path, trust_remote_code: bool) -> str:
+    """The port's own test: a comparison with Hugging Face on a tiny config of the same kind."""
+    from trtllm_port.codegen.generate import load_config
+    from trtllm_port.codegen.sizes import make_samples
 
-    def __init__(self, source: PortSource) -> None:
-        self.architecture: str = source.architecture
-        self.class_name: str = source.architecture
-        tiny = json.dumps(source.tiny_config, indent=4)
-        values = {"name": source.name, "architecture": source.architecture, "tiny_config": tiny}
-        self.files: Mapping[str, str] = {**source.files, **render_template("generated", values)}
+    tiny = make_samples(load_config(model_dir, trust_remote_code))[0].config.to_diff_dict()
+    tiny = {key: value for key, value in tiny.items() if key not in ("transformers_version", "dtype")}
+    tiny |= {"architectures": [source.architecture], "model_type": source.model_type}
+    values = {"name": source.name, "architecture": source.architecture, "tiny_config": json.dumps(tiny, indent=4)}
+    return render_template("generated", values)["test.py"]
 
 
 def _origin(source: PortSource, model_dir: Path) -> dict[str, Any]:
-    import transformers
-
     return {
         "model_type": source.model_type,
         "hf_class": source.hf_class,
-        "transformers": transformers.__version__,
+        "transformers": source.transformers_version,
         "config": file_digest(model_dir / "config.json"),
         "ledger": source.ledger.to_dict(),
-        "skeletons": [skeleton.to_dict() for skeleton in source.skeletons],
+        "skeletons": [asdict(skeleton) for skeleton in source.skeletons],
     }
 
 
