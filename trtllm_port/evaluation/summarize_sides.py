@@ -1,0 +1,133 @@
+"""The two sides that write summaries: an engine, and the Hugging Face model that it was made from.
+
+Both get the same token ids in the same batches and choose greedily. A session pads prompts on the right, Hugging Face's
+`generate` gets them padded on the left with a mask.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trtllm_port.runtime.generation import check_request, generate
+
+if TYPE_CHECKING:
+    from trtllm_port.runtime.session import Session
+
+__all__ = ["Written", "engine_writes", "hugging_face_writes", "load_hugging_face"]
+
+Progress = Callable[[str, int, int], None]
+Tokens = Sequence[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What one side wrote.
+
+    Args:
+        executor: what computed.
+        tokens: per prompt, the new tokens, the end of sequence included.
+        seconds: wall time of all batches.
+    """
+
+    executor: str
+    tokens: tuple[tuple[int, ...], ...]
+    seconds: float
+
+
+def engine_writes(
+    session: Session,
+    prompts: Sequence[Tokens],
+    *,
+    batch_size: int,
+    max_new_tokens: int,
+    eos_token_ids: tuple[int, ...],
+    progress: Progress | None = None,
+) -> Written:
+    """Continue all prompts through an engine.
+
+    Raises:
+        EngineError: the engine is too small for a batch or a prompt.
+    """
+    for start in range(0, len(prompts), batch_size):  # refuse before the first batch runs
+        check_request(session, prompts[start : start + batch_size], max_new_tokens, first=start)
+
+    def write(batch: Sequence[Tokens]) -> tuple[tuple[int, ...], ...]:
+        return generate(session, batch, max_new_tokens=max_new_tokens, eos_token_ids=eos_token_ids).tokens
+
+    tokens, seconds = _in_batches(write, prompts, batch_size, "engine", progress)
+    return Written(executor=session.executor.name, tokens=tokens, seconds=seconds)
+
+
+def load_hugging_face(model_dir: Path, *, dtype: str, device: str, trust_remote_code: bool = False) -> Any:
+    """The Hugging Face model in the engine's data type."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(
+        model_dir, dtype=getattr(torch, dtype), local_files_only=True, trust_remote_code=trust_remote_code
+    )
+    return model.to(device).eval()
+
+
+def hugging_face_writes(
+    model: Any,
+    prompts: Sequence[Tokens],
+    *,
+    batch_size: int,
+    max_new_tokens: int,
+    eos_token_ids: tuple[int, ...],
+    progress: Progress | None = None,
+) -> Written:
+    """Continue all prompts with `generate` of transformers, greedily."""
+    from transformers import GenerationConfig, __version__
+
+    model.generation_config = GenerationConfig(  # the model's own may sample, or penalise repetitions
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        eos_token_id=list(eos_token_ids) or None,
+        pad_token_id=eos_token_ids[0] if eos_token_ids else 0,
+    )
+
+    @torch.inference_mode()
+    def write(batch: Sequence[Tokens]) -> tuple[tuple[int, ...], ...]:
+        longest = max(map(len, batch))
+        padding = [longest - len(prompt) for prompt in batch]
+        ids = [[0] * pad + list(prompt) for pad, prompt in zip(padding, batch, strict=True)]
+        mask = [[0] * pad + [1] * (longest - pad) for pad in padding]
+        output = model.generate(
+            input_ids=torch.tensor(ids, device=model.device),
+            attention_mask=torch.tensor(mask, device=model.device),
+        )
+        return tuple(_until_end(row, eos_token_ids) for row in output[:, longest:].tolist())
+
+    tokens, seconds = _in_batches(write, prompts, batch_size, "hugging face", progress)
+    name = f"transformers {__version__} ({str(model.dtype).removeprefix('torch.')}, {model.device.type})"
+    return Written(executor=name, tokens=tokens, seconds=seconds)
+
+
+def _in_batches(
+    write: Callable[[Sequence[Tokens]], tuple[tuple[int, ...], ...]],
+    prompts: Sequence[Tokens],
+    batch_size: int,
+    phase: str,
+    progress: Progress | None,
+) -> tuple[tuple[tuple[int, ...], ...], float]:
+    """All rows, and the seconds that writing them took."""
+    rows: list[tuple[int, ...]] = []
+    started = time.perf_counter()
+    for start in range(0, len(prompts), batch_size):
+        rows += write(prompts[start : start + batch_size])
+        if progress is not None:
+            progress(phase, len(rows), len(prompts))
+    return tuple(rows), time.perf_counter() - started
+
+
+def _until_end(row: Sequence[int], eos_token_ids: tuple[int, ...]) -> tuple[int, ...]:
+    """A row up to its first end-of-sequence token, which stays; what follows is padding."""
+    end = next((index for index, token in enumerate(row) if token in eos_token_ids), len(row))
+    return tuple(row[: end + 1])
