@@ -4,7 +4,7 @@ from trtllm_port.layers import functional
 from trtllm_port.layers.activation import ACT2FN, Activation
 from trtllm_port.layers.attention import Attention
 from trtllm_port.layers.cache import KVCache
-from trtllm_port.layers.config import PretrainedConfig
+from trtllm_port.layers.config import Every, PretrainedConfig
 from trtllm_port.layers.embedding import Embedding
 from trtllm_port.layers.functional import *  # noqa: F403  every function, as listed there
 from trtllm_port.layers.linear import ColumnLinear, Conv1D, Linear, RowLinear
@@ -30,6 +30,7 @@ __all__ = [
     "DecoderModelForCausalLM",
     "Drop",
     "Embedding",
+    "Every",
     "GatedMLP",
     "HuggingFaceWeights",
     "KVCache",

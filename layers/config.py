@@ -20,6 +20,18 @@ _OWN_FIELDS = ("architecture", "dtype", "mapping")  # not taken from HF's config
 CHECKPOINT_KEYS = ("producer", "source", "port", "tensors")  # what `convert` adds to a checkpoint's config.json
 
 
+@dataclass(frozen=True, eq=False)
+class Every:
+    """In `FIXED`: a list, of any length, whose elements all have this value (say, one for each layer)."""
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, list | tuple) and all(item == self.value for item in other)
+
+    __hash__ = object.__hash__
+
+
 @dataclass(frozen=True, kw_only=True)
 class PretrainedConfig:
     """The base of every port's config. Ports add the HF fields that they use, and properties for what follows.
