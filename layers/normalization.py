@@ -9,7 +9,7 @@ from trtllm_port.layers.tensor import Tensor
 
 
 class LayerNorm(Module):
-    """torch.nn.LayerNorm. In half precision torch computes in float32, gain and bias included; so does this."""
+    """torch.nn.LayerNorm."""
 
     def __init__(self, size: int, eps: float = 1e-5, bias: bool = True, elementwise_affine: bool = True) -> None:
         super().__init__()
@@ -18,10 +18,7 @@ class LayerNorm(Module):
         self.bias = Parameter((size,)) if elementwise_affine and bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        network = x.network
-        gain = None if self.weight is None else network.parameter(self.weight, x.ndim).float()
-        shift = None if self.bias is None else network.parameter(self.bias, x.ndim).float()
-        return layer_norm(x.float(), gain, shift, self.eps).to(x.dtype)
+        return layer_norm(x, self.weight, self.bias, self.eps)
 
 
 class RmsNorm(Module):
@@ -41,11 +38,7 @@ class RmsNorm(Module):
         self.weight = Parameter((size,))
 
     def forward(self, x: Tensor) -> Tensor:
-        normed = rms_norm(x.float(), None, self.eps)
         if not self.offset:
-            return self.weight_of(x) * normed.to(x.dtype)
-        return (normed * (self.weight_of(x).float() + self.offset)).to(x.dtype)
-
-    def weight_of(self, x: Tensor) -> Tensor:
-        """The weight with as many dimensions as x."""
-        return x.network.parameter(self.weight, x.ndim)
+            return self.weight * rms_norm(x, None, self.eps)
+        gain = x.network.parameter(self.weight, x.ndim).float() + self.offset
+        return (rms_norm(x.float(), None, self.eps) * gain).to(x.dtype)

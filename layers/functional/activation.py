@@ -5,6 +5,7 @@ from __future__ import annotations
 from trtllm_port.layers.dtypes import FLOAT_DTYPES
 from trtllm_port.layers.functional._common import require
 from trtllm_port.layers.functional.elementwise import mul
+from trtllm_port.layers.functional.unary import cast
 from trtllm_port.layers.tensor import Tensor
 
 
@@ -33,8 +34,9 @@ def tanh(x: Tensor) -> Tensor:
 
 
 def silu(x: Tensor) -> Tensor:
-    """x * sigmoid(x)."""
-    return mul(x, sigmoid(x))
+    """x * sigmoid(x); in half precision computed in float32 and rounded once, as torch does."""
+    wide = cast(x, "float32")
+    return cast(mul(wide, sigmoid(wide)), x.dtype)
 
 
 def gelu(x: Tensor) -> Tensor:

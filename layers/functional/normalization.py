@@ -20,7 +20,9 @@ def softmax(x: Tensor, dim: int = -1, dtype: str | None = None) -> Tensor:
 
 
 def layer_norm(x: Tensor, weight: Operand | None, bias: Operand | None, eps: float) -> Tensor:
-    """(x - mean) / sqrt(variance + eps) * weight + bias over the last dimension, computed in x's data type.
+    """(x - mean) / sqrt(variance + eps) * weight + bias over the last dimension.
+
+    In half precision all of it is computed in float32 and rounded once, as torch does.
 
     Args:
         x: [*, size].
@@ -29,15 +31,19 @@ def layer_norm(x: Tensor, weight: Operand | None, bias: Operand | None, eps: flo
     """
     network = x.network
     size = (1,) * (x.ndim - 1) + (x.shape[-1],)
-    gain = network.operand(1.0 if weight is None else weight, x.dtype, x.ndim)
-    shift = network.operand(0.0 if bias is None else bias, x.dtype, x.ndim)
-    gain, shift = (t if t.shape == size else t.expand(*size) for t in (gain, shift))
-    layer = network.definition.add_normalization_v2(x.itensor, gain.itensor, shift.itensor, axes_mask(x, -1))
+    operands = (1.0 if weight is None else weight, 0.0 if bias is None else bias)
+    gain, shift = (cast(network.operand(value, x.dtype, x.ndim), "float32") for value in operands)
+    gain, shift = (tensor if tensor.shape == size else tensor.expand(*size) for tensor in (gain, shift))
+    wide = cast(x, "float32")
+    layer = network.definition.add_normalization_v2(wide.itensor, gain.itensor, shift.itensor, axes_mask(x, -1))
     layer.epsilon = eps
-    return network.add("layer_norm", layer)
+    return cast(network.add("layer_norm", layer), x.dtype)
 
 
 def rms_norm(x: Tensor, weight: Operand | None, eps: float) -> Tensor:
-    """x / sqrt(mean(x²) + eps) * weight over the last dimension, computed in x's data type."""
-    normed = mul(x, rsqrt(mean(mul(x, x), -1, keepdim=True) + eps))
-    return normed if weight is None else mul(weight, normed)
+    """x / sqrt(mean(x²) + eps) * weight over the last dimension; in half precision computed in float32, as in torch."""
+    wide = cast(x, "float32")
+    normed = mul(wide, rsqrt(mean(mul(wide, wide), -1, keepdim=True) + eps))
+    if weight is not None:
+        normed = mul(cast(x.network.operand(weight, x.dtype, x.ndim), "float32"), normed)
+    return cast(normed, x.dtype)
