@@ -11,15 +11,15 @@ the model holds.
 
 from __future__ import annotations
 
+import copy
 import hashlib
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trtllm_port.errors import ConfigError
+from trtllm_port.errors import ConfigError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
 def condition(model: nn.Module, seed: int = 0) -> None:
     """Overwrite a model's parameters with conditioned random values, in place; buffers keep theirs."""
-    owners = {f"{path}.{name}" if path else name: module for path, module in model.named_modules() for name in module._parameters}
+    owners = {
+        f"{path}.{name}" if path else name: module
+        for path, module in model.named_modules()
+        for name in module._parameters
+    }
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.is_floating_point():
@@ -45,3 +49,34 @@ def _values(name: str, parameter: torch.Tensor, owner: str, seed: int) -> torch.
         return noise
     fan_in = parameter.shape[-2] if "Conv1D" in owner else parameter[0].numel()
     return noise / math.sqrt(fan_in)
+
+
+def save_random_checkpoint(model: str | Path | Any, output_dir: str | Path, dtype: str = "float32", seed: int = 0) -> None:
+    """Write a Hugging Face directory with conditioned random weights, from a config alone.
+
+    Args:
+        model: a directory with `config.json`, or a `transformers` config.
+        output_dir: made if it does not exist; gets `config.json` and `model.safetensors` (sharded where large).
+        dtype: "float32", "float16" or "bfloat16".
+        seed: equal seeds give equal weights.
+
+    Raises:
+        ConfigError: there is no readable `config.json`.
+        UnsupportedModelError: transformers has no causal language model for it.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = model
+    if isinstance(model, str | Path):
+        if not (Path(model) / "config.json").is_file():
+            raise ConfigError(f"`{model}` has no `config.json`", hint="give a Hugging Face model directory")
+        try:
+            config = AutoConfig.from_pretrained(model)
+        except (ValueError, OSError, KeyError) as error:
+            raise ConfigError(f"`{model}/config.json` cannot be read: {str(error).splitlines()[0]}") from error
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise UnsupportedModelError(f"transformers has no causal language model for `{config.model_type}`")
+    config = copy.deepcopy(config)
+    built = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    condition(built, seed)
+    built.save_pretrained(output_dir)

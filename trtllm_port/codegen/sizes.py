@@ -1,7 +1,8 @@
 """Tracing configurations: the user's config at sizes that are small and all different.
 
 Every number that the traced computation shows is compared over these configurations, so sizes that must be told apart
-must differ in at least one of them. Options, patterns and switches stay as they are.
+must differ in at least one of them. Options, patterns and switches stay as they are. A further size is kept for the
+check of the finished port (`check.py`).
 """
 
 from __future__ import annotations
@@ -17,34 +18,36 @@ BATCH = (2, 3, 5, 4)
 LENGTH = (11, 13, 12, 17)
 PAST = (6, 4, 5, 7)  # tokens in the cache before the traced step, so that key and query lengths differ
 LAYERS = 4
+UNSEEN = 4  # the column of `SIZES` that no trace uses
+UNSEEN_LAYERS = 5
 
-_HEADS = (4, 6, 6, 8)
-_HIDDEN = (64, 144, 120, 256)  # a multiple of the heads
-_HEAD_DIM = (24, 32, 40, 16)  # differs from hidden / heads
+_HEADS = (4, 6, 6, 8, 10)
+_HIDDEN = (64, 144, 120, 256, 160)  # a multiple of the heads
+_HEAD_DIM = (24, 32, 40, 16, 20)  # differs from hidden / heads
 
 SIZES: dict[str, tuple[int | float, ...]] = {
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "embedding_dim", "word_embed_proj_dim"), _HIDDEN),
     **dict.fromkeys(
         ("intermediate_size", "ffn_dim", "d_ff", "dff", "ffn_hidden_size", "n_inner", "decoder_ffn_dim"),
-        (88, 136, 168, 104),
+        (88, 136, 168, 104, 152),
     ),
     **dict.fromkeys(
         ("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads", "decoder_attention_heads"), _HEADS
     ),
-    **dict.fromkeys(("num_key_value_heads", "num_kv_heads", "n_head_kv"), (2, 2, 3, 4)),
+    **dict.fromkeys(("num_key_value_heads", "num_kv_heads", "n_head_kv"), (2, 2, 3, 4, 5)),
     **dict.fromkeys(("head_dim", "attention_head_size", "d_head", "dim_head", "kv_channels"), _HEAD_DIM),
-    **dict.fromkeys(("rotary_dim",), (8, 12, 16, 6)),
-    **dict.fromkeys(("partial_rotary_factor", "rotary_pct", "rope_pct"), (0.25, 0.75, 0.4, 0.5)),
-    **dict.fromkeys(("vocab_size",), (101, 131, 163, 193)),
+    **dict.fromkeys(("rotary_dim",), (8, 12, 16, 6, 10)),
+    **dict.fromkeys(("partial_rotary_factor", "rotary_pct", "rope_pct"), (0.25, 0.75, 0.4, 0.5, 0.5)),
+    **dict.fromkeys(("vocab_size",), (101, 131, 163, 193, 211)),
     **dict.fromkeys(
         (
             *("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_target_positions"),
             *("context_length", "model_max_length", "original_max_position_embeddings"),
         ),
-        (96, 120, 144, 80),
+        (96, 120, 144, 80, 640),
     ),
-    **dict.fromkeys(("sliding_window", "sliding_window_size", "window_size", "attention_window_size"), (5, 7, 6, 9)),
-    **dict.fromkeys(("attention_chunk_size", "local_attention"), (7, 5, 8, 6)),
+    **dict.fromkeys(("sliding_window", "sliding_window_size", "window_size", "attention_window_size"), (5, 7, 6, 9, 100)),
+    **dict.fromkeys(("attention_chunk_size", "local_attention"), (7, 5, 8, 6, 90)),
 }
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "num_decoder_layers")
 SPECIAL_TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "sep_token_id": 3, "decoder_start_token_id": 1}
@@ -106,7 +109,12 @@ def make_samples(config: Any, count: int = SAMPLES) -> list[Sample]:
     ]
 
 
-def _shorten_layers(values: dict[str, Any]) -> dict[str, Any]:
+def unseen_config(config: Any) -> Any:
+    """A small version of `config` of a size that no trace has: other widths, heads, layers, vocabulary, window."""
+    return make_config(config, _resize(_shorten_layers(config_values(config), UNSEEN_LAYERS), UNSEEN))
+
+
+def _shorten_layers(values: dict[str, Any], wanted: int = LAYERS) -> dict[str, Any]:
     """Few layers, chosen so that every combination of per-layer values of the config is kept."""
     key = layer_count_key(values)
     if key is None:
@@ -120,10 +128,10 @@ def _shorten_layers(values: dict[str, Any]) -> dict[str, Any]:
         if combination not in seen:
             seen.add(combination)
             chosen.append(index)
-    chosen += [index for index in range(total) if index not in chosen][: max(0, LAYERS - len(chosen))]
+    chosen += [index for index in range(total) if index not in chosen][: max(0, wanted - len(chosen))]
     chosen.sort()
-    count = max(LAYERS, len(chosen))
-    chosen += [chosen[-1]] * (count - len(chosen))  # a config with fewer layers than LAYERS
+    count = max(wanted, len(chosen))
+    chosen += [chosen[-1]] * (count - len(chosen))  # a config with fewer layers
     shortened = {name: [value[index] for index in chosen] for name, value in lists.items()}
     return {**values, **shortened, **{name: count for name in LAYER_COUNTS if values.get(name) == total}}
 

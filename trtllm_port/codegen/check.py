@@ -1,0 +1,228 @@
+"""`check_port`: a port against Hugging Face on tiny random weights, at a size and a shape that no trace has seen.
+
+Every module that both have is compared on a prompt of 512 tokens, then several decode steps through the KV cache. The
+port's network runs on the reference executor, so this needs neither a GPU nor a compiler.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from trtllm_port.codegen.generate import PortSource, load_config, require_causal_lm
+from trtllm_port.codegen.recorder import leaves
+from trtllm_port.codegen.sizes import config_values, unseen_config
+from trtllm_port.errors import PortError
+from trtllm_port.random_weights import save_random_checkpoint
+
+if TYPE_CHECKING:
+    from trtllm_port.runtime.session import Session
+
+Progress = Callable[[str, int, int], None]
+TOKENS = 512
+STEPS = 8
+TOLERANCE = 1e-5  # float32: two orders of magnitude above rounding, two below the smallest known porting bug
+
+
+@dataclass(frozen=True)
+class SelfCheck:
+    """What the comparison found.
+
+    Attributes:
+        passed: every tap of every pass agrees, and there were taps.
+        taps: how many tensors were compared.
+        worst: the tap that differs most, as "prefill: model.norm".
+        worst_error: its relative error, ‖port - HF‖ / ‖HF‖.
+        first_divergence: the first tap beyond the tolerance, in the order of execution; None if there is none.
+        problem: why no comparison was possible; None if it was.
+        tokens, decode_steps: how long the prompt was, and how many steps went through the cache.
+        sizes: the config keys that were other than in the traces.
+        executor: what ran the port.
+    """
+
+    passed: bool
+    taps: int = 0
+    worst: str | None = None
+    worst_error: float | None = None
+    first_divergence: str | None = None
+    problem: str | None = None
+    tokens: int = TOKENS
+    decode_steps: int = STEPS
+    sizes: dict[str, Any] | None = None
+    executor: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return asdict(self)
+
+
+def check_port(
+    model: str | Path | Any,
+    *,
+    workspace: str | Path | None = None,
+    source: PortSource | None = None,
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+) -> SelfCheck:
+    """Compare a port with Hugging Face.
+
+    Args:
+        model: a directory with `config.json`, or a `transformers` config; weights are random.
+        workspace: where the port is registered; or
+        source: the port's source, which is imported from a temporary directory.
+        trust_remote_code: run modelling code that comes with the model.
+        progress: called with (phase, done, total).
+
+    Raises:
+        PortError: neither workspace nor source is given; no port is registered.
+    """
+    config = load_config(model, trust_remote_code) if isinstance(model, str | Path) else model
+    require_causal_lm(config, trust_remote_code)
+    tiny = unseen_config(config)
+    with tempfile.TemporaryDirectory(prefix="trtllm-port-check-") as folder:
+        directory = Path(folder)
+        save_random_checkpoint(tiny, directory / "model")
+        with _port_class(workspace, source, directory, tiny) as port_class:
+            return _compare(port_class, directory / "model", tiny, progress or (lambda phase, done, total: None))
+
+
+@contextmanager
+def _port_class(
+    workspace: str | Path | None, source: PortSource | None, directory: Path, config: Any
+) -> Iterator[type[Any]]:
+    if source is not None:
+        name = f"trtllm_port_checked_{source.name}"
+        _write_package(source, directory / name)
+        try:
+            yield getattr(_import(name, directory / name), source.port_class)
+        finally:
+            for module in [module for module in sys.modules if module == name or module.startswith(f"{name}.")]:
+                del sys.modules[module]
+        return
+    if workspace is None:
+        raise PortError("neither a workspace nor a port's source was given")
+    from trtllm_port.registry import find_port
+
+    yield find_port(Path(workspace), _architecture(config)).cls
+
+
+def _architecture(config: Any) -> str:
+    return require_causal_lm(config).__name__
+
+
+def _write_package(source: PortSource, package: Path) -> None:
+    package.mkdir()
+    for file, text in {"__init__.py": "", **source.files}.items():
+        (package / file).write_text(text)
+
+
+def _import(name: str, package: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(name, package / "__init__.py", submodule_search_locations=[str(package)])
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return importlib.import_module(f"{name}.model")
+
+
+def _compare(port_class: type[Any], model_dir: Path, config: Any, progress: Progress) -> SelfCheck:
+    from transformers import AutoModelForCausalLM
+
+    from trtllm_port.runtime.session import Session
+
+    sizes = {key: value for key, value in config_values(config).items() if isinstance(value, int | float)}
+    progress("check", 0, 1 + STEPS)
+    try:
+        port = port_class.from_hugging_face(model_dir, dtype="float32")
+        network = port.define(max_seq_len=TOKENS + STEPS)
+        session = Session.from_network(network)
+    except (PortError, NotImplementedError) as error:
+        return SelfCheck(passed=False, problem=str(error), sizes=sizes)
+    hf_model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32, attn_implementation="eager").eval()
+    errors: dict[str, float] = {}
+    total = TOKENS + STEPS
+    ids = torch.randint(3, config.vocab_size, (1, total), generator=torch.Generator().manual_seed(1))
+    cache, past = session.new_cache(1), None
+    bounds = [(0, TOKENS), *((TOKENS + i, TOKENS + i + 1) for i in range(STEPS))]
+    for index, (start, stop) in enumerate(bounds):
+        positions = torch.arange(start, stop)[None]
+        expected, past = _hf_taps(hf_model, ids[:, start:stop], positions, past)
+        found = _port_taps(session, ids[:, start:stop], positions, cache, expected)
+        phase = "prefill" if index == 0 else f"decode step {index}"
+        for name in expected.keys() & found.keys():
+            errors[f"{phase}: {name}"] = _relative_error(found[name], expected[name])
+        progress("check", index + 1, 1 + STEPS)
+    return _verdict(errors, sizes, session.executor.name)
+
+
+def _hf_taps(model: nn.Module, ids: Tensor, positions: Tensor, past: Any) -> tuple[dict[str, Tensor], Any]:
+    """The first output of every module, in the order in which modules finish; and the cache."""
+    from transformers import DynamicCache
+
+    taps: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            first = next((leaf for leaf in leaves(output) if isinstance(leaf, Tensor)), None)
+            if first is not None and name not in taps:
+                taps[name] = first.detach().clone()
+
+        return hook
+
+    handles = [module.register_forward_hook(keep(name)) for name, module in model.named_modules()]
+    past = DynamicCache() if past is None else past
+    try:
+        with torch.no_grad():
+            model(input_ids=ids, position_ids=positions, past_key_values=past, use_cache=True)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return taps, past
+
+
+def _port_taps(
+    session: Session, ids: Tensor, positions: Tensor, cache: dict[str, Tensor], wanted: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str, tensor: Tensor) -> None:
+        found[name] = tensor.clone()
+
+    names = [name for name in session.executor.tap_names if name in wanted]
+    indices = torch.arange(ids.shape[1])[None]
+    logits = session.forward(ids, positions, cache, indices, on_tap=keep, taps=names)
+    return {**found, "": logits}
+
+
+def _relative_error(found: Tensor, expected: Tensor) -> float:
+    """‖found - expected‖ / ‖expected‖; infinite where shapes differ or something is not finite."""
+    if found.shape[-1:] != expected.shape[-1:] and expected.shape[-1] == 2 * found.shape[-1]:
+        expected = expected[..., : found.shape[-1]]  # HF's rotary tables hold every angle twice
+    if found.shape != expected.shape:
+        return float("inf")
+    difference = torch.linalg.vector_norm((found - expected).double())
+    norm = torch.linalg.vector_norm(expected.double()).clamp_min(1e-30)
+    error = float(difference / norm)
+    return error if error == error else float("inf")
+
+
+def _verdict(errors: dict[str, float], sizes: dict[str, Any], executor: str) -> SelfCheck:
+    worst = max(errors, key=lambda name: errors[name], default=None)
+    return SelfCheck(
+        passed=bool(errors) and max(errors.values()) <= TOLERANCE,
+        taps=len(errors),
+        worst=worst,
+        worst_error=errors[worst] if worst is not None else None,
+        first_divergence=next((name for name, error in errors.items() if error > TOLERANCE), None),
+        sizes=sizes,
+        executor=executor,
+    )
