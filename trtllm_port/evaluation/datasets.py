@@ -10,6 +10,7 @@ from typing import Any
 
 from trtllm_port.demo import ARTICLES
 from trtllm_port.errors import PortError
+from trtllm_port.evaluation.quiet import quiet_datasets
 
 __all__ = ["Article", "ArticleSet", "load_articles"]
 
@@ -78,7 +79,7 @@ def _read_file(path: Path) -> Any:
         raise PortError(f"`{path}` is of no known kind", hint=f"give a file that ends in {', '.join(READERS)}")
     if path.stat().st_size == 0:
         raise PortError(f"`{path}` is empty")
-    with tempfile.TemporaryDirectory(prefix="trtllm-port-data-") as cache, _no_progress_bars():
+    with tempfile.TemporaryDirectory(prefix="trtllm-port-data-") as cache, quiet_datasets():
         try:
             return datasets.load_dataset(
                 reader, data_files=str(path), split="train", cache_dir=cache, keep_in_memory=True
@@ -105,22 +106,6 @@ def _read_hub(name: str, config: str | None, split: str) -> Any:
             hint="check `--dataset-config` and `--split`; for CNN/DailyMail: "
             "`--dataset abisee/cnn_dailymail --dataset-config 3.0.0`",
         ) from error
-
-
-class _no_progress_bars:
-    """Keep `datasets` quiet within a block."""
-
-    def __enter__(self) -> None:
-        from datasets.utils import are_progress_bars_disabled, disable_progress_bars
-
-        self.were_on = not are_progress_bars_disabled()
-        disable_progress_bars()
-
-    def __exit__(self, *_: object) -> None:
-        from datasets.utils import enable_progress_bars
-
-        if self.were_on:
-            enable_progress_bars()
 
 
 def _find_column(present: Sequence[str], wanted: Sequence[str], name: str) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from trtllm_port.evaluation.quiet import quiet_transformers
 from trtllm_port.runtime.generation import check_request, generate
 
 if TYPE_CHECKING:
@@ -68,9 +69,10 @@ def load_hugging_face(model_dir: Path, *, dtype: str, device: str, trust_remote_
     """The Hugging Face model in the engine's data type."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(
-        model_dir, dtype=getattr(torch, dtype), local_files_only=True, trust_remote_code=trust_remote_code
-    )
+    with quiet_transformers():
+        model = AutoModelForCausalLM.from_pretrained(
+            model_dir, dtype=getattr(torch, dtype), local_files_only=True, trust_remote_code=trust_remote_code
+        )
     return model.to(device).eval()
 
 

@@ -1,0 +1,65 @@
+"""The paired comparison: real losses fail, noise cannot be told, equal texts pass."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from trtllm_port.evaluation.summarize_compare import compare, paired_interval
+
+RNG = np.random.default_rng(1)
+HF = tuple(float(score) for score in RNG.normal(40, 11, 64))
+TOKENS = tuple(tuple(range(20 + n % 5)) for n in range(64))
+
+
+def _shifted(mean: float, spread: float) -> dict[str, tuple[float, ...]]:
+    noise = np.random.default_rng(2).normal(0, spread, len(HF))
+    noise -= noise.mean()
+    return {"rouge1": tuple(float(a + b + mean) for a, b in zip(HF, noise, strict=True))}
+
+
+@pytest.mark.parametrize(
+    ("mean", "spread", "verdict"),
+    [
+        (0.0, 0.0, "pass"),
+        (-0.1, 0.3, "pass"),  # the interval stays above the allowed loss of 0.4 points
+        (-2.0, 1.0, "fail"),
+        (-0.4, 1.0, "cannot_tell"),
+        (0.0, 11.0, "cannot_tell"),
+        (7.0, 1.0, "cannot_tell"),  # suspiciously good
+    ],
+)
+def test_a_verdict_follows_from_the_interval(mean: float, spread: float, verdict: str) -> None:
+    found = compare(_shifted(mean, spread), {"rouge1": HF}, TOKENS, TOKENS)
+    assert found.verdict == verdict, found.reason
+    assert found.rouge["rouge1"].mean == pytest.approx(mean, abs=1e-9)
+    assert found.rouge["rouge1"].allowed == pytest.approx(-np.mean(HF) / 100)
+
+
+def test_the_worst_kind_decides() -> None:
+    engine = {"rouge1": HF, "rouge2": tuple(score - 3 for score in HF)}
+    found = compare(engine, {"rouge1": HF, "rouge2": HF}, TOKENS, TOKENS)
+    assert (found.rouge["rouge1"].verdict, found.verdict) == ("pass", "fail")
+    assert "ROUGE-2 is worse" in found.reason
+
+
+def test_texts_of_another_length_are_not_passed() -> None:
+    longer = tuple((*tokens, *tokens) for tokens in TOKENS)
+    found = compare({"rouge1": HF}, {"rouge1": HF}, longer, TOKENS)
+    assert found.verdict == "cannot_tell"
+    assert found.length_ratio == 2.0
+    assert found.equal_outputs == 0.0
+
+
+def test_few_articles_tell_nothing_unless_all_is_equal() -> None:
+    few = {"rouge1": HF[:3]}
+    assert compare({"rouge1": tuple(s - 9 for s in HF[:3])}, few, TOKENS[:3], TOKENS[:3]).verdict == "cannot_tell"
+    assert compare(few, few, TOKENS[:3], TOKENS[:3]).verdict == "pass"
+
+
+def test_the_interval_agrees_with_the_normal_one() -> None:
+    differences = np.random.default_rng(3).normal(0.5, 2.0, 400)
+    low, high = paired_interval(differences.tolist())
+    half = 1.96 * differences.std(ddof=1) / 20
+    assert low == pytest.approx(differences.mean() - half, abs=0.03)
+    assert high == pytest.approx(differences.mean() + half, abs=0.03)
