@@ -1,4 +1,4 @@
-"""Makes a port: generates it from a model, writes it into a workspace, checks it there; or writes a blank one.
+"""Makes a port: generates it from a model, checks it, writes it into a workspace; or writes a blank one.
 
 This composes the stages `codegen` and `scaffold` for the command line and for `demo`.
 """
@@ -64,7 +64,7 @@ def create_port(
     trust_remote_code: bool = False,
     progress: Progress | None = None,
 ) -> PortResult:
-    """Generate a port from a Hugging Face model, write it into a workspace, and check it there.
+    """Generate a port from a Hugging Face model, check it, and write it into a workspace whatever the check found.
 
     Args:
         model_dir: a directory with `config.json`; weights are not needed.
@@ -85,15 +85,15 @@ def create_port(
     name = name or default_name(str(config.get("model_type", "")))
     refuse_existing(workspace, name, next(iter(config.get("architectures") or []), None), force=force)
     source = generate_port(model_dir, name=name, trust_remote_code=trust_remote_code, progress=progress)
+    check = check_port(model_dir, source=source, trust_remote_code=trust_remote_code, progress=progress)
     port = write_port(
         source,
         workspace=workspace,
         name=name,
         test=_test(source, model_dir, trust_remote_code),
         force=force,
-        origin=_origin(source, model_dir),
+        origin=_origin(source, check, model_dir),
     )
-    check = check_port(model_dir, workspace=workspace, trust_remote_code=trust_remote_code, progress=progress)
     return PortResult(port=port, source=source, check=check)
 
 
@@ -119,16 +119,16 @@ def create_blank_port(
 def _test(source: PortSource, model_dir: Path, trust_remote_code: bool) -> str:
     """The port's own test: a comparison with Hugging Face on a tiny config of the same kind."""
     from trtllm_port.codegen.generate import load_config
-    from trtllm_port.codegen.sizes import make_samples
+    from trtllm_port.codegen.sizes import unseen_config
 
-    tiny = make_samples(load_config(model_dir, trust_remote_code))[0].config.to_diff_dict()
+    tiny = unseen_config(load_config(model_dir, trust_remote_code)).to_diff_dict()
     tiny = {key: value for key, value in tiny.items() if key not in ("transformers_version", "dtype")}
     tiny |= {"architectures": [source.architecture], "model_type": source.model_type}
     values = {"name": source.name, "architecture": source.architecture, "tiny_config": json.dumps(tiny, indent=4)}
     return render_template("generated", values)["test.py"]
 
 
-def _origin(source: PortSource, model_dir: Path) -> dict[str, Any]:
+def _origin(source: PortSource, check: SelfCheck, model_dir: Path) -> dict[str, Any]:
     return {
         "model_type": source.model_type,
         "hf_class": source.hf_class,
@@ -136,6 +136,7 @@ def _origin(source: PortSource, model_dir: Path) -> dict[str, Any]:
         "config": file_digest(model_dir / "config.json"),
         "ledger": source.ledger.to_dict(),
         "skeletons": [asdict(skeleton) for skeleton in source.skeletons],
+        "check": {"passed": check.passed, "problem": check.problem, "taps": check.taps, "tokens": check.tokens},
     }
 
 

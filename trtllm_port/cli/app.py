@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import signal
 import sys
 import traceback
@@ -76,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: the only place that catches errors."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in words
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         with _clean_termination():
             outcome = app(words, prog_name="trtllm-port", standalone_mode=False)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -87,7 +88,11 @@ def error(message: str, *, hint: str | None = None, kind: str, exit_code: int, a
 
 @contextmanager
 def progress() -> Iterator[Progress | None]:
-    """A progress bar per phase, on stderr, only where that is a terminal (else None)."""
+    """A progress bar per phase, on stderr, only where that is a terminal (else None).
+
+    Hugging Face's own bars are switched off, unless its libraries are loaded already or the user wants them.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if not sys.stderr.isatty():
         yield None
         return

@@ -30,9 +30,10 @@ def convert(
     from trtllm_port.conversion import convert_checkpoint
     from trtllm_port.hub import locate_model
 
+    directory = locate_model(model_dir)
     with console.progress() as progress:
         result = convert_checkpoint(
-            locate_model(model_dir),
+            directory,
             output_dir,
             workspace=workspace,
             dtype=dtype,

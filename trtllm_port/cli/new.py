@@ -11,6 +11,7 @@ from trtllm_port.cli import console, options
 from trtllm_port.errors import PortError
 
 if TYPE_CHECKING:
+    from trtllm_port.codegen import SelfCheck
     from trtllm_port.porting import PortResult
 
 Model = Annotated[
@@ -56,9 +57,10 @@ def new(
             raise PortError(
                 "--architecture goes with --blank only", hint="a generated port takes it from `config.json`"
             )
+        directory = locate_model(model_dir, weights=False)
         with console.progress() as progress:
             result = create_port(
-                locate_model(model_dir, weights=False),
+                directory,
                 workspace=workspace,
                 name=name,
                 force=force,
@@ -74,14 +76,27 @@ def _render(result: PortResult) -> None:
     port = result.port
     for path in port.written:
         console.line(f"wrote {port.workspace / path}")
-    _render_check(result)
-    if result.source is None:
+    if result.source is None or result.check is None:
         console.note(f"next: fill in the places marked TODO in {port.package_dir}")
         return
     for skeleton in result.source.skeletons:
         console.line(f"to fill in by hand: {skeleton.name} ({skeleton.path}): {skeleton.reason}")
-    console.note("next: trtllm-port verify MODEL_DIR")
+    _render_check(result.check)
+    console.note(
+        "next: trtllm-port verify MODEL_DIR" if result.check.passed else "next: trtllm-port diff-layers MODEL_DIR"
+    )
 
 
-def _render_check(result: PortResult) -> None:
+def _render_check(check: SelfCheck) -> None:
     """What the comparison with Hugging Face found."""
+    if check.problem is not None:
+        console.line(f"not checked against Hugging Face: {check.problem}")
+        return
+    verdict = "agrees with" if check.passed else "DIFFERS from"
+    console.line(
+        f"{verdict} Hugging Face in {check.taps:,} tensors ({check.tokens} tokens, {check.decode_steps} decode steps, "
+        f"random weights, a size that was not traced): worst relative error {check.worst_error:.1e} at {check.worst}"
+    )
+    if check.first_divergence is not None:
+        console.line(f"first difference at {check.first_divergence}")
+    console.line(f"executor: {check.executor}")
