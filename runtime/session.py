@@ -93,7 +93,7 @@ class Session:
             device = _torch_device(device)
             executor = _reference_executor(directory, device)
         else:
-            device = "cuda"
+            device = _torch_device("cuda")
             executor = _tensorrt_executor(directory, chosen)
         return cls(executor, directory.build, pretrained_config=directory.pretrained_config, device=device, note=note)
 
@@ -119,6 +119,7 @@ class Session:
             max_input_len=max_input_len or network.max_seq_len,
             max_seq_len=network.max_seq_len,
         )
+        device = _torch_device(device)
         executor = ReferenceExecutor(NetworkFile.from_network(network), parameter_values(network), device=device)
         return cls(executor, build, device=device)
 
@@ -197,11 +198,12 @@ def _other_gpu(build: BuildConfig, machine: Machine) -> tuple[str, str] | None:
 
 
 def _torch_device(device: str) -> str:
+    """The device with its number: tensors of "cuda" say that they are on "cuda:0"."""
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise EnvironmentLackError(f"the device `{device}` was asked for, torch has no CUDA here", hint="use `cpu`")
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device
 
 
 def _reference_executor(directory: EngineDirectory, device: str) -> Executor:
