@@ -17,6 +17,8 @@ FLOAT4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # float4_e2m1fn withou
 def quantize(layer: Layer) -> Evaluator:
     """`clamp(round(x / scale) + zero_point)`, to nearest even; to float8 and float4 saturating, without zero point."""
     kind = layer["to_type"]
+    if layer.has(2) and layer.input(2).dtype != kind:
+        layer.refuse(f"a zero point of {layer.input(2).dtype} for {kind}")
     spread = _spreading(layer)
     dtype = layer.dtype(kind)
     if kind in INTEGER_RANGES:
@@ -55,6 +57,8 @@ def dequantize(layer: Layer) -> Evaluator:
     kind = layer.input(0).dtype
     if kind not in (*INTEGER_RANGES, "float8_e4m3fn", "float4_e2m1fn"):
         layer.refuse(f"input {kind}")
+    if layer.has(2) and layer.input(2).dtype != kind:
+        layer.refuse(f"a zero point of {layer.input(2).dtype} for {kind}")
     spread = _spreading(layer)
     dtype = layer.dtype(layer["to_type"])
     floating = kind not in INTEGER_RANGES

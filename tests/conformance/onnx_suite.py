@@ -6,6 +6,7 @@ of this package takes part in either.
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,18 +20,28 @@ from trtllm_port.errors import PortError
 from trtllm_port.runtime.network_file import NetworkFile
 from trtllm_port.runtime.network_file.dtypes import STORAGE
 from trtllm_port.runtime.reference import ReferenceExecutor, UnsupportedLayerError
+from trtllm_port.runtime.reference.arrangement import BOUNDARY
+from trtllm_port.runtime.reference.evaluators import EVALUATORS
 
 with warnings.catch_warnings():  # some cases compute expected outputs with overflows, on purpose
     warnings.simplefilter("ignore")
     import tensorrt_rtx as trt
-    from onnx import TensorProto, numpy_helper
-    from onnx.backend.test.case.node import collect_testcases
+    from onnx import ModelProto, TensorProto, numpy_helper
+    from onnx.backend.test.case import node
     from onnx.backend.test.case.test_case import TestCase
+
+
+# What a decoder can need: the layer types that must match.
+DECODER_TYPES = frozenset(EVALUATORS) - {"ASSERTION", "NON_ZERO", "REVERSE_SEQUENCE"} | {"CONSTANT", *BOUNDARY}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one case: "matched", "refused", "wrong", "failed" (an error that is no refusal) or "not parsed"."""
+    """What became of one case.
+
+    Attributes:
+        status: "matched", "refused", "wrong", "failed" (an error that is no refusal) or "not parsed".
+    """
 
     case: str
     status: str
@@ -51,7 +62,17 @@ def all_cases() -> tuple[TestCase, ...]:
     """Every ONNX node test."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return tuple(collect_testcases(None))
+        return tuple(node.collect_testcases(None))
+
+
+def cases_of(module: str) -> list[TestCase]:
+    """The cases of one of ONNX's modules, most of which are named after an operator; quick, where all take seconds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = f"{node.__name__}.{module}"
+        importlib.import_module(path)
+    names = {name for name, source in node._existing_names.items() if source.op_type.lower() == module}
+    return [case for case in node._NodeTestCases if case.name in names]
 
 
 @cache
@@ -60,14 +81,27 @@ def _builder() -> tuple[Any, Any]:
     return trt.Builder(logger), logger
 
 
-def parse(case: TestCase) -> NetworkFile | None:
-    """The strongly typed TensorRT network of a case; None if NVIDIA's parser does not support it."""
+def define(model: ModelProto) -> Any:
+    """The strongly typed `trt.INetworkDefinition` of a model; None if NVIDIA's parser does not support it."""
     builder, logger = _builder()
     definition = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(definition, logger)
-    if not parser.parse(case.model.SerializeToString()):
-        return None
-    return NetworkFile.from_definition(definition, trt)
+    return definition if parser.parse(model.SerializeToString()) else None
+
+
+def parse(model: ModelProto) -> NetworkFile | None:
+    """The network of a model as data; None if NVIDIA's parser does not support it."""
+    definition = define(model)
+    return None if definition is None else NetworkFile.from_definition(definition, trt)
+
+
+def compiles(model: ModelProto) -> bool:
+    """Whether TensorRT's compiler takes the network of a model, for compute capability 8.9."""
+    builder, _ = _builder()
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(trt.ComputeCapability.SM89, 0)
+    return builder.build_serialized_network(define(model), config) is not None
 
 
 def to_torch(data: Any) -> torch.Tensor:
@@ -93,7 +127,7 @@ def feed(case: TestCase, network: NetworkFile, inputs: Sequence[Any]) -> dict[st
 
 def run(case: TestCase) -> Outcome:
     """Execute one case and compare every output with ONNX's."""
-    network = parse(case)
+    network = parse(case.model)
     if network is None:
         return Outcome(case.name, "not parsed")
     types = frozenset(layer.type for layer in network.layers)
