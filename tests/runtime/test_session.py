@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,15 @@ def test_altered_files_are_refused_by_name(engine_dir: Path, tmp_path: Path, nam
     (copy / name).write_bytes((copy / name).read_bytes().replace(b"0", b"1", 1))
     with pytest.raises(EngineError, match=name.replace(".", r"\.")):
         Session.load(copy, backend="reference")
+
+
+def test_an_engine_of_several_ranks_is_refused(engine_dir: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(engine_dir, tmp_path / "engine")
+    config = json.loads((copy / "config.json").read_text())
+    config["build_config"]["world_size"] = 2
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(EngineError, match="2 ranks"):
+        Session.load(copy)
 
 
 def test_the_engine_file_itself_is_not_read_by_the_reference_executor(engine_dir: Path, tmp_path: Path) -> None:
