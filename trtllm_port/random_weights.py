@@ -51,7 +51,9 @@ def _values(name: str, parameter: torch.Tensor, owner: str, seed: int) -> torch.
     return noise / math.sqrt(fan_in)
 
 
-def save_random_checkpoint(model: str | Path | Any, output_dir: str | Path, dtype: str = "float32", seed: int = 0) -> None:
+def save_random_checkpoint(
+    model: str | Path | Any, output_dir: str | Path, dtype: str = "float32", seed: int = 0
+) -> None:
     """Write a Hugging Face directory with conditioned random weights, from a config alone.
 
     Args:

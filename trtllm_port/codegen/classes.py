@@ -18,7 +18,9 @@ from trtllm_port.codegen.sizes import LAYER_COUNTS
 from trtllm_port.codegen.statements import Body, Writer
 
 # Names that generated code takes from `trtllm_port.layers` beside functions, and so cannot use for variables.
-RESERVED = frozenset("causal_mask chunked_causal_mask rotary_embedding attention gather_tokens concat stack softmax where shape".split())
+RESERVED = frozenset(
+    "causal_mask chunked_causal_mask rotary_embedding attention gather_tokens concat stack softmax where shape".split()
+)
 DEFAULTS = {
     "Linear": {"bias": True},
     "RmsNorm": {"offset": 0.0},
@@ -118,8 +120,11 @@ class ClassWriter:
         if body is None:
             assert skeleton is not None
             message = f"{port_class.name}.forward: {skeleton.reason}"
-            return [*signature, "    # TODO: translate this by hand; see the Hugging Face source that the message names",
-                    *indent(wrap(f"raise NotImplementedError({literal(message)})", 8))]
+            return [
+                *signature,
+                "    # TODO: translate this by hand; see the Hugging Face source that the message names",
+                *indent(wrap(f"raise NotImplementedError({literal(message)})", 8)),
+            ]
         text.imports |= body.printer.functions
         return [*signature, *indent(body.lines)]
 
@@ -131,7 +136,14 @@ class ClassWriter:
     # __init__
 
     def _init(
-        self, port_class: PortClass, scope: Scope, body: Body | None, forward: list[str], text: ClassText, *, is_model: bool
+        self,
+        port_class: PortClass,
+        scope: Scope,
+        body: Body | None,
+        forward: list[str],
+        text: ClassText,
+        *,
+        is_model: bool,
     ) -> list[str]:
         children = self._children(port_class, scope, text)
         parameters = self._parameters(body, scope, text)
@@ -148,7 +160,11 @@ class ClassWriter:
             lines += self._tied(scope)
         text.takes_config = scope.from_config or "self.config" in "\n".join(forward)
         text.arguments = list(scope.arguments)
-        taken = ["self", f"config: {self.config_class}" if text.takes_config else "", "layer_idx: int" if text.takes_layer_idx else ""]
+        taken = [
+            "self",
+            f"config: {self.config_class}" if text.takes_config else "",
+            "layer_idx: int" if text.takes_layer_idx else "",
+        ]
         taken += [f"{name}: {type(values[0]).__name__}" for name, values in scope.arguments.items()]
         signature = f"def __init__({', '.join(filter(None, taken))}) -> None:"
         wrapped = [piece for line in lines for piece in _wrap_indented(line, 8)]
@@ -159,7 +175,9 @@ class ClassWriter:
         module = port_class.block.module
         order = {name: i for i, (name, _) in enumerate(module.named_modules())}
         lines = []
-        for path, child in sorted(port_class.children.items(), key=lambda item: order.get(item[0].replace(".*", ".0"), 0)):
+        for path, child in sorted(
+            port_class.children.items(), key=lambda item: order.get(item[0].replace(".*", ".0"), 0)
+        ):
             lines.append(f"self.{path.removesuffix('.*')} = {self._constructor(path, child, scope, text)}")
         return lines
 
@@ -211,7 +229,10 @@ class ClassWriter:
         for path, attribute in sorted((body.printer.parameters if body else {}).items()):
             if "." in path:
                 continue  # a sub-module's
-            shapes = [_shape(instance.trace.model.get_parameter(_sibling(attribute, path, instance.block.path))) for instance in scope.instances]
+            shapes = [
+                _shape(instance.trace.model.get_parameter(_sibling(attribute, path, instance.block.path)))
+                for instance in scope.instances
+            ]
             sizes = [merge_values(column) for column in zip(*shapes, strict=True)]
             texts = [scope.in_init(size, f"a size of `{path}`").text for size in sizes]
             inner = f"({texts[0]},)" if len(texts) == 1 else f"({', '.join(texts)})"

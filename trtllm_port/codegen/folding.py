@@ -10,33 +10,41 @@ from trtllm_port.errors import UnsupportedModelError
 LAYER = re.compile(r"^(?P<list>\w+(?:\.\w+)*)\.(?P<index>\d+)$")
 
 
-def fold(block: Block) -> None:
+def fold(block: Block, layers: int) -> None:
     """Replace the calls of `layers.0`, `layers.1`, … in a block, and in the blocks it calls, by a node "loop".
 
+    Args:
+        block: changed in place.
+        layers: how many decoder layers the model has; other lists of modules (experts, say) need not be loops.
+
     Raises:
-        UnsupportedModelError: the rounds differ in what surrounds the layers' calls.
+        UnsupportedModelError: the rounds of the decoder layers differ in what surrounds the layers' calls.
     """
     for node in block.nodes:
         if node.block is not None and node.block.leaf is None:
-            fold(node.block)
+            fold(node.block, layers)
     starts = [i for i, node in enumerate(block.nodes) if node.form == "call" and LAYER.match(node.name)]
     lists = dict.fromkeys(LAYER.match(block.nodes[i].name)["list"] for i in starts)  # type: ignore[index]
     for name in lists:
-        _fold_list(block, name)
+        _fold_list(block, name, layers)
 
 
-def _fold_list(block: Block, name: str) -> None:
+def _fold_list(block: Block, name: str, layers: int) -> None:
     indices = [i for i, node in enumerate(block.nodes) if node.form == "call" and _list_of(node) == name]
     numbers = [int(block.nodes[i].name.rpartition(".")[2]) for i in indices]
     if len(indices) < 2 or numbers != list(range(len(numbers))):
         return
     size = indices[1] - indices[0]
     rounds = [block.nodes[i : i + size] for i in indices]
-    if [b - a for a, b in zip(indices, indices[1:], strict=False)] != [size] * (len(indices) - 1) or any(
-        len(nodes) != size for nodes in rounds
-    ):
-        raise _irregular(block, name)
-    block.nodes[indices[0] : indices[-1] + size] = [_loop(block, name, rounds)]
+    gaps = {b - a for a, b in zip(indices, indices[1:], strict=False)}
+    loop = _loop(block, name, rounds) if gaps == {size} and len(rounds[-1]) == size else None
+    if loop is not None:
+        block.nodes[indices[0] : indices[-1] + size] = [loop]
+    elif len(numbers) == layers:
+        raise UnsupportedModelError(
+            f"`{block.class_name}` does not treat all of `{name}` alike, which the generator cannot express",
+            hint="write this part by hand: `trtllm-port new --blank NAME`",
+        )
 
 
 def _list_of(node: Node) -> str | None:
@@ -44,20 +52,13 @@ def _list_of(node: Node) -> str | None:
     return match["list"] if match else None
 
 
-def _irregular(block: Block, name: str) -> UnsupportedModelError:
-    return UnsupportedModelError(
-        f"`{block.class_name}` does not treat all of `{name}` alike, which the generator cannot express",
-        hint="write this part by hand: `trtllm-port new --blank NAME`",
-    )
-
-
-def _loop(block: Block, name: str, rounds: list[list[Node]]) -> Node:
-    """The loop whose body is the first round."""
+def _loop(block: Block, name: str, rounds: list[list[Node]]) -> Node | None:
+    """The loop whose body is the first round, or None if the rounds are not alike."""
     places = [_places(nodes) for nodes in rounds]  # per round: value → (node, output) that made it
     makers = [{place: value for value, place in table.items()} for table in places]
     taken = [_taken(nodes) for nodes in rounds]
     if any(len(values) != len(taken[0]) for values in taken):
-        raise _irregular(block, name)
+        return None
     inputs: dict[tuple[Value, ...], str] = {}
     carried: dict[tuple[Value, ...], tuple[int, int]] = {}
     for column in zip(*taken, strict=True):
@@ -74,7 +75,11 @@ def _loop(block: Block, name: str, rounds: list[list[Node]]) -> Node:
         elif not any(value in table for value in column for table in places):
             inputs[column] = "varying"
         else:
-            raise _irregular(block, name)
+            return None
+    outputs = tuple(makers[-1][place] for place in carried.values())
+    inside = {value for table in places for value in table}
+    if (inside - set(outputs)) & _needed_outside(block, rounds):
+        return None
     body = Block(block.path, block.module, nodes=rounds[0], names=block.names)
     body.inputs = tuple(column[0] for column in inputs)
     body.outputs = tuple(makers[0][place] for place in carried.values())
@@ -82,13 +87,18 @@ def _loop(block: Block, name: str, rounds: list[list[Node]]) -> Node:
         if _list_of(node) == name:
             node.name = f"{name}.*"
     args = tuple(column if role == "varying" else column[0] for column, role in inputs.items())
-    outputs = tuple(makers[-1][place] for place in carried.values())
     location = rounds[0][0].location
     return Node("loop", name, args, {}, outputs, location, block=body, roles=tuple(inputs.values()))
 
 
 def _places(nodes: list[Node]) -> dict[Value, tuple[int, int]]:
     return {value: (i, j) for i, node in enumerate(nodes) for j, value in enumerate(node.outputs)}
+
+
+def _needed_outside(block: Block, rounds: list[list[Node]]) -> set[Value]:
+    inside = {id(node) for nodes in rounds for node in nodes}
+    outside = [node for node in block.nodes if id(node) not in inside]
+    return {*_taken(outside), *block.outputs}
 
 
 def _taken(nodes: list[Node]) -> list[Value]:

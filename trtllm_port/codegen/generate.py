@@ -21,7 +21,7 @@ from trtllm_port.codegen.merging import Differ, make_classes
 from trtllm_port.codegen.scope import NotExpressible
 from trtllm_port.codegen.sizes import LAYER_COUNTS, META_KEYS, Sample, config_values, make_samples
 from trtllm_port.codegen.tracing import trace
-from trtllm_port.codegen.unused import dropped_tensors
+from trtllm_port.codegen.weights import weight_names
 from trtllm_port.errors import ConfigError, UnsupportedModelError
 
 Progress = Callable[[str, int, int], None]
@@ -143,7 +143,9 @@ def require_causal_lm(config: Any, trust_remote_code: bool = False) -> type[nn.M
     remote = getattr(config, "auto_map", {}).get("AutoModelForCausalLM")
     if remote and trust_remote_code:
         return AutoModelForCausalLM  # type: ignore[no-any-return]  # its class is known once the code has run
-    raise UnsupportedModelError(f"`{kind}` is no causal language model: transformers has no `…ForCausalLM` class for it")
+    raise UnsupportedModelError(
+        f"`{kind}` is no causal language model: transformers has no `…ForCausalLM` class for it"
+    )
 
 
 def _is_encoder(config_class: type[Any]) -> bool:
@@ -213,7 +215,9 @@ class _Generator:
                 continue
             if same_computation(self.samples[0], changed):
                 if must_decide:
-                    self.ledger.ignored[key] = f"with {other!r} instead of {config_values(base.config)[key]!r} nothing changes"
+                    self.ledger.ignored[key] = (
+                        f"with {other!r} instead of {config_values(base.config)[key]!r} nothing changes"
+                    )
                 return
             try:
                 classes = self._render([*self.samples, changed])
@@ -268,7 +272,7 @@ class _Generator:
                 hf_config_class=type(self.config).__name__,
             ),
             "convert.py": source.convert_file(
-                dropped_tensors(self.samples[0]), title=self.title, architecture=hf_class.__name__
+                weight_names(self.samples[0]), title=self.title, architecture=hf_class.__name__
             ),
         }
         return PortSource(

@@ -1,9 +1,9 @@
 """What the record holds as one operation instead of many: attention, masks, the KV cache, rotations.
 
-    attention(query, key, value, mask=…, scale=…, …)      transformers' `AttentionInterface`
-    causal_mask(position_ids, cache, kind=…, window=…)    transformers' `AttentionMaskInterface`
-    cache_update(cache, layer_idx, key, value)            a `DynamicCache` that reports its updates
-    rotary_embedding(x, cos, sin, interleaved=…)          `apply_rotary_…` functions that probing proves equal to it
+attention(query, key, value, mask=…, scale=…, …)      transformers' `AttentionInterface`
+causal_mask(position_ids, cache, kind=…, window=…)    transformers' `AttentionMaskInterface`
+cache_update(cache, layer_idx, key, value)            a `DynamicCache` that reports its updates
+rotary_embedding(x, cos, sin, interleaved=…)          `apply_rotary_…` functions that probing proves equal to it
 """
 
 from __future__ import annotations
@@ -112,7 +112,9 @@ def _mask(
         return mask
     recorder.learn_names()
     position_ids, cache = recorder.model_inputs["position_ids"], recorder.model_inputs["cache"]
-    recorder.record("mask", (position_ids, cache), dict(zip(("kind", "size"), kind, strict=True)), mask, recorder.location())
+    recorder.record(
+        "mask", (position_ids, cache), dict(zip(("kind", "size"), kind, strict=True)), mask, recorder.location()
+    )
     return mask
 
 

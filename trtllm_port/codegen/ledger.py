@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 import torch
 
@@ -82,10 +82,11 @@ def optional(key: str, config: Any) -> bool:
 
 
 def _hints(config: Any) -> dict[str, Any]:
-    try:
-        return get_type_hints(type(config))
-    except (NameError, TypeError):  # a config class with annotations that cannot be resolved
-        return {}
+    """The annotations of a config class; those that are strings, of its base class, do not matter."""
+    hints: dict[str, Any] = {}
+    for base in reversed(type(config).__mro__):
+        hints.update(vars(base).get("__annotations__", {}))
+    return hints
 
 
 def _other_names(value: str) -> list[Any]:

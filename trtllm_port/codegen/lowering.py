@@ -15,6 +15,7 @@ from trtllm_port.codegen.ir import Block, Leaf, Node
 from trtllm_port.codegen.operations import DTYPES, dtype_text, node, translate
 from trtllm_port.codegen.recorder import Attribute, Call, Literal, Operation, Value, leaves, map_structure, substitute
 from trtllm_port.codegen.rotary import probe_rotary
+from trtllm_port.codegen.sizes import layer_count
 from trtllm_port.codegen.tracing import Trace
 from trtllm_port.errors import UnsupportedModelError
 
@@ -45,7 +46,7 @@ def lower(trace: Trace) -> Lowered:
     _gather_tokens(root, logits_indices)
     _find_inputs(root, trace.inputs["cache"])
     blocks = list(_walk(root))
-    fold(root)
+    fold(root, layer_count(trace.sample.config))
     return Lowered(trace, root, blocks, logits_indices)
 
 
@@ -121,7 +122,9 @@ class _Lowering:
 
     def _is_constant(self, operation: Operation) -> bool:
         """Whether an operation takes constants only: what it gives is the same for every input."""
-        tensors = [leaf for leaf in leaves((operation.args, operation.kwargs)) if isinstance(leaf, Value | Attribute | Literal)]
+        tensors = [
+            leaf for leaf in leaves((operation.args, operation.kwargs)) if isinstance(leaf, Value | Attribute | Literal)
+        ]
         if not tensors:
             return operation.name in ("tensor", "as_tensor", "scalar_tensor")
         return all(constant_of(leaf, self.trace.model) is not None for leaf in tensors)
@@ -136,7 +139,9 @@ class _Lowering:
         for table in tables:
             size = table.tensor.shape[-1]
             part = slice(None, size // 2, None) if layout == "halves" else slice(None, None, 2)
-            cut = Operation("getitem", (table, (Ellipsis, part)), {}, (Value(table.tensor[..., part]),), operation.location)
+            cut = Operation(
+                "getitem", (table, (Ellipsis, part)), {}, (Value(table.tensor[..., part]),), operation.location
+            )
             block.nodes.append(node(cut, "index", "", *cut.args))
             halved.append(cut.outputs[0])
         return replace(operation, args=(x, *halved))
@@ -171,7 +176,9 @@ class _Lowering:
 def _promote(block: Block, operator: Node, model: nn.Module) -> Node:
     """Torch's type promotion as casts: TensorRT has none."""
     typed = {arg: arg.tensor for arg in operator.args if isinstance(arg, Value)}
-    typed |= {arg: model.get_parameter(arg.path) for arg in operator.args if isinstance(arg, Attribute) and arg.persistent}
+    typed |= {
+        arg: model.get_parameter(arg.path) for arg in operator.args if isinstance(arg, Attribute) and arg.persistent
+    }
     dtypes = {tensor.dtype for tensor in typed.values()}
     comparison = operator.outputs[0].tensor.dtype == torch.bool
     if len(dtypes) < 2 and (comparison or dtypes == {operator.outputs[0].tensor.dtype} or not dtypes):
@@ -302,4 +309,3 @@ def constant_of(arg: Any, model: nn.Module) -> torch.Tensor | None:
     if isinstance(arg, Attribute) and not arg.persistent:
         return model.get_buffer(arg.path)
     return None
-

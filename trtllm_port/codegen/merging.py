@@ -214,9 +214,10 @@ def make_classes(samples: list[Lowered]) -> list[PortClass]:
 
 
 def _same_structure(first: dict[str, Any], other: dict[str, Any]) -> None:
-    for path in dict.fromkeys([*first, *other]):
-        if first.get(path) != other.get(path):
-            raise Differ(f"`{path or 'the model'}` computes something else")
+    paths = [path for path in dict.fromkeys([*first, *other]) if first.get(path) != other.get(path)]
+    if paths:
+        innermost = max(paths, key=lambda path: path.count(".") + bool(path))
+        raise Differ(f"`{innermost or type(first).__name__}` computes something else")
 
 
 def _same_layers(sample: Lowered) -> None:
@@ -235,7 +236,9 @@ def _same_layers(sample: Lowered) -> None:
             )
 
 
-def _children(port_class: PortClass, classes: Mapping[Any, PortClass], structures: dict[str, Any]) -> dict[str, PortClass | Leaf]:
+def _children(
+    port_class: PortClass, classes: Mapping[Any, PortClass], structures: dict[str, Any]
+) -> dict[str, PortClass | Leaf]:
     children: dict[str, PortClass | Leaf] = {}
     nodes = [[node for node in _calls(instance.block)] for instance in port_class.instances]
     for column in zip(*nodes, strict=True):

@@ -181,7 +181,9 @@ def _gelu(operation: Operation) -> Result:
 @rule("clamp", "clip")
 def _clamp(operation: Operation) -> Result:
     low, high = argument(operation, "min", 1), argument(operation, "max", 2)
-    return None if is_tensor(low) or is_tensor(high) else node(operation, "function", "clip", operation.args[0], low, high)
+    return (
+        None if is_tensor(low) or is_tensor(high) else node(operation, "function", "clip", operation.args[0], low, high)
+    )
 
 
 @rule("maximum", "minimum")
@@ -369,7 +371,9 @@ def _layer_norm(operation: Operation) -> Result:
     shape = argument(operation, "normalized_shape", 1)
     if len(shape) != 1:
         return None
-    return node(operation, "function", "layer_norm", operation.args[0], weight, bias, argument(operation, "eps", 4, 1e-5))
+    return node(
+        operation, "function", "layer_norm", operation.args[0], weight, bias, argument(operation, "eps", 4, 1e-5)
+    )
 
 
 @rule("einsum")

@@ -105,7 +105,9 @@ class Printer:
 
     def _arguments(self, node: Node, args: tuple[Any, ...]) -> str:
         positional = [self.argument(arg, node).text for arg in args]
-        named = [f"{key}={self.argument(value, node).text}" for key, value in node.keywords.items() if value is not None]
+        named = [
+            f"{key}={self.argument(value, node).text}" for key, value in node.keywords.items() if value is not None
+        ]
         return ", ".join(positional + named)
 
     def _slice(self, part: slice, node: Node) -> str:

@@ -42,7 +42,9 @@ def probe(module: nn.Module) -> Leaf | None:
     if any(True for _ in module.children()):
         return None
     parameters = {name: p for name, p in module.named_parameters(recurse=False)}
-    buffers = [name for name, _ in module.named_buffers(recurse=False) if name not in module._non_persistent_buffers_set]
+    buffers = [
+        name for name, _ in module.named_buffers(recurse=False) if name not in module._non_persistent_buffers_set
+    ]
     if buffers or not set(parameters) <= {"weight", "bias"}:
         return None
     if not parameters:

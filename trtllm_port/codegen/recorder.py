@@ -31,7 +31,9 @@ SILENT_PROPERTIES = frozenset(
     "itemsize nbytes is_nested _version is_mkldnn is_xpu is_mps is_leaf _base _is_param is_vulkan retains_grad".split()
 )
 # A tensor's content becomes a Python value: the trace would depend on the data.
-HOST_READS = frozenset("item tolist __bool__ __int__ __float__ __index__ __contains__ numpy nonzero equal allclose".split())
+HOST_READS = frozenset(
+    "item tolist __bool__ __int__ __float__ __index__ __contains__ numpy nonzero equal allclose".split()
+)
 FILES_BETWEEN = ("/torch/", "/trtllm_port/codegen/")
 
 

@@ -52,7 +52,9 @@ def _pairs(table: Tensor) -> Tensor | None:
     return table[..., ::2] if torch.equal(table[..., ::2], table[..., 1::2]) else None
 
 
-def _tables(parameters: dict[str, Any], size: int, max_positions: int, position_ids: Tensor) -> tuple[Tensor, Tensor] | None:
+def _tables(
+    parameters: dict[str, Any], size: int, max_positions: int, position_ids: Tensor
+) -> tuple[Tensor, Tensor] | None:
     inv_freq = 1.0 / (parameters["rope_theta"] ** (torch.arange(0, size, 2).float() / size))
     angles = position_ids[..., None].float() * inv_freq
     return angles.cos(), angles.sin()

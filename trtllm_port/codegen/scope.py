@@ -10,12 +10,13 @@ import re
 from functools import cached_property
 from typing import Any
 
-from trtllm_port.codegen.expressions import ATOM, Expression, Solver, Symbol, Values
+from trtllm_port.codegen.expressions import ATOM, Expression, Symbol, Values
 from trtllm_port.codegen.formatting import literal
 from trtllm_port.codegen.ir import Leaf
 from trtllm_port.codegen.merging import Instance, PortClass
 from trtllm_port.codegen.probing import named_activation
 from trtllm_port.codegen.sizes import Sample, config_values
+from trtllm_port.codegen.solver import Solver
 
 _NO_SIZES = frozenset(("training", "layer_idx"))  # attributes and arguments of HF's modules that are no sizes
 

@@ -46,11 +46,19 @@ SIZES: dict[str, tuple[int | float, ...]] = {
         ),
         (96, 120, 144, 80, 640),
     ),
-    **dict.fromkeys(("sliding_window", "sliding_window_size", "window_size", "attention_window_size"), (5, 7, 6, 9, 100)),
+    **dict.fromkeys(
+        ("sliding_window", "sliding_window_size", "window_size", "attention_window_size"), (5, 7, 6, 9, 100)
+    ),
     **dict.fromkeys(("attention_chunk_size", "local_attention"), (7, 5, 8, 6, 90)),
 }
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "num_decoder_layers")
-SPECIAL_TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "sep_token_id": 3, "decoder_start_token_id": 1}
+SPECIAL_TOKENS = {
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "sep_token_id": 3,
+    "decoder_start_token_id": 1,
+}
 
 # Keys of every config that say how a model is stored, named, trained or called, not what it computes.
 META_KEYS = frozenset(
@@ -97,6 +105,13 @@ def make_config(like: Any, values: dict[str, Any]) -> Any:
 def layer_count_key(values: dict[str, Any]) -> str | None:
     """The key that counts the decoder layers, or None."""
     return next((key for key in LAYER_COUNTS if isinstance(values.get(key), int)), None)
+
+
+def layer_count(config: Any) -> int:
+    """How many decoder layers a config asks for; 0 if no key says so."""
+    values = config_values(config)
+    key = layer_count_key(values)
+    return int(values[key]) if key is not None else 0
 
 
 def make_samples(config: Any, count: int = SAMPLES) -> list[Sample]:

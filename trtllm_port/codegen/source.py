@@ -8,6 +8,7 @@ from typing import Any
 
 from trtllm_port.codegen.classes import ClassText
 from trtllm_port.codegen.formatting import literal, wrap
+from trtllm_port.codegen.weights import WeightNames
 
 LAYERS = "trtllm_port.layers"
 BASE_FIELDS = frozenset(("vocab_size", "tie_word_embeddings"))  # of `PretrainedConfig`
@@ -100,8 +101,10 @@ def _kind(value: Any) -> str:
     return type(value).__name__
 
 
-def convert_file(dropped: Mapping[str, str], *, title: str, architecture: str) -> str:
+def convert_file(names: WeightNames, *, title: str, architecture: str) -> str:
     """`convert.py`: the exceptions between HF's tensor names and the port's parameter names."""
+    entries = {pattern: f"Drop({literal(reason)})" for pattern, reason in names.dropped.items()}
+    entries |= {pattern: literal(target) for pattern, target in names.renamed.items()}
     lines = [
         f'"""{title}: from Hugging Face\'s tensors to the port\'s parameters.',
         "",
@@ -110,14 +113,14 @@ def convert_file(dropped: Mapping[str, str], *, title: str, architecture: str) -
         "",
         "from __future__ import annotations",
         "",
-        *_import(LAYERS, {"WeightMap", *(["Drop"] if dropped else [])}),
+        *_import(LAYERS, {"WeightMap", *(["Drop"] if names.dropped else [])}),
         "",
     ]
-    if not dropped:
+    if not entries:
         return "\n".join([*lines, "WEIGHT_MAP: WeightMap = {}"]) + "\n"
     lines.append("WEIGHT_MAP: WeightMap = {")
-    for pattern, reason in sorted(dropped.items()):
-        lines += [f"    {line}" for line in wrap(f"{literal(pattern)}: Drop({literal(reason)}),", 4)]
+    for pattern, text in sorted(entries.items()):
+        lines += [f"    {line}" for line in wrap(f"{literal(pattern)}: {text},", 4)]
     return "\n".join([*lines, "}"]) + "\n"
 
 

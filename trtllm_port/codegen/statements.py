@@ -50,7 +50,9 @@ class Writer:
         reserved: names that must not be variables: imported functions.
     """
 
-    def __init__(self, scope: Scope, preferred: dict[Value, str], common: dict[Value, str], reserved: Iterable[str]) -> None:
+    def __init__(
+        self, scope: Scope, preferred: dict[Value, str], common: dict[Value, str], reserved: Iterable[str]
+    ) -> None:
         self.scope = scope
         self.preferred = preferred
         self.common = common
@@ -80,7 +82,9 @@ class Writer:
         returned = ", ".join(self._reference(value).text for value in block.outputs)
         self.lines += wrap(f"return {returned}", 8)
         if self.printer.casts_back:
-            source = next((p for v, p in zip(block.inputs, parameters, strict=True) if v.tensor.dtype == torch.bfloat16), None)
+            source = next(
+                (p for v, p in zip(block.inputs, parameters, strict=True) if v.tensor.dtype == torch.bfloat16), None
+            )
             self.lines.insert(0, f"{INPUT_DTYPE} = {f'{source}.dtype' if source else 'self.config.dtype'}")
         return Body(parameters, self.lines, len(block.outputs), self.printer)
 
@@ -250,7 +254,9 @@ class Writer:
             if key is None:
                 raise ValueError(f"what differs between the layers of `{loop.name}` follows from no list of the config")
             elements = dict(zip(column, self.scope.config_list(key), strict=True))
-            name = next((n[:-2] for v in column for n in block.names.get(v, ()) if n.endswith("[]")), f"{_singular(key)}_values")
+            name = next(
+                (n[:-2] for v in column for n in block.names.get(v, ()) if n.endswith("[]")), f"{_singular(key)}_values"
+            )
             entries = ", ".join(f"{literal(elements[v])}: {self._reference(v).text}" for v in distinct)
             self.lines += wrap(f"{name} = {{{entries}}}", 8)
             self.loop_texts[own] = f"{name}[{_singular(key)}]"

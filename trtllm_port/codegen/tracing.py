@@ -69,7 +69,12 @@ def trace(sample: Sample, *, trust_remote_code: bool = False) -> Trace:
     recorder = Recorder(model)
     with torch.no_grad(), hooks(model), recording(recorder):
         split = sample.past
-        model(input_ids=ids[:, :split].clone(), position_ids=positions[:, :split].clone(), past_key_values=cache, use_cache=True)
+        model(
+            input_ids=ids[:, :split].clone(),
+            position_ids=positions[:, :split].clone(),
+            past_key_values=cache,
+            use_cache=True,
+        )
         step = {"input_ids": ids[:, split:].clone(), "position_ids": positions[:, split:].clone()}
         marker = torch.zeros(())  # stands for the cache, which is no tensor
         inputs = {**{name: recorder.value(tensor) for name, tensor in step.items()}, "cache": recorder.value(marker)}

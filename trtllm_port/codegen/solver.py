@@ -1,0 +1,236 @@
+"""Numbers as expressions of the config.
+
+A number of the traced computation was seen once per instance: per traced configuration, and per layer for what is in a
+layer. The shortest expression over config keys that gives the number in every instance is what gets printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from trtllm_port.codegen.expressions import (
+    ATOM,
+    CONDITION,
+    POWER,
+    PRODUCT,
+    SUM,
+    Expression,
+    Values,
+    all_close,
+    close,
+    is_numeric,
+    power_text,
+)
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+_PRECEDENCE = {"*": PRODUCT, "//": PRODUCT, "/": PRODUCT, "int": ATOM, "+": SUM, "-": SUM}
+_FUNCTIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "*": lambda a, b: a * b,
+    "//": lambda a, b: a // b,
+    "int": lambda a, b: int(a * b),
+    "+": lambda a, b: a + b,
+    "-": lambda a, b: a - b,
+    "/": lambda a, b: a / b,
+}
+_ARRAY_FUNCTIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "*": np.multiply,
+    "//": np.floor_divide,
+    "int": lambda a, b: np.trunc(a * b),
+    "+": np.add,
+    "-": np.subtract,
+    "/": np.divide,
+}
+_COLUMNS = 6  # instances that the search looks at before it checks all
+
+
+class Solver:
+    """Finds expressions over a set of atoms.
+
+    Args:
+        atoms: text → value in each instance; earlier ones are preferred.
+    """
+
+    def __init__(self, atoms: Mapping[str, Values]) -> None:
+        self.atoms = [Expression(text, values, ATOM, 1) for text, values in atoms.items()]
+        self._found: dict[Any, Expression | None] = {}
+
+    def solve(self, values: Values) -> Expression | None:
+        """The simplest expression with these values, or None."""
+        key = tuple((type(value).__name__, repr(value)) for value in values)
+        if key not in self._found:
+            self._found[key] = self._solve(values)
+        return self._found[key]
+
+    def _solve(self, values: Values) -> Expression | None:
+        for atom in self.atoms:
+            if all_close(atom.values, values):
+                return atom
+        if all(isinstance(value, bool) for value in values):
+            return self._negated(values)
+        if is_numeric(values):
+            searches = (self._simple, self._defaulted, self._chosen, self._deeper)
+            return next((found for search in searches if (found := search(values)) is not None), None)
+        return None
+
+    def _negated(self, values: Values) -> Expression | None:
+        wanted = tuple(not value for value in values)
+        found = next((atom for atom in self.atoms if all_close(atom.values, wanted)), None)
+        return found and Expression(f"not {found.text}", values, CONDITION, found.cost + 1)
+
+    # arithmetic
+
+    @cached_property
+    def _numeric(self) -> list[Expression]:
+        """Numeric atoms that differ between instances, without those that are always equal to an earlier one."""
+        unique: dict[Values, Expression] = {}
+        for atom in self.atoms:
+            if is_numeric(atom.values) and len(set(atom.values)) > 1:
+                unique.setdefault(atom.values, atom)
+        return list(unique.values())
+
+    @cached_property
+    def _numbers(self) -> list[Expression]:
+        count = len(self.atoms[0].values) if self.atoms else 0
+        return [Expression(str(n), (n,) * count, ATOM, 0) for n in (1, 2, 3, 4, 8, 1.0)]
+
+    @cached_property
+    def _pairs(self) -> list[Expression]:
+        """All expressions of one operator over two atoms, or an atom and a small number."""
+        operands = [*self._numeric, *self._numbers]
+        found = [made for a in operands for b in operands for made in _combine(a, b)]
+        return sorted(found, key=lambda expression: expression.cost)
+
+    def _simple(self, values: Values) -> Expression | None:
+        """One operator, and perhaps a root."""
+        for family in (self._numeric, self._pairs):
+            direct = next((e for e in family if all_close(e.values, values)), None)
+            found = direct or next((p for e in family for p in _powers(e) if all_close(p.values, values)), None)
+            if found is not None:
+                return found
+        return None
+
+    def _deeper(self, values: Values) -> Expression | None:
+        """One operator more: an expression of one operator with an atom or a small number."""
+        if not self._numeric:
+            return None
+        columns = _telling_columns(self._numeric, values)
+        wanted = np.array([values[i] for i in columns], dtype=np.float64)
+        simple = [*self._pairs, *(p for e in self._numeric for p in _powers(e))]
+        others = [*self._numeric, *self._numbers]
+        left, right = _matrix(simple, columns), _matrix(others, columns)
+        best: Expression | None = None
+        for symbol, function in _ARRAY_FUNCTIONS.items():
+            for swapped in (False, True):
+                with np.errstate(all="ignore"):
+                    a, b = (right[None], left[:, None]) if swapped else (left[:, None], right[None])
+                    hits = np.isclose(function(a, b), wanted, rtol=2**-8, atol=0).all(-1)
+                for i, j in np.argwhere(hits):
+                    pair = (others[j], simple[i]) if swapped else (simple[i], others[j])
+                    for made in _combine(*pair, symbols=(symbol,)):
+                        if all_close(made.values, values) and (best is None or made.cost < best.cost):
+                            best = made
+        return best
+
+    # options
+
+    def _defaulted(self, values: Values) -> Expression | None:
+        """`key or expression`: a key that may be None, and what the model then takes."""
+        for atom in self.atoms:
+            missing = [value is None for value in atom.values]
+            if not any(missing) or all(missing):
+                continue
+            if any(not absent and not close(v, w) for absent, v, w in zip(missing, atom.values, values, strict=True)):
+                continue
+            inner = self._among([i for i, absent in enumerate(missing) if absent], values, without=atom)
+            if inner is not None:
+                text = f"{atom.text} or {inner.inside(CONDITION + 1)}"
+                return Expression(text, values, CONDITION, inner.cost + 2)
+        return None
+
+    def _chosen(self, values: Values) -> Expression | None:
+        """`one if key else other`: an option that chooses between two expressions."""
+        for atom in self.atoms:
+            if len(set(map(str, atom.values))) != 2 or not all(isinstance(value, bool) for value in atom.values):
+                continue
+            sides = [
+                self._among([i for i, value in enumerate(atom.values) if value is wanted], values, without=atom)
+                for wanted in (True, False)
+            ]
+            if sides[0] is not None and sides[1] is not None:
+                text = " ".join((sides[0].inside(CONDITION + 1), "if", atom.text, "else", sides[1].inside(CONDITION)))
+                return Expression(text, values, CONDITION, sides[0].cost + sides[1].cost + 2)
+        return None
+
+    def _among(self, instances: list[int], values: Values, *, without: Expression) -> Expression | None:
+        """The expression of `values` in some of the instances."""
+        wanted = tuple(values[i] for i in instances)
+        if len(set(map(repr, wanted))) == 1:
+            return Expression(repr(wanted[0]), wanted, ATOM, 0)
+        atoms = {a.text: tuple(a.values[i] for i in instances) for a in self.atoms if a is not without}
+        return Solver(atoms).solve(wanted)
+
+
+def _telling_columns(atoms: list[Expression], values: Values) -> list[int]:
+    """A few instances that differ from each other."""
+    seen: dict[Any, int] = {}
+    for i, value in enumerate(values):
+        seen.setdefault((value, *(atom.values[i] for atom in atoms[:3])), i)
+    return list(seen.values())[:_COLUMNS]
+
+
+def _matrix(expressions: list[Expression], columns: list[int]) -> Array:
+    return np.array([[e.values[i] for i in columns] for e in expressions], dtype=np.float64)
+
+
+def _powers(base: Expression) -> list[Expression]:
+    if not all(value > 0 for value in base.values):
+        return []
+    return [
+        Expression(power_text(base, str(exponent)), tuple(v**exponent for v in base.values), POWER, base.cost + 1)
+        for exponent in (-0.5, 0.5)
+    ]
+
+
+def _combine(a: Expression, b: Expression, symbols: tuple[str, ...] = tuple(_FUNCTIONS)) -> list[Expression]:
+    """`a operator b` for those operators that make sense of the operands."""
+    found = []
+    floats = [any(isinstance(value, float) for value in e.values) for e in (a, b)]
+    for symbol in symbols:
+        if (symbol == "int") != (symbol in ("int", "//") and any(floats)) or not _is_sensible(a, b, symbol):
+            continue
+        try:
+            values = tuple(_FUNCTIONS[symbol](x, y) for x, y in zip(a.values, b.values, strict=True))
+        except (ZeroDivisionError, OverflowError):
+            continue
+        if symbol == "//" and any(x % y for x, y in zip(a.values, b.values, strict=True)):
+            continue  # sizes divide evenly
+        if symbol == "int" and any(abs(x * y - round(x * y)) > 1e-6 for x, y in zip(a.values, b.values, strict=True)):
+            continue  # and parts of sizes are whole: what is cut off otherwise would fit by chance
+        found.append(_written(a, b, symbol, values))
+    return found
+
+
+def _is_sensible(a: Expression, b: Expression, symbol: str) -> bool:
+    """Leave out what nobody would write: two numbers, `x * 2` for `2 * x`, `x * x`, `1 * x`, `x / 1`."""
+    numbers = a.cost == 0, b.cost == 0
+    if all(numbers) or (a is b and symbol != "+"):
+        return False
+    if symbol in ("*", "int"):
+        return not numbers[1] and not a.text.startswith("1")
+    if symbol == "+":
+        return not numbers[0]
+    if symbol == "/":
+        return not numbers[1] and (not numbers[0] or a.text == "1.0")
+    return not numbers[0] and not (symbol == "//" and b.text == "1") and b.text != "1.0"
+
+
+def _written(a: Expression, b: Expression, symbol: str, values: Values) -> Expression:
+    cost = a.cost + b.cost + 1 + (a.cost == 0) + (b.cost == 0)
+    if symbol == "int":
+        return Expression(f"int({a.inside(PRODUCT)} * {b.inside(PRODUCT + 1)})", values, ATOM, cost + 1)
+    precedence = _PRECEDENCE[symbol]
+    return Expression(f"{a.inside(precedence)} {symbol} {b.inside(precedence + 1)}", values, precedence, cost)

@@ -1,0 +1,86 @@
+"""The exceptions between the tensors of a model's files and the parameters of its port: data for `convert.py`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from trtllm_port.codegen.ir import Block
+from trtllm_port.codegen.lowering import Lowered
+from trtllm_port.codegen.recorder import Attribute, leaves
+
+
+@dataclass
+class WeightNames:
+    """Name patterns, with `*` for a layer's number.
+
+    Attributes:
+        dropped: tensors that are no parameters of the port → why.
+        renamed: name in files → name in the port.
+    """
+
+    dropped: dict[str, str] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
+
+
+def weight_names(lowered: Lowered) -> WeightNames:
+    """What the files of a model like the traced one hold under other names, or in addition."""
+    model = lowered.trace.model
+    names = WeightNames(dict(_unused(lowered)), dict(_renamed(model)))
+    for expression in getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ():
+        plain = expression.replace("\\", "").replace(".*", "*").strip("^$")
+        if re.fullmatch(r"[\w.*]+", plain):
+            names.dropped[plain if plain.startswith("*") else f"*.{plain}"] = "transformers ignores it, too"
+    if any(_leaf_kind(block, "RotaryEmbedding") for block in lowered.blocks):
+        names.dropped["*.rotary_emb.inv_freq"] = "computed from the config"
+    return names
+
+
+def _unused(lowered: Lowered) -> Iterator[tuple[str, str]]:
+    """Tensors that the model stores and that its forward pass does not touch."""
+    model = lowered.trace.model
+    used = {name for block in lowered.blocks for name in _used(block)}
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    touched = {id(parameters[name]) for name in used if name in parameters}
+    for name in model.state_dict():
+        if name not in used and id(parameters.get(name)) not in touched:
+            yield _pattern(name), "no part of the forward pass uses it"
+
+
+def _renamed(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """Names that `transformers` gives to tensors only while they are in files."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    own = model.state_dict()
+    stored = revert_weight_conversion(model, dict(own))  # type: ignore[arg-type]  # any model has what it asks for
+    missing = [name for name in own if name not in stored]
+    for name, tensor in stored.items():
+        if name not in own:
+            target = next((m for m in missing if own[m].shape == tensor.shape and torch.equal(own[m], tensor)), None)
+            if target is not None:
+                yield _pattern(name), _pattern(target)
+
+
+def _pattern(name: str) -> str:
+    return re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
+
+
+def _leaf_kind(block: Block, kind: str) -> bool:
+    leaves_of = (node.block.leaf for node in block.nodes if node.block is not None)
+    return any(leaf is not None and leaf.kind == kind for leaf in leaves_of)
+
+
+def _used(block: Block) -> set[str]:
+    found: set[str] = set()
+    for node in block.nodes:
+        found.update(leaf.path for leaf in leaves((node.args, node.keywords)) if isinstance(leaf, Attribute))
+        if node.block is not None and node.block.leaf is not None:
+            prefix = f"{node.block.path}." if node.block.path else ""
+            found.update(prefix + name for name, _ in node.block.module.named_parameters())
+        elif node.form == "loop" and node.block is not None:
+            found |= _used(node.block)
+    return found
