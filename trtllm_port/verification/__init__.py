@@ -15,8 +15,9 @@ Nothing in here prints.
 from __future__ import annotations
 
 from trtllm_port.verification.diff import diff_layers
+from trtllm_port.verification.pipeline import verify
 from trtllm_port.verification.report import Report
 from trtllm_port.verification.settings import DiffSettings, VerifySettings
 from trtllm_port.verification.verdict import Verdict
 
-__all__ = ["DiffSettings", "Report", "Verdict", "VerifySettings", "diff_layers"]
+__all__ = ["DiffSettings", "Report", "Verdict", "VerifySettings", "diff_layers", "verify"]

@@ -149,7 +149,7 @@ def summary(verdict: Verdict, divergence: Divergence | None, gates: Sequence[Gat
     if verdict is Verdict.PASS:
         warned = sum(gate.verdict is Verdict.WARN for gate in gates)
         return f"the port is as close to Hugging Face as Hugging Face in {dtype} is to itself" + (
-            f", {warned} gates warn" if warned else ""
+            f", with {warned} {'warning' if warned == 1 else 'warnings'}" if warned else ""
         )
     words = "differs from Hugging Face at" if verdict is Verdict.FAIL else "cannot be judged by"
     return f"the port {words} {', '.join(failed[:4])}"

@@ -26,7 +26,7 @@ from trtllm_port.verification.assemble import (
 from trtllm_port.verification.coverage import not_exercised
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.phase import Phase, PhaseResult, phases_of, run_phase
-from trtllm_port.verification.preparation import Model, find_model, open_port, prepare_port
+from trtllm_port.verification.preparation import Model, find_model, open_port, prepare_port, settle_dtype
 from trtllm_port.verification.report import Report
 from trtllm_port.verification.report_files import write_report
 from trtllm_port.verification.runners import SessionRunner
@@ -77,7 +77,7 @@ def diff_layers(
     report = diff_report(comparison, random_weights=random_weights, seed=settings.seed)
     report = replace(
         report,
-        commands=(command("diff-layers", model, options | {"engine-dir": settings.engine_dir}),),
+        commands=(command("diff-layers", comparison.model, options | {"engine-dir": settings.engine_dir}),),
         seconds=time.perf_counter() - started,
     )
     return report if report_dir is None else write_report(report, report_dir)
@@ -102,6 +102,7 @@ def compare_model(model: Model, work: Path, settings: DiffSettings, progress: Pr
         progress: called with (phase, done, total).
     """
     own = None if settings.engine_dir is None else open_port(settings.engine_dir, backend="reference")
+    model = settle_dtype(model, work, own, progress)
     stimulus = make_stimulus(
         model.given,
         tokens=settings.tokens,
@@ -151,5 +152,4 @@ def diff_report(comparison: Comparison, *, random_weights: bool, seed: int) -> R
         versions=versions(),
         commands=(),
         seconds=0.0,
-        details={},
     )

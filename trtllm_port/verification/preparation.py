@@ -6,13 +6,16 @@ This is composition of the stages `convert` and `build`; neither knows the other
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.errors import ConfigError, UnsupportedModelError
 from trtllm_port.registry import PortEntry, find_port
 from trtllm_port.verification.runners import SessionRunner
+
+if TYPE_CHECKING:
+    from trtllm_port.conversion import ConvertResult
 
 Progress = Callable[[str, int, int], None]
 FALLBACK_LENGTH = 2048  # where a config names no longest position
@@ -27,7 +30,7 @@ class Model:
         source: the directory whose weights are verified: `given`, or random weights for its config.
         config: Hugging Face's config of the language model, defaults filled in.
         architecture: Hugging Face's class name.
-        dtype: of the port.
+        dtype: of the port; "auto" until the conversion has settled it.
         port: the registered port.
         workspace: where the port is.
         trust_remote_code: run Python code that comes with the model.
@@ -87,10 +90,40 @@ def find_model(
         source=source,
         config={**text.to_dict(), **_aliases(text)},
         architecture=architectures[0],
-        dtype=_dtype(text, config) if dtype == "auto" else dtype,
+        dtype=_dtype(text, config) if dtype == "auto" and random_seed is not None else dtype,
         port=port,
         workspace=workspace,
         trust_remote_code=trust_remote_code,
+    )
+
+
+def settle_dtype(model: Model, work: Path, engine: SessionRunner | None, progress: Progress | None = None) -> Model:
+    """Return the model with the dtype that "auto" stands for: the engine's, else what `convert` takes.
+
+    Raises:
+        ConfigError: a dtype was asked for that the engine does not have.
+    """
+    if engine is not None:
+        dtype = str(engine.session.config["pretrained_config"]["dtype"])
+        if model.dtype not in ("auto", dtype):
+            raise ConfigError(f"the engine is in {dtype}, {model.dtype} was asked for", hint="leave out `--dtype`")
+        return replace(model, dtype=dtype)
+    if model.dtype != "auto":
+        return model
+    return replace(model, dtype=convert(model, "auto", work / "checkpoint-auto", progress).dtype)
+
+
+def convert(model: Model, dtype: str, output: Path, progress: Progress | None = None) -> ConvertResult:
+    """Convert the model's weights."""
+    from trtllm_port.conversion import convert_checkpoint
+
+    return convert_checkpoint(
+        model.source,
+        output,
+        workspace=model.workspace,
+        dtype=dtype,
+        trust_remote_code=model.trust_remote_code,
+        progress=progress,
     )
 
 
@@ -108,17 +141,9 @@ def prepare_port(
         progress: called with (phase, done, total).
     """
     from trtllm_port.building import build_engine
-    from trtllm_port.conversion import convert_checkpoint
 
     checkpoint, engine = work / f"checkpoint-{dtype}", work / f"network-{dtype}"
-    convert_checkpoint(
-        model.source,
-        checkpoint,
-        workspace=model.workspace,
-        dtype=dtype,
-        trust_remote_code=model.trust_remote_code,
-        progress=progress,
-    )
+    convert(model, dtype, checkpoint, progress)
     build_engine(
         checkpoint,
         engine,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from trtllm_port.verification.metrics import TapMetrics
 from trtllm_port.verification.verdict import Verdict, exit_code
 
 SCHEMA_VERSION = 1
+NOT_IN_JSON = ("stage_results", "report_dir")
 REPORT_JSON, REPORT_HTML, JUNIT_XML = "report.json", "report.html", "junit.xml"
 
 
@@ -127,7 +128,8 @@ class Report:
         versions: of everything that took part.
         commands: how to repeat it.
         seconds: altogether.
-        details: results of stages, as they are.
+        stage_results: what the stages of `verify` returned; each becomes a file of its own.
+        report_dir: where the report was written.
     """
 
     kind: str
@@ -149,7 +151,7 @@ class Report:
     versions: Mapping[str, str]
     commands: tuple[str, ...]
     seconds: float
-    details: Mapping[str, Any]
+    stage_results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     report_dir: Path | None = None
 
     @property
@@ -159,8 +161,8 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form (`docs/report-schema.json`); numbers that are not finite become null."""
-        fields = {name: value for name, value in asdict(self).items() if name not in ("report_dir",)}
-        return {"schema_version": SCHEMA_VERSION, **_plain(fields)}
+        fields = {name: value for name, value in asdict(self).items() if name not in NOT_IN_JSON}
+        return {"schema_version": SCHEMA_VERSION, **plain(fields)}
 
 
 def metric_values(tap: TapComparison) -> dict[str, float | None] | None:
@@ -173,11 +175,12 @@ def metric_values(tap: TapComparison) -> dict[str, float | None] | None:
     return values | {"linf_ratio": tap.linf_ratio, "token_ratio": tap.token_ratio}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return a value as JSON can hold it; numbers that are not finite become null."""
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return str(value) if isinstance(value, Path | Verdict) else value

@@ -8,11 +8,11 @@ from pathlib import Path
 from trtllm_port.files import write_json, write_text
 from trtllm_port.verification.html import html_page
 from trtllm_port.verification.junit import junit_xml
-from trtllm_port.verification.report import JUNIT_XML, REPORT_HTML, REPORT_JSON, Report
+from trtllm_port.verification.report import JUNIT_XML, REPORT_HTML, REPORT_JSON, Report, plain
 
 
 def write_report(report: Report, report_dir: Path) -> Report:
-    """Write `report.json`, `report.html` and `junit.xml`; each is complete or absent.
+    """Write `report.json`, `report.html`, `junit.xml` and one file per stage result; each is complete or absent.
 
     Returns:
         The report, with the directory in it.
@@ -22,6 +22,8 @@ def write_report(report: Report, report_dir: Path) -> Report:
     """
     content = report.to_dict()
     write_json(report_dir / REPORT_JSON, content)
+    for name, result in report.stage_results.items():
+        write_json(report_dir / f"{name}.json", plain(result))
     write_text(report_dir / REPORT_HTML, html_page(content))
     write_text(report_dir / JUNIT_XML, junit_xml(content))
     return replace(report, report_dir=report_dir)

@@ -8,7 +8,6 @@ from pathlib import Path
 from trtllm_port.verification.stimulus import DEFAULT_TOKENS
 
 DEFAULT_NEW_TOKENS = 200
-DEFAULT_CAPABILITIES = ("8.6", "8.9", "12.0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +37,14 @@ class VerifySettings(DiffSettings):
 
     Attributes:
         backend: what `build` compiles for: "auto", "tensorrt", "tensorrt_rtx" or "reference".
-        compute_capabilities: GPUs to compile for.
+        compute_capabilities: GPUs to compile for; `build` chooses where none is given.
         max_new_tokens: greedy tokens per prompt.
         dataset: articles and summaries for ROUGE; None takes the small set that ships with the package.
         articles: how many of them.
     """
 
     backend: str = "auto"
-    compute_capabilities: tuple[str, ...] = DEFAULT_CAPABILITIES
+    compute_capabilities: tuple[str, ...] = ()
     max_new_tokens: int = DEFAULT_NEW_TOKENS
     dataset: str | None = None
     articles: int = 16

@@ -1,0 +1,177 @@
+"""The prompt stage: greedy tokens of the port beside Hugging Face's, and whether a difference means anything.
+
+Two precise computations of the same model choose different tokens where the best two are closer together than rounding
+errors. So tokens must be equal, or Hugging Face's own margin at the first difference must be below its own noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trtllm_port.verification.gates import Gate
+from trtllm_port.verification.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.logits import confident_margin
+from trtllm_port.verification.runners import SessionRunner
+from trtllm_port.verification.stimulus import load_tokenizer
+from trtllm_port.verification.texts import PROMPTS
+from trtllm_port.verification.verdict import Verdict
+
+RANDOM_LENGTHS = (7, 12, 5, 16, 9)
+REASON = "greedy tokens are equal, or differ first where Hugging Face's own margin is below its own noise"
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continuation:
+    """One prompt, continued by both sides.
+
+    Attributes:
+        prompt: its text, or "" for token ids alone.
+        port, hugging_face: new tokens.
+        port_text, hugging_face_text: the same as text, "" without a tokenizer.
+        first_difference: index of the first token that differs, or None.
+        lead: by how much Hugging Face's more precise run prefers its choice over the port's there, in logits.
+        margin: what the lead must exceed to mean anything.
+        excused: whether the difference is within the noise.
+    """
+
+    prompt: str
+    port: tuple[int, ...]
+    hugging_face: tuple[int, ...]
+    port_text: str = ""
+    hugging_face_text: str = ""
+    first_difference: int | None = None
+    lead: float | None = None
+    margin: float | None = None
+    excused: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptResult:
+    """All prompts."""
+
+    executor: str
+    new_tokens: int
+    tokens_per_second: float
+    continuations: tuple[Continuation, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return asdict(self)
+
+
+def make_prompts(model_dir: Path, vocab_size: int, seed: int) -> tuple[list[list[int]], Any]:
+    """Return five prompts as token ids, and the tokenizer or None; without one the ids are random."""
+    tokenizer, _ = load_tokenizer(model_dir)
+    if tokenizer is not None:
+        ids: list[list[int]] = [tokenizer(text)["input_ids"] for text in PROMPTS]
+        if max(map(max, ids)) < vocab_size:
+            return ids, tokenizer
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(vocab_size, (n,), generator=generator).tolist() for n in RANDOM_LENGTHS], None
+
+
+def continue_prompts(
+    port: SessionRunner,
+    load: Callable[[str], HuggingFaceRunner],
+    precisions: tuple[str, str],
+    prompts: tuple[Sequence[list[int]], Any],
+    max_new_tokens: int,
+    progress: Progress | None = None,
+) -> PromptResult:
+    """Continue every prompt on both sides and explain the first difference of each.
+
+    Args:
+        port: with a cache that is long enough.
+        load: gives Hugging Face's model in a dtype.
+        precisions: the port's dtype, and the more precise one that arbitrates.
+        prompts: token ids, and a tokenizer or None.
+        max_new_tokens: exactly so many are generated; the end of the sequence is ignored.
+        progress: called per prompt.
+    """
+    from trtllm_port.runtime.generation import generate
+
+    ids, tokenizer = prompts
+    generation = generate(port.session, ids, max_new_tokens=max_new_tokens)
+    yardstick = load(precisions[0])
+    found = []
+    for number, (prompt, tokens) in enumerate(zip(ids, generation.tokens, strict=True)):
+        if progress is not None:
+            progress("prompt", number, len(ids))
+        expected = tuple(yardstick.greedy(prompt, max_new_tokens))
+        found.append(_continuation(prompt, tokens, expected, tokenizer))
+    if any(each.first_difference is not None for each in found):
+        reference = load(precisions[1])
+        found = [_arbitrate(each, prompt, yardstick, reference) for each, prompt in zip(found, ids, strict=True)]
+    if progress is not None:
+        progress("prompt", len(ids), len(ids))
+    return PromptResult(
+        executor=generation.executor,
+        new_tokens=max_new_tokens,
+        tokens_per_second=generation.tokens_per_second,
+        continuations=tuple(found),
+    )
+
+
+def _continuation(prompt: list[int], port: tuple[int, ...], expected: tuple[int, ...], tokenizer: Any) -> Continuation:
+    difference = next((i for i, pair in enumerate(zip(port, expected, strict=True)) if pair[0] != pair[1]), None)
+    if tokenizer is None:
+        return Continuation(prompt="", port=port, hugging_face=expected, first_difference=difference)
+    return Continuation(
+        prompt=tokenizer.decode(prompt, skip_special_tokens=True),
+        port=port,
+        hugging_face=expected,
+        port_text=tokenizer.decode(port),
+        hugging_face_text=tokenizer.decode(expected),
+        first_difference=difference,
+    )
+
+
+def _arbitrate(
+    found: Continuation, prompt: list[int], yardstick: HuggingFaceRunner, reference: HuggingFaceRunner
+) -> Continuation:
+    """Ask the more precise run how much it prefers Hugging Face's token to the port's."""
+    at = found.first_difference
+    if at is None:
+        return found
+    ids_BL = torch.tensor([[*prompt, *found.hugging_face[:at]]])
+    precise, rough = reference.run(ids_BL)[0], yardstick.run(ids_BL)[0]
+    margin = confident_margin(rough, precise)
+    lead = float(precise[-1].max() - precise[-1, found.port[at]])
+    return replace(found, lead=lead, margin=margin, excused=lead <= margin)
+
+
+def prompt_gate(result: PromptResult) -> Gate:
+    """Judge the continuations."""
+    wrong = [each for each in result.continuations if not each.excused]
+    return Gate(
+        name="prompt.tokens",
+        phase="prompt",
+        verdict=Verdict.FAIL if wrong else Verdict.PASS,
+        value=float(len(wrong)),
+        threshold=0.0,
+        reason=f"{describe(result)}; {REASON}",
+        source="AWS 0.001; twice the 99th percentile of the floor is derived",
+    )
+
+
+def describe(result: PromptResult) -> str:
+    """Say in one line how the tokens compare."""
+    differing = [(i, each) for i, each in enumerate(result.continuations) if each.first_difference is not None]
+    total = len(result.continuations)
+    if not differing:
+        return f"{result.new_tokens} greedy tokens on each of {total} prompts equal Hugging Face's"
+    said = ", ".join(
+        f"prompt {i} at token {each.first_difference} ({each.lead:.2g} for noise {each.margin:.2g})"
+        for i, each in differing
+    )
+    noise = "within" if all(each.excused for _, each in differing) else "NOT all within"
+    return (
+        f"{total - len(differing)} of {total} prompts give {result.new_tokens} equal tokens, "
+        f"the others first differ at choices whose margin is {noise} Hugging Face's noise: {said}"
+    )

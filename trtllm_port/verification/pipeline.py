@@ -1,0 +1,230 @@
+"""`verify`: convert → build → prompt → ROUGE → diff-layers, one verdict.
+
+This module is the composition: the stages know nothing of each other, and nothing of this.
+
+Requires: a model directory (its `config.json` alone suffices with random weights) and a registered port for it.
+Ensures: a report; with a report directory also its files, and one file per stage.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from trtllm_port.verification import preparation
+from trtllm_port.verification.assemble import command, summary, verdict_of
+from trtllm_port.verification.coverage import NotExercised
+from trtllm_port.verification.diff import compare_model, diff_report
+from trtllm_port.verification.gates import Gate
+from trtllm_port.verification.greedy import continue_prompts, describe, make_prompts, prompt_gate
+from trtllm_port.verification.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.phase import phases_of
+from trtllm_port.verification.preparation import Model, find_model, open_port
+from trtllm_port.verification.report import Report, Stage
+from trtllm_port.verification.report_files import write_report
+from trtllm_port.verification.rouge import run_rouge
+from trtllm_port.verification.settings import VerifySettings
+from trtllm_port.verification.verdict import Verdict, worst
+
+Progress = Callable[[str, int, int], None]
+DEFAULTS = VerifySettings()
+ROWS = 5  # prompts and rows of a batch at once
+
+
+@dataclass
+class Pipeline:
+    """One verification while it runs; each stage adds its outcome.
+
+    Attributes:
+        model: the model and its port; its dtype is settled by the conversion.
+        work: directory for checkpoint and engine.
+        settings: everything else.
+        progress: called with (phase, done, total).
+        stages, gates, results: what came of it.
+        not_exercised: stages that were left out.
+        report: of the last stage.
+    """
+
+    model: Model
+    work: Path
+    settings: VerifySettings
+    progress: Progress | None
+    stages: list[Stage] = field(default_factory=list)
+    gates: list[Gate] = field(default_factory=list)
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    not_exercised: list[NotExercised] = field(default_factory=list)
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the converted weights are."""
+        return self.work / "checkpoint"
+
+    @property
+    def engine(self) -> Path:
+        """Where the engine is."""
+        return self.work / "engine"
+
+    def load(self, dtype: str) -> HuggingFaceRunner:
+        """Load Hugging Face's model."""
+        return HuggingFaceRunner.load(
+            self.model.source,
+            dtype,
+            device=self.settings.device,
+            trust_remote_code=self.model.trust_remote_code,
+        )
+
+    def done(self, name: str, started: float, detail: str, gates: Sequence[Gate] = ()) -> None:
+        """Note that a stage is over."""
+        self.gates += gates
+        verdict = worst(gate.verdict for gate in gates if gate.verdict is not Verdict.SKIPPED)
+        self.stages.append(Stage(name=name, verdict=verdict, seconds=time.perf_counter() - started, detail=detail))
+
+    def left_out(self, name: str, reason: str) -> None:
+        """Note that a stage was not run."""
+        self.stages.append(Stage(name=name, verdict=Verdict.SKIPPED, seconds=0.0, detail=reason))
+        self.not_exercised.append(NotExercised(what=name, reason=reason))
+
+
+def verify(
+    model_dir: Path,
+    *,
+    workspace: Path = Path("."),
+    dtype: str = "auto",
+    random_weights: bool = False,
+    report_dir: Path | None = None,
+    settings: VerifySettings = DEFAULTS,
+    progress: Progress | None = None,
+) -> Report:
+    """Take a port all the way and prove it.
+
+    Args:
+        model_dir: a Hugging Face model directory.
+        workspace: where the port is.
+        dtype: of the port; "auto" follows the checkpoint.
+        random_weights: take seeded random weights instead of the directory's own.
+        report_dir: where the report is written; None writes nothing.
+        settings: everything else.
+        progress: called with (phase, done, total).
+
+    Raises:
+        PortError: the model, the port or a library cannot be used. A difference is not an error but the verdict.
+    """
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="trtllm-port-") as directory:
+        model = find_model(
+            model_dir,
+            Path(directory),
+            workspace=workspace,
+            dtype=dtype,
+            random_seed=settings.seed if random_weights else None,
+            trust_remote_code=settings.trust_remote_code,
+        )
+        pipeline = Pipeline(model, Path(directory), settings, progress)
+        convert(pipeline)
+        build(pipeline)
+        prompt(pipeline)
+        rouge(pipeline, random_weights=random_weights)
+        report = diff_layers(pipeline, random_weights=random_weights)
+    report = replace(report, seconds=time.perf_counter() - started)
+    return report if report_dir is None else write_report(report, report_dir)
+
+
+def convert(pipeline: Pipeline) -> None:
+    """Stage 1: the checkpoint."""
+    started = time.perf_counter()
+    result = preparation.convert(pipeline.model, pipeline.model.dtype, pipeline.checkpoint, pipeline.progress)
+    pipeline.model = replace(pipeline.model, dtype=result.dtype)
+    pipeline.results["convert"] = result.to_dict()
+    pipeline.done("convert", started, f"{result.tensors:,} tensors, {result.size / 1e6:,.1f} MB in {result.dtype}")
+
+
+def build(pipeline: Pipeline) -> None:
+    """Stage 2: the engine, compiled for the chosen GPUs, none of which need be here."""
+    from trtllm_port.building import build_engine
+
+    started = time.perf_counter()
+    settings, longest = pipeline.settings, pipeline.model.longest
+    length = min(longest, max(settings.tokens, 2 * settings.max_new_tokens))
+    result = build_engine(
+        pipeline.checkpoint,
+        pipeline.engine,
+        workspace=pipeline.model.workspace,
+        backend=settings.backend,
+        compute_capabilities=settings.compute_capabilities,
+        max_batch_size=ROWS,
+        max_input_len=length,
+        max_seq_len=length,
+        progress=pipeline.progress,
+    )
+    pipeline.results["build"] = result.to_dict()
+    detail = f"{result.num_layers:,} TensorRT layers"
+    if result.engines:
+        engine = result.engines[0]
+        capabilities = ", ".join(result.build.compute_capabilities)
+        detail += f", compiled by {engine.library} for {capabilities}, {engine.engine_bytes / 1e6:,.1f} MB"
+    else:
+        pipeline.not_exercised.append(NotExercised(what="compilation", reason="the backend is `reference`"))
+    pipeline.done("build", started, detail)
+
+
+def prompt(pipeline: Pipeline) -> None:
+    """Stage 3: greedy tokens beside Hugging Face's."""
+    started = time.perf_counter()
+    model, settings = pipeline.model, pipeline.settings
+    port = open_port(pipeline.engine, backend="auto", device=settings.device)
+    prompts = make_prompts(model.given, model.vocab_size, settings.seed)
+    room = port.session.max_seq_len - max(map(len, prompts[0]))
+    if room < 1:
+        pipeline.left_out("prompt", f"the model takes {port.session.max_seq_len} tokens, fewer than the prompts have")
+        return
+    own = phases_of(model.dtype)[-1]
+    new_tokens = min(settings.max_new_tokens, room)
+    precisions = (own.dtype, own.reference_dtype)
+    result = continue_prompts(port, pipeline.load, precisions, prompts, new_tokens, pipeline.progress)
+    pipeline.results["prompt"] = result.to_dict()
+    if port.session.note:
+        reason = f"the reference executor computed everything: {port.session.note}"
+        pipeline.not_exercised.append(NotExercised(what="the compiled engine on a GPU", reason=reason))
+    pipeline.done("prompt", started, f"{describe(result)}; {result.executor}", [prompt_gate(result)])
+
+
+def rouge(pipeline: Pipeline, *, random_weights: bool) -> None:
+    """Stage 4: summaries beside Hugging Face's."""
+    started = time.perf_counter()
+    if random_weights:
+        pipeline.left_out("rouge", "random weights write no summaries")
+        return
+    outcome = run_rouge(pipeline.engine, pipeline.model.source, pipeline.settings, pipeline.progress)
+    if isinstance(outcome, str):
+        pipeline.left_out("rouge", outcome)
+        return
+    pipeline.results["summarize"] = outcome.result
+    pipeline.done("rouge", started, outcome.detail, [outcome.gate])
+
+
+def diff_layers(pipeline: Pipeline, *, random_weights: bool) -> Report:
+    """Stage 5: module by module, on the network that was compiled."""
+    started = time.perf_counter()
+    settings, model = pipeline.settings, pipeline.model
+    engine = replace(settings, engine_dir=pipeline.engine)
+    comparison = compare_model(model, pipeline.work, engine, pipeline.progress)
+    found = diff_report(comparison, random_weights=random_weights, seed=settings.seed)
+    pipeline.done("diff-layers", started, found.summary, found.gates)
+    gates = tuple(pipeline.gates)
+    verdict = verdict_of(gates)
+    options = {"random-weights": random_weights, "tokens": settings.tokens, "prompt-file": settings.prompt_file}
+    return replace(
+        found,
+        kind="verify",
+        verdict=verdict,
+        summary=summary(verdict, found.divergence, gates, model.dtype),
+        stages=tuple(pipeline.stages),
+        gates=gates,
+        not_exercised=(*found.not_exercised, *pipeline.not_exercised),
+        commands=(command("verify", model, options), command("diff-layers", model, options)),
+        stage_results=pipeline.results,
+    )

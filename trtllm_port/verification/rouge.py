@@ -1,0 +1,85 @@
+"""The ROUGE stage: summaries of the port beside Hugging Face's, on the same articles.
+
+The weakest evidence of all, so it can fail a port but not acquit one, and a sample too small to tell is only a warning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trtllm_port.errors import EngineError
+from trtllm_port.evaluation.summarize import SummarizeOptions, SummarizeResult, summarize
+from trtllm_port.verification.gates import Gate
+from trtllm_port.verification.settings import VerifySettings
+from trtllm_port.verification.stimulus import load_tokenizer
+from trtllm_port.verification.verdict import Verdict
+
+OUTPUT_LEN = 64
+SOURCE = "MLPerf inference: 99 % of the reference, 0.9 to 1.1 times its length; paired bootstrap"
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RougeOutcome:
+    """What the stage found."""
+
+    result: dict[str, Any]
+    detail: str
+    gate: Gate
+
+
+def run_rouge(
+    engine_dir: Path, model_dir: Path, settings: VerifySettings, progress: Progress | None = None
+) -> RougeOutcome | str:
+    """Summarise the same articles on both sides.
+
+    Args:
+        engine_dir: the port's engine directory.
+        model_dir: Hugging Face's, with weights and a tokenizer.
+        settings: dataset, number of articles, device.
+        progress: called with (phase, done, total).
+
+    Returns:
+        The outcome, or the reason why there is none.
+    """
+    tokenizer, lack = load_tokenizer(model_dir)
+    if tokenizer is None:
+        return lack
+    options = SummarizeOptions(
+        num_samples=settings.articles,
+        output_len=OUTPUT_LEN,
+        device=settings.device,
+        trust_remote_code=settings.trust_remote_code,
+    )
+    try:
+        result = summarize(engine_dir, model_dir, dataset=settings.dataset, options=options, progress=progress)
+    except EngineError as error:
+        return error.message  # a model of few positions has no room for an article
+    return RougeOutcome(result=result.to_dict(), detail=_detail(result), gate=_gate(result))
+
+
+def _detail(result: SummarizeResult) -> str:
+    scores = []
+    for kind in ("rouge1", "rouge2", "rougeL"):
+        if result.engine is not None and result.hugging_face is not None and kind in result.engine.rouge:
+            pair = f"{result.engine.rouge[kind]:.1f} to {result.hugging_face.rouge[kind]:.1f}"
+            scores.append(f"{kind.replace('rouge', 'ROUGE-')} {pair}")
+    return f"port to Hugging Face: {', '.join(scores)} on {result.samples} articles"
+
+
+def _gate(result: SummarizeResult) -> Gate:
+    comparison = result.comparison
+    if comparison is None:
+        return Gate(name="rouge", phase="summarize", verdict=Verdict.CANNOT_TELL, reason="only one side wrote")
+    verdict = Verdict(comparison.verdict)
+    lost = max((-difference.mean for difference in comparison.rouge.values()), default=0.0)
+    allowed = max((-difference.allowed for difference in comparison.rouge.values()), default=0.0)
+    reason = comparison.reason
+    if verdict is Verdict.CANNOT_TELL:
+        verdict, reason = Verdict.WARN, f"{reason}; the sample is too small to tell, the other gates decide"
+    return Gate(
+        name="rouge", phase="summarize", verdict=verdict, value=lost, threshold=allowed, reason=reason, source=SOURCE
+    )
