@@ -37,7 +37,7 @@ def demo(
 
     Nothing is downloaded and no GPU is needed. Exit codes are those of `verify`.
     """
-    from trtllm_port.cli.new import _render as render_port
+    from trtllm_port.cli.new import render as render_port
     from trtllm_port.demo.tour import tour
 
     place = workspace or Path(tempfile.mkdtemp(prefix="trtllm-port-demo-"))

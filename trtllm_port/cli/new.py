@@ -67,12 +67,12 @@ def new(
                 trust_remote_code=trust_remote_code,
                 progress=progress,
             )
-    console.emit(result, _render, as_json=as_json)
+    console.emit(result, render, as_json=as_json)
     if result.check is not None and not result.check.passed:
         raise typer.Exit(1)
 
 
-def _render(result: PortResult) -> None:
+def render(result: PortResult) -> None:
     port = result.port
     for path in port.written:
         console.line(f"wrote {port.workspace / path}")

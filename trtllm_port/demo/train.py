@@ -103,7 +103,7 @@ def train(
     started = time.perf_counter()
     for step in range(steps):
         loss, _ = weighted_loss(model, next(data), device)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
