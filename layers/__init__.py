@@ -12,6 +12,7 @@ from trtllm_port.layers.mapping import Mapping
 from trtllm_port.layers.mlp import MLP, GatedMLP
 from trtllm_port.layers.model import DecoderModelForCausalLM, PretrainedModel
 from trtllm_port.layers.module import DecoderLayerList, Module, ModuleList
+from trtllm_port.layers.moe import MOE, Experts, TopKRouter
 from trtllm_port.layers.network import Network
 from trtllm_port.layers.normalization import LayerNorm, RmsNorm
 from trtllm_port.layers.parameter import Parameter
@@ -22,6 +23,7 @@ from trtllm_port.layers.weights import Drop, HuggingFaceWeights, Transform, Weig
 __all__ = [
     "ACT2FN",
     "MLP",
+    "MOE",
     "Activation",
     "Attention",
     "ColumnLinear",
@@ -31,6 +33,7 @@ __all__ = [
     "Drop",
     "Embedding",
     "Every",
+    "Experts",
     "GatedMLP",
     "HuggingFaceWeights",
     "KVCache",
@@ -47,6 +50,7 @@ __all__ = [
     "RotaryEmbedding",
     "RowLinear",
     "Tensor",
+    "TopKRouter",
     "Transform",
     "WeightMap",
     "plan_weights",

@@ -166,7 +166,10 @@ def load_hf_config(hf_model_dir: str | Path, trust_remote_code: bool = False) ->
         return AutoConfig.from_pretrained(hf_model_dir, trust_remote_code=trust_remote_code)
     except _UNREADABLE as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"`{path}` cannot be read: {reason}") from error
+        hint = "it must be the `config.json` of a model that the installed transformers knows"
+        if "trust_remote_code" in reason:
+            hint = "the model brings its own code: read it, then allow it to run with `--trust-remote-code`"
+        raise ConfigError(f"`{path}` cannot be read: {reason}", hint=hint) from error
 
 
 def resolve_dtype(dtype: str, hf_config: Any, hf_model_dir: str | Path) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
-from transformers import LlamaConfig, NemotronConfig
+from transformers import LlamaConfig, MixtralConfig, NemotronConfig
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, LlamaRotaryEmbedding
+from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 from transformers.models.nemotron.modeling_nemotron import NemotronMLP
 
-from trtllm_port.layers import MLP, Attention, GatedMLP, KVCache, Mapping, Tensor, causal_mask
+from trtllm_port.layers import MLP, MOE, Attention, GatedMLP, KVCache, Mapping, Tensor, causal_mask
 
 SIZES: dict[str, Any] = {"hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 6, "num_key_value_heads": 2}
 X = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(0))
@@ -29,6 +31,27 @@ def test_mlp_is_nemotrons(evaluate: Any) -> None:
     theirs = NemotronMLP(NemotronConfig(**SIZES, hidden_act="relu2"))
     found = evaluate.module(MLP(24, 40, "relu2", bias=False), weights(theirs), X)
     torch.testing.assert_close(found, theirs(X).detach())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_mixture_of_experts_is_mixtrals(evaluate: Any, dtype: str) -> None:
+    config = MixtralConfig(**SIZES, num_local_experts=4, num_experts_per_tok=2, experts_implementation="eager")
+    theirs = MixtralSparseMoeBlock(config).eval()
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    theirs.to(getattr(torch, dtype))
+    x = X.to(getattr(torch, dtype))
+    found = evaluate.module(MOE(24, 40, 4, 2), weights(theirs), x, dtype=dtype)
+    tolerance = 1e-5 if dtype == "float32" else 3e-2
+    torch.testing.assert_close(found, theirs(x).detach(), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.slow
+def test_tensorrt_compiles_a_mixture_of_experts(evaluate: Any, compile_engine: Any) -> None:
+    module = MOE(24, 40, 4, 2)
+    made = {name: torch.zeros(parameter.shape).half() for name, parameter in module.named_parameters()}
+    network = evaluate.define(module, (X.half(),), module=module, weights=made, dtype="float16")
+    assert compile_engine(network, {"x0": tuple(X.shape)}) == []
 
 
 def test_attention_is_llamas(evaluate: Any) -> None:
