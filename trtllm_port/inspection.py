@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtllm_port.errors import RegistryError
+from trtllm_port.hub import read_config
 from trtllm_port.registry import PortEntry, find_port
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def inspect_model(
         dtype=str(config.dtype).removeprefix("torch."),
         parameters=_count_parameters(config, trust_remote_code),
         sizes={name: _plain(getattr(config, name)) for name in SIZES if getattr(config, name, None) is not None},
-        ledger=_rows(source, config, json.loads((model_dir / "config.json").read_text(encoding="utf-8"))),
+        ledger=_rows(source, config, read_config(model_dir)),
         skeletons=tuple(asdict(skeleton) for skeleton in source.skeletons),
         tensors=_tensors(model_dir),
         port=_port(workspace, source.architecture),

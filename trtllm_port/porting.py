@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trtllm_port.errors import ConfigError
 from trtllm_port.files import file_digest
+from trtllm_port.hub import read_config
 from trtllm_port.scaffold import (
     WrittenPort,
     blank_source,
@@ -81,8 +81,8 @@ def create_port(
     """
     from trtllm_port.codegen import check_port, generate_port
 
-    config = _read_config(model_dir)
-    name = name or default_name(str(config.get("model_type", "")))
+    config = read_config(model_dir)
+    name = default_name(str(config.get("model_type", ""))) if name is None else name
     refuse_existing(workspace, name, next(iter(config.get("architectures") or []), None), force=force)
     source = generate_port(model_dir, name=name, trust_remote_code=trust_remote_code, progress=progress)
     check = check_port(model_dir, source=source, trust_remote_code=trust_remote_code, progress=progress)
@@ -138,16 +138,3 @@ def _origin(source: PortSource, check: SelfCheck, model_dir: Path) -> dict[str, 
         "skeletons": [asdict(skeleton) for skeleton in source.skeletons],
         "check": {"passed": check.passed, "problem": check.problem, "taps": check.taps, "tokens": check.tokens},
     }
-
-
-def _read_config(model_dir: Path) -> dict[str, Any]:
-    path = model_dir / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"`{model_dir}` has no `config.json`", hint="give a Hugging Face model directory") from error
-    except ValueError as error:
-        raise ConfigError(f"`{path}` cannot be read: {error}", hint="it must be a JSON object") from error
-    if not isinstance(config, dict):
-        raise ConfigError(f"`{path}` holds no JSON object", hint="give a Hugging Face model directory")
-    return config

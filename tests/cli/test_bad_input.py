@@ -138,6 +138,53 @@ def test_convert(damage: Damage, what: str, place: Path, capsys: pytest.CaptureF
     assert files(place) == before
 
 
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        (no_config, "`model` has no `config.json`"),
+        (broken_config, "`model/config.json` cannot be read"),
+        (encoder, "encoder model"),
+        (unknown_model_type, "does not know the model type `no-such-model`"),
+        (remote_code, "does not know the model type `no-such-model`"),
+    ],
+)
+def test_new(damage: Damage, what: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damage(place / "model")
+    before = files(place)
+    assert main(["new", "model", "--workspace", "fresh", "--name", "mine"]) == 2
+    out, err = capsys.readouterr()
+    assert what in err
+    assert out == ""
+    assert files(place) == before
+
+
+@pytest.mark.parametrize("name", ["not-a-name", "../outside", "class", ""])
+def test_new_with_a_name_that_cannot_be(name: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(place)
+    for words in (["new", "model", "--name", name], ["new", "--blank", name]):
+        assert main([*words, "--workspace", "fresh"]) == 2
+        assert f"a port cannot be named `{name}`" in capsys.readouterr().err
+    assert files(place) == before
+
+
+def test_new_where_a_port_is(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(place)
+    assert main(["new", "model"]) == 2
+    assert "port `llama` exists already" in capsys.readouterr().err
+    assert main(["new", "model", "--name", "other"]) == 2
+    assert "`LlamaForCausalLM` is served by port `llama` already" in capsys.readouterr().err
+    assert main(["new", "--blank", "llama"]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert files(place) == before
+
+
+def test_new_with_options_that_do_not_go_together(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["new", "--blank", "mine", "--name", "yours"]) == 2
+    assert "`trtllm-port new --blank yours`" in capsys.readouterr().err
+    assert main(["new", "model", "--architecture", "XForCausalLM"]) == 2
+    assert "goes with --blank only" in capsys.readouterr().err
+
+
 def test_a_model_that_is_not_there(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("./absent", "no-such/model"):
         assert main(["convert", "--model-dir", name, "--output-dir", "ckpt"]) == 2

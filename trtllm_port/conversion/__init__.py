@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from trtllm_port import __version__
 from trtllm_port.errors import ConfigError, PortError
 from trtllm_port.files import atomic_directory, file_digest, require_space, write_json
+from trtllm_port.hub import read_config
 from trtllm_port.registry import PortEntry, find_port
 
 if TYPE_CHECKING:
@@ -120,14 +121,9 @@ def read_architecture(model_dir: Path) -> str:
     Raises:
         ConfigError: there is no readable `config.json`, or it names no architecture.
     """
-    path = model_dir / "config.json"
-    try:
-        names = json.loads(path.read_text(encoding="utf-8")).get("architectures")
-    except FileNotFoundError as error:
-        raise ConfigError(f"`{model_dir}` has no `config.json`", hint="give a Hugging Face model directory") from error
-    except (ValueError, AttributeError) as error:
-        raise ConfigError(f"`{path}` cannot be read: {error}") from error
+    names = read_config(model_dir).get("architectures")
     if not names:
+        path = model_dir / "config.json"
         raise ConfigError(f"`{path}` names no architecture", hint='add "architectures": ["…ForCausalLM"] to it')
     return str(names[0])
 

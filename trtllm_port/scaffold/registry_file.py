@@ -13,7 +13,7 @@ def registered_package(text: str, architecture: str) -> str | None:
     keys, values = _map_items(_model_map(tree))
     for key, value in zip(keys, values, strict=True):
         if key.value == architecture and isinstance(value, ast.Name):
-            return next((node.module for node in _imports(tree) if _binds(node, value.id)), value.id)
+            return next((_package(node) for node in _imports(tree) if _binds(node, value.id)), value.id)
     return None
 
 
@@ -64,6 +64,10 @@ def _imports(tree: ast.Module) -> list[ast.ImportFrom]:
     return [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module]
 
 
+def _package(node: ast.ImportFrom) -> str:
+    return str(node.module).partition(".")[0]
+
+
 def _binds(node: ast.ImportFrom, name: str) -> bool:
     return any((alias.asname or alias.name) == name for alias in node.names)
 
@@ -92,7 +96,7 @@ def _is_preamble(node: ast.stmt) -> bool:
 def _remove_import(text: str, package: str, class_name: str) -> str:
     lines = text.splitlines(keepends=True)
     for node in _imports(_parse(text)):
-        if node.module == package and _binds(node, class_name) and len(node.names) == 1:
+        if _package(node) == package and _binds(node, class_name) and len(node.names) == 1:
             del lines[node.lineno - 1 : node.end_lineno]
     return "".join(lines)
 
