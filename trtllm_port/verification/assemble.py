@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from torch import Tensor
 from trtllm_port.verification.causes import Cause, cache_cause
 from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.phase import PhaseResult
+from trtllm_port.verification.places import place_of
 from trtllm_port.verification.preparation import Model
 from trtllm_port.verification.report import Divergence, Subject, TapReport, metric_values
-from trtllm_port.verification.taps import LOGITS, ROOT, input_of, module_of
+from trtllm_port.verification.taps import LOGITS, ROOT, input_of, is_input, module_of
+from trtllm_port.verification.thresholds import ROUNDING
 from trtllm_port.verification.verdict import Verdict, worst
 
 POSITION_BINS = 32
@@ -56,8 +59,16 @@ def _tap_report(tap: str, own: PhaseResult, logic: PhaseResult | None) -> TapRep
         note=severest.note,
         metrics=metric_values(found[0]),
         logic=metric_values(found[1]) if len(found) > 1 else None,
-        positions=binned(own.tokens[tap]) if tap in own.tokens else (),
+        positions=_position_ratios(tap, own),
     )
+
+
+def _position_ratios(tap: str, phase: PhaseResult) -> tuple[float, ...]:
+    if tap not in phase.tokens or is_input(tap):
+        return ()
+    rounding = ROUNDING[phase.phase.dtype]
+    pairs = zip(binned(phase.tokens[tap]), binned(phase.floor_tokens[tap]), strict=True)
+    return tuple(float(f"{error / max(floor, rounding):.3g}") for error, floor in pairs)
 
 
 def divergence_of(phases: Sequence[PhaseResult]) -> Divergence | None:
@@ -97,14 +108,20 @@ def _tap_at(phase: PhaseResult, module: str) -> str:
     return next(tap for tap in (*phase.order, *phase.taps) if tap in phase.taps and phase.taps[tap].diverged)
 
 
-def causes_of(phases: Sequence[PhaseResult]) -> tuple[Cause, ...]:
-    """Return the hypotheses about the first divergence, best first."""
+def causes_of(phases: Sequence[PhaseResult], package_dir: Path) -> tuple[Cause, ...]:
+    """Return the hypotheses about the first divergence, best first, with the lines of the port to look at."""
     for phase in phases:
         if phase.divergence is not None:
-            return phase.causes if phase.phase.name == "logic" else (*phase.causes, *_precision_cause(phases))
-    gates: list[Gate] = [gate for phase in phases for gate in phase.gates]
-    cause = cache_cause(gates)
+            causes = phase.causes if phase.phase.name == "logic" else (*phase.causes, *_precision_cause(phases))
+            return tuple(_placed(cause, phase, package_dir) for cause in causes)
+    cause = cache_cause([gate for phase in phases for gate in phase.gates])
     return () if cause is None else (cause,)
+
+
+def _placed(cause: Cause, phase: PhaseResult, package_dir: Path) -> Cause:
+    names = {path: facts.class_name for path, facts in phase.facts.modules.items()} | {ROOT: phase.facts.root}
+    place = place_of(package_dir, phase.divergence or ROOT, names)
+    return cause if place is None else replace(cause, place=place)
 
 
 def _precision_cause(phases: Sequence[PhaseResult]) -> tuple[Cause, ...]:
@@ -128,7 +145,7 @@ def position_profile(phases: Sequence[PhaseResult]) -> dict[str, dict[str, tuple
         if LOGITS in phase.tokens:
             profile[phase.phase.name] = {
                 "port": binned(phase.tokens[LOGITS]),
-                "floor": binned(phase.floor_tokens),
+                "floor": binned(phase.floor_tokens[LOGITS]),
             }
     return profile
 

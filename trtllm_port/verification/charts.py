@@ -173,12 +173,12 @@ def _short(value: float | None) -> str:
 
 
 def position_rows(taps: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return, per layer output, the colour and the text of its error at each group of positions."""
+    """Return, per layer output, the colour and the text of its noise ratio at each group of positions."""
     rows = {}
     for tap in taps:
         match = LAYER.match(tap["name"])
         if match is not None and match["part"] is None and tap["positions"]:
-            rows[tap["name"]] = [(_shade(value, ERROR_STEPS), _short(value)) for value in tap["positions"]]
+            rows[tap["name"]] = [(_shade(value, RATIO_STEPS), _short(value)) for value in tap["positions"]]
     return sorted_layers(rows)
 
 

@@ -142,7 +142,7 @@ def diff_report(comparison: Comparison, *, random_weights: bool, seed: int) -> R
         stimulus=stimulus.to_dict(),
         first_divergence=None if divergence is None else divergence.module,
         divergence=divergence,
-        causes=causes_of(phases),
+        causes=causes_of(phases, model.port.package_dir),
         stages=(),
         gates=gates,
         taps=tap_reports(phases),

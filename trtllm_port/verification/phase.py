@@ -30,7 +30,7 @@ from trtllm_port.verification.sides import (
     run_yardstick,
 )
 from trtllm_port.verification.stimulus import Stimulus
-from trtllm_port.verification.taps import LOGITS, Pairing, pair
+from trtllm_port.verification.taps import Pairing, pair
 
 Progress = Callable[[str, int, int], None]
 """Called with (phase, done, total)."""
@@ -76,7 +76,7 @@ class PhaseResult:
         divergence: path of the guilty module ("" is the model itself), or None.
         causes: hypotheses about it, best first.
         tokens: relative error per token of every compared tap, float32 [T].
-        floor_tokens: the same of the yardstick's logits.
+        floor_tokens: the same of the yardstick.
         variances: per normalisation, the smallest mean square of a token of its input.
         facts: about Hugging Face's model.
         executor, yardstick: what computed.
@@ -90,7 +90,7 @@ class PhaseResult:
     divergence: str | None
     causes: tuple[Cause, ...]
     tokens: Mapping[str, Tensor] = field(repr=False)
-    floor_tokens: Tensor = field(repr=False)
+    floor_tokens: Mapping[str, Tensor] = field(repr=False)
     variances: Mapping[str, float]
     facts: HuggingFaceFacts
     executor: str
@@ -154,7 +154,7 @@ def _conclude(
         divergence=divergence,
         causes=causes,
         tokens=taps.tokens,
-        floor_tokens=relative_error_per_token(yardstick.floors[LOGITS]).to(torch.float32),
+        floor_tokens={tap: relative_error_per_token(yardstick.floors[tap]).float() for tap in taps.tokens},
         variances=input_variances(recording, facts.modules),
         facts=facts,
         executor=port.name,

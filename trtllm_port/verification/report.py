@@ -82,7 +82,7 @@ class TapReport:
         note: what numbers do not say.
         metrics: in the port's dtype; None if nothing could be subtracted.
         logic: in float32, for a port in another dtype; else None.
-        positions: relative error over groups of equal numbers of positions, port's dtype.
+        positions: noise ratio over groups of neighbouring positions, port's dtype; of outputs only.
     """
 
     name: str
