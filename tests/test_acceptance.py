@@ -80,7 +80,7 @@ def test_a_dropped_bias_is_found(dtype: str, tmp_path: Path) -> None:
     model_dir = CASES.write_config("Qwen2ForCausalLM", CASES.SIZES["Qwen2ForCausalLM"][0], tmp_path / "model")
     create_port(model_dir, workspace=tmp_path)
     port = tmp_path / "models" / "qwen2"
-    _edit(port / "model.py", r"(self\.v_proj = Linear\([^)]*?)bias=True", r"\1bias=False")
+    _edit(port / "model.py", r"(self\.v_proj = Linear\([^\n]*)\)\n", r"\1, bias=False)\n")
     _edit(port / "convert.py", r"WEIGHT_MAP: WeightMap = {", r'WEIGHT_MAP: WeightMap = {"*.v_proj.bias": None,')
     assert _divergence(model_dir, tmp_path, dtype, random_weights=True) == "model.layers.0.self_attn.v_proj"
 
