@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from trtllm_port.codegen.generate import PortSource, load_config, require_causal_lm
+from trtllm_port.codegen.generate import PortSource
+from trtllm_port.codegen.hf_models import load_config, require_causal_lm
 from trtllm_port.codegen.recorder import leaves
 from trtllm_port.codegen.sizes import config_values, unseen_config
 from trtllm_port.errors import PortError
@@ -39,8 +40,8 @@ class SelfCheck:
     """What the comparison found.
 
     Attributes:
-        passed: every tap of every pass agrees, and there were taps. A tap agrees if its error is at most `TOLERANCE`, or
-            `NOISE` times the error of HF in float32 against HF in float64.
+        passed: every tap of every pass agrees, and there were taps. A tap agrees if its error is at most `TOLERANCE`,
+            or `NOISE` times the error of HF in float32 against HF in float64.
         taps: how many tensors were compared.
         worst: the tap that differs most, as "prefill: model.norm".
         worst_error: its relative error, ‖port - HF‖ / ‖HF‖, HF in float32.
@@ -131,7 +132,8 @@ def _import(name: str, package: Path) -> Any:
     spec = importlib.util.spec_from_file_location(
         name, package / "__init__.py", submodule_search_locations=[str(package)]
     )
-    assert spec is not None and spec.loader is not None
+    assert spec is not None  # the file was just written
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)

@@ -5,23 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from trtllm_port.codegen.expressions import Symbol
 from trtllm_port.codegen.formatting import indent, literal, wrap
 from trtllm_port.codegen.ir import Leaf
-from trtllm_port.codegen.lowering import Lowered
+from trtllm_port.codegen.lowering import Lowered, stored_tensor
 from trtllm_port.codegen.merging import PortClass, merge_values
 from trtllm_port.codegen.printing import Untranslated
-from trtllm_port.codegen.recorder import Attribute, Value
+from trtllm_port.codegen.recorder import Value, words
 from trtllm_port.codegen.scope import NotExpressible, Scope
-from trtllm_port.codegen.sizes import LAYER_COUNTS
+from trtllm_port.codegen.sizes import LAYER_COUNTS, config_values, layer_count_key
 from trtllm_port.codegen.statements import Body, Writer
 
 # Names that generated code takes from `trtllm_port.layers` beside functions, and so cannot use for variables.
-RESERVED = frozenset(
-    "causal_mask chunked_causal_mask rotary_embedding attention gather_tokens concat stack softmax where shape".split()
+RESERVED = words(
+    "causal_mask chunked_causal_mask rotary_embedding attention gather_tokens concat stack softmax where shape"
 )
-DEFAULTS = {
+DEFAULTS: dict[str, dict[str, Any]] = {
     "Linear": {"bias": True},
     "RmsNorm": {"offset": 0.0},
     "LayerNorm": {"bias": True},
@@ -71,6 +72,7 @@ class ClassWriter:
             first.logits_indices: "logits_indices",
         }
         self.common = _common_names(samples[0])
+        self.layer_count_key = layer_count_key(config_values(first.trace.sample.config)) or LAYER_COUNTS[0]
 
     def write(self, port_class: PortClass, *, is_model: bool) -> ClassText:
         """The text of a class whose sub-modules' classes are written already."""
@@ -191,7 +193,7 @@ class ClassWriter:
             given += [self._handed_over(path, child, name, scope) for name in written.arguments]
             return f"{child.name}({', '.join(given)})"
         text.imports.add("DecoderLayerList")
-        key = self._layer_count(path)
+        key = self.layer_count_key
         text.fields.add(key)
         factory = child.name if written.takes_layer_idx else f"lambda config, layer_idx: {child.name}(config)"
         count = "" if key == "num_hidden_layers" else f", config.{key}"
@@ -208,10 +210,6 @@ class ClassWriter:
             column.append(made[id(instance.trace), prefix + path])
         return scope.in_init(merge_values(tuple(column)), f"`{name}` of `{path}`").text
 
-    def _layer_count(self, path: str) -> str:
-        config = self.samples[0].trace.sample.config.to_dict()
-        return next(key for key in LAYER_COUNTS if isinstance(config.get(key), int))
-
     def _leaf(self, path: str, leaf: Leaf, scope: Scope, text: ClassText) -> str:
         text.imports.add(leaf.kind)
         what = f"an argument of `{path}`"
@@ -226,13 +224,11 @@ class ClassWriter:
     def _parameters(self, body: Body | None, scope: Scope, text: ClassText) -> list[str]:
         """Parameters that `forward` uses itself."""
         lines = []
-        for path, attribute in sorted((body.printer.parameters if body else {}).items()):
+        for path in sorted(body.printer.parameters if body else ()):
             if "." in path:
                 continue  # a sub-module's
-            shapes = [
-                _shape(instance.trace.model.get_parameter(_sibling(attribute, path, instance.block.path)))
-                for instance in scope.instances
-            ]
+            names = [f"{i.block.path}.{path}" if i.block.path else path for i in scope.instances]
+            shapes = [stored_tensor(i.trace.model, n).shape for i, n in zip(scope.instances, names, strict=True)]
             sizes = [merge_values(column) for column in zip(*shapes, strict=True)]
             texts = [scope.in_init(size, f"a size of `{path}`").text for size in sizes]
             inner = f"({texts[0]},)" if len(texts) == 1 else f"({', '.join(texts)})"
@@ -251,14 +247,6 @@ class ClassWriter:
             condition = scope.in_init(Symbol(tied), f"whether `{pair[1]}` is `{pair[0]}`").text
             lines += [f"if {condition}:", f"    {statement}"]
         return lines
-
-
-def _shape(parameter: object) -> tuple[int, ...]:
-    return tuple(parameter.shape)  # type: ignore[attr-defined]  # a tensor
-
-
-def _sibling(attribute: Attribute, path: str, block_path: str) -> str:
-    return f"{block_path}.{path}" if block_path else path
 
 
 def _wrap_indented(line: str, depth: int) -> list[str]:

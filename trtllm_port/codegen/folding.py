@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
+
 from trtllm_port.codegen.ir import Block, Node
 from trtllm_port.codegen.recorder import Value, leaves
 from trtllm_port.errors import UnsupportedModelError
@@ -36,7 +38,7 @@ def _fold_list(block: Block, name: str, layers: int) -> None:
         return
     size = indices[1] - indices[0]
     rounds = [block.nodes[i : i + size] for i in indices]
-    gaps = {b - a for a, b in zip(indices, indices[1:], strict=False)}
+    gaps = {b - a for a, b in pairwise(indices)}
     loop = _loop(block, name, rounds) if gaps == {size} and len(rounds[-1]) == size else None
     if loop is not None:
         block.nodes[indices[0] : indices[-1] + size] = [loop]

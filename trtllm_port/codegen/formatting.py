@@ -14,7 +14,7 @@ def indent(lines: list[str], by: int = 4) -> list[str]:
 
 
 def wrap(line: str, depth: int) -> list[str]:
-    """One statement as lines, for a place that is indented by `depth`: the last bracket is opened where it is too long."""
+    """One statement as lines, for a place indented by `depth`: where it is too long, its last bracket is opened."""
     if len(line) + depth <= WIDTH or line[-1] not in ")]}:":
         return [line]
     tail = ":" if line[-1] == ":" else ""

@@ -20,15 +20,15 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, masking_utils
 
-from trtllm_port.codegen.recorder import Recorder
+from trtllm_port.codegen.recorder import Recorder, words
 
 IMPLEMENTATION = "trtllm_port"
 _active: list[Recorder] = []
 
 # Arguments of attention functions that say nothing a port has to know: masks are explicit, nothing is trained.
-SILENT_ARGUMENTS = frozenset(
+SILENT_ARGUMENTS = words(
     "dropout is_causal sliding_window position_ids cache_position use_cache output_attentions output_hidden_states "
-    "return_dict position_embeddings past_key_values past_key_value layer_idx local_window_size".split()
+    "return_dict position_embeddings past_key_values past_key_value layer_idx local_window_size"
 )
 
 
@@ -47,7 +47,8 @@ def _attention(
 ) -> Any:
     """softmax(query keyᵀ scaling + mask) value for [B, N, L, H], as [B, L, N, H].
 
-    With options that TensorRT's attention has not (a soft cap, sinks), the model's own eager attention is recorded instead.
+    With options that TensorRT's attention has not (a soft cap, sinks), the model's own eager attention is recorded
+    instead.
     """
     recorder = _recorder()
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
@@ -63,10 +64,10 @@ def _attention(
         return own(module, query, key, value, additive, scaling=scale, **options)
     recorder.learn_names()
     kwargs = {"mask": attention_mask, "scale": scale, **options}
-    reference = recorder.reference(((query, key, value), kwargs))
+    tensors, named = recorder.reference(((query, key, value), kwargs))
     with torch._C.DisableTorchFunction():
         out = compute_attention(query, key, value, attention_mask, scale, options)
-    recorder.record("attention", *reference, out, recorder.location())
+    recorder.record("attention", tensors, named, out, recorder.location())
     return out, None
 
 
@@ -150,7 +151,7 @@ def classify_mask(function: Callable[..., Any], grid: int = 96) -> tuple[str, in
     return "unknown", None
 
 
-class RecordedCache(DynamicCache):
+class RecordedCache(DynamicCache):  # type: ignore[misc]  # transformers is untyped
     """A growing KV cache; while a recorder runs, an update is one operation of the record."""
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
@@ -178,7 +179,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool) -> Tensor:
 
 def _probe_rotation(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> dict[str, Any] | None:
     """The arguments that make `rotate` give `out`, or None. Tables may hold every angle once, or twice as HF does."""
-    if out.shape != x.shape or x.ndim != 4 or cos.ndim != 3 or cos.shape[1] != x.shape[2]:
+    if out.shape != x.shape or x.ndim != 4 or cos.ndim != 3 or cos.shape[1] != x.shape[2] or cos.shape != sin.shape:
         return None
     half = cos.shape[-1] // 2
     tables = {"once": (cos, sin)}
@@ -212,7 +213,8 @@ def _rotation_hook(original: Callable[..., Any]) -> Callable[..., Any]:
         with torch._C.DisableTorchFunction():
             out = original(*args, **kwargs)
             results = [out] if isinstance(out, Tensor) else list(out)
-            found = [_probe_rotation(x, *tables, y) for x, y in zip(inputs, results, strict=False)]
+            cos, sin = tables
+            found = [_probe_rotation(x, cos, sin, y) for x, y in zip(inputs, results, strict=False)]
         if len(found) != len(results) or None in found:
             return original(*args, **kwargs)
         recorder.learn_names()
@@ -233,7 +235,7 @@ def register() -> None:
 def hooks(model: nn.Module) -> Iterator[None]:
     """Everything above in force for `model`, which uses the attention implementation `IMPLEMENTATION`."""
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(masking_utils, "find_packed_sequence_indices", lambda position_ids: None))
+        stack.enter_context(mock.patch.object(masking_utils, "find_packed_sequence_indices", return_value=None))
         for name in sorted({type(module).__module__ for module in model.modules()}):
             source = sys.modules.get(name)
             for attribute, function in list(vars(source).items()) if source else []:

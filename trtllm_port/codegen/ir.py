@@ -1,14 +1,15 @@
 """The intermediate form between the record of a model and the text of its port.
 
-A `Block` is what one module (or one round of the layer loop) computes: inputs, nodes, outputs. It is made for every call
-of every trace (`lowering.py`); blocks that differ in numbers only are merged into one (`merging.py`), which is printed as
-a class (`emission.py`).
+A `Block` is what one module (or one round of the layer loop) computes: inputs, nodes, outputs. It is made for every
+call of every trace (`lowering.py`); blocks that differ in numbers only are merged into one (`merging.py`), which is
+printed as a class (`classes.py`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal as OneOf
+from typing import TYPE_CHECKING, Any
+from typing import Literal as OneOf
 
 from trtllm_port.codegen.recorder import Location, Value
 
@@ -52,7 +53,7 @@ class Node:
     keywords: dict[str, Any]
     outputs: tuple[Value, ...]
     location: Location | None = None
-    shapes: tuple[int, ...] = ()
+    shapes: tuple[Any, ...] = ()
     block: Block | None = None
     roles: tuple[str, ...] = ()
 

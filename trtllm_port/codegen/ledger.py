@@ -1,7 +1,7 @@
 """The config ledger: what becomes of every key of a model's config, with the evidence.
 
-A key is changed on a tiny model, alone. Either nothing of the traced computation changes, bit by bit (ignored); or the port's
-expressions follow the change (used); or they do not, and then the port has the model's value built in (fixed), so that
+A key is changed on a tiny model, alone. Either nothing of the traced computation changes, bit by bit (ignored); or the
+port's expressions follow the change (used); or they do not, and then the port has the model's value built in (fixed):
 converting a model with another value is refused.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import torch
 
-from trtllm_port.codegen.lowering import Lowered
+from trtllm_port.codegen.lowering import Lowered, stored_tensor
 from trtllm_port.codegen.merging import flat_values, structure
 from trtllm_port.codegen.recorder import Attribute
 from trtllm_port.codegen.sizes import SIZES, config_values
@@ -54,7 +54,7 @@ def _content(lowered: Lowered, index: int) -> Iterator[Any]:
         if isinstance(value, torch.Tensor):
             yield value.dtype, tuple(value.shape), value.flatten().tolist()
         elif isinstance(value, Attribute):
-            yield tuple(lowered.trace.model.get_parameter(value.path).shape)
+            yield tuple(stored_tensor(lowered.trace.model, value.path).shape)
         else:
             yield value
 

@@ -1,4 +1,4 @@
-"""From the record of one trace to blocks: basic layers recognised, no-ops and dead code gone, layers folded into a loop."""
+"""From the record of a trace to blocks: basic layers recognised, no-ops and dead code gone, layers in a loop."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import nn
 from trtllm_port.codegen import probing
 from trtllm_port.codegen.folding import fold
 from trtllm_port.codegen.ir import Block, Leaf, Node
-from trtllm_port.codegen.operations import DTYPES, dtype_text, node, translate
 from trtllm_port.codegen.recorder import Attribute, Call, Literal, Operation, Value, leaves, map_structure, substitute
 from trtllm_port.codegen.rotary import probe_rotary
+from trtllm_port.codegen.rules import DTYPES, node, translate
 from trtllm_port.codegen.sizes import layer_count
 from trtllm_port.codegen.tracing import Trace
 from trtllm_port.errors import UnsupportedModelError
@@ -62,7 +62,7 @@ def _gather_tokens(root: Block, logits_indices: Value) -> None:
     index = next((i for i, n in enumerate(root.nodes) if n.block is not None and n.block.leaf is None), None)
     if index is None or len(root.nodes[index].outputs) != 1:
         raise UnsupportedModelError(
-            f"`{root.class_name}` has no inner model that returns hidden states alone, behind which to choose the tokens"
+            f"`{root.class_name}` has no inner model that returns hidden states alone, after which to choose the tokens"
         )
     hidden = root.nodes[index].outputs[0]
     chosen = Value(hidden.tensor)
@@ -175,10 +175,9 @@ class _Lowering:
 
 def _promote(block: Block, operator: Node, model: nn.Module) -> Node:
     """Torch's type promotion as casts: TensorRT has none."""
-    typed = {arg: arg.tensor for arg in operator.args if isinstance(arg, Value)}
-    typed |= {
-        arg: model.get_parameter(arg.path) for arg in operator.args if isinstance(arg, Attribute) and arg.persistent
-    }
+    typed: dict[Any, torch.Tensor] = {arg: arg.tensor for arg in operator.args if isinstance(arg, Value)}
+    stored = (arg for arg in operator.args if isinstance(arg, Attribute) and arg.persistent)
+    typed |= {arg: stored_tensor(model, arg.path) for arg in stored}
     dtypes = {tensor.dtype for tensor in typed.values()}
     comparison = operator.outputs[0].tensor.dtype == torch.bool
     if len(dtypes) < 2 and (comparison or dtypes == {operator.outputs[0].tensor.dtype} or not dtypes):
@@ -186,13 +185,13 @@ def _promote(block: Block, operator: Node, model: nn.Module) -> Node:
     target = operator.outputs[0].tensor.dtype
     if comparison:
         target = max(dtypes, key=lambda dtype: (dtype.is_floating_point, dtype.itemsize))
-    if target not in DTYPES and target != torch.bfloat16:
+    if target not in DTYPES:
         return operator
     args = []
     for arg in operator.args:
         if isinstance(arg, Value | Attribute) and arg in typed and typed[arg].dtype != target:
             cast = Value(typed[arg].to(target))
-            block.nodes.append(Node("cast", dtype_text(target), (arg,), {}, (cast,), operator.location))
+            block.nodes.append(Node("cast", DTYPES[target], (arg,), {}, (cast,), operator.location))
             arg = cast
         args.append(arg)
     return replace(operator, args=tuple(args))
@@ -300,6 +299,13 @@ def relative_path(block: Block, attribute: Attribute) -> str | None:
     """An attribute's name as seen from a block's module, or None if it belongs to another part of the model."""
     prefix = f"{block.path}." if block.path else ""
     return attribute.path[len(prefix) :] if attribute.path.startswith(prefix) else None
+
+
+def stored_tensor(model: nn.Module, path: str) -> torch.Tensor:
+    """A parameter or buffer by its full name."""
+    owner, _, name = path.rpartition(".")
+    tensor: torch.Tensor = getattr(model.get_submodule(owner), name)
+    return tensor
 
 
 def constant_of(arg: Any, model: nn.Module) -> torch.Tensor | None:

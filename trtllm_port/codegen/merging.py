@@ -1,7 +1,7 @@
 """Blocks of the same structure, merged into classes: what differs between instances becomes a `Symbol`.
 
-An instance is one call of one module in one trace. Instances of a class have the same Hugging Face class and compute the
-same operations on the same operands; only Python values differ.
+An instance is one call of one module in one trace. Instances of a class have the same Hugging Face class and compute
+the same operations on the same operands; only Python values differ.
 """
 
 from __future__ import annotations
@@ -240,7 +240,7 @@ def _children(
     port_class: PortClass, classes: Mapping[Any, PortClass], structures: dict[str, Any]
 ) -> dict[str, PortClass | Leaf]:
     children: dict[str, PortClass | Leaf] = {}
-    nodes = [[node for node in _calls(instance.block)] for instance in port_class.instances]
+    nodes = [list(_calls(instance.block)) for instance in port_class.instances]
     for column in zip(*nodes, strict=True):
         blocks = [node.block for node in column if node.block is not None]
         if blocks[0].leaf is not None:

@@ -19,8 +19,8 @@ from trtllm_port.codegen.expressions import (
 from trtllm_port.codegen.formatting import literal
 from trtllm_port.codegen.ir import Node
 from trtllm_port.codegen.lowering import relative_path
-from trtllm_port.codegen.operations import MODEL_DTYPE
 from trtllm_port.codegen.recorder import Attribute, Literal, Value
+from trtllm_port.codegen.rules import MODEL_DTYPE
 from trtllm_port.codegen.scope import Scope
 
 COMPARISON, BIT_OR, BIT_AND = 30, 40, 50
@@ -30,7 +30,7 @@ OPERATORS = {
     "**": POWER,
 }
 INPUT_DTYPE = "input_dtype"
-ASSOCIATIVE = frozenset("+ & |".split())
+ASSOCIATIVE = frozenset(("+", "&", "|"))
 
 
 class Untranslated(Exception):

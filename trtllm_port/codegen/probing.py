@@ -41,7 +41,7 @@ def probe(module: nn.Module) -> Leaf | None:
     """The basic layer that `module` is, or None."""
     if any(True for _ in module.children()):
         return None
-    parameters = {name: p for name, p in module.named_parameters(recurse=False)}
+    parameters = dict(module.named_parameters(recurse=False))
     buffers = [
         name for name, _ in module.named_buffers(recurse=False) if name not in module._non_persistent_buffers_set
     ]
@@ -83,7 +83,9 @@ def _probe_matrix(module: nn.Module, weight: Tensor, bias: Tensor | None) -> Lea
         ids = torch.arange(min(first, 7))[None]
         same = bias is None and _agrees(module, (ids,), lambda m, ids: F.embedding(ids, m.weight), with_module=True)
         return Leaf("Embedding", (first, second)) if same else None
-    if _agrees(module, (_noise(2, 3, second),), lambda m, x: F.linear(x, m.weight, m.bias), with_module=True):
+    if _agrees(
+        module, (_noise(2, 3, second),), lambda m, x: F.linear(x, m.weight, getattr(m, "bias", None)), with_module=True
+    ):
         keywords = {"bias": bias is not None}
         return Leaf("Linear", (second, first), keywords)
     if bias is not None and _agrees(
@@ -108,9 +110,9 @@ def _probe_norm(module: nn.Module, weight: Tensor, bias: Tensor | None) -> Leaf 
                     return Leaf("RmsNorm", (size,), {"eps": eps, "offset": offset})
 
         def layer_norm(m: Any, x: Tensor, eps: float = eps) -> Tensor:
-            return F.layer_norm(x, x.shape[-1:], m.weight, m.bias, eps)
+            return F.layer_norm(x, x.shape[-1:], m.weight, getattr(m, "bias", None), eps)
 
-        if hasattr(module, "bias") and _agrees(module, (x,), layer_norm, with_module=True):
+        if _agrees(module, (x,), layer_norm, with_module=True):
             return Leaf("LayerNorm", (size,), {"eps": eps, "bias": bias is not None})
     return None
 
@@ -130,7 +132,7 @@ def _agrees(
     with_module: bool = False,
     exact: bool = True,
 ) -> bool:
-    """Whether module and formula agree: closely in float32, and (if `exact`) bit by bit in the module's own precision."""
+    """Whether module and formula agree: closely in float32, and (if `exact`) bit by bit in the module's precision."""
     dtype = next((p.dtype for p in module.parameters()), torch.float32)
     with torch.no_grad():
         for precision in dict.fromkeys((torch.float32, dtype)):

@@ -19,21 +19,25 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+
+def words(text: str) -> frozenset[str]:
+    """The words of a text, as a set."""
+    return frozenset(text.split())
+
+
 # Reads of a tensor's kind, and bookkeeping: nothing is computed.
-SILENT = frozenset(
-    "size dim ndim numel nelement is_floating_point is_complex is_contiguous stride storage_offset data_ptr element_size "
-    "_set_grad_enabled set_grad_enabled is_grad_enabled get_default_dtype has_torch_function __len__ __hash__ __repr__ "
-    "requires_grad_ register_hook is_inference result_type broadcast_shapes is_tensor get_device can_cast finfo "
-    "__torch_dispatch__ is_autocast_enabled _is_view untyped_storage is_same_size".split()
+SILENT = words(
+    "size dim ndim numel nelement is_floating_point is_complex is_contiguous stride storage_offset data_ptr get_device "
+    "element_size _set_grad_enabled set_grad_enabled is_grad_enabled get_default_dtype has_torch_function can_cast "
+    "requires_grad_ register_hook is_inference result_type broadcast_shapes is_tensor finfo is_autocast_enabled "
+    "_is_view untyped_storage is_same_size __len__ __hash__ __repr__ __torch_dispatch__"
 )
-SILENT_PROPERTIES = frozenset(
+SILENT_PROPERTIES = words(
     "shape dtype device requires_grad is_cuda is_cpu layout ndim grad grad_fn names is_meta is_sparse is_quantized "
-    "itemsize nbytes is_nested _version is_mkldnn is_xpu is_mps is_leaf _base _is_param is_vulkan retains_grad".split()
+    "itemsize nbytes is_nested _version is_mkldnn is_xpu is_mps is_leaf _base _is_param is_vulkan retains_grad"
 )
 # A tensor's content becomes a Python value: the trace would depend on the data.
-HOST_READS = frozenset(
-    "item tolist __bool__ __int__ __float__ __index__ __contains__ numpy nonzero equal allclose".split()
-)
+HOST_READS = words("item tolist __bool__ __int__ __float__ __index__ __contains__ numpy nonzero equal allclose")
 FILES_BETWEEN = ("/torch/", "/trtllm_port/codegen/")
 
 
@@ -168,11 +172,11 @@ class Recorder(TorchFunctionMode):
         for module in self.model.modules():
             self._handles.append(module.register_forward_pre_hook(self._enter_module, prepend=True, with_kwargs=True))
             self._handles.append(module.register_forward_hook(self._leave_module, with_kwargs=True))
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]  # torch
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        super().__exit__(*exception)
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]  # torch
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -203,7 +207,7 @@ class Recorder(TorchFunctionMode):
         if not self._stack or name in SILENT:
             return func(*args, **kwargs)
         if name == "__get__":
-            name = str(getattr(func, "__self__", func).__name__)  # type: ignore[attr-defined]  # a property of Tensor
+            name = str(getattr(func, "__self__", func).__name__)
             if name in SILENT_PROPERTIES:
                 return func(*args, **kwargs)
         frame = sys._getframe(1)
@@ -306,7 +310,7 @@ class Recorder(TorchFunctionMode):
 
 
 def _bind(forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    signature = inspect.signature(inspect.unwrap(forward))
+    signature = inspect.signature(forward)
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError:
@@ -346,6 +350,6 @@ def _location(frame: FrameType | None) -> Location | None:
 
 
 def _is_in_place(name: str, kwargs: dict[str, Any]) -> bool:
-    if name == "__setitem__" or "out" in kwargs and kwargs["out"] is not None:
+    if name == "__setitem__" or kwargs.get("out") is not None:
         return True
     return (name.endswith("_") and not name.endswith("__")) or (name.startswith("__i") and name not in ("__invert__",))

@@ -1,17 +1,23 @@
-"""Which modules make rotary tables: probed on the recorded call, against the frequencies of `layers.RotaryEmbedding`."""
+"""Which modules make rotary tables: probed by calling them, against what `layers.RotaryEmbedding` computes."""
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from trtllm_port.codegen.ir import Leaf
-from trtllm_port.codegen.recorder import Call, Operation, Value, leaves
+from trtllm_port.codegen.recorder import Call, Operation, Value, leaves, map_structure
+from trtllm_port.errors import ConfigError
+from trtllm_port.layers.rope import inverse_frequencies
 
 if TYPE_CHECKING:
     from trtllm_port.codegen.tracing import Trace
+
+POSITIONS = torch.tensor([[0, 1, 2, 3, 5, 8, 13, 21, 29, 31]])  # within any original context length
+TOLERANCE = 1e-5
 
 
 def probe_rotary(call: Call, trace: Trace, uses: dict[Value, list[Operation]]) -> Leaf | None:
@@ -20,27 +26,45 @@ def probe_rotary(call: Call, trace: Trace, uses: dict[Value, list[Operation]]) -
     Its two outputs must be cos and sin of position times frequency, and go into rotations only: HF's tables hold every
     angle twice, the port's once.
     """
-    cos, sin = (value.tensor for value in call.outputs)
-    positions = [v.tensor for v in leaves(call.args) if isinstance(v, Value) and v.tensor.dtype == torch.int64]
-    if len(positions) != 1 or cos.ndim != 3 or cos.shape != sin.shape or cos.shape[-1] % 2:
+    config: Any = trace.sample.config
+    parameters = getattr(config, "rope_parameters", None)
+    if not isinstance(parameters, dict) or not all(value.tensor.ndim == 3 for value in call.outputs):
         return None
     if any(use.name != "rotary_embedding" for value in call.outputs for use in uses.get(value, ())):
         return None
-    config: Any = trace.sample.config
-    parameters = getattr(config, "rope_parameters", None)
-    if not isinstance(parameters, dict):
+    size = call.outputs[0].tensor.shape[-1]
+    expected = _tables(parameters, size, int(config.max_position_embeddings))
+    tables = _call(call)
+    if expected is None or tables is None or any(table.shape != (*POSITIONS.shape, size) for table in tables):
         return None
     for halved in (_halves, _pairs):
-        table_cos, table_sin = halved(cos), halved(sin)
-        if table_cos is None or table_sin is None:
-            continue
-        size = cos.shape[-1]
-        expected = _tables(parameters, size, int(config.max_position_embeddings), positions[0])
-        if expected is None:
-            continue
-        if all(torch.equal(a, b.to(a.dtype)) for a, b in zip((table_cos, table_sin), expected, strict=True)):
+        once = [halved(table) for table in tables]
+        if all(_agree(a, b) for a, b in zip(once, expected, strict=True)):
             return Leaf("RotaryEmbedding", (dict(parameters), size, int(config.max_position_embeddings)))
     return None
+
+
+def _call(call: Call) -> tuple[Tensor, ...] | None:
+    """The module's tables in float32 for `POSITIONS`."""
+
+    def argument(leaf: Any) -> Any:
+        if not isinstance(leaf, Value):
+            return leaf
+        if leaf.tensor.dtype == torch.int64:
+            return POSITIONS
+        return leaf.tensor.float()[:1, :1].expand(1, POSITIONS.shape[1], *leaf.tensor.shape[2:])
+
+    arguments = {name: map_structure(argument, arg) for name, arg in call.args.items()}
+    try:
+        with torch.no_grad():
+            tables = copy.deepcopy(call.module)(**arguments)
+    except (TypeError, RuntimeError, ValueError, IndexError):
+        return None
+    return tuple(leaf for leaf in leaves(tables) if isinstance(leaf, Tensor))
+
+
+def _agree(found: Tensor | None, expected: Tensor) -> bool:
+    return found is not None and torch.allclose(found, expected, rtol=0, atol=TOLERANCE)
 
 
 def _halves(table: Tensor) -> Tensor | None:
@@ -52,9 +76,11 @@ def _pairs(table: Tensor) -> Tensor | None:
     return table[..., ::2] if torch.equal(table[..., ::2], table[..., 1::2]) else None
 
 
-def _tables(
-    parameters: dict[str, Any], size: int, max_positions: int, position_ids: Tensor
-) -> tuple[Tensor, Tensor] | None:
-    inv_freq = 1.0 / (parameters["rope_theta"] ** (torch.arange(0, size, 2).float() / size))
-    angles = position_ids[..., None].float() * inv_freq
-    return angles.cos(), angles.sin()
+def _tables(parameters: dict[str, Any], size: int, max_positions: int) -> tuple[Tensor, Tensor] | None:
+    """What `layers.RotaryEmbedding` computes, in torch; None for parameters that it refuses."""
+    try:
+        inv_freq, scaling = inverse_frequencies(parameters, size, max_positions)
+    except (ConfigError, KeyError, TypeError):
+        return None
+    angles = POSITIONS[..., None].float() * inv_freq
+    return angles.cos() * scaling, angles.sin() * scaling

@@ -117,7 +117,7 @@ class Scope:
         self.arguments = {name: self._given[name] for name in self._given if name in self.arguments}  # HF's order
 
     def per_layer(self, groups: list[int]) -> str | None:
-        """The config key whose list tells apart what `groups` numbers, layer by layer: equal numbers, equal elements."""
+        """The config key whose list, layer by layer, tells apart what `groups` numbers."""
         samples = {id(instance.trace.sample): instance.trace.sample for instance in self.instances}
         for key, value in _values_of(next(iter(samples.values()))).items():
             if isinstance(value, list) and all(
@@ -175,17 +175,18 @@ def _atoms(instances: list[Instance]) -> dict[str, Values]:
     for key in configs[0]:
         column = tuple(config.get(key) for config in configs)
         atoms[f"config.{key}"] = column
-        if all(isinstance(value, dict) for value in column):
-            for inner in column[0]:
-                if all(inner in value for value in column):
-                    atoms[f'config.{key}["{inner}"]'] = tuple(value[inner] for value in column)
+        dicts = [value for value in column if isinstance(value, dict)]
+        if len(dicts) == len(column):
+            for inner in dicts[0]:
+                if all(inner in value for value in dicts):
+                    atoms[f'config.{key}["{inner}"]'] = tuple(value[inner] for value in dicts)
     numbers = [instance.layer_idx for instance in instances]
     layers = tuple(number for number in numbers if number is not None)
     if len(layers) == len(numbers):
         atoms["layer_idx"] = layers
         for key in configs[0]:
-            lists = [config.get(key) for config in configs]
-            if all(isinstance(v, list) and n < len(v) for v, n in zip(lists, layers, strict=True)):
-                column = tuple(v[n] for v, n in zip(lists, layers, strict=True) if isinstance(v, list))
+            lists = [config[key] for config in configs if isinstance(config.get(key), list)]
+            if len(lists) == len(configs) and all(n < len(v) for v, n in zip(lists, layers, strict=True)):
+                column = tuple(v[n] for v, n in zip(lists, layers, strict=True))
                 atoms[f"config.{key}[layer_idx]"] = column
     return atoms

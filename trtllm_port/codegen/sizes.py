@@ -10,8 +10,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from trtllm_port.codegen.recorder import words
 
 SAMPLES = 4
 BATCH = (2, 3, 5, 4)
@@ -42,7 +44,7 @@ SIZES: dict[str, tuple[int | float, ...]] = {
     **dict.fromkeys(
         (
             *("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_target_positions"),
-            *("context_length", "model_max_length", "original_max_position_embeddings"),
+            *("context_length", "model_max_length"),
         ),
         (96, 120, 144, 80, 640),
     ),
@@ -61,34 +63,27 @@ SPECIAL_TOKENS = {
 }
 
 # Keys of every config that say how a model is stored, named, trained or called, not what it computes.
-META_KEYS = frozenset(
+META_KEYS = words(
     "transformers_version architectures model_type _name_or_path name_or_path dtype torch_dtype auto_map "
-    "quantization_config _attn_implementation attn_implementation _experts_implementation id2label label2id problem_type "
-    "num_labels return_dict output_hidden_states output_attentions chunk_size_feed_forward use_cache "
-    "is_encoder_decoder task_specific_params finetuning_task tokenizer_class prefix custom_pipelines".split()
+    "quantization_config _attn_implementation attn_implementation _experts_implementation id2label label2id "
+    "problem_type num_labels return_dict output_hidden_states output_attentions chunk_size_feed_forward use_cache "
+    "is_encoder_decoder task_specific_params finetuning_task tokenizer_class prefix custom_pipelines"
 )
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One configuration to trace, and the sizes of the example input.
-
-    Attributes:
-        config: a Hugging Face config.
-        changed: the key that makes it differ from the first sample, for samples made by `with_key`.
-    """
+    """One configuration (a Hugging Face config) to trace, and the sizes of the example input."""
 
     config: Any
     batch: int
     length: int
     past: int
-    changed: str | None = None
 
-    def with_key(self, key: str, value: Any) -> Sample:
-        """The same sample with one key of the config changed; whatever the config class raises for it."""
-        values = config_values(self.config)
-        values[key] = value
-        return Sample(make_config(self.config, values), self.batch, self.length, self.past, key)
+    def with_values(self, changes: dict[str, Any]) -> Sample:
+        """The same sample with some keys of the config changed; raises whatever the config class raises for them."""
+        values = {**config_values(self.config), **changes}
+        return replace(self, config=make_config(self.config, values))
 
 
 def config_values(config: Any) -> dict[str, Any]:

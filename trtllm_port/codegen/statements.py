@@ -12,14 +12,13 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import torch
-
 from trtllm_port.codegen.expressions import ATOM, Expression
 from trtllm_port.codegen.formatting import indent, literal, wrap
 from trtllm_port.codegen.ir import Block, Node
 from trtllm_port.codegen.lowering import used_values
 from trtllm_port.codegen.printing import INPUT_DTYPE, Printer
 from trtllm_port.codegen.recorder import Value, leaves
+from trtllm_port.codegen.rules import TRACE_DTYPE
 from trtllm_port.codegen.scope import Scope
 
 HOLDERS = frozenset(("kwargs", "args", "self", INPUT_DTYPE))
@@ -83,7 +82,7 @@ class Writer:
         self.lines += wrap(f"return {returned}", 8)
         if self.printer.casts_back:
             source = next(
-                (p for v, p in zip(block.inputs, parameters, strict=True) if v.tensor.dtype == torch.bfloat16), None
+                (p for v, p in zip(block.inputs, parameters, strict=True) if v.tensor.dtype == TRACE_DTYPE), None
             )
             self.lines.insert(0, f"{INPUT_DTYPE} = {f'{source}.dtype' if source else 'self.config.dtype'}")
         return Body(parameters, self.lines, len(block.outputs), self.printer)

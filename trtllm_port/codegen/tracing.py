@@ -16,11 +16,9 @@ from transformers import AutoModelForCausalLM
 
 from trtllm_port.codegen.hooks import IMPLEMENTATION, RecordedCache, hooks, recording, register
 from trtllm_port.codegen.recorder import Call, Recorder, Value
+from trtllm_port.codegen.rules import TRACE_DTYPE
 from trtllm_port.codegen.sizes import Sample
 from trtllm_port.random_weights import condition
-
-TRACE_DTYPE = torch.bfloat16  # so that the casts to float32 in the modelling code are seen
-
 
 MadeWith = dict[nn.Module, dict[str, Any]]
 
@@ -48,11 +46,12 @@ class Trace:
 def build_model(config: Any, dtype: torch.dtype, *, implementation: str, trust_remote_code: bool = False) -> nn.Module:
     """A conditioned random model of a config, in eval mode."""
     register()
-    model = AutoModelForCausalLM.from_config(
+    model: nn.Module = AutoModelForCausalLM.from_config(
         config, dtype=dtype, attn_implementation=implementation, trust_remote_code=trust_remote_code
     )
     condition(model, seed=0)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def trace(sample: Sample, *, trust_remote_code: bool = False) -> Trace:
@@ -81,7 +80,7 @@ def trace(sample: Sample, *, trust_remote_code: bool = False) -> Trace:
         recorder.model_inputs.update(inputs)
         with recorder:
             out = model(**step, past_key_values=cache, use_cache=True)
-    assert recorder.root is not None
+    assert recorder.root is not None  # the model was called
     return Trace(sample, model, recorder.root, inputs, recorder.value(out.logits), recorder.host_reads, made_with)
 
 

@@ -56,7 +56,7 @@ def _renamed(model: nn.Module) -> Iterator[tuple[str, str]]:
     from transformers.core_model_loading import revert_weight_conversion
 
     own = model.state_dict()
-    stored = revert_weight_conversion(model, dict(own))  # type: ignore[arg-type]  # any model has what it asks for
+    stored = revert_weight_conversion(model, dict(own))
     missing = [name for name in own if name not in stored]
     for name, tensor in stored.items():
         if name not in own:

@@ -1,0 +1,168 @@
+"""Explore a model: trace it at several sizes, then change every key of its config and see what follows."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from trtllm_port.codegen.classes import ClassText, ClassWriter
+from trtllm_port.codegen.hf_models import BLANK, first_line
+from trtllm_port.codegen.ledger import Ledger, alternatives, optional, same_computation
+from trtllm_port.codegen.lowering import Lowered, lower
+from trtllm_port.codegen.merging import Differ, make_classes
+from trtllm_port.codegen.scope import NotExpressible
+from trtllm_port.codegen.sizes import LAYER_COUNTS, META_KEYS, SAMPLES, Sample, config_values, make_samples
+from trtllm_port.codegen.source import class_title
+from trtllm_port.codegen.tracing import trace
+from trtllm_port.errors import PortError, UnsupportedModelError
+
+Progress = Callable[[str, int, int], None]
+
+
+class Exploration:
+    """What was found out about a model.
+
+    Args:
+        config: a Hugging Face config.
+        trust_remote_code: run modelling code that comes with the model.
+        progress: called with (phase, done, total).
+
+    Attributes:
+        samples: the traces: those of different sizes first, then those with changed keys that the port can follow.
+        classes: the port's classes, expressed over all samples.
+        ledger: what became of every key.
+        values: the config's keys and values.
+        title: "Llama" for `LlamaForCausalLM`.
+
+    Raises:
+        UnsupportedModelError: the model cannot be traced, or computes something else at another size.
+    """
+
+    def __init__(self, config: Any, trust_remote_code: bool, progress: Progress) -> None:
+        self.config = config
+        self.trust_remote_code = trust_remote_code
+        self.progress = progress
+        self.values = config_values(config)
+        self.ledger = Ledger()
+        self.followed: dict[str, Any] = {}  # changed keys that the port follows → the other value
+        self.samples = self._sizes()
+        self.title = class_title(type(self.samples[0].trace.model).__name__)
+        self.classes = self._first_classes()
+        self._change_every_key()
+        self._account()
+
+    # sizes
+
+    def _lower(self, sample: Sample) -> Lowered:
+        return lower(trace(sample, trust_remote_code=self.trust_remote_code))
+
+    def _sizes(self) -> list[Lowered]:
+        found = []
+        for index in range(SAMPLES):
+            self.progress("trace", index, SAMPLES)
+            try:
+                found.append(self._lower(make_samples(self.config)[index]))
+            except PortError:
+                raise
+            except Exception as error:  # any: it is Hugging Face's code that runs here
+                frames = traceback.extract_tb(error.__traceback__)
+                place = next((f for f in reversed(frames) if "modeling_" in f.filename), frames[-1])
+                raise UnsupportedModelError(
+                    f"a small `{self.config.model_type}` could not be traced: {type(error).__name__}: "
+                    f"{first_line(error)} ({place.filename}:{place.lineno})",
+                    hint=BLANK,
+                ) from error
+        return found
+
+    def _first_classes(self) -> list[ClassText]:
+        try:
+            return self._write(self.samples)
+        except (Differ, NotExpressible) as reason:
+            raise UnsupportedModelError(
+                f"`{self.config.model_type}` depends on its sizes in a way that the generator cannot express: {reason}",
+                hint=BLANK,
+            ) from reason
+
+    def _write(self, samples: list[Lowered]) -> list[ClassText]:
+        """The classes over some samples; raises Differ, NotExpressible or UnsupportedModelError."""
+        classes = make_classes(samples)
+        writer = ClassWriter(samples, f"{self.title}Config")
+        return [writer.write(item, is_model=item is classes[-1]) for item in classes]
+
+    # keys
+
+    def _change_every_key(self) -> None:
+        """Change the keys that are equal in all sizes, one by one, and make optional those that may be None."""
+        base = self.samples[0].trace.sample
+        columns = [config_values(sample.trace.sample.config) for sample in self.samples]
+        first = columns[0]
+        constant = [key for key in first if all(values.get(key) == first[key] for values in columns)]
+        keys = [key for key in constant if key not in LAYER_COUNTS]
+        used = set().union(*(text.fields for text in self.classes))
+        nullable = [key for key in first if key in used and key not in keys and optional(key, base.config)]
+        for index, key in enumerate([*keys, *nullable]):
+            self.progress("change config keys", index, len(keys) + len(nullable))
+            others = [None] if key in nullable else alternatives(key, first[key], base.config)
+            found = self._change(base, key, others)
+            if key in keys:
+                self._enter(key, *found)
+
+    def _enter(self, key: str, state: str, why: str) -> None:
+        if state == "ignored":
+            self.ledger.ignored[key] = why
+        elif state == "fixed":
+            self.ledger.fixed[key] = self.values.get(key)
+            self.ledger.notes[key] = why
+
+    def _change(self, base: Sample, key: str, others: Iterable[Any]) -> tuple[str, str]:
+        """Try other values for a key; returns what to enter into the ledger, and why."""
+        reason = "no other value could be tried"
+        for other in others:
+            try:
+                changed = self._lower(base.with_values({key: other}))
+            except Exception as error:  # any: Hugging Face's code was given a value that it may not be made for
+                reason = f"with {other!r}: {type(error).__name__}: {first_line(error)}"
+                continue
+            if same_computation(self.samples[0], changed):
+                return "ignored", f"with {other!r} instead of {config_values(base.config)[key]!r} nothing changes"
+            problem = self._follow(base, key, other, changed)
+            if problem is None:
+                return "used", ""
+            reason = f"with {other!r}: {problem}"
+        return "fixed", reason
+
+    def _follow(self, base: Sample, key: str, other: Any, changed: Lowered) -> str | None:
+        """Express the classes over a changed key, too, alone and with all others that were followed; or say why not."""
+        added = [changed]
+        if self.followed:
+            try:
+                added.append(self._lower(base.with_values({**self.followed, key: other})))
+            except Exception as error:  # any, as above: the values may not go together
+                self.ledger.notes[key] = f"not tried together with other changes: {first_line(error)}"
+        try:
+            classes = self._write([*self.samples, *added])
+        except (Differ, NotExpressible, UnsupportedModelError) as error:
+            return first_line(error)
+        skeletons = [sum(text.skeleton is not None for text in texts) for texts in (classes, self.classes)]
+        if skeletons[0] > skeletons[1]:
+            return "the generator cannot express the change"
+        self.samples += added
+        self.classes = classes
+        self.followed[key] = other
+        return None
+
+    def _account(self) -> None:
+        """Enter the keys that were not changed one by one."""
+        used = set().union(*(text.fields for text in self.classes))
+        ledger = self.ledger
+        for key in self.values:
+            if key in used:
+                ledger.used[key] = "sizes, numbers or options of the port follow it"
+                for table in (ledger.fixed, ledger.notes, ledger.ignored):
+                    table.pop(key, None)
+            elif key not in ledger.fixed and key not in ledger.ignored:
+                ledger.ignored[key] = "different in the traced configurations, and nothing follows it"
+        for key in self.config.to_dict():
+            if key in META_KEYS or key.startswith("_"):
+                ledger.ignored[key] = "says how the model is stored, named or called, not what it computes"

@@ -1,0 +1,89 @@
+"""Hugging Face configs and classes: what can be ported at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import transformers
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from trtllm_port.errors import ConfigError, UnsupportedModelError
+
+BLANK = "`trtllm-port new --blank NAME` writes a port to fill in by hand"
+
+
+def load_config(model_dir: str | Path, trust_remote_code: bool = False) -> Any:
+    """The `transformers` config of a directory."""
+    path = Path(model_dir) / "config.json"
+    if not path.is_file():
+        raise ConfigError(f"`{model_dir}` has no `config.json`", hint="give a Hugging Face model directory")
+    try:
+        raw = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ConfigError(f"`{path}` is not JSON: {error}") from error
+    if not isinstance(raw, dict) or not {"model_type", "auto_map"} & raw.keys():
+        raise ConfigError(f"`{path}` has no `model_type`", hint="give a Hugging Face model directory")
+    if "auto_map" in raw and not trust_remote_code and raw.get("model_type") not in transformers.CONFIG_MAPPING:
+        raise UnsupportedModelError(
+            f"transformers {transformers.__version__} does not know the model type `{raw.get('model_type')}`",
+            hint="the model brings its own code: read it, then allow it to run with `--trust-remote-code`",
+        )
+    if "auto_map" not in raw and raw["model_type"] not in transformers.CONFIG_MAPPING:
+        raise UnsupportedModelError(
+            f"transformers {transformers.__version__} does not know the model type `{raw['model_type']}`",
+            hint=BLANK,
+        )
+    try:
+        return AutoConfig.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
+    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+        raise ConfigError(f"`{path}` is not a valid `{raw.get('model_type')}` config: {first_line(error)}") from error
+    except Exception as error:  # huggingface_hub's strict dataclasses have an error class of their own
+        if "Validation" not in type(error).__name__ and "Strict" not in type(error).__name__:
+            raise
+        raise ConfigError(f"`{path}` is not a valid `{raw.get('model_type')}` config: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """The beginning of an error's message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]) if lines else type(error).__name__
+
+
+def require_causal_lm(config: Any, trust_remote_code: bool = False) -> type[nn.Module]:
+    """The HF class of a decoder-only causal language model.
+
+    Raises:
+        UnsupportedModelError: it is an encoder, an encoder-decoder, quantized, or no language model.
+    """
+    kind = config.model_type
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedModelError(f"`{kind}` is an encoder-decoder model, not a decoder-only language model")
+    if getattr(config, "quantization_config", None):
+        raise UnsupportedModelError(
+            f"the `{kind}` model is quantized", hint="give the model that it was quantized from"
+        )
+    mapping = transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+    if type(config) in mapping:
+        architectures = config.architectures or []
+        encoder = [n for n in architectures if n.endswith(("ForMaskedLM", "Classification", "ForPreTraining"))]
+        only_encodes = getattr(config, "is_decoder", True) is False and _is_encoder(type(config))
+        if encoder or only_encodes:
+            raise UnsupportedModelError(
+                f"`{(architectures or [kind])[0]}` is an encoder model, not a decoder-only causal language model"
+            )
+        found: type[nn.Module] = mapping[type(config)]
+        return found
+    remote = getattr(config, "auto_map", {}).get("AutoModelForCausalLM")
+    if remote and trust_remote_code:
+        return AutoModelForCausalLM  # type: ignore[no-any-return]  # its class is known once the code has run
+    raise UnsupportedModelError(
+        f"`{kind}` is no causal language model: transformers has no `…ForCausalLM` class for it"
+    )
+
+
+def _is_encoder(config_class: type[Any]) -> bool:
+    """Whether a model type is an encoder unless its config says `is_decoder`: it has a masked language model, too."""
+    return config_class in transformers.MODEL_FOR_MASKED_LM_MAPPING

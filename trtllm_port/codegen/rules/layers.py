@@ -1,0 +1,106 @@
+"""Rules for reductions, products, and the operations that `hooks.py` records as one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trtllm_port.codegen.recorder import Operation
+from trtllm_port.codegen.rules.base import DTYPES, Result, RuleTable, argument, dtype_of, node
+
+LAYERS = RuleTable()
+
+
+@LAYERS.rule("mean", "sum", "amax", "amin")
+def _reduce(operation: Operation) -> Result:
+    dim = argument(operation, "dim", 1)
+    if dim is None or operation.kwargs.get("dtype") not in (None, dtype_of(operation.args[0])):
+        return None
+    name = {"amax": "max", "amin": "min"}.get(operation.name, operation.name)
+    keepdim = {"keepdim": True} if argument(operation, "keepdim", 2, False) else {}
+    dims = tuple(dim) if isinstance(dim, tuple | list) else dim
+    return node(operation, "method", name, operation.args[0], dims, **keepdim)
+
+
+@LAYERS.rule("softmax")
+def _softmax(operation: Operation) -> Result:
+    dtype = argument(operation, "dtype", 3) or operation.kwargs.get("dtype")
+    keywords: dict[str, Any] = {"dim": argument(operation, "dim", 1, -1)}
+    if dtype is not None and dtype != dtype_of(operation.args[0]):
+        keywords["dtype"] = DTYPES[dtype]
+    return node(operation, "function", "softmax", operation.args[0], **keywords)
+
+
+@LAYERS.rule("cumsum")
+def _cumsum(operation: Operation) -> Result:
+    return node(operation, "function", "cumsum", operation.args[0], argument(operation, "dim", 1))
+
+
+@LAYERS.rule("topk")
+def _topk(operation: Operation) -> Result:
+    if argument(operation, "largest", 3, True) is not True:
+        return None
+    k, dim = argument(operation, "k", 1), argument(operation, "dim", 2, -1)
+    return node(operation, "function", "topk", operation.args[0], k, dim=dim)
+
+
+@LAYERS.rule("gather")
+def _gather(operation: Operation) -> Result:
+    dim, index = argument(operation, "dim", 1), argument(operation, "index", 2)
+    return node(operation, "function", "gather", operation.args[0], dim, index)
+
+
+@LAYERS.rule("linear")
+def _linear(operation: Operation) -> Result:
+    bias = argument(operation, "bias", 2)
+    weight = argument(operation, "weight", 1)
+    return node(operation, "function", "linear", operation.args[0], weight, *([] if bias is None else [bias]))
+
+
+@LAYERS.rule("embedding")
+def _embedding(operation: Operation) -> Result:
+    return node(operation, "function", "embedding", operation.args[0], operation.args[1])
+
+
+@LAYERS.rule("layer_norm")
+def _layer_norm(operation: Operation) -> Result:
+    names = ("weight", "bias", "eps")
+    weight, bias, eps = (
+        argument(operation, name, i + 2, 1e-5 if name == "eps" else None) for i, name in enumerate(names)
+    )
+    if len(argument(operation, "normalized_shape", 1)) != 1:
+        return None
+    return node(operation, "function", "layer_norm", operation.args[0], weight, bias, eps)
+
+
+@LAYERS.rule("einsum")
+def _einsum(operation: Operation) -> Result:
+    return node(operation, "function", "einsum", *operation.args)
+
+
+@LAYERS.rule("attention")
+def _attention(operation: Operation) -> Result:
+    keywords = {name: value for name, value in operation.kwargs.items() if value is not None}
+    return (
+        node(operation, "function", "attention", *operation.args, **keywords)
+        if keywords.keys() <= {"mask", "scale"}
+        else None
+    )
+
+
+@LAYERS.rule("mask")
+def _mask(operation: Operation) -> Result:
+    kind, size = operation.kwargs["kind"], operation.kwargs["size"]
+    if kind in ("causal", "window"):
+        return node(operation, "function", "causal_mask", *operation.args, window=size)
+    return node(operation, "function", "chunked_causal_mask", *operation.args, chunk=size) if kind == "chunk" else None
+
+
+@LAYERS.rule("cache_update")
+def _cache_update(operation: Operation) -> Result:
+    return node(operation, "cache", "update", *operation.args)
+
+
+@LAYERS.rule("rotary_embedding")
+def _rotary(operation: Operation) -> Result:
+    keywords = {"interleaved": True} if operation.kwargs["interleaved"] else {}
+    return node(operation, "function", "rotary_embedding", *operation.args, **keywords)

@@ -1,0 +1,133 @@
+"""Rules for operations that change shapes, take parts, join and repeat."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trtllm_port.codegen.recorder import Literal, Operation, Value
+from trtllm_port.codegen.rules.base import Result, RuleTable, argument, node, numbers, shape_of, unchanged
+
+SHAPES = RuleTable()
+
+
+@SHAPES.rule("view", "reshape", "unflatten", "view_as", "reshape_as")
+def _view(operation: Operation) -> Result:
+    source, dims = operation.args[0], tuple(operation.outputs[0].tensor.shape)
+    if isinstance(source, Value) and source.tensor.shape == dims:
+        return source
+    given = numbers(operation, "shape") if operation.name in ("view", "reshape") else ()
+    if -1 in given and len(given) == len(dims):
+        dims = tuple(-1 if given[i] == -1 else size for i, size in enumerate(dims))
+    return node(operation, "method", "view", source, dims)
+
+
+@SHAPES.rule("expand", "expand_as", "broadcast_to")
+def _expand(operation: Operation) -> Result:
+    source, dims = operation.args[0], tuple(operation.outputs[0].tensor.shape)
+    if isinstance(source, Value) and source.tensor.shape == dims:
+        return source
+    return node(operation, "method", "expand", source, dims)
+
+
+@SHAPES.rule("repeat")
+def _repeat(operation: Operation) -> Result:
+    source, repeats = operation.args[0], numbers(operation, "repeats")
+    shape = shape_of(source)
+    if shape is None or len(repeats) != len(shape) or any(n != 1 and shape[i] != 1 for i, n in enumerate(repeats)):
+        return None
+    return unchanged(operation) or node(operation, "method", "expand", source, tuple(operation.outputs[0].tensor.shape))
+
+
+@SHAPES.rule("transpose", "swapaxes", "swapdims")
+def _transpose(operation: Operation) -> Result:
+    dims = argument(operation, "dim0", 1), argument(operation, "dim1", 2)
+    return node(operation, "method", "transpose", operation.args[0], *dims)
+
+
+@SHAPES.rule("t", "T", "mT")
+def _matrix_transpose(operation: Operation) -> Result:
+    return node(operation, "method", "transpose", operation.args[0], -2, -1)
+
+
+@SHAPES.rule("permute")
+def _permute(operation: Operation) -> Result:
+    return node(operation, "method", "permute", operation.args[0], *numbers(operation, "dims"))
+
+
+@SHAPES.rule("movedim", "moveaxis")
+def _movedim(operation: Operation) -> Result:
+    ndim = operation.outputs[0].tensor.ndim
+    start, end = argument(operation, "source", 1), argument(operation, "destination", 2)
+    if not isinstance(start, int) or not isinstance(end, int):
+        return None
+    order = [dim for dim in range(ndim) if dim != start % ndim]
+    order.insert(end % ndim, start % ndim)
+    return node(operation, "method", "permute", operation.args[0], *order)
+
+
+@SHAPES.rule("unsqueeze")
+def _unsqueeze(operation: Operation) -> Result:
+    return node(operation, "method", "unsqueeze", operation.args[0], argument(operation, "dim", 1))
+
+
+@SHAPES.rule("squeeze")
+def _squeeze(operation: Operation) -> Result:
+    dim = argument(operation, "dim", 1)
+    return node(operation, "method", "squeeze", operation.args[0], dim) if isinstance(dim, int) else None
+
+
+@SHAPES.rule("flatten")
+def _flatten(operation: Operation) -> Result:
+    bounds = argument(operation, "start_dim", 1, 0), argument(operation, "end_dim", 2, -1)
+    return unchanged(operation) or node(operation, "method", "flatten", operation.args[0], *bounds)
+
+
+@SHAPES.rule("cat", "concat", "concatenate", "stack")
+def _join(operation: Operation) -> Result:
+    tensors, dim = argument(operation, "tensors", 0), argument(operation, "dim", 1, 0)
+    return node(operation, "function", "stack" if operation.name == "stack" else "concat", tuple(tensors), dim=dim)
+
+
+@SHAPES.rule("split", "split_with_sizes")
+def _split(operation: Operation) -> Result:
+    sizes = argument(operation, "split_size_or_sections", 1, operation.kwargs.get("split_size"))
+    sizes = tuple(sizes) if isinstance(sizes, tuple | list) else sizes
+    return node(operation, "method", "split", operation.args[0], sizes, dim=argument(operation, "dim", 2, 0))
+
+
+@SHAPES.rule("chunk")
+def _chunk(operation: Operation) -> Result:
+    dim = argument(operation, "dim", 2, 0)
+    return node(operation, "method", "chunk", operation.args[0], argument(operation, "chunks", 1), dim=dim)
+
+
+@SHAPES.rule("repeat_interleave")
+def _repeat_interleave(operation: Operation) -> Result:
+    repeats, dim = argument(operation, "repeats", 1), argument(operation, "dim", 2)
+    if not isinstance(repeats, int) or dim is None:
+        return None
+    return unchanged(operation) or node(operation, "function", "repeat_interleave", operation.args[0], repeats, dim=dim)
+
+
+@SHAPES.rule("getitem")
+def _index(operation: Operation) -> Result:
+    index: Any = operation.args[1]
+    items = tuple(index) if isinstance(index, tuple) else (index,)
+    if any(isinstance(item, list | bool | Literal) for item in items):
+        return None
+    return unchanged(operation) or node(operation, "index", "", operation.args[0], items)
+
+
+@SHAPES.rule("narrow")
+def _narrow(operation: Operation) -> Result:
+    dim, start, length = (argument(operation, name, i + 1) for i, name in enumerate(("dim", "start", "length")))
+    dim %= operation.outputs[0].tensor.ndim
+    items = (*([slice(None)] * dim), slice(start, start + length))
+    return node(operation, "index", "", operation.args[0], items)
+
+
+@SHAPES.rule("select")
+def _select(operation: Operation) -> Result:
+    dim, index = argument(operation, "dim", 1), argument(operation, "index", 2)
+    dim %= operation.outputs[0].tensor.ndim + 1
+    return node(operation, "index", "", operation.args[0], (*([slice(None)] * dim), index))
