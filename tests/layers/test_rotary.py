@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from trtllm_port.errors import ConfigError
 from trtllm_port.layers import RotaryEmbedding
-from trtllm_port.layers.rope import ROPE_TYPES
+from trtllm_port.layers.rope import ROPE_TYPES, inverse_frequencies
 
 HEAD, CONTEXT = 16, 64
 ROPES: dict[str, dict[str, Any]] = {
@@ -69,6 +70,38 @@ def test_tables_are_transformers(evaluate: Any, name: str, length: int, dtype: s
     for found, expected in zip(ours, transformers_tables(name, x, positions), strict=True):
         assert found.dtype == x.dtype
         torch.testing.assert_close(found, expected, rtol=0, atol=5e-6 if dtype == "float32" else 8e-3)
+
+
+REAL = {
+    "llama3": {
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    },
+    "yarn": {"factor": 32.0, "original_max_position_embeddings": 4096, "beta_fast": 32.0, "beta_slow": 1.0},
+    "yarn, untruncated": {"factor": None, "original_max_position_embeddings": 4096, "truncate": False},
+    "linear": {"factor": 3.0},
+}
+
+
+@pytest.mark.parametrize("head", [64, 128])
+@pytest.mark.parametrize("name", sorted(REAL))
+def test_frequencies_at_real_sizes(name: str, head: int) -> None:
+    """At real sizes the ramps have an inside: short, long and blended wavelengths."""
+    parameters = {"rope_type": name.split(",")[0], "rope_theta": 500000.0, **REAL[name]}
+    config = SimpleNamespace(
+        rope_parameters=parameters,
+        head_dim=head,
+        hidden_size=head,
+        num_attention_heads=1,
+        max_position_embeddings=131072,
+        standardize_rope_params=lambda: None,
+    )
+    expected, scale = ROPE_INIT_FUNCTIONS[parameters["rope_type"]](config)
+    found, found_scale = inverse_frequencies(parameters, head, 131072)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    assert found_scale == pytest.approx(scale)
 
 
 def test_every_type_of_transformers_is_known_or_refused() -> None:
