@@ -13,7 +13,7 @@ import transformers
 from safetensors.torch import save_file
 
 from trtllm_port.errors import ConfigError
-from trtllm_port.layers import Mapping, PretrainedConfig
+from trtllm_port.layers import Every, Mapping, PretrainedConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,3 +117,17 @@ class Layered(PretrainedConfig):
 def test_lists_become_tuples_where_the_field_says_so() -> None:
     config = Layered(architecture="A", dtype="float32", vocab_size=1, layer_types=("a", "b"))
     assert Layered.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uniform(PretrainedConfig):
+    FIXED: ClassVar[dict[str, Any]] = {"layer_types": Every("full_attention")}
+
+
+def test_a_built_in_value_for_every_layer(tmp_path: Path) -> None:
+    layers = ["full_attention", "full_attention"]
+    write(tmp_path, model_type="qwen2", num_hidden_layers=2, layer_types=layers)
+    assert Uniform.from_hugging_face(tmp_path).vocab_size > 0
+    write(tmp_path, model_type="qwen2", num_hidden_layers=2, layer_types=[*layers[:1], "sliding_attention"])
+    with pytest.raises(ConfigError, match="`layer_types` is"):
+        Uniform.from_hugging_face(tmp_path)
