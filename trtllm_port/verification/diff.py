@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from trtllm_port.errors import CheckpointError
+from trtllm_port.verification.accounting import mismatch_report
 from trtllm_port.verification.assemble import (
     causes_of,
     command,
@@ -72,12 +74,16 @@ def diff_layers(
             random_seed=settings.seed if random_weights else None,
             trust_remote_code=settings.trust_remote_code,
         )
-        comparison = compare_model(model, work, settings, progress)
+        try:
+            comparison = compare_model(model, work, settings, progress)
+            model = comparison.model
+            report = diff_report(comparison, random_weights=random_weights, seed=settings.seed)
+        except CheckpointError as error:
+            report = mismatch_report(model, error, random_weights=random_weights, seed=settings.seed)
     options = {"random-weights": random_weights, "tokens": settings.tokens, "prompt-file": settings.prompt_file}
-    report = diff_report(comparison, random_weights=random_weights, seed=settings.seed)
     report = replace(
         report,
-        commands=(command("diff-layers", comparison.model, options | {"engine-dir": settings.engine_dir}),),
+        commands=(command("diff-layers", model, options | {"engine-dir": settings.engine_dir}),),
         seconds=time.perf_counter() - started,
     )
     return report if report_dir is None else write_report(report, report_dir)

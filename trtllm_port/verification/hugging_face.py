@@ -36,7 +36,13 @@ class HuggingFaceRunner:
 
     @classmethod
     def load(
-        cls, model_dir: Path, dtype: str, *, device: str = "cpu", trust_remote_code: bool = False
+        cls,
+        model_dir: Path,
+        dtype: str,
+        *,
+        device: str = "cpu",
+        trust_remote_code: bool = False,
+        exactly: bool = False,
     ) -> HuggingFaceRunner:
         """Load a model directory with eager attention.
 
@@ -45,6 +51,7 @@ class HuggingFaceRunner:
             dtype: "float64", "float32", "float16" or "bfloat16".
             device: a torch device.
             trust_remote_code: run Python code that comes with the model.
+            exactly: refuse tensors that the model does not use, too.
 
         Raises:
             UnsupportedModelError: transformers cannot build the model.
@@ -53,7 +60,7 @@ class HuggingFaceRunner:
         from transformers import AutoModelForCausalLM
 
         try:
-            with _quiet_transformers():
+            with quiet_transformers():
                 model, info = AutoModelForCausalLM.from_pretrained(
                     model_dir,
                     dtype=getattr(torch, dtype),
@@ -68,6 +75,8 @@ class HuggingFaceRunner:
                 hint="check that the directory holds a causal language model with safetensors",
             ) from error
         _refuse_invented_weights(model_dir, info)
+        if exactly and info.get("unexpected_keys"):
+            raise CheckpointError(f"`{model_dir}` has tensors that transformers does not use")
         return cls(model.to(device).eval())
 
     @property
@@ -186,7 +195,7 @@ def _refuse_invented_weights(model_dir: Path, info: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """No progress bar of transformers among ours, and none of its advice about loading."""
     from transformers.utils import logging
 

@@ -15,7 +15,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from trtllm_port.errors import CheckpointError
 from trtllm_port.verification import preparation
+from trtllm_port.verification.accounting import mismatch_report
 from trtllm_port.verification.assemble import command, summary, verdict_of
 from trtllm_port.verification.coverage import NotExercised
 from trtllm_port.verification.diff import compare_model, diff_report
@@ -124,11 +126,15 @@ def verify(
             trust_remote_code=settings.trust_remote_code,
         )
         pipeline = Pipeline(model, Path(directory), settings, progress)
-        convert(pipeline)
-        build(pipeline)
-        prompt(pipeline)
-        rouge(pipeline, random_weights=random_weights)
-        report = diff_layers(pipeline, random_weights=random_weights)
+        try:
+            convert(pipeline)
+        except CheckpointError as error:
+            report = refused(pipeline, error, random_weights=random_weights)
+        else:
+            build(pipeline)
+            prompt(pipeline)
+            rouge(pipeline, random_weights=random_weights)
+            report = diff_layers(pipeline, random_weights=random_weights)
     report = replace(report, seconds=time.perf_counter() - started)
     return report if report_dir is None else write_report(report, report_dir)
 
@@ -140,6 +146,21 @@ def convert(pipeline: Pipeline) -> None:
     pipeline.model = replace(pipeline.model, dtype=result.dtype)
     pipeline.results["convert"] = result.to_dict()
     pipeline.done("convert", started, f"{result.tensors:,} tensors, {result.size / 1e6:,.1f} MB in {result.dtype}")
+
+
+def refused(pipeline: Pipeline, error: CheckpointError, *, random_weights: bool) -> Report:
+    """Report a port that cannot hold the weights; any other error of the conversion is raised again."""
+    found = mismatch_report(pipeline.model, error, random_weights=random_weights, seed=pipeline.settings.seed)
+    pipeline.stages.append(Stage(name="convert", verdict=Verdict.FAIL, seconds=0.0, detail=found.summary))
+    for name in ("build", "prompt", "rouge", "diff-layers"):
+        pipeline.left_out(name, "the weights do not fit the port")
+    options = {"random-weights": random_weights}
+    return replace(
+        found,
+        kind="verify",
+        stages=tuple(pipeline.stages),
+        commands=(command("verify", pipeline.model, options), command("diff-layers", pipeline.model, options)),
+    )
 
 
 def build(pipeline: Pipeline) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtllm_port.errors import ConfigError, UnsupportedModelError
 from trtllm_port.registry import PortEntry, find_port
+from trtllm_port.verification.hugging_face import quiet_transformers
 from trtllm_port.verification.runners import SessionRunner
 
 if TYPE_CHECKING:
@@ -201,5 +202,6 @@ def _dtype(*configs: Any) -> str:
 def _random_weights(model_dir: Path, output: Path, seed: int) -> Path:
     from trtllm_port.random_weights import save_random_checkpoint
 
-    save_random_checkpoint(model_dir, output, "float32", seed)
+    with quiet_transformers():
+        save_random_checkpoint(model_dir, output, "float32", seed)
     return output

@@ -13,6 +13,7 @@ from typing import Any
 from trtllm_port.errors import EngineError
 from trtllm_port.evaluation.summarize import SummarizeOptions, SummarizeResult, summarize
 from trtllm_port.verification.gates import Gate
+from trtllm_port.verification.hugging_face import quiet_transformers
 from trtllm_port.verification.settings import VerifySettings
 from trtllm_port.verification.stimulus import load_tokenizer
 from trtllm_port.verification.verdict import Verdict
@@ -55,7 +56,8 @@ def run_rouge(
         trust_remote_code=settings.trust_remote_code,
     )
     try:
-        result = summarize(engine_dir, model_dir, dataset=settings.dataset, options=options, progress=progress)
+        with quiet_transformers():
+            result = summarize(engine_dir, model_dir, dataset=settings.dataset, options=options, progress=progress)
     except EngineError as error:
         return error.message  # a model of few positions has no room for an article
     return RougeOutcome(result=result.to_dict(), detail=_detail(result), gate=_gate(result))
