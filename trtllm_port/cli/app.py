@@ -6,8 +6,6 @@ Exit codes: 0 pass, 1 the port differs from Hugging Face, 2 usage or input error
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 import signal
 import sys
@@ -21,11 +19,18 @@ import typer
 
 from trtllm_port import __version__
 from trtllm_port.cli import console
+from trtllm_port.cli.build import build
 from trtllm_port.cli.convert import convert
+from trtllm_port.cli.demo import demo
+from trtllm_port.cli.diff_layers import diff_layers
+from trtllm_port.cli.doctor import doctor
 from trtllm_port.cli.inspect import inspect
 from trtllm_port.cli.models import models
 from trtllm_port.cli.new import new
 from trtllm_port.cli.options import PortCommand
+from trtllm_port.cli.run import run
+from trtllm_port.cli.summarize import summarize
+from trtllm_port.cli.verify import verify
 from trtllm_port.errors import PortError
 
 BUG, INTERRUPTED, TERMINATED = 70, 130, 143
@@ -38,21 +43,8 @@ app = typer.Typer(
 )
 
 
-def _mount(name: str) -> None:
-    module_name = f"trtllm_port.cli.{name}"
-    if importlib.util.find_spec(module_name) is not None:
-        command = getattr(importlib.import_module(module_name), name)
-        app.command(name.replace("_", "-"), cls=PortCommand)(command)
-
-
-app.command(cls=PortCommand)(inspect)
-app.command(cls=PortCommand)(new)
-app.command(cls=PortCommand)(convert)
-for _name in ("build", "run", "summarize", "verify", "diff_layers"):
-    _mount(_name)
-app.command(cls=PortCommand)(models)
-for _name in ("doctor", "demo"):
-    _mount(_name)
+for _command in (inspect, new, convert, build, run, summarize, verify, diff_layers, models, doctor, demo):
+    app.command(_command.__name__.replace("_", "-"), cls=PortCommand)(_command)
 
 
 def _show_version(wanted: bool) -> None:
