@@ -43,7 +43,14 @@ class Extraction:
     def _tensor(self, tensor: Any) -> str:
         name = str(tensor.name)
         if name not in self.tensors:
-            self.tensors[name] = TensorRecord(FROM_TENSORRT[tensor.dtype.name], tuple(tensor.shape))
+            try:
+                shape = tuple(tensor.shape)
+            except RuntimeError as error:
+                raise PortError(
+                    f"TensorRT cannot infer the shape of the tensor {name!r}: the network is not valid",
+                    hint="TensorRT's log says why",
+                ) from error
+            self.tensors[name] = TensorRecord(FROM_TENSORRT[tensor.dtype.name], shape)
         return name
 
     def _layer(self, layer: Any) -> LayerRecord:

@@ -109,9 +109,12 @@ def _triangle(q: Tensor, k: Tensor, diagonal: int) -> Tensor:
 
 def _attend(q_BNLH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, seen: Visible, grouped: bool) -> Tensor:
     k, v = k_BKSH[:, :, : seen.columns], v_BKSH[:, :, : seen.columns]
-    return F.scaled_dot_product_attention(
-        q_BNLH, k, v, attn_mask=seen.mask, is_causal=seen.causal, scale=1.0, enable_gqa=grouped
-    )
+    mask, causal = seen.mask, seen.causal
+    if grouped and q_BNLH.shape[2] == 1 and not causal and (mask is None or mask.shape[1] == 1):
+        # One query token: the heads that share keys can stand in its place, and no key is repeated.
+        rows = q_BNLH.reshape(q_BNLH.shape[0], k.shape[1], -1, q_BNLH.shape[3])
+        return F.scaled_dot_product_attention(rows, k, v, attn_mask=mask, scale=1.0).reshape(q_BNLH.shape)
+    return F.scaled_dot_product_attention(q_BNLH, k, v, attn_mask=mask, is_causal=causal, scale=1.0, enable_gqa=grouped)
 
 
 def attention_output(layer: Layer) -> Evaluator:

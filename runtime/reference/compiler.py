@@ -19,12 +19,16 @@ from trtllm_port.runtime.reference.program import FIRST_FREE_SLOT, NONE_SLOT, Dr
 
 
 class Compiler:
-    """Turns layers into steps. One instance compiles one network; the result is in `slots` and `compile_layers`.
+    """Turns layers into steps. One instance compiles one network; the results are `slots` and the steps.
 
     Args:
         network: what to compile.
         weights: checkpoint tensors by name.
         device: where the program runs; constants are moved there once.
+
+    Attributes:
+        slots: what the slots hold before a run: the constants, and what was computed from constants alone.
+        known: the numbers of those slots.
     """
 
     def __init__(self, network: NetworkFile, weights: Mapping[str, torch.Tensor], device: torch.device) -> None:
@@ -32,7 +36,7 @@ class Compiler:
         self.device = device
         self._numbers: dict[str, int] = {}
         self.slots: Slots = [None] * FIRST_FREE_SLOT
-        self._known: set[int] = set()
+        self.known: set[int] = set()
         self._derived: dict[tuple[int, Evaluator], int] = {}
         self._drafts: list[Draft] = []
         moved: dict[str, torch.Tensor] = {}
@@ -56,7 +60,7 @@ class Compiler:
     def constant(self, name: str) -> torch.Tensor | None:
         """The value of a tensor that is known before the network runs."""
         slot = self.slot(name)
-        value: torch.Tensor | None = self.slots[slot] if slot in self._known else None
+        value: torch.Tensor | None = self.slots[slot] if slot in self.known else None
         return value
 
     def derive(self, slot: int, function: Evaluator) -> int:
@@ -101,9 +105,9 @@ class Compiler:
             self._emit(Draft(itemgetter(index), (draft.output,), output, draft.layer))
 
     def _emit(self, draft: Draft) -> None:
-        if draft.layer.type not in IMPURE and draft.reads <= self._known:
+        if draft.layer.type not in IMPURE and draft.reads <= self.known:
             execute(with_liveness([draft], [draft.output]), self.slots)
-            self._known.add(draft.output)
+            self.known.add(draft.output)
         else:
             self._drafts.append(draft)
 
@@ -114,7 +118,7 @@ class Compiler:
 
     def _know(self, slot: int, value: torch.Tensor) -> None:
         self.slots[slot] = value
-        self._known.add(slot)
+        self.known.add(slot)
 
     def _value(self, name: str, constant: Constant, moved: Mapping[str, torch.Tensor]) -> torch.Tensor:
         record = self.record(name)
@@ -128,7 +132,7 @@ class Compiler:
                 f"{constant.parameter or name!r} has dtype {value.dtype}, the network expects {record.dtype}",
                 hint="the checkpoint and the network file do not belong together",
             )
-        if value.numel() != torch.Size(constant.shape).numel():
+        if [size for size in value.shape if size != 1] != [size for size in constant.shape if size != 1]:
             raise CheckpointError(
                 f"{constant.parameter or name!r} has shape {list(value.shape)}, expected {list(constant.shape)}",
                 hint="the checkpoint and the network file do not belong together",

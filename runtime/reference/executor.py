@@ -14,6 +14,7 @@ from trtllm_port.runtime.executor import TensorSpec
 from trtllm_port.runtime.network_file import NetworkFile
 from trtllm_port.runtime.network_file.dtypes import STORAGE
 from trtllm_port.runtime.reference.arrangement import arrange
+from trtllm_port.runtime.reference.caches import caches_of
 from trtllm_port.runtime.reference.compiler import Compiler
 from trtllm_port.runtime.reference.errors import LayerExecutionError
 from trtllm_port.runtime.reference.program import SELF_SLOT, Slots, Step, execute, execute_observed, with_liveness
@@ -42,23 +43,21 @@ class ReferenceExecutor:
         check: bool = False,
     ) -> None:
         self.device = torch.device(device)
-        self.name = f"reference executor (torch {torch.__version__.split('+')[0]}, {self.device})"
+        self.name = f"reference executor (torch {torch.__version__.split('+')[0]}, {_device_name(self.device)})"
         self.inputs = _specs(network, network.inputs)
         self.outputs = _specs(network, network.outputs)
         self.tap_names = tuple(network.taps)
         self._tensors_of_taps = dict(network.taps)
+        self._caches = caches_of(network)
         compiler = Compiler(network, weights, self.device)
         drafts = compiler.compile_nodes(arrange(network.layers))
-        self._caches = {layer.inputs[0] for layer in network.layers if layer.type == "KV_CACHE_UPDATE"}
         self._input_slots = [(spec, compiler.slot(spec.name)) for spec in self.inputs]
         self._output_slots = {name: compiler.slot(name) for name in network.outputs}
-        self._slot_of = {name: compiler.slot(name) for name in network.tensors}
         self._steps = with_liveness(drafts, self._output_slots.values())
-        self._computed = {step.output for step in self._steps} | {slot for _, slot in self._input_slots}
+        computed = {step.output for step in self._steps} | {slot for _, slot in self._input_slots} | compiler.known
+        self._slot_of = {name: compiler.slot(name) for name in network.tensors if compiler.slot(name) in computed}
         self._slots = compiler.slots
-        self._records = (
-            {self._slot_of[name]: (name, record) for name, record in network.tensors.items()} if check else {}
-        )
+        self._records = {slot: (name, network.tensors[name]) for name, slot in self._slot_of.items()} if check else {}
         for slot in self._records:
             self._verify(slot, self._slots[slot])
 
@@ -154,9 +153,14 @@ class ReferenceExecutor:
         if name not in self._slot_of:
             near = get_close_matches(tap, [*self._tensors_of_taps, *self._slot_of], n=3)
             raise PortError(
-                f"the network has no tap {tap!r}", hint=f"did you mean {', '.join(near)}?" if near else None
+                f"the network has no tap {tap!r} outside of its loops",
+                hint=f"did you mean {', '.join(near)}?" if near else None,
             )
         return self._slot_of[name]
+
+
+def _device_name(device: torch.device) -> str:
+    return f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
 
 
 def _specs(network: NetworkFile, names: tuple[str, ...]) -> tuple[TensorSpec, ...]:

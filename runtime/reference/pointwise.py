@@ -93,7 +93,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor, float, float], Tensor]] = {
     "LEAKY_RELU": lambda x, alpha, beta: F.leaky_relu(x, alpha),
     "ELU": lambda x, alpha, beta: F.elu(x, alpha),
     "SOFTSIGN": lambda x, alpha, beta: F.softsign(x),
-    "CLIP": lambda x, alpha, beta: torch.clamp(x, alpha, beta),
+    "CLIP": lambda x, alpha, beta: x.clamp(max=beta).clamp(min=alpha),
     "THRESHOLDED_RELU": lambda x, alpha, beta: F.threshold(x, alpha, 0.0),
     "GELU_ERF": lambda x, alpha, beta: F.gelu(x),
     "GELU_TANH": lambda x, alpha, beta: F.gelu(x, approximate="tanh"),

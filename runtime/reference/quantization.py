@@ -49,7 +49,8 @@ def _to_float4(x: Tensor) -> Tensor:
     down = torch.bucketize(x.abs(), middles)  # a middle goes down
     up = torch.bucketize(x.abs(), middles, right=True)  # a middle goes up
     even = torch.where(down % 2 == 0, down, up)  # bit patterns alternate between even and odd significands
-    return values[even] * torch.where(torch.signbit(x), -1.0, 1.0)
+    rounded: Tensor = torch.copysign(values[even], x)
+    return rounded
 
 
 def dequantize(layer: Layer) -> Evaluator:
