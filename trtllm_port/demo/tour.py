@@ -7,7 +7,8 @@ Ensures: the workspace holds the port and a report.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,13 +85,27 @@ def tour(
 
     tell = on_command or (lambda _command: None)
     started = time.perf_counter()
-    tell(f"trtllm-port new {MODEL_DIR} --workspace {workspace}")
-    new = create_port(MODEL_DIR, workspace=workspace, progress=progress)
-    if on_port is not None:
-        on_port(new)
     report = None
-    if new.check is not None and new.check.passed:
-        directory = report_dir or workspace / "report"
-        tell(f"trtllm-port verify {MODEL_DIR} --workspace {workspace} --dtype {dtype} --report-dir {directory}")
-        report = verify(MODEL_DIR, workspace=workspace, dtype=dtype, report_dir=directory, progress=progress)
+    with _one_thread():
+        tell(f"trtllm-port new {MODEL_DIR} --workspace {workspace}")
+        new = create_port(MODEL_DIR, workspace=workspace, progress=progress)
+        if on_port is not None:
+            on_port(new)
+        if new.check is not None and new.check.passed:
+            directory = report_dir or workspace / "report"
+            tell(f"trtllm-port verify {MODEL_DIR} --workspace {workspace} --dtype {dtype} --report-dir {directory}")
+            report = verify(MODEL_DIR, workspace=workspace, dtype=dtype, report_dir=directory, progress=progress)
     return DemoResult(workspace=workspace, new=new, report=report, seconds=time.perf_counter() - started)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The model is so small that threads would mostly wait for each other, on a busy machine for minutes."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
