@@ -1,0 +1,178 @@
+"""Every check is proven to bite: a bug is put into a copy of the model, and must be found at the right module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import transformers.models.llama.modeling_llama as llama
+
+from trtllm_port.verification.phase import PhaseResult, phases_of
+from trtllm_port.verification.verdict import Verdict
+
+LOGIC = phases_of("float32")[0]
+Compare = Callable[..., PhaseResult]
+
+
+def layer(model: Any) -> Any:
+    return model.model.layers[1]
+
+
+def wrap(module: Any, change: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    module.forward = change(module.forward)
+
+
+def gate_and_up_swapped(model: Any) -> None:
+    mlp = layer(model).mlp
+    mlp.forward = lambda x: mlp.down_proj(mlp.act_fn(mlp.up_proj(x)) * mlp.gate_proj(x))
+
+
+def gate_and_up_weights_swapped(model: Any) -> None:
+    gate, up = layer(model).mlp.gate_proj, layer(model).mlp.up_proj
+    gate.weight, up.weight = up.weight, gate.weight
+
+
+def activation(model: Any) -> None:
+    layer(model).mlp.act_fn = llama.ACT2FN["gelu"]
+
+
+def epsilon(model: Any) -> None:
+    layer(model).input_layernorm.variance_epsilon = 1e-6
+
+
+def gain_plus_one(model: Any) -> None:
+    layer(model).post_attention_layernorm.weight.data += 1
+
+
+def gain_dropped(model: Any) -> None:
+    model.model.norm.weight.data.fill_(1.0)
+
+
+def value_bias_dropped(model: Any) -> None:
+    layer(model).self_attn.v_proj.bias.data.zero_()
+
+
+def key_bias_dropped(model: Any) -> None:
+    layer(model).self_attn.k_proj.bias.data.zero_()
+
+
+@contextmanager
+def rotary_on_queries_only() -> Iterator[None]:
+    original = llama.apply_rotary_pos_emb
+    llama.apply_rotary_pos_emb = lambda q, k, *tables: (original(q, k, *tables)[0], k)
+    try:
+        yield
+    finally:
+        llama.apply_rotary_pos_emb = original
+
+
+def rotary_left_off_the_keys(model: Any) -> None:
+    def change(forward: Callable[..., Any]) -> Callable[..., Any]:
+        def changed(*args: Any, **kwargs: Any) -> Any:
+            with rotary_on_queries_only():
+                return forward(*args, **kwargs)
+
+        return changed
+
+    wrap(layer(model).self_attn, change)
+
+
+def rotary_theta(model: Any) -> None:
+    model.model.rotary_emb.inv_freq.pow_(0.9)
+
+
+def attention_scale(model: Any) -> None:
+    layer(model).self_attn.scaling *= 1.1
+
+
+def head_scale(model: Any) -> None:
+    wrap(model.lm_head, lambda forward: lambda x: 0.25 * forward(x))
+
+
+def output_transposed(model: Any) -> None:
+    weight = layer(model).self_attn.o_proj.weight
+    weight.data = weight.data.T.contiguous()
+
+
+def residual_scaled(model: Any) -> None:
+    own = layer(model)
+
+    def forward(hidden_states: Any, **kwargs: Any) -> Any:
+        attended, _ = own.self_attn(hidden_states=own.input_layernorm(hidden_states), **kwargs)
+        hidden_states = 0.9 * hidden_states + attended
+        return hidden_states + own.mlp(own.post_attention_layernorm(hidden_states))
+
+    own.forward = forward
+
+
+CATALOGUE = [
+    (gate_and_up_swapped, "model.layers.1.mlp", "gate and up are swapped"),
+    (gate_and_up_weights_swapped, "model.layers.1.mlp.gate_proj", "swapped with `model.layers.1.mlp.up_proj`"),
+    (activation, "model.layers.1.mlp.act_fn", ""),
+    (epsilon, "model.layers.1.input_layernorm", "wrong epsilon"),
+    (gain_plus_one, "model.layers.1.post_attention_layernorm", "1 + weight"),
+    (gain_dropped, "model.norm", "gain dropped"),
+    (value_bias_dropped, "model.layers.1.self_attn.v_proj", "bias dropped"),
+    (key_bias_dropped, "model.layers.1.self_attn.k_proj", "bias dropped"),
+    (rotary_left_off_the_keys, "model.layers.1.self_attn", "rotary embedding"),
+    (rotary_theta, "model.rotary_emb", "theta"),
+    (attention_scale, "model.layers.1.self_attn", "scale"),
+    (head_scale, "lm_head", "wrong multiplier"),
+    (output_transposed, "model.layers.1.self_attn.o_proj", ""),
+    (residual_scaled, "model.layers.1", ""),
+]
+
+
+@pytest.mark.parametrize(("bug", "module", "cause"), CATALOGUE, ids=[bug.__name__ for bug, *_ in CATALOGUE])
+def test_a_bug_is_found_at_its_module(compare_tiny: Compare, bug: Any, module: str, cause: str) -> None:
+    found = compare_tiny(LOGIC, bug)
+    assert found.divergence == module
+    assert cause in found.causes[0].cause
+    assert found.causes[0].status == ("likely" if cause else found.causes[0].status)
+    verdicts = {gate.name: gate.verdict for gate in found.gates}
+    assert verdicts["taps.error"] is Verdict.FAIL
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_clean_port_passes(compare_tiny: Compare, dtype: str) -> None:
+    for phase in phases_of(dtype):
+        found = compare_tiny(phase)
+        assert found.divergence is None
+        assert {gate.name: gate.verdict for gate in found.gates if gate.verdict is not Verdict.PASS} == {}
+
+
+def test_a_wrong_step_after_the_prefill_is_found(compare_tiny: Compare) -> None:
+    def stale_positions(model: Any) -> None:
+        def change(forward: Callable[..., Any]) -> Callable[..., Any]:
+            def changed(x: Any, position_ids: Any) -> Any:
+                return forward(x, position_ids if x.shape[1] > 1 else position_ids * 0)
+
+            return changed
+
+        wrap(model.model.rotary_emb, change)
+
+    found = compare_tiny(LOGIC, stale_positions)
+    assert found.divergence is None
+    failed = {gate.name for gate in found.gates if gate.verdict is Verdict.FAIL}
+    assert {"decode.error", "batch.error"} <= failed
+    assert not {name for name in failed if name.startswith(("prefill", "taps"))}
+
+
+def test_nan_is_found_where_it_begins(compare_tiny: Compare) -> None:
+    found = compare_tiny(LOGIC, lambda model: layer(model).mlp.up_proj.weight.data.fill_(float("nan")))
+    assert found.divergence == "model.layers.1.mlp.up_proj"
+    assert "overflow" in found.causes[0].cause
+
+
+def test_a_missing_module_is_named(compare_tiny: Compare) -> None:
+    def renamed(model: Any) -> None:
+        own = layer(model)
+        own.mlp.projection = own.mlp.up_proj
+        del own.mlp.up_proj
+        own.mlp.forward = lambda x: own.mlp.down_proj(own.mlp.act_fn(own.mlp.gate_proj(x)) * own.mlp.projection(x))
+
+    found = compare_tiny(LOGIC, renamed)
+    assert found.divergence == "model.layers.1.mlp.up_proj"
+    assert "model.layers.1.mlp.projection is extra" in next(g.reason for g in found.gates if g.name == "taps.paired")
