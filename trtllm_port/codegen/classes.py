@@ -15,7 +15,7 @@ from trtllm_port.codegen.merging import PortClass, merge_values
 from trtllm_port.codegen.printing import Untranslated
 from trtllm_port.codegen.recorder import Value, words
 from trtllm_port.codegen.scope import NotExpressible, Scope
-from trtllm_port.codegen.sizes import LAYER_COUNTS, config_values, layer_count_key
+from trtllm_port.codegen.sizes import LAYER_COUNTS, layer_count_key
 from trtllm_port.codegen.statements import Body, Writer
 
 # Names that generated code takes from `trtllm_port.layers` beside functions, and so cannot use for variables.
@@ -27,6 +27,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "RmsNorm": {"offset": 0.0},
     "LayerNorm": {"bias": True},
 }
+
+
+class DependsOnData(Exception):
+    """Python code of the model decides by the content of a tensor: a network cannot."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(f"what it computes depends on the content of a tensor: {where}")
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ class ClassWriter:
             first.logits_indices: "logits_indices",
         }
         self.common = _common_names(samples[0])
-        self.layer_count_key = layer_count_key(config_values(first.trace.sample.config)) or LAYER_COUNTS[0]
+        self.layer_count_key = layer_count_key(first.trace.sample.values) or LAYER_COUNTS[0]
 
     def write(self, port_class: PortClass, *, is_model: bool) -> ClassText:
         """The text of a class whose sub-modules' classes are written already."""
@@ -80,8 +87,10 @@ class ClassWriter:
         skeleton = None
         body: Body | None = None
         try:
+            if port_class.block.host_reads:
+                raise DependsOnData(", ".join(port_class.block.host_reads))
             body = Writer(scope, self.preferred, self.common, RESERVED).write(port_class.block)
-        except (Untranslated, NotExpressible) as reason:
+        except (Untranslated, NotExpressible, DependsOnData) as reason:
             skeleton = Skeleton(port_class.name, port_class.block.path, str(reason))
         text = ClassText(port_class.name, [], {"Tensor"}, set(), skeleton=skeleton)
         forward = self._forward(port_class, body, skeleton, text, is_model=is_model)

@@ -95,7 +95,7 @@ class Exploration:
     def _change_every_key(self) -> None:
         """Change the keys that are equal in all sizes, one by one, and make optional those that may be None."""
         base = self.samples[0].trace.sample
-        columns = [config_values(sample.trace.sample.config) for sample in self.samples]
+        columns = [sample.trace.sample.values for sample in self.samples]
         first = columns[0]
         constant = [key for key in first if all(values.get(key) == first[key] for values in columns)]
         keys = [key for key in constant if key not in LAYER_COUNTS]
@@ -125,7 +125,7 @@ class Exploration:
                 reason = f"with {other!r}: {type(error).__name__}: {first_line(error)}"
                 continue
             if same_computation(self.samples[0], changed):
-                return "ignored", f"with {other!r} instead of {config_values(base.config)[key]!r} nothing changes"
+                return "ignored", f"with {other!r} instead of {base.values[key]!r} nothing changes"
             problem = self._follow(base, key, other, changed)
             if problem is None:
                 return "used", ""

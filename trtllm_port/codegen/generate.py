@@ -15,7 +15,6 @@ from trtllm_port.codegen.classes import Skeleton
 from trtllm_port.codegen.exploration import Exploration
 from trtllm_port.codegen.hf_models import load_config, require_causal_lm
 from trtllm_port.codegen.ledger import Ledger
-from trtllm_port.codegen.sizes import config_values
 from trtllm_port.codegen.weights import weight_names
 
 Progress = Callable[[str, int, int], None]
@@ -87,7 +86,7 @@ def generate_port(
 
 def _files(found: Exploration, hf_class: type[Any]) -> dict[str, str]:
     config_class = f"{found.title}Config"
-    columns = [config_values(sample.trace.sample.config) for sample in found.samples]
+    columns = [sample.trace.sample.values for sample in found.samples]
     fields = {
         key: source.field_type([column.get(key) for column in columns])
         for key in found.values

@@ -66,6 +66,7 @@ class Block:
         path: the module's full name.
         module: the Hugging Face module; for a loop, the one that holds the layers.
         leaf: set for basic layers, whose nodes do not matter.
+        host_reads: operations that looked at a tensor's content, with their places: what follows depends on the data.
         signature: the tensors that HF's `forward` was called with, in its order.
         names: value → local variables that held it in HF's `forward`, first one first.
     """
@@ -77,6 +78,7 @@ class Block:
     outputs: tuple[Value, ...] = ()
     leaf: Leaf | None = None
     signature: tuple[Value, ...] = ()
+    host_reads: tuple[str, ...] = ()
     names: dict[Value, list[str]] = field(default_factory=dict)
 
     @property

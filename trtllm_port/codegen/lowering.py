@@ -100,6 +100,7 @@ class _Lowering:
         resolved = (self.resolve(value) for value in call.outputs)
         block.outputs = tuple(dict.fromkeys(value for value in resolved if isinstance(value, Value)))
         block.names = _names(call, self)
+        block.host_reads = tuple(f"`{name}` ({location})" for name, location in call.host_reads)
         given = (value for value in leaves(call.args) if isinstance(value, Value))
         block.signature = tuple(dict.fromkeys(v for v in map(self.resolve, given) if isinstance(v, Value)))
         return block

@@ -103,6 +103,7 @@ class Call:
         args: the parameters of `forward` by name, with tensors as `Value`.
         body: what was computed inside, in order.
         outputs: the tensors it returned, in order.
+        host_reads: where it looked at the content of a tensor that follows from the inputs, and how.
     """
 
     path: str
@@ -111,7 +112,7 @@ class Call:
     location: Location | None
     body: list[Operation | Call] = field(default_factory=list)
     outputs: tuple[Value, ...] = ()
-    parameter_order: tuple[str, ...] = ()
+    host_reads: list[tuple[str, Location | None]] = field(default_factory=list)
 
 
 def map_structure(function: Callable[[Any], Any], tree: Any) -> Any:
@@ -158,7 +159,6 @@ class Recorder(TorchFunctionMode):
         self.model = model
         self.root: Call | None = None
         self.model_inputs: dict[str, Value] = {}
-        self.host_reads: list[tuple[str, Location | None]] = []
         self._stack: list[Call] = []
         self._values: dict[int, Value] = {}
         self._attributes = _named_tensors(model)
@@ -186,7 +186,6 @@ class Recorder(TorchFunctionMode):
         self._learn_names(frame)
         bound = _bind(module.forward, args, kwargs)
         call = Call(self._paths[id(module)], module, self.reference(bound), _location(frame))
-        call.parameter_order = tuple(bound)
         if self._stack:
             self._stack[-1].body.append(call)
         else:
@@ -213,7 +212,9 @@ class Recorder(TorchFunctionMode):
         frame = sys._getframe(1)
         self._learn_names(frame)
         if name in HOST_READS:
-            self.host_reads.append((name, _location(frame)))
+            read = [leaf for leaf in leaves(self.reference(tuple(args))) if isinstance(leaf, Value)]
+            if read:
+                self._stack[-1].host_reads.append((name, _location(frame)))
             return func(*args, **kwargs)
         recorded = self.reference((tuple(args), kwargs))
         out = func(*args, **kwargs)

@@ -15,7 +15,6 @@ from trtllm_port.codegen.formatting import literal
 from trtllm_port.codegen.ir import Leaf
 from trtllm_port.codegen.merging import Instance, PortClass
 from trtllm_port.codegen.probing import named_activation
-from trtllm_port.codegen.sizes import Sample, config_values
 from trtllm_port.codegen.solver import Solver
 
 _NO_SIZES = frozenset(("training", "layer_idx"))  # attributes and arguments of HF's modules that are no sizes
@@ -119,9 +118,9 @@ class Scope:
     def per_layer(self, groups: list[int]) -> str | None:
         """The config key whose list, layer by layer, tells apart what `groups` numbers."""
         samples = {id(instance.trace.sample): instance.trace.sample for instance in self.instances}
-        for key, value in _values_of(next(iter(samples.values()))).items():
+        for key, value in next(iter(samples.values())).values.items():
             if isinstance(value, list) and all(
-                _partitions(_values_of(sample).get(key), groups) for sample in samples.values()
+                _partitions(sample.values.get(key), groups) for sample in samples.values()
             ):
                 self.fields.add(key)
                 return key
@@ -129,7 +128,7 @@ class Scope:
 
     def config_list(self, key: str) -> list[Any]:
         """The first traced configuration's value of a key."""
-        return list(_values_of(self.instances[0].trace.sample)[key])
+        return list(self.instances[0].trace.sample.values[key])
 
     def is_dynamic(self, value: Any) -> bool:
         """Whether a size is known at run time only."""
@@ -159,18 +158,8 @@ def _columns(tables: list[dict[str, Any]]) -> dict[str, Values]:
     }
 
 
-_cache: dict[int, tuple[Sample, dict[str, Any]]] = {}
-
-
-def _values_of(sample: Sample) -> dict[str, Any]:
-    known = _cache.get(id(sample))
-    if known is None or known[0] is not sample:
-        known = _cache[id(sample)] = (sample, config_values(sample.config))
-    return known[1]
-
-
 def _atoms(instances: list[Instance]) -> dict[str, Values]:
-    configs = [_values_of(instance.trace.sample) for instance in instances]
+    configs = [instance.trace.sample.values for instance in instances]
     atoms: dict[str, Values] = {}
     for key in configs[0]:
         column = tuple(config.get(key) for config in configs)

@@ -11,6 +11,7 @@ import copy
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from trtllm_port.codegen.recorder import words
@@ -80,9 +81,14 @@ class Sample:
     length: int
     past: int
 
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """The config's keys and values, as `config_values` gives them."""
+        return config_values(self.config)
+
     def with_values(self, changes: dict[str, Any]) -> Sample:
         """The same sample with some keys of the config changed; raises whatever the config class raises for them."""
-        values = {**config_values(self.config), **changes}
+        values = {**self.values, **changes}
         return replace(self, config=make_config(self.config, values))
 
 

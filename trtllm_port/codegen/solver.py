@@ -52,9 +52,11 @@ class Solver:
 
     Args:
         atoms: text → value in each instance; earlier ones are preferred.
+        options: how many options may choose between expressions, one inside the other.
     """
 
-    def __init__(self, atoms: Mapping[str, Values]) -> None:
+    def __init__(self, atoms: Mapping[str, Values], options: int = 1) -> None:
+        self.options = options
         self.atoms = [Expression(text, values, ATOM, 1) for text, values in atoms.items()]
         self._found: dict[Any, Expression | None] = {}
 
@@ -139,7 +141,7 @@ class Solver:
 
     def _defaulted(self, values: Values) -> Expression | None:
         """`key or expression`: a key that may be None, and what the model then takes."""
-        for atom in self.atoms:
+        for atom in self.atoms if self.options else ():
             missing = [value is None for value in atom.values]
             if not any(missing) or all(missing):
                 continue
@@ -153,7 +155,7 @@ class Solver:
 
     def _chosen(self, values: Values) -> Expression | None:
         """`one if key else other`: an option that chooses between two expressions."""
-        for atom in self.atoms:
+        for atom in self.atoms if self.options else ():
             if len(set(map(str, atom.values))) != 2 or not all(isinstance(value, bool) for value in atom.values):
                 continue
             sides = [
@@ -171,7 +173,7 @@ class Solver:
         if len(set(map(repr, wanted))) == 1:
             return Expression(repr(wanted[0]), wanted, ATOM, 0)
         atoms = {a.text: tuple(a.values[i] for i in instances) for a in self.atoms if a is not without}
-        return Solver(atoms).solve(wanted)
+        return Solver(atoms, self.options - 1).solve(wanted)
 
 
 def _telling_columns(atoms: list[Expression], values: Values) -> list[int]:

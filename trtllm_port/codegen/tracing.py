@@ -30,7 +30,6 @@ class Trace:
     Attributes:
         inputs: "input_ids", "position_ids" and "cache": what the root call starts from.
         logits: the value of the logits.
-        host_reads: tensors whose content the modelling code looked at, by operation and location.
         made_with: module → the arguments of its class's `__init__`, by name.
     """
 
@@ -39,7 +38,6 @@ class Trace:
     root: Call
     inputs: dict[str, Value]
     logits: Value
-    host_reads: list[Any]
     made_with: MadeWith
 
 
@@ -81,7 +79,7 @@ def trace(sample: Sample, *, trust_remote_code: bool = False) -> Trace:
         with recorder:
             out = model(**step, past_key_values=cache, use_cache=True)
     assert recorder.root is not None  # the model was called
-    return Trace(sample, model, recorder.root, inputs, recorder.value(out.logits), recorder.host_reads, made_with)
+    return Trace(sample, model, recorder.root, inputs, recorder.value(out.logits), made_with)
 
 
 @contextmanager
