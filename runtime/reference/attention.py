@@ -21,12 +21,14 @@ MASK, QUANTIZATION_SCALE, QUERY_LENGTHS, KEY_VALUE_LENGTHS = 3, 4, 5, 6  # input
 class Visible(NamedTuple):
     """What a mask lets the queries see: the first `columns` keys, among them those of `mask` (None: all).
 
-    `causal` says that `mask` is the square lower triangle, so that it need not be looked at.
+    `causal` says that `mask` is the square lower triangle, so that it need not be looked at. `blind` marks the queries
+    that see nothing [..., L, 1], if there are any.
     """
 
     columns: int
     mask: Tensor | None
     causal: bool = False
+    blind: Tensor | None = None
 
 
 def attention_input(layer: Layer) -> Evaluator | Bound:
@@ -90,7 +92,8 @@ def visible(mask: Tensor) -> Visible:
     square = mask.shape[-2] == columns
     if square and bool((mask == torch.ones_like(mask[(0,) * (mask.dim() - 2)]).tril()).all()):
         return Visible(columns, None, causal=True)
-    return Visible(columns, mask)
+    blind = ~mask.any(-1, keepdim=True)
+    return Visible(columns, mask, blind=blind if bool(blind.any()) else None)
 
 
 def _causal(q: Tensor, k: Tensor, kind: str) -> Visible:
@@ -113,8 +116,12 @@ def _attend(q_BNLH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, seen: Visible, group
     if grouped and q_BNLH.shape[2] == 1 and not causal and (mask is None or mask.shape[1] == 1):
         # One query token: the heads that share keys can stand in its place, and no key is repeated.
         rows = q_BNLH.reshape(q_BNLH.shape[0], k.shape[1], -1, q_BNLH.shape[3])
-        return F.scaled_dot_product_attention(rows, k, v, attn_mask=mask, scale=1.0).reshape(q_BNLH.shape)
-    return F.scaled_dot_product_attention(q_BNLH, k, v, attn_mask=mask, is_causal=causal, scale=1.0, enable_gqa=grouped)
+        result = F.scaled_dot_product_attention(rows, k, v, attn_mask=mask, scale=1.0).reshape(q_BNLH.shape)
+    else:
+        result = F.scaled_dot_product_attention(
+            q_BNLH, k, v, attn_mask=mask, is_causal=causal, scale=1.0, enable_gqa=grouped
+        )
+    return result if seen.blind is None else result.masked_fill(seen.blind, 0)
 
 
 def attention_output(layer: Layer) -> Evaluator:

@@ -42,7 +42,7 @@ class ReferenceExecutor:
         device: str | torch.device = "cpu",
         check: bool = False,
     ) -> None:
-        self.device = torch.device(device)
+        self.device = torch.empty(0, device=device).device  # "cuda" has become "cuda:0"
         self.name = f"reference executor (torch {torch.__version__.split('+')[0]}, {_device_name(self.device)})"
         self.inputs = _specs(network, network.inputs)
         self.outputs = _specs(network, network.outputs)

@@ -30,7 +30,8 @@ def quantize(layer: Layer) -> Evaluator:
             return shifted.clamp(low, high).to(dtype)
 
         return to_integer
-    rounding = layer.choose("to_type", {"float8_e4m3fn": _to_float8, "float4_e2m1fn": _to_float4})
+    roundings = {"float8_e4m3fn": _to_float8, "float4_e2m1fn": _to_float4}
+    rounding: Callable[[Tensor], Tensor] = layer.choose("to_type", roundings)
 
     def to_float(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
         _require_zero(zero)

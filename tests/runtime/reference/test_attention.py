@@ -135,8 +135,8 @@ def test_a_mask_is_cut_to_what_it_shows() -> None:
     assert seen.columns == 5
     assert seen.mask is not None
     assert seen.mask.shape == (1, 1, 2, 5)
-    assert visible((places <= torch.tensor([[3]]))[None, None]) == (4, None, False)
-    assert visible((places <= torch.arange(4)[:, None])[None, None]) == (4, None, True)
+    assert visible((places <= torch.tensor([[3]]))[None, None]) == (4, None, False, None)
+    assert visible((places <= torch.arange(4)[:, None])[None, None]) == (4, None, True, None)
 
 
 @pytest.mark.parametrize("interleaved", [False, True])
