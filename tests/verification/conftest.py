@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from trtllm_port.random_weights import condition
+from trtllm_port.random_weights import condition, save_random_checkpoint
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.phase import Phase, PhaseResult, run_phase
 from trtllm_port.verification.runners import OnTap
@@ -49,8 +50,8 @@ class TorchPort:
         return results
 
 
-def tiny_llama(dtype: str, *, bias: bool = True) -> LlamaForCausalLM:
-    config = LlamaConfig(
+def tiny_config(*, bias: bool) -> LlamaConfig:
+    return LlamaConfig(
         vocab_size=96,
         hidden_size=32,
         intermediate_size=48,
@@ -61,8 +62,12 @@ def tiny_llama(dtype: str, *, bias: bool = True) -> LlamaForCausalLM:
         rms_norm_eps=1e-5,
         attention_bias=bias,
         attn_implementation="eager",
+        architectures=["LlamaForCausalLM"],
     )
-    model = LlamaForCausalLM(config)
+
+
+def tiny_llama(dtype: str) -> LlamaForCausalLM:
+    model = LlamaForCausalLM(tiny_config(bias=True))
     condition(model)
     return model.to(getattr(torch, dtype)).eval()
 
@@ -85,3 +90,36 @@ def compare(phase: Phase, bug: Bug | None = None) -> PhaseResult:
 def compare_tiny() -> Callable[..., PhaseResult]:
     """Compares a tiny Llama that has a bug with one that has not."""
     return compare
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama without a tokenizer, on disk."""
+    directory = tmp_path_factory.mktemp("model")
+    save_random_checkpoint(tiny_config(bias=False), directory)
+    return directory
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """A workspace with a hand-written port for it; tests may edit it."""
+    package = tmp_path / "workspace" / "models" / "llama"
+    package.mkdir(parents=True)
+    (package / "model.py").write_text((Path(__file__).parents[1] / "layers" / "llama.py").read_text())
+    (package / "__init__.py").write_text("from .model import LlamaForCausalLM\n")
+    registry = 'from .llama import LlamaForCausalLM\n\nMODEL_MAP = {"LlamaForCausalLM": LlamaForCausalLM}\n'
+    (package.parent / "__init__.py").write_text(registry)
+    return tmp_path / "workspace"
+
+
+@pytest.fixture
+def edit(workspace: Path) -> Callable[[str, str], None]:
+    """Replaces a piece of the port's source."""
+
+    def replace(old: str, new: str) -> None:
+        path = workspace / "models" / "llama" / "model.py"
+        source = path.read_text()
+        assert source.count(old) == 1
+        path.write_text(source.replace(old, new))
+
+    return replace

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from trtllm_port.errors import CheckpointError, ConfigError, PortError, RegistryError
+from trtllm_port.verification import DiffSettings, Report, Verdict, diff_layers
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "report-schema.json").read_text())
+SHORT = DiffSettings(tokens=48)
+Edit = Callable[[str, str], None]
+
+
+def problems(value: Any, schema: dict[str, Any], at: str = "$") -> list[str]:
+    """What a report has against the schema: as much of JSON Schema as that uses."""
+    if "$ref" in schema:
+        schema = SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]]
+    if "anyOf" in schema:
+        found = [problems(value, each, at) for each in schema["anyOf"]]
+        return [] if [] in found else found[-1]
+    if "const" in schema and value != schema["const"]:
+        return [f"{at} is {value!r}"]
+    if "enum" in schema and value not in schema["enum"]:
+        return [f"{at} is {value!r}"]
+    names = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number"}
+    kind = "null" if value is None else names[type(value)]
+    wanted = schema.get("type", kind)
+    if kind not in wanted and not (kind == "integer" and "number" in wanted):
+        return [f"{at} is {kind}"]
+    if kind == "array":
+        return [p for i, item in enumerate(value) for p in problems(item, schema["items"], f"{at}[{i}]")]
+    if kind != "object":
+        return []
+    known, rest = schema.get("properties", {}), schema.get("additionalProperties")
+    found = [f"{at}.{name} is missing" for name in schema.get("required", ()) if name not in value]
+    for name, item in value.items():
+        if name in known or isinstance(rest, dict):
+            found += problems(item, known.get(name, rest), f"{at}.{name}")
+        else:
+            found.append(f"{at}.{name} is not in the schema")
+    return found
+
+
+def compared(model_dir: Path, workspace: Path, **options: Any) -> Report:
+    return diff_layers(model_dir, workspace=workspace, settings=options.pop("settings", SHORT), **options)
+
+
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
+def test_a_right_port_passes_and_is_reported(model_dir: Path, workspace: Path, tmp_path: Path, dtype: str) -> None:
+    report = compared(model_dir, workspace, dtype=dtype, report_dir=tmp_path / "report")
+    assert report.verdict is Verdict.PASS
+    assert report.exit_code == 0
+    assert report.first_divergence is None
+    assert report.subject.dtype == ("float32" if dtype == "auto" else dtype)
+    assert "reference executor" in report.executor
+    written = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert written == report.to_dict()
+    assert problems(written, SCHEMA) == []
+    worst = max(tap["metrics"]["ratio"] for tap in written["taps"] if tap["metrics"])
+    assert worst < 1.5
+    assert ElementTree.parse(tmp_path / "report" / "junit.xml").getroot().find(".//failure") is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "module", "cause"),
+    [
+        (
+            "silu(self.gate_proj(x)) * self.up_proj(x)",
+            "silu(self.up_proj(x)) * self.gate_proj(x)",
+            "model.layers.0.mlp",
+            "gate and up are swapped",
+        ),
+        (
+            "self.post_attention_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps)",
+            "self.post_attention_layernorm = RmsNorm(config.hidden_size, 1e-6)",
+            "model.layers.0.post_attention_layernorm",
+            "wrong epsilon",
+        ),
+        (
+            "        key_states = rotary_embedding(key_states, cos, sin)\n",
+            "",
+            "model.layers.0.self_attn",
+            "rotary embedding",
+        ),
+    ],
+    ids=["gate_up", "epsilon", "rotary"],
+)
+def test_a_hand_edit_is_found_and_placed(
+    model_dir: Path, workspace: Path, edit: Edit, old: str, new: str, module: str, cause: str
+) -> None:
+    edit(old, new)
+    report = compared(model_dir, workspace, dtype="float16")
+    assert (report.verdict, report.exit_code) == (Verdict.FAIL, 1)
+    assert report.first_divergence == module
+    assert cause in report.causes[0].cause
+    assert "models/llama/model.py` line" in report.causes[0].place
+    assert problems(report.to_dict(), SCHEMA) == []
+
+
+def test_a_parameter_that_hugging_face_has_not_is_a_verdict(model_dir: Path, workspace: Path, edit: Edit) -> None:
+    edit(
+        "self.o_proj = Linear(config.num_attention_heads * config.head_dim, config.hidden_size, bias=False)",
+        "self.o_proj = Linear(config.num_attention_heads * config.head_dim, config.hidden_size)",
+    )
+    report = compared(model_dir, workspace)
+    assert report.exit_code == 1
+    assert report.first_divergence == "model.layers.0.self_attn.o_proj"
+    assert report.causes[0].status == "confirmed"
+    assert "self.o_proj = Linear(" in report.causes[0].place
+    assert problems(report.to_dict(), SCHEMA) == []
+
+
+def test_a_broken_checkpoint_is_no_verdict(model_dir: Path, workspace: Path, tmp_path: Path) -> None:
+    weights = load_file(model_dir / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "config.json").write_text((model_dir / "config.json").read_text())
+    with pytest.raises(CheckpointError, match=r"model\.norm\.weight"):
+        compared(tmp_path, workspace)
+
+
+def test_random_weights_need_a_config_only(model_dir: Path, workspace: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text((model_dir / "config.json").read_text())
+    report = compared(tmp_path, workspace, random_weights=True, dtype="float32")
+    assert report.verdict is Verdict.PASS
+    assert "trained weights" in {item.what for item in report.not_exercised}
+
+
+def test_the_prompt_is_cut_to_the_model_and_that_is_said(model_dir: Path, workspace: Path) -> None:
+    report = compared(model_dir, workspace, dtype="float32", settings=DiffSettings(tokens=1000))
+    assert report.stimulus["tokens"] == 160
+    assert report.stimulus["limits"] == ["1000 tokens were asked for, the model takes 160"]
+
+
+def test_a_prompt_file_needs_a_tokenizer(model_dir: Path, workspace: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompt.txt").write_text("Hello")
+    with pytest.raises(ConfigError, match="no tokenizer"):
+        compared(model_dir, workspace, settings=DiffSettings(prompt_file=tmp_path / "prompt.txt"))
+
+
+def test_a_port_must_be_registered(model_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(RegistryError):
+        compared(model_dir, tmp_path)
+
+
+def test_a_directory_without_a_config_is_refused(workspace: Path, tmp_path: Path) -> None:
+    with pytest.raises(PortError, match=r"config\.json"):
+        compared(tmp_path, workspace)

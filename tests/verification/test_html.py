@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from trtllm_port.verification.charts import heat_map, log_chart
+from trtllm_port.verification.html import html_page
+from trtllm_port.verification.junit import junit_xml
+
+VOID = {"meta", "link", "circle", "line", "path", "br", "input"}
+
+
+def tap(name: str, ratio: float | None = 1.0, verdict: str = "pass") -> dict[str, Any]:
+    names = "rel_l2 max_abs cosine token_p50 token_p95 token_max max_reference norm_drift floor linf_ratio token_ratio"
+    metrics = dict.fromkeys(names.split(), 0.01) | {"ratio": ratio, "cosine": 0.99}
+    return {
+        "name": name,
+        "class_name": "Linear",
+        "verdict": verdict,
+        "note": "<b>note</b>",
+        "metrics": metrics,
+        "logic": metrics,
+        "positions": [1.0] * 32,
+    }
+
+
+def report(layers: int = 2, verdict: str = "fail", **changes: Any) -> dict[str, Any]:
+    parts = ("input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
+    parts += ("self_attn", "post_attention_layernorm", "mlp.gate_proj", "mlp.up_proj", "mlp.act_fn", "mlp.down_proj")
+    names = [f"model.layers.{i}{part}" for i in range(layers) for part in (*(f".{p}" for p in (*parts, "mlp")), "")]
+    taps = [tap(each) for name in names for each in (f"{name}:input", name)]
+    guilty = "model.layers.1.mlp"
+    taps = [tap(t["name"], 1e6, "fail") if t["name"] == guilty and verdict == "fail" else t for t in taps]
+    return {
+        "kind": "verify",
+        "verdict": verdict,
+        "summary": f"the port first differs from Hugging Face at `{guilty}`",
+        "subject": {
+            "model": "<script>alert(1)</script>",
+            "architecture": "LlamaForCausalLM",
+            "port": "llama",
+            "port_digest": "x",
+            "dtype": "bfloat16",
+            "random_weights": True,
+            "seed": 3,
+        },
+        "executor": "reference executor",
+        "reference": {"logic": "transformers"},
+        "stimulus": {
+            "tokens": 512,
+            "source": "text",
+            "decode_steps": 64,
+            "batch_lengths": [3, 1],
+            "batch_steps": 8,
+            "limits": [],
+        },
+        "first_divergence": guilty,
+        "divergence": {
+            "module": guilty,
+            "class_name": "LlamaMLP",
+            "phase": "logic",
+            "tap": guilty,
+            "rel_l2": 0.5,
+            "floor": 1e-7,
+            "ratio": None,
+            "inherited": 1.0,
+            "order": 20,
+            "note": "",
+        },
+        "causes": [{"cause": "swap", "status": "likely", "evidence": "`up` < gate", "place": "`model.py` line 3"}],
+        "stages": [{"name": "convert", "verdict": "pass", "seconds": 1.0, "detail": "done"}],
+        "gates": [
+            {
+                "name": "prefill.kl",
+                "phase": "logic",
+                "verdict": each,
+                "value": None,
+                "threshold": 1.0,
+                "reason": "because",
+                "source": "somewhere",
+            }
+            for each in ("pass", "warn", "fail", "cannot_tell", "skipped")
+        ],
+        "taps": [tap("model.embed_tokens"), *taps, tap("lm_head"), tap("logits", None, "fail")],
+        "ignored": {},
+        "position_profile": {"logic": {"port": [1e-6] * 32, "floor": [1e-7] * 32}},
+        "not_exercised": [{"what": "window", "reason": "too short"}],
+        "versions": {"torch": "2"},
+        "commands": ["trtllm-port verify x"],
+        "seconds": 1.5,
+    } | changes
+
+
+class Balanced(HTMLParser):
+    """Checks that what is opened is closed, and collects the visible text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in VOID:
+            return
+        while self.open and self.open[-1] in ("tr", "td", "th", "li", "option", "p") and self.open[-1] != tag:
+            self.open.pop()
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.mark.parametrize("verdict", ["pass", "fail", "cannot_tell"])
+def test_the_page_is_whole_and_needs_nothing_else(verdict: str) -> None:
+    page = html_page(report(verdict=verdict))
+    parser = Balanced()
+    parser.feed(page)
+    assert parser.open == []
+    assert not re.search(r"(?:src|href)=|@import|url\(|https?://", page)
+
+
+def test_the_first_screen_says_what_is_wrong_and_where() -> None:
+    parser = Balanced()
+    parser.feed(html_page(report()))
+    text = " ".join("".join(parser.text[: parser.text.index("Modules")]).split())
+    for said in ("Fail", "model.layers.1.mlp", "Suspected cause", "Swap", "model.py line 3", "reference executor"):
+        assert said in text
+
+
+def test_what_comes_from_outside_is_escaped() -> None:
+    page = html_page(report())
+    assert "<script>alert" not in page
+    assert "<b>note" not in page
+    assert "<code>up</code> &lt; gate" in page
+
+
+def test_a_page_of_a_hundred_layers_is_below_two_megabytes() -> None:
+    assert len(html_page(report(layers=100)).encode()) < 2_000_000
+
+
+def test_a_report_without_taps_is_a_page_too() -> None:
+    page = html_page(report(taps=[], divergence=None, first_divergence=None, position_profile={}, stages=[]))
+    assert "Modules" not in page
+
+
+def test_the_heat_map_has_a_row_per_layer_in_order() -> None:
+    heat = heat_map(report(layers=11)["taps"])
+    assert [name for name, _ in heat.rows] == [f"model.layers.{i}" for i in range(11)]
+    assert heat.columns[-1] == "output"
+    assert [cell.tap for cell in heat.others] == ["model.embed_tokens", "lm_head", "logits"]
+    assert heat.rows[1][1][heat.columns.index("mlp")].shades.startswith("5")
+
+
+def test_charts_skip_what_is_not_there() -> None:
+    assert log_chart("t", "x", {"port": [], "floor": []}, 0) is None
+    chart = log_chart("t", "x", {"port": [0.0, 1e-3, None, 1e-2]}, 3)
+    assert chart is not None
+    assert len(chart.curves[0].points) == 2
+
+
+def test_junit_counts_failures_errors_and_skips() -> None:
+    from xml.etree import ElementTree
+
+    root = ElementTree.fromstring(junit_xml(report()).encode())
+    gates = next(suite for suite in root if suite.get("name", "").endswith("gates"))
+    assert [gates.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["5", "1", "1", "1"]
+    taps = next(suite for suite in root if suite.get("name", "").endswith("taps"))
+    assert taps.get("failures") == "2"
