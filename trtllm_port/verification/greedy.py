@@ -107,7 +107,7 @@ def continue_prompts(
         found.append(_continuation(prompt, tokens, expected, tokenizer))
     if any(each.first_difference is not None for each in found):
         reference = load(precisions[1])
-        found = [_arbitrate(each, prompt, yardstick, reference) for each, prompt in zip(found, ids, strict=True)]
+        found = [arbitrate(each, prompt, yardstick, reference) for each, prompt in zip(found, ids, strict=True)]
     if progress is not None:
         progress("prompt", len(ids), len(ids))
     return PromptResult(
@@ -132,7 +132,7 @@ def _continuation(prompt: list[int], port: tuple[int, ...], expected: tuple[int,
     )
 
 
-def _arbitrate(
+def arbitrate(
     found: Continuation, prompt: list[int], yardstick: HuggingFaceRunner, reference: HuggingFaceRunner
 ) -> Continuation:
     """Ask the more precise run how much it prefers Hugging Face's token to the port's."""

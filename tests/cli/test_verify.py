@@ -1,0 +1,47 @@
+"""The command on a real, tiny model: the verdict of a right port and of one that was edited by hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from trtllm_port.cli.app import main
+
+QUICK = "--backend reference --tokens 40 --max-output-len 3 --json".split()
+
+
+@pytest.fixture
+def workspace(llama_workspace: Path, tmp_path: Path) -> Path:
+    """A copy of the workspace that a test may edit."""
+    shutil.copytree(llama_workspace / "models", tmp_path / "models")
+    return tmp_path
+
+
+def test_a_right_port(tiny_llama: Path, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report_dir = workspace / "report"
+    words = ["verify", str(tiny_llama), "--workspace", str(workspace), "--report-dir", str(report_dir), *QUICK]
+    assert main(words) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["verdict"] == "pass"
+    assert printed == json.loads((report_dir / "report.json").read_text())
+
+
+def test_a_port_edited_by_hand(tiny_llama: Path, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = next(workspace.glob("models/*/model.py"))
+    source = model.read_text()
+    edited = source.replace("config.rms_norm_eps)", "1e-3)", 1)
+    assert edited != source
+    model.write_text(edited)
+    assert main(["verify", str(tiny_llama), "--workspace", str(workspace), *QUICK]) == 1
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["first_divergence"] == "model.layers.0.input_layernorm"
+    assert printed["causes"][0]["cause"] == "wrong epsilon"
+
+
+def test_an_encoder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
+    assert main(["diff-layers", str(tmp_path), "--workspace", str(tmp_path), "--json"]) == 2
+    assert "hint" in capsys.readouterr().err

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trtllm_port.verification.greedy import Continuation, PromptResult, arbitrate, make_prompts, prompt_gate
+from trtllm_port.verification.verdict import Verdict
+
+
+class Fixed:
+    """A model whose logits do not depend on its input."""
+
+    def __init__(self, last: Sequence[float]) -> None:
+        self.last = torch.tensor(last)
+
+    def run(self, ids_BL: Tensor) -> Tensor:
+        return self.last.expand(1, ids_BL.shape[1], -1)
+
+
+def judged(precise: Sequence[float], rough: Sequence[float]) -> Continuation:
+    found = Continuation(prompt="", port=(1, 2), hugging_face=(1, 0), first_difference=1)
+    yardstick: Any = Fixed(rough)
+    reference: Any = Fixed(precise)
+    return arbitrate(found, [5, 6], yardstick, reference)
+
+
+def gate(*continuations: Continuation) -> Verdict:
+    result = PromptResult(executor="", new_tokens=2, tokens_per_second=1.0, continuations=continuations)
+    return prompt_gate(result).verdict
+
+
+def test_another_choice_within_the_noise_is_excused() -> None:
+    found = judged([1.0, 0.0, 0.95], [0.9, 0.1, 1.0])
+    assert found.excused
+    assert gate(found) is Verdict.PASS
+
+
+def test_another_choice_beyond_the_noise_fails() -> None:
+    found = judged([2.0, 0.0, 1.0], [2.01, 0.0, 1.0])
+    assert (found.lead, found.excused) == (1.0, False)
+    assert gate(found) is Verdict.FAIL
+
+
+def test_equal_tokens_pass() -> None:
+    assert gate(Continuation(prompt="", port=(1, 2), hugging_face=(1, 2))) is Verdict.PASS
+
+
+def test_prompts_without_a_tokenizer_are_seeded_ids(tmp_path: Path) -> None:
+    ids, tokenizer = make_prompts(tmp_path, 11, 0)
+    assert tokenizer is None
+    assert len({len(prompt) for prompt in ids}) == len(ids) == 5
+    assert max(max(prompt) for prompt in ids) < 11
+    assert make_prompts(tmp_path, 11, 0)[0] == ids
