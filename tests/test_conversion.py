@@ -155,6 +155,20 @@ def test_a_single_nan_among_many_values_is_found(model_dir: Path, llama_workspac
     assert caught.value.message == "weights are not finite:\n  `model.layers.1.mlp.up_proj.weight` has NaN"
 
 
+@pytest.mark.parametrize("shift", [-4, 4])
+def test_a_header_that_contradicts_itself_is_refused(model_dir: Path, llama_workspace: Path, shift: int) -> None:
+    path = model_dir / "model.safetensors"
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["model.norm.weight"]["data_offsets"][0] += shift
+    text = json.dumps(header).encode().ljust(length)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+    with pytest.raises(CheckpointError, match=r"is damaged: `model\.norm\.weight` of shape \(32,\)"):
+        convert(model_dir, llama_workspace)
+    assert_nothing_left(model_dir)
+
+
 def test_large_finite_values_are_no_reason_to_refuse(model_dir: Path, llama_workspace: Path) -> None:
     rewrite(model_dir, model__norm__weight=torch.full((32,), 3e38))
     _, made = convert(model_dir, llama_workspace)

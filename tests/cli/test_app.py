@@ -117,6 +117,18 @@ def test_a_bug_is_not_mistaken_for_a_difference(probe: Callable[..., None], caps
     assert "IndexError: oops" in capsys.readouterr().err
 
 
+def test_a_file_that_cannot_be_written_is_no_bug(
+    tmp_path: Path, probe: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        (tmp_path / "file").touch()
+        (tmp_path / "file" / "below").mkdir()
+
+    probe(fail)
+    assert main(["probe"]) == 2
+    assert capsys.readouterr().err == f"error: `{tmp_path}/file/below`: Not a directory\n"
+
+
 def test_a_verdict_is_an_exit_code(probe: Callable[..., None]) -> None:
     def differ() -> None:
         raise typer.Exit(1)

@@ -74,17 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _clean_termination():
             outcome = app(words, prog_name="trtllm-port", standalone_mode=False)
-    except PortError as error:
-        kind = type(error).__name__
-        console.error(error.message, hint=error.hint, kind=kind, exit_code=error.exit_code, as_json=as_json)
-        return error.exit_code
-    except typer.TyperException as error:  # a wrong option, a missing argument
-        console.error(error.format_message(), hint=_usage_hint(error), kind="UsageError", exit_code=2, as_json=as_json)
-        return 2
-    except Exception:
-        traceback.print_exc()
-        console.error("this is a bug in trtllm-port", kind="Bug", exit_code=BUG, as_json=as_json)
-        return BUG
+    except Exception as error:
+        return _explain(error, as_json=as_json)
     if outcome == INTERRUPTED:  # what Typer makes of KeyboardInterrupt
         console.note("interrupted; nothing half-written was left")
     return outcome if isinstance(outcome, int) else 0
@@ -100,9 +91,22 @@ def _clean_termination() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _usage_hint(error: typer.TyperException) -> str | None:
-    context = getattr(error, "ctx", None)
-    return None if context is None else f"run `{context.command_path} --help` to see the options"
+def _explain(error: Exception, *, as_json: bool) -> int:
+    """Say what went wrong and return the exit code that stands for it."""
+    kind, hint, exit_code = type(error).__name__, None, 2
+    if isinstance(error, PortError):
+        message, hint, exit_code = error.message, error.hint, error.exit_code
+    elif isinstance(error, typer.TyperException):  # a wrong option, a missing argument
+        context = getattr(error, "ctx", None)
+        kind, message = "UsageError", error.format_message()
+        hint = None if context is None else f"run `{context.command_path} --help` to see the options"
+    elif isinstance(error, OSError) and error.filename is not None:  # no permission, a file where a directory must be
+        message = f"`{error.filename}`: {error.strerror}"
+    else:
+        traceback.print_exception(error)
+        kind, message, exit_code = "Bug", "this is a bug in trtllm-port", BUG
+    console.error(message, hint=hint, kind=kind, exit_code=exit_code, as_json=as_json)
+    return exit_code
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -15,6 +15,7 @@ from types import TracebackType
 import xxhash
 
 from trtllm_port.conversion.safetensors_writer import SafetensorsWriter
+from trtllm_port.errors import CheckpointError
 
 PIECE = 2 << 20
 DEPTH = 4
@@ -38,7 +39,7 @@ class DigestingReader:
         """Yield the bytes of a region, in pieces of at most `PIECE` bytes.
 
         Raises:
-            EOFError: the file ends before `stop`.
+            CheckpointError: the file became shorter since its header was read.
         """
         self._digest_up_to(start)
         for offset in range(start, stop, PIECE):
@@ -72,7 +73,7 @@ class DigestingReader:
         while done < size:
             count = os.preadv(self._descriptor, [buffer[done:]], offset + done)
             if count == 0:
-                raise EOFError(f"`{self.path}` ends at byte {offset + done}")
+                raise CheckpointError(f"`{self.path}` was cut off at byte {offset + done} while it was read")
             done += count
         return buffer
 
