@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -253,3 +254,29 @@ def test_a_blank_port_reads_a_config_that_transformers_does_not_know(tmp_path: P
     (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "rms_norm_eps"}))
     with pytest.raises(ConfigError, match="lacks rms_norm_eps"):
         config_class.from_hugging_face(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_workspace_can_be_installed(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools")
+    workspace, site = tmp_path / "acme", tmp_path / "site"
+    source = blank_source("story")
+    write.write_port(source, workspace=workspace, name="story", test=source.test)
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+        str(site),
+    ]
+    subprocess.run([*pip, str(workspace)], check=True)
+    command = [sys.executable, "-m", "trtllm_port", "models", "--json"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(site)}, capture_output=True, text=True, check=True
+    )
+    (port,) = json.loads(done.stdout)["ports"]
+    assert (port["name"], port["origin"], port["edited"]) == ("story", "acme_ports", [])

@@ -42,12 +42,18 @@ def convert(
             trust_remote_code=trust_remote_code,
             progress=progress,
         )
-    console.emit(result, _render, as_json=as_json)
+    console.emit(result, render, as_json=as_json)
+    if not as_json:
+        place = "" if workspace == Path(".") else f" --workspace {workspace}"
+        console.note(f"next: trtllm-port build --checkpoint-dir {output_dir} --output-dir ENGINE{place}")
 
 
-def _render(result: ConvertResult) -> None:
+def render(result: ConvertResult) -> None:
+    """What was written, and what of the source was left out."""
     console.line(f"{result.architecture} in {result.dtype}, {result.tensors:,} tensors, {result.size / 1e6:,.1f} MB")
+    by_reason: dict[str, list[str]] = {}
     for name, reason in result.dropped.items():
-        console.line(f"dropped {name}: {reason}")
+        by_reason.setdefault(reason, []).append(name)
+    for reason, names in by_reason.items():
+        console.line(f"dropped {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {reason}")
     console.line(f"wrote {result.output_dir} in {result.seconds:.1f} s")
-    console.note(f"next: trtllm-port build --checkpoint-dir {result.output_dir} --output-dir ENGINE")

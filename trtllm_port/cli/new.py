@@ -68,29 +68,36 @@ def new(
                 progress=progress,
             )
     console.emit(result, render, as_json=as_json)
+    if not as_json:
+        console.note(f"next: {_next(result, model_dir, workspace)}")
     if result.check is not None and not result.check.passed:
         raise typer.Exit(1)
 
 
 def render(result: PortResult) -> None:
+    """What was written, what is left to do by hand, and how the port compares."""
     port = result.port
     for path in port.written:
         console.line(f"wrote {port.workspace / path}")
-    if result.source is None or result.check is None:
-        console.note(f"next: fill in the places marked TODO in {port.package_dir}")
-        return
-    for skeleton in result.source.skeletons:
-        console.line(f"to fill in by hand: {skeleton.name} ({skeleton.path}): {skeleton.reason}")
-    _render_check(result.check)
-    console.note(
-        "next: trtllm-port verify MODEL_DIR" if result.check.passed else "next: trtllm-port diff-layers MODEL_DIR"
-    )
+    if result.source is not None:
+        for skeleton in result.source.skeletons:
+            console.line(f"to fill in by hand: {skeleton.name} ({skeleton.path}): {skeleton.reason}")
+    if result.check is not None:
+        _render_check(result.check)
+
+
+def _next(result: PortResult, model_dir: str, workspace: Path) -> str:
+    if result.check is None or result.check.problem is not None:
+        return f"fill in what is marked TODO in {result.port.package_dir}"
+    command = "verify" if result.check.passed else "diff-layers"
+    place = "" if workspace == Path(".") else f" --workspace {workspace}"
+    return f"trtllm-port {command} {model_dir}{place}"
 
 
 def _render_check(check: SelfCheck) -> None:
     """What the comparison with Hugging Face found."""
-    if check.problem is not None:
-        console.line(f"not checked against Hugging Face: {check.problem}")
+    if check.problem is not None or check.worst_error is None:
+        console.line(f"not compared with Hugging Face: {check.problem or 'no tensor is in both'}")
         return
     verdict = "agrees with" if check.passed else "DIFFERS from"
     console.line(
