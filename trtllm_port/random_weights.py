@@ -68,7 +68,7 @@ def save_random_checkpoint(
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = model
+    config: Any = model
     if isinstance(model, str | Path):
         if not (Path(model) / "config.json").is_file():
             raise ConfigError(f"`{model}` has no `config.json`", hint="give a Hugging Face model directory")

@@ -177,7 +177,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool) -> Tensor:
     return torch.cat([out, rest], -1)
 
 
-def _probe_rotation(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> dict[str, Any] | None:
+def probe_rotation(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> dict[str, Any] | None:
     """The arguments that make `rotate` give `out`, or None. Tables may hold every angle once, or twice as HF does."""
     if out.shape != x.shape or x.ndim != 4 or cos.ndim != 3 or cos.shape[1] != x.shape[2] or cos.shape != sin.shape:
         return None
@@ -214,7 +214,7 @@ def _rotation_hook(original: Callable[..., Any]) -> Callable[..., Any]:
             out = original(*args, **kwargs)
             results = [out] if isinstance(out, Tensor) else list(out)
             cos, sin = tables
-            found = [_probe_rotation(x, cos, sin, y) for x, y in zip(inputs, results, strict=False)]
+            found = [probe_rotation(x, cos, sin, y) for x, y in zip(inputs, results, strict=False)]
         if len(found) != len(results) or None in found:
             return original(*args, **kwargs)
         recorder.learn_names()

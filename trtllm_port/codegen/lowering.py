@@ -77,7 +77,7 @@ class _Lowering:
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
         self.same: dict[Value, Value | Literal] = {}  # value → the value it equals, or what it always is
-        self.leaves: dict[nn.Module, Leaf | None] = {}
+        self.leaves: dict[Any, Leaf | None] = {}  # by what tells modules apart: layers of a model are alike
         self.half_tables: set[Value] = set()  # cos and sin that the port holds once, HF twice
         self.uses = _uses(trace.root)
 
@@ -160,9 +160,10 @@ class _Lowering:
         block.nodes.append(Node("call", relative, args, {}, outputs, call.location, block=child))
 
     def _leaf(self, call: Call) -> Leaf | None:
-        if call.module not in self.leaves:
-            self.leaves[call.module] = probing.probe(call.module)
-        leaf = self.leaves[call.module]
+        key = probing.signature(call.module)
+        if key not in self.leaves:
+            self.leaves[key] = probing.probe(call.module)
+        leaf = self.leaves[key]
         if leaf is None and len(call.outputs) == 2 and not any(True for _ in call.module.children()):
             leaf = probe_rotary(call, self.trace, self.uses)
             if leaf is not None:

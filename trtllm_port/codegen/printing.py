@@ -171,27 +171,31 @@ class Printer:
     # shapes
 
     def _dims(self, node: Node) -> list[str]:
-        """The sizes of `view` (0 copies the input's size there) and of `expand` (-1 keeps it)."""
-        keep = "0" if node.name == "view" else "-1"
+        """The sizes of `view` (0 copies the input's size there, -1 is the rest) and of `expand` (-1 keeps)."""
+        sizes = node.args[1]
+        same = [i < len(node.shapes) and node.shapes[i] == size for i, size in enumerate(sizes)]
+        moved = [i for i, size in enumerate(sizes) if self.scope.is_dynamic(size) and not same[i]]
+        rest = node.keywords.get("inferred")
+        if node.name == "view" and moved:  # what only TensorRT knows cannot be written; HF's -1 can
+            rest = moved[0]
         texts: list[str] = []
-        for position, size in enumerate(node.args[1]):
-            same = position < len(node.shapes) and node.shapes[position] == size
-            if size == -1 and not isinstance(size, Symbol):
+        for i, size in enumerate(sizes):
+            if i == rest:
                 texts.append("-1")
-            elif same and (self.scope.is_dynamic(size) or node.name == "expand"):
-                texts.append(keep)
+            elif same[i] and (self.scope.is_dynamic(size) or node.name == "expand"):
+                texts.append("0" if node.name == "view" else "-1")
             elif self.scope.is_dynamic(size):
-                texts.append("-1" if node.name == "view" and "-1" not in texts else self._run_time_size(size, node))
+                texts.append(self._run_time_size(size, node))
             else:
                 texts.append(self.scope.in_forward(size, f"a size of `{node.name}`").text)
         return texts
 
     def _run_time_size(self, size: Symbol, node: Node) -> str:
-        if size not in node.shapes:
+        if all(size != known for known in node.shapes):
             raise Untranslated(node, f"`{node.name}` to a size that depends on the number of tokens")
         self.functions.add("shape")
         target = self.argument(node.args[0], node).text
-        return f"shape({target}, {node.shapes.index(size)})"
+        return f"shape({target}, {list(node.shapes).index(size)})"
 
 
 def _atom(text: str) -> Expression:

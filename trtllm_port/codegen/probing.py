@@ -64,6 +64,15 @@ def activation_name(module: nn.Module) -> str | None:
     return None
 
 
+def signature(module: nn.Module) -> Any:
+    """What two modules have in common that give the same answer to `probe`: class, shapes, numbers and options."""
+    if any(True for _ in module.children()):
+        return id(module)
+    scalars = {k: v for k, v in vars(module).items() if isinstance(v, int | float | str | None)}
+    tensors = [(n, p.shape, p.dtype) for n, p in (*module.named_parameters(), *module.named_buffers())]
+    return type(module), repr(sorted(scalars.items())), repr(tensors)
+
+
 @cache
 def named_activation(name: str) -> str | None:
     """The name in `layers.ACT2FN` of the function that transformers calls `name`."""

@@ -185,6 +185,10 @@ class Recorder(TorchFunctionMode):
         frame = sys._getframe(1)
         self._learn_names(frame)
         bound = _bind(module.forward, args, kwargs)
+        if not self._stack:  # what the model is called with
+            for leaf in leaves(bound):
+                if isinstance(leaf, torch.Tensor):
+                    self.value(leaf)
         call = Call(self._paths[id(module)], module, self.reference(bound), _location(frame))
         if self._stack:
             self._stack[-1].body.append(call)

@@ -46,7 +46,9 @@ class Scope:
         made_with = [instance.trace.made_with.get(instance.block.module, {}) for instance in self.instances]
         self.from_config = "config" in made_with[0] or not made_with[0] or not self.instances[0].block.path
         self._given = _columns(made_with) if not self.from_config else {}
-        self._atoms = _atoms(self.instances) if self.from_config else self._given
+        every = _atoms(self.instances)
+        number = {name: values for name, values in every.items() if name == "layer_idx"}
+        self._atoms = every if self.from_config else {**self._given, **number}
         self._solver = Solver(self._atoms)
         self._found_attributes = _columns([vars(instance.block.module) for instance in self.instances])
 
@@ -80,7 +82,9 @@ class Scope:
         """A value for `forward`, over `self.config`, `self.layer_idx` and attributes that HF's class has."""
         if not isinstance(value, Symbol):
             return Expression(literal(value), (), ATOM, 0)
-        found = self._solver.solve(value.values) if self.from_config else None
+        found = self._solver.solve(value.values)
+        if found is not None and not self.from_config and found.text != "layer_idx":
+            found = None  # arguments of `__init__` are not there any more
         if found is None or found.cost > 1:
             named = self._with_attributes.solve(value.values)
             if named is not None and (found is None or named.cost < found.cost) and self._set_attributes(named):

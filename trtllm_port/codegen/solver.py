@@ -74,8 +74,9 @@ class Solver:
         if all(isinstance(value, bool) for value in values):
             return self._negated(values)
         if is_numeric(values):
-            searches = (self._simple, self._defaulted, self._chosen, self._deeper)
-            return next((found for search in searches if (found := search(values)) is not None), None)
+            found = self._simple(values)
+            longer = (search(values) for search in (self._defaulted, self._deeper, self._chosen))
+            return found or min(filter(None, longer), key=lambda expression: expression.cost, default=None)
         return None
 
     def _negated(self, values: Values) -> Expression | None:
@@ -116,13 +117,16 @@ class Solver:
         return None
 
     def _deeper(self, values: Values) -> Expression | None:
-        """One operator more: an expression of one operator with an atom or a small number."""
+        """One operator more: an expression of one operator with an atom (or its neighbour) or a small number."""
         if not self._numeric:
             return None
         columns = _telling_columns(self._numeric, values)
         wanted = np.array([values[i] for i in columns], dtype=np.float64)
-        simple = [*self._pairs, *(p for e in self._numeric for p in _powers(e))]
-        others = [*self._numeric, *self._numbers]
+        doubled = [e for b in self._numeric for e in _combine(self._numbers[1], b, symbols=("*",))]
+        sums = [e for a in self._numeric for b in doubled for e in _combine(a, b, symbols=("+",))]  # queries + 2 keys
+        simple = [*self._pairs, *(p for e in self._numeric for p in _powers(e)), *sums]
+        next_to = [e for a in self._numeric for e in _combine(a, self._numbers[0], symbols=("+", "-"))]
+        others = [*self._numeric, *self._numbers, *next_to]
         left, right = _matrix(simple, columns), _matrix(others, columns)
         best: Expression | None = None
         for symbol, function in _ARRAY_FUNCTIONS.items():

@@ -16,9 +16,8 @@ def _view(operation: Operation) -> Result:
     if isinstance(source, Value) and source.tensor.shape == dims:
         return source
     given = numbers(operation, "shape") if operation.name in ("view", "reshape") else ()
-    if -1 in given and len(given) == len(dims):
-        dims = tuple(-1 if given[i] == -1 else size for i, size in enumerate(dims))
-    return node(operation, "method", "view", source, dims)
+    inferred = given.index(-1) if -1 in given and len(given) == len(dims) else None
+    return node(operation, "method", "view", source, dims, inferred=inferred)
 
 
 @SHAPES.rule("expand", "expand_as", "broadcast_to")
@@ -116,6 +115,12 @@ def _index(operation: Operation) -> Result:
     if any(isinstance(item, list | bool | Literal) for item in items):
         return None
     return unchanged(operation) or node(operation, "index", "", operation.args[0], items)
+
+
+@SHAPES.rule("index_select")
+def _index_select(operation: Operation) -> Result:
+    dim, index = argument(operation, "dim", 1), argument(operation, "index", 2)
+    return node(operation, "function", "index_select", operation.args[0], dim, index)
 
 
 @SHAPES.rule("narrow")

@@ -1,0 +1,48 @@
+"""Lines as the project's formatter leaves them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trtllm_port.codegen.formatting import literal, split_arguments, wrap
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "x = short(a, b)",
+        "x = function_with_a_long_name(" + ", ".join(f"argument_number_{i}" for i in range(6)) + ")",
+        "x = function_with_a_long_name(" + ", ".join(f"argument_number_{i}=[{i}, {i}]" for i in range(9)) + ")",
+        "mapping = {" + ", ".join(f'"key_number_{i}": function(first, second)' for i in range(5)) + "}",
+    ],
+)
+def test_wrap_is_the_formatters(line: str) -> None:
+    text = "\n".join(wrap(line, 0)) + "\n"
+    pyproject = Path(__file__).parents[2] / "pyproject.toml"
+    command = [sys.executable, "-m", "ruff", "format", "--config", str(pyproject), "-"]
+    run = subprocess.run(command, input=line + "\n", capture_output=True, text=True, check=True)
+    assert text == run.stdout
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("a", '"a"'),
+        (1e-6, "1e-06"),
+        (float("-inf"), 'float("-inf")'),
+        (True, "True"),
+        ((1,), "(1,)"),
+        ({"a": [1, None]}, '{"a": [1, None]}'),
+    ],
+)
+def test_literal(value: Any, text: str) -> None:
+    assert literal(value) == text
+
+
+def test_split_arguments() -> None:
+    assert split_arguments("a, f(b, c), [d, e], {f: g}") == ["a", "f(b, c)", "[d, e]", "{f: g}"]

@@ -1,0 +1,73 @@
+"""What cannot be ported is refused with the reason and the way out, before anything is run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+from trtllm_port.codegen import generate_port
+from trtllm_port.errors import ConfigError, UnsupportedModelError
+
+
+def _directory(folder: Path, **values: Any) -> Path:
+    (folder / "config.json").write_text(json.dumps(values))
+    return folder
+
+
+def test_no_config(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has no `config\.json`"):
+        generate_port(tmp_path)
+
+
+def test_no_json(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match="is not JSON"):
+        generate_port(tmp_path)
+
+
+def test_no_model_type(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has no `model_type`"):
+        generate_port(_directory(tmp_path, hidden_size=64))
+
+
+def test_unknown_model_type(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match="does not know the model type `brand_new`") as caught:
+        generate_port(_directory(tmp_path, model_type="brand_new"))
+    assert "--blank" in str(caught.value.hint)
+
+
+def test_remote_code_is_not_run_unless_allowed(tmp_path: Path) -> None:
+    (tmp_path / "modeling_mine.py").write_text("raise SystemExit('ran')")
+    (tmp_path / "configuration_mine.py").write_text("raise SystemExit('ran')")
+    directory = _directory(
+        tmp_path,
+        model_type="mine",
+        auto_map={"AutoConfig": "configuration_mine.Mine", "AutoModelForCausalLM": "modeling_mine.Mine"},
+    )
+    with pytest.raises(UnsupportedModelError, match="does not know the model type `mine`") as caught:
+        generate_port(directory)
+    assert "--trust-remote-code" in str(caught.value.hint)
+
+
+def test_a_key_of_the_wrong_type(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"not a valid `llama` config: .*hidden_size"):
+        generate_port(_directory(tmp_path, model_type="llama", hidden_size="wide"))
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (transformers.BertConfig(), "encoder model"),
+        (transformers.BertConfig(architectures=["BertForMaskedLM"], is_decoder=True), "encoder model"),
+        (transformers.T5Config(), "encoder-decoder"),
+        (transformers.ViTConfig(), "no causal language model"),
+        (transformers.LlamaConfig(quantization_config={"quant_method": "gptq"}), "is quantized"),
+    ],
+)
+def test_no_decoder_only_language_model(config: Any, reason: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=reason):
+        generate_port(config)

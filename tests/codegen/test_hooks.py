@@ -1,0 +1,67 @@
+"""Masks by what they allow, rotations by what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers import masking_utils
+from transformers.models.glm.modeling_glm import apply_rotary_pos_emb as glm_rotation
+from transformers.models.gpt_neox.modeling_gpt_neox import apply_rotary_pos_emb as partial_rotation
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb as half_rotation
+
+from trtllm_port.codegen.hooks import classify_mask, compute_attention, probe_rotation, rotate
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (masking_utils.causal_mask_function, ("causal", None)),
+        (masking_utils.sliding_window_causal_mask_function(5), ("window", 5)),
+        (masking_utils.chunked_causal_mask_function(7, torch.zeros(1, dtype=torch.int64)), ("chunk", 7)),
+        (masking_utils.bidirectional_mask_function, ("full", None)),
+        (lambda batch, head, query, key: (key <= query) & (key % 2 == 0), ("unknown", None)),
+    ],
+)
+def test_classify_mask(function: Callable[..., Any], expected: tuple[str, int | None]) -> None:
+    assert classify_mask(function) == expected
+
+
+def _tables(rotated: int, repeat: str) -> tuple[torch.Tensor, torch.Tensor]:
+    angles = torch.rand(2, 5, rotated // 2, generator=torch.Generator().manual_seed(0)) * 6
+    doubled = torch.cat([angles, angles], -1) if repeat == "halves" else angles.repeat_interleave(2, -1)
+    return doubled.cos(), doubled.sin()
+
+
+@pytest.mark.parametrize(
+    ("rotation", "rotated", "repeat", "interleaved"),
+    [
+        (half_rotation, 16, "halves", False),
+        (partial_rotation, 8, "halves", False),
+        (glm_rotation, 8, "halves", True),
+    ],
+)
+def test_rotations_are_recognised(rotation: Callable[..., Any], rotated: int, repeat: str, interleaved: bool) -> None:
+    query, key = torch.randn(2, 2, 4, 5, 16, generator=torch.Generator().manual_seed(1))
+    cos, sin = _tables(rotated, repeat)
+    out, _ = rotation(query, key, cos, sin)
+    assert probe_rotation(query, cos, sin, out) == {"interleaved": interleaved, "tables": "halves"}
+
+
+def test_another_rotation_is_none() -> None:
+    query = torch.randn(2, 4, 5, 16)
+    cos, sin = _tables(16, "halves")
+    assert probe_rotation(query, cos, sin, query.roll(1, -1)) is None
+    assert probe_rotation(query, cos, sin, rotate(query, cos[..., :8], -sin[..., :8], interleaved=False)) is None
+
+
+def test_attention_is_torchs() -> None:
+    query, key, value = torch.randn(2, 6, 5, 8), torch.randn(2, 3, 9, 8), torch.randn(2, 3, 9, 8)
+    mask = torch.ones(5, 9, dtype=torch.bool).tril(4)[None, None]
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, scale=0.3, enable_gqa=True
+    )
+    found = compute_attention(query, key, value, mask, 0.3, {})
+    torch.testing.assert_close(found, expected.transpose(1, 2))

@@ -1,0 +1,84 @@
+"""Every config key is accounted for, and a value that is built in is refused by name."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import transformers
+
+from trtllm_port.codegen import PortSource, generate_port
+from trtllm_port.codegen.exploration import Exploration
+from trtllm_port.codegen.sizes import META_KEYS
+from trtllm_port.errors import ConfigError
+
+
+def test_every_key_of_llama_has_one_place(llama: PortSource) -> None:
+    keys = set(transformers.LlamaConfig().to_dict())
+    tables = [set(llama.ledger.used), set(llama.ledger.fixed), set(llama.ledger.ignored)]
+    assert set.union(*tables) == keys
+    assert sum(map(len, tables)) == len(keys)
+
+
+def test_keys_of_llama_are_where_they_belong(llama: PortSource) -> None:
+    assert {"hidden_size", "rope_parameters", "attention_bias", "hidden_act"} <= set(llama.ledger.used)
+    assert not llama.ledger.fixed
+    assert {"pretraining_tp", "attention_dropout", "initializer_range", "bos_token_id"} <= set(llama.ledger.ignored)
+    assert "nothing changes" in llama.ledger.ignored["pretraining_tp"]
+
+
+def test_a_key_that_transformers_does_not_know_changes_nothing() -> None:
+    found = generate_port(transformers.LlamaConfig(invented_by_nobody=3)).ledger
+    assert "nothing changes" in found.ignored["invented_by_nobody"]
+
+
+@pytest.mark.slow
+def test_what_is_built_in_is_refused_by_name(tmp_path: Path) -> None:
+    port = generate_port(transformers.GPTNeoXConfig())
+    assert port.ledger.fixed == {"use_parallel_residual": True}
+    config_class = _module(port, tmp_path).GPTNeoXConfig
+    model = tmp_path / "model"
+    transformers.GPTNeoXConfig(architectures=["GPTNeoXForCausalLM"]).save_pretrained(model)
+    assert config_class.from_hugging_face(model).num_attention_heads == 64
+    transformers.GPTNeoXConfig(use_parallel_residual=False).save_pretrained(model)
+    with pytest.raises(ConfigError, match="use_parallel_residual"):
+        config_class.from_hugging_face(model)
+
+
+@pytest.mark.slow
+def test_per_layer_values_that_are_built_in_do_not_fix_the_number_of_layers(tmp_path: Path) -> None:
+    port = generate_port(transformers.Qwen2Config())
+    config_class = _module(port, tmp_path).Qwen2Config
+    model = tmp_path / "model"
+    transformers.Qwen2Config(num_hidden_layers=7, architectures=["Qwen2ForCausalLM"]).save_pretrained(model)
+    assert config_class.from_hugging_face(model).num_hidden_layers == 7
+    transformers.Qwen2Config(use_sliding_window=True, max_window_layers=1).save_pretrained(model)
+    with pytest.raises(ConfigError, match="layer_types"):
+        config_class.from_hugging_face(model)
+
+
+def test_meta_keys_are_no_sizes() -> None:
+    assert not META_KEYS & {"hidden_size", "vocab_size", "tie_word_embeddings", "hidden_act"}
+
+
+def test_progress_is_reported() -> None:
+    seen: list[tuple[str, int, int]] = []
+    Exploration(transformers.LlamaConfig(), False, lambda *step: seen.append(step))
+    assert {phase for phase, _, _ in seen} == {"trace", "change config keys"}
+    assert all(0 <= done <= total for _, done, total in seen)
+
+
+def _module(port: PortSource, folder: Path) -> ModuleType:
+    path = folder / "config.py"
+    path.write_text(port.files["config.py"])
+    name = f"checked_{port.name}_config"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,99 @@
+"""The record: operations, names, places, and what a record must not hide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trtllm_port.codegen.recorder import Attribute, Call, Literal, Operation, Recorder, Value
+
+
+class Inner(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Tensor, *, shift: float = 0.0) -> tuple[Tensor, Tensor]:
+        scaled = x * self.scale
+        return scaled + shift, scaled
+
+
+class Outer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Inner()
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        residual = hidden_states
+        hidden_states, _ = self.inner(hidden_states, shift=2.5)
+        hidden_states = hidden_states.contiguous()
+        return residual + hidden_states
+
+
+def _record(module: nn.Module, x: Tensor) -> Call:
+    recorder = Recorder(module)
+    with torch.no_grad(), recorder:
+        module(x)
+    assert recorder.root is not None
+    return recorder.root
+
+
+def _names(call: Call) -> list[str]:
+    return [item.name if isinstance(item, Operation) else f"call {item.path}" for item in call.body]
+
+
+def test_operations_are_recorded_in_their_modules() -> None:
+    root = _record(Outer(), torch.ones(2, 3))
+    assert _names(root) == ["call inner", "add"]
+    inner = root.body[0]
+    assert isinstance(inner, Call)
+    assert _names(inner) == ["mul", "add"]
+    assert inner.args["shift"] == 2.5
+    multiply = inner.body[0]
+    assert isinstance(multiply, Operation)
+    assert multiply.args[1] == Attribute("inner.scale", persistent=True)
+    assert multiply.location is not None
+    assert multiply.location.file == __file__
+
+
+def test_values_have_the_names_of_the_variables_that_held_them() -> None:
+    root = _record(Outer(), torch.ones(2, 3))
+    add = root.body[1]
+    assert isinstance(add, Operation)
+    first, second = add.args
+    assert isinstance(first, Value)
+    assert first.names[root] == ["hidden_states", "residual"]
+    assert second.names[root] == ["hidden_states"]
+
+
+class WritesThroughAView(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * 2
+        y[:, 0].zero_()
+        return y + 1
+
+
+def test_a_tensor_that_was_written_through_a_view_is_unknown() -> None:
+    root = _record(WritesThroughAView(), torch.ones(2, 3))
+    last = root.body[-1]
+    assert isinstance(last, Operation)
+    assert isinstance(last.args[0], Literal)  # not the product that was recorded for it
+
+
+class LooksAtTheData(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if bool((x > 0).all()) else -x
+
+
+def test_a_look_at_the_data_is_noted() -> None:
+    root = _record(LooksAtTheData(), torch.ones(2, 3))
+    assert [name for name, _ in root.host_reads] == ["__bool__"]
+
+
+def test_nothing_is_left_on_the_model() -> None:
+    module = Outer()
+    _record(module, torch.ones(2, 3))
+    hooks: list[Any] = [m._forward_hooks or m._forward_pre_hooks for m in module.modules()]
+    assert not any(hooks)
