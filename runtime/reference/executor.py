@@ -17,6 +17,7 @@ from trtllm_port.runtime.reference.arrangement import arrange
 from trtllm_port.runtime.reference.caches import caches_of
 from trtllm_port.runtime.reference.compiler import Compiler
 from trtllm_port.runtime.reference.errors import LayerExecutionError
+from trtllm_port.runtime.reference.fusion import fused
 from trtllm_port.runtime.reference.program import SELF_SLOT, Slots, Step, execute, execute_observed, with_liveness
 
 
@@ -53,8 +54,10 @@ class ReferenceExecutor:
         drafts = compiler.compile_nodes(arrange(network.layers))
         self._input_slots = [(spec, compiler.slot(spec.name)) for spec in self.inputs]
         self._output_slots = {name: compiler.slot(name) for name in network.outputs}
-        self._steps = with_liveness(drafts, self._output_slots.values())
-        computed = {step.output for step in self._steps} | {slot for _, slot in self._input_slots} | compiler.known
+        kept = {*self._output_slots.values(), *(compiler.slot(name) for name in network.taps.values())}
+        self._steps = with_liveness(fused(drafts, kept, network.tensors, self.device), self._output_slots.values())
+        self._every_step = with_liveness(drafts, self._output_slots.values())  # for taps inside of what was fused
+        computed = {step.output for step in self._every_step} | {slot for _, slot in self._input_slots} | compiler.known
         self._slot_of = {name: compiler.slot(name) for name in network.tensors if compiler.slot(name) in computed}
         self._slots = compiler.slots
         self._records = {slot: (name, network.tensors[name]) for name, slot in self._slot_of.items()} if check else {}
@@ -132,7 +135,7 @@ class ReferenceExecutor:
             return step.output == last
 
         if last == -1 or slots[last] is None:
-            execute_observed(self._steps, slots, after)
+            execute_observed(self._every_step, slots, after)
         return {name: slots[slot] for name, slot in self._output_slots.items() if slot in reached} | tapped
 
     def _verify(self, slot: int, value: Any) -> None:
