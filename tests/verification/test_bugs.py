@@ -110,7 +110,7 @@ def residual_scaled(model: Any) -> None:
 CATALOGUE = [
     (gate_and_up_swapped, "model.layers.1.mlp", "gate and up are swapped"),
     (gate_and_up_weights_swapped, "model.layers.1.mlp.gate_proj", "swapped with `model.layers.1.mlp.up_proj`"),
-    (activation, "model.layers.1.mlp.act_fn", ""),
+    (activation, "model.layers.1.mlp.act_fn", "wrong activation"),
     (epsilon, "model.layers.1.input_layernorm", "wrong epsilon"),
     (gain_plus_one, "model.layers.1.post_attention_layernorm", "1 + weight"),
     (gain_dropped, "model.norm", "gain dropped"),

@@ -23,7 +23,7 @@ from trtllm_port.verification.rotary import is_rotary
 from trtllm_port.verification.runners import PortRunner
 from trtllm_port.verification.sides import HuggingFaceFacts
 from trtllm_port.verification.stimulus import Stimulus
-from trtllm_port.verification.taps import module_of
+from trtllm_port.verification.taps import module_of, within
 from trtllm_port.verification.verdict import Verdict
 
 EXPLAINED = 0.1  # a law must take away nine tenths of the error ["falls at least tenfold", hypothesis replay]
@@ -113,7 +113,7 @@ def _mixed_up_inside(e: Evidence) -> Cause | None:
         twin = _twin(value_TF, e.candidates)
         if twin is not None:
             evidence = f"`{tap}` carries what Hugging Face computes as the output of `{twin}`"
-            return _likely(e, "two intermediate results are swapped", evidence)
+            return _likely(e, "an intermediate result is taken from the wrong place", evidence)
     return None
 
 
@@ -124,19 +124,37 @@ def _gate_and_up(e: Evidence) -> Cause | None:
         gate_TF, up_TF = (e.candidates.get(f"{path}.{part}") for part in ("gate_proj", "up_proj"))
         if name != "down_proj" or gate_TF is None or up_TF is None or gate_TF.shape != value_TF.shape:
             continue
-        for activation, function in ACTIVATIONS.items():
-            if _same(value_TF, function(up_TF) * gate_TF):
+        for swapped, (inner_TF, outer_TF) in ((True, (up_TF, gate_TF)), (False, (gate_TF, up_TF))):
+            activation, error = _nearest_activation(value_TF, inner_TF, outer_TF)
+            if error <= SAME and swapped:
                 return _likely(e, "gate and up are swapped", f"`{tap}` is {activation}(up) · gate of Hugging Face")
-            if _same(value_TF, function(gate_TF) * up_TF):
+            if error <= SAME:
                 return _likely(e, "wrong activation", f"`{tap}` is {activation}(gate) · up of Hugging Face")
     return None
 
 
+def _activation(e: Evidence) -> Cause | None:
+    """The output is another function of the input, element by element."""
+    if e.value_TF is None or e.reference_TF is None or e.input_TF is None or e.input_TF.shape != e.value_TF.shape:
+        return None
+    activation, _ = _nearest_activation(e.value_TF, e.input_TF)
+    if not _explains(e, e.value_TF - ACTIVATIONS[activation](e.input_TF), e.value_TF - e.reference_TF):
+        return None
+    return _likely(e, "wrong activation", f"the output is {activation} of the input")
+
+
+def _nearest_activation(value_TF: Tensor, input_TF: Tensor, factor: Tensor | float = 1.0) -> tuple[str, float]:
+    """Return the activation whose product with the factor comes closest, and its relative error."""
+    errors = {name: float((value_TF - function(input_TF) * factor).norm()) for name, function in ACTIVATIONS.items()}
+    best = min(errors, key=errors.__getitem__)
+    return best, errors[best] / max(float(value_TF.norm()), 1e-300)
+
+
 def _mixed_up_beside(e: Evidence) -> Cause | None:
     """The module's output is that of a sibling: the weights are swapped."""
-    if e.value_TF is None:
+    if e.value_TF is None or e.reference_TF is None or _same(e.value_TF, e.reference_TF):
         return None
-    twin = _twin(e.value_TF, e.candidates)
+    twin = _twin(e.value_TF, {tap: x for tap, x in e.candidates.items() if not within(module_of(tap), e.module)})
     if twin is None:
         return None
     evidence = f"its output is what Hugging Face computes as the output of `{twin}`"
@@ -237,6 +255,7 @@ SIGNATURES: tuple[tuple[Signature, ...], ...] = (
     (_not_finite,),
     (_rotary_table,),
     (_gate_and_up, _mixed_up_inside, _mixed_up_beside),
+    (_activation,),
     (_offset,),
     (_scale, _token_scale, _channel_scale),
     (_positions,),

@@ -156,7 +156,7 @@ def prompt_gate(result: PromptResult) -> Gate:
         value=float(len(wrong)),
         threshold=0.0,
         reason=f"{describe(result)}; {REASON}",
-        source="AWS 0.001; twice the 99th percentile of the floor is derived",
+        source="AWS 0.001; three times the 99th percentile of the floor is derived",
     )
 
 

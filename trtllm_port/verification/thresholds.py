@@ -44,22 +44,23 @@ USELESS_FLOOR = 0.5
 
 # Smallest distance between the best two logits that counts as a decision. [AWS Neuron logit validation]
 CONFIDENT_MARGIN = 1e-3
-# The margin must also exceed this multiple of the 99th percentile of Hugging Face's own logit error.
-CONFIDENT_NOISE_MULTIPLE = 2.0
+# The margin must also exceed this multiple of the 99th percentile of Hugging Face's own error of the best logits.
+# [derived; at 2 one of 42 clean ports made a confident miss]
+CONFIDENT_NOISE_MULTIPLE = 3.0
 
 RATIO = Threshold(
     metric="ratio",
     passes=1.5,
     warns=3.0,
-    reason="a port that rounds like Hugging Face errs like Hugging Face; clean ports measure 0.7 to 1.2",
+    reason="a port that rounds like Hugging Face errs like Hugging Face; clean ports measure 0.7 to 1.25",
     source="FlashAttention tests 2x; PyTorch same() 2x and 3x; AWS three-way 3x",
 )
 LINF_RATIO = Threshold(
     metric="linf_ratio",
-    passes=2.0,
+    passes=3.0,
     warns=5.0,
     reason="one wrong element drowns in an L2 norm",
-    source="AWS three-way 5x; clean ports measure up to 1.3",
+    source="AWS three-way 5x; clean ports measure up to 2.1 over seven architectures and three seeds",
 )
 TOKEN_RATIO = Threshold(
     metric="token_ratio",
@@ -125,7 +126,7 @@ CONFIDENT_MISSES = Threshold(
     passes=0.0,
     warns=0.0,
     reason="where the best two logits are further apart than the noise, both sides must choose the same token",
-    source="AWS 0.001; twice the 99th percentile of the floor is derived",
+    source="AWS 0.001; three times the 99th percentile of the floor is derived",
 )
 AFFINE_SCALE = Threshold(
     metric="affine_scale",
