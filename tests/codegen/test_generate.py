@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -22,10 +21,14 @@ def test_llama_is_the_approved_text(llama: PortSource, file: str) -> None:
     assert llama.files[file] == (GOLDEN / file).read_text()
 
 
-def test_two_runs_give_the_same_bytes(llama: PortSource) -> None:
-    again = generate_port(transformers.LlamaConfig())
+def test_a_second_run_from_a_directory_gives_the_same_bytes(llama: PortSource, tmp_path: Path) -> None:
+    transformers.LlamaConfig(architectures=["LlamaForCausalLM"]).save_pretrained(tmp_path)
+    seen: list[tuple[str, int, int]] = []
+    again = generate_port(tmp_path, name="mine", progress=lambda *step: seen.append(step))
     assert again.files == llama.files
-    assert again.ledger == llama.ledger
+    assert (again.name, again.ledger.used) == ("mine", llama.ledger.used)
+    assert {phase for phase, _, _ in seen} == {"trace", "change config keys"}
+    assert all(0 <= done <= total for _, done, total in seen)
 
 
 def test_llama_is_short_and_complete(llama: PortSource) -> None:
@@ -55,9 +58,3 @@ def test_options_follow_the_config(llama: PortSource) -> None:
     assert "bias=config.mlp_bias" in model
     assert "Activation(config.hidden_act)" in model
     assert "if config.tie_word_embeddings:" in model
-
-
-def test_a_directory_is_as_good_as_a_config(llama: PortSource, tmp_path: Path) -> None:
-    transformers.LlamaConfig(architectures=["LlamaForCausalLM"]).save_pretrained(tmp_path)
-    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "llama"
-    assert generate_port(tmp_path, name="mine").files == llama.files

@@ -11,7 +11,6 @@ import pytest
 import transformers
 
 from trtllm_port.codegen import PortSource, generate_port
-from trtllm_port.codegen.exploration import Exploration
 from trtllm_port.codegen.sizes import META_KEYS
 from trtllm_port.errors import ConfigError
 
@@ -30,6 +29,7 @@ def test_keys_of_llama_are_where_they_belong(llama: PortSource) -> None:
     assert "nothing changes" in llama.ledger.ignored["pretraining_tp"]
 
 
+@pytest.mark.slow
 def test_a_key_that_transformers_does_not_know_changes_nothing() -> None:
     found = generate_port(transformers.LlamaConfig(invented_by_nobody=3)).ledger
     assert "nothing changes" in found.ignored["invented_by_nobody"]
@@ -38,14 +38,27 @@ def test_a_key_that_transformers_does_not_know_changes_nothing() -> None:
 @pytest.mark.slow
 def test_what_is_built_in_is_refused_by_name(tmp_path: Path) -> None:
     port = generate_port(transformers.GPTNeoXConfig())
-    assert port.ledger.fixed == {"use_parallel_residual": True}
+    assert port.ledger.fixed == {"use_parallel_residual": True, "head_dim": None}
     config_class = _module(port, tmp_path).GPTNeoXConfig
     model = tmp_path / "model"
     transformers.GPTNeoXConfig(architectures=["GPTNeoXForCausalLM"]).save_pretrained(model)
     assert config_class.from_hugging_face(model).num_attention_heads == 64
-    transformers.GPTNeoXConfig(use_parallel_residual=False).save_pretrained(model)
-    with pytest.raises(ConfigError, match="use_parallel_residual"):
-        config_class.from_hugging_face(model)
+    for key, value in (("use_parallel_residual", False), ("head_dim", 128)):
+        transformers.GPTNeoXConfig(**{key: value}).save_pretrained(model)
+        with pytest.raises(ConfigError, match=key):
+            config_class.from_hugging_face(model)
+
+
+@pytest.mark.slow
+def test_a_key_that_only_the_modelling_code_knows_is_followed(tmp_path: Path) -> None:
+    assert "head_dim" not in transformers.Qwen2Config().to_dict()
+    port = generate_port(transformers.Qwen2Config())
+    assert "head_dim" in port.ledger.used
+    model = tmp_path / "model"
+    transformers.Qwen2Config(architectures=["Qwen2ForCausalLM"]).save_pretrained(model)
+    assert _module(port, tmp_path).Qwen2Config.from_hugging_face(model).head_dim is None
+    transformers.Qwen2Config(architectures=["Qwen2ForCausalLM"], head_dim=64).save_pretrained(model)
+    assert _module(port, tmp_path).Qwen2Config.from_hugging_face(model).head_dim == 64
 
 
 @pytest.mark.slow
@@ -62,13 +75,6 @@ def test_per_layer_values_that_are_built_in_do_not_fix_the_number_of_layers(tmp_
 
 def test_meta_keys_are_no_sizes() -> None:
     assert not META_KEYS & {"hidden_size", "vocab_size", "tie_word_embeddings", "hidden_act"}
-
-
-def test_progress_is_reported() -> None:
-    seen: list[tuple[str, int, int]] = []
-    Exploration(transformers.LlamaConfig(), False, lambda *step: seen.append(step))
-    assert {phase for phase, _, _ in seen} == {"trace", "change config keys"}
-    assert all(0 <= done <= total for _, done, total in seen)
 
 
 def _module(port: PortSource, folder: Path) -> ModuleType:

@@ -20,6 +20,9 @@ from trtllm_port.errors import PortError, UnsupportedModelError
 Progress = Callable[[str, int, int], None]
 
 
+NOT_READ_FROM_FILES = frozenset(("gradient_checkpointing", "pruned_heads", "torchscript"))  # set by callers
+
+
 class Exploration:
     """What was found out about a model.
 
@@ -33,6 +36,7 @@ class Exploration:
         classes: the port's classes, expressed over all samples.
         ledger: what became of every key.
         values: the config's keys and values.
+        absent: keys among them that the modelling code would follow and the config does not have.
         title: "Llama" for `LlamaForCausalLM`.
 
     Raises:
@@ -47,6 +51,9 @@ class Exploration:
         self.ledger = Ledger()
         self.followed: dict[str, Any] = {}  # changed keys that the port follows → the other value
         self.samples = self._sizes()
+        absent = frozenset().union(*(sample.trace.absent for sample in self.samples)) - self.values.keys() - META_KEYS
+        self.absent = sorted(absent - NOT_READ_FROM_FILES)
+        self.values |= dict.fromkeys(self.absent)
         self.title = class_title(type(self.samples[0].trace.model).__name__)
         self.classes = self._first_classes()
         self._change_every_key()
@@ -98,12 +105,12 @@ class Exploration:
         columns = [sample.trace.sample.values for sample in self.samples]
         first = columns[0]
         constant = [key for key in first if all(values.get(key) == first[key] for values in columns)]
-        keys = [key for key in constant if key not in LAYER_COUNTS]
+        keys = [*(key for key in constant if key not in LAYER_COUNTS), *self.absent]
         used = set().union(*(text.fields for text in self.classes))
         nullable = [key for key in first if key in used and key not in keys and optional(key, base.config)]
         for index, key in enumerate([*keys, *nullable]):
             self.progress("change config keys", index, len(keys) + len(nullable))
-            others = [None] if key in nullable else alternatives(key, first[key], base.config)
+            others = [None] if key in nullable else alternatives(key, first.get(key), base.config)
             found = self._change(base, key, others)
             if key in keys:
                 self._enter(key, *found)
@@ -125,7 +132,7 @@ class Exploration:
                 reason = f"with {other!r}: {type(error).__name__}: {first_line(error)}"
                 continue
             if same_computation(self.samples[0], changed):
-                return "ignored", f"with {other!r} instead of {base.values[key]!r} nothing changes"
+                return "ignored", f"with {other!r} instead of {base.values.get(key)!r} nothing changes"
             problem = self._follow(base, key, other, changed)
             if problem is None:
                 return "used", ""

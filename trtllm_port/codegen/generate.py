@@ -88,7 +88,7 @@ def _files(found: Exploration, hf_class: type[Any]) -> dict[str, str]:
     config_class = f"{found.title}Config"
     columns = [sample.trace.sample.values for sample in found.samples]
     fields = {
-        key: source.field_type([column.get(key) for column in columns])
+        key: source.field_type([column.get(key) for column in columns]) + (" = None" if key in found.absent else "")
         for key in found.values
         if key in found.ledger.used and key not in source.BASE_FIELDS
     }

@@ -165,7 +165,7 @@ def _columns(tables: list[dict[str, Any]]) -> dict[str, Values]:
 def _atoms(instances: list[Instance]) -> dict[str, Values]:
     configs = [instance.trace.sample.values for instance in instances]
     atoms: dict[str, Values] = {}
-    for key in configs[0]:
+    for key in dict.fromkeys(key for config in configs for key in config):
         column = tuple(config.get(key) for config in configs)
         atoms[f"config.{key}"] = column
         dicts = [value for value in column if isinstance(value, dict)]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 from unittest import mock
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from trtllm_port.codegen.hooks import IMPLEMENTATION, RecordedCache, hooks, recording, register
 from trtllm_port.codegen.recorder import Call, Recorder, Value
@@ -31,6 +32,7 @@ class Trace:
         inputs: "input_ids", "position_ids" and "cache": what the root call starts from.
         logits: the value of the logits.
         made_with: module → the arguments of its class's `__init__`, by name.
+        absent: config keys that the modelling code asks for, with a default, and that the config does not have.
     """
 
     sample: Sample
@@ -39,6 +41,7 @@ class Trace:
     inputs: dict[str, Value]
     logits: Value
     made_with: MadeWith
+    absent: frozenset[str]
 
 
 def build_model(config: Any, dtype: torch.dtype, *, implementation: str, trust_remote_code: bool = False) -> nn.Module:
@@ -54,7 +57,9 @@ def build_model(config: Any, dtype: torch.dtype, *, implementation: str, trust_r
 
 def trace(sample: Sample, *, trust_remote_code: bool = False) -> Trace:
     """Record one step of `sample.length` tokens on top of `sample.past` cached ones."""
-    with _constructor_arguments() as made_with:
+    with ExitStack() as stack:
+        absent = stack.enter_context(_absent_keys())
+        made_with = stack.enter_context(_constructor_arguments())
         model = build_model(
             sample.config, TRACE_DTYPE, implementation=IMPLEMENTATION, trust_remote_code=trust_remote_code
         )
@@ -79,7 +84,7 @@ def trace(sample: Sample, *, trust_remote_code: bool = False) -> Trace:
         with recorder:
             out = model(**step, past_key_values=cache, use_cache=True)
     assert recorder.root is not None  # the model was called
-    return Trace(sample, model, recorder.root, inputs, recorder.value(out.logits), made_with)
+    return Trace(sample, model, recorder.root, inputs, recorder.value(out.logits), made_with, frozenset(absent))
 
 
 @contextmanager
@@ -99,6 +104,20 @@ def _constructor_arguments() -> Iterator[MadeWith]:
         original(self, *args, **kwargs)
 
     with mock.patch.object(nn.Module, "__init__", init):
+        yield found
+
+
+@contextmanager
+def _absent_keys() -> Iterator[set[str]]:
+    """Collect the attributes that modelling files look for on configs in vain while the context lasts."""
+    found: set[str] = set()
+
+    def missing(self: PreTrainedConfig, name: str) -> Any:
+        if Path(sys._getframe(1).f_code.co_filename).name.startswith("modeling_") and not name.startswith("_"):
+            found.add(name)
+        raise AttributeError(f"`{type(self).__name__}` has no attribute `{name}`")
+
+    with mock.patch.object(PreTrainedConfig, "__getattr__", missing, create=True):
         yield found
 
 
