@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from trtllm_port.errors import DiskSpaceError, PortError
 from trtllm_port.files import atomic_directory, bytes_digest, file_digest, require_space, write_json, write_text
 
@@ -41,7 +42,7 @@ def test_whatever_ends_it_early_the_old_directory_stays(tmp_path: Path, ending: 
     target = tmp_path / "ckpt"
     with atomic_directory(target) as directory:
         (directory / "old").write_text("old")
-    with pytest.raises(ending), atomic_directory(target, replace=True) as directory:
+    with pytest.raises(ending), atomic_directory(target, replace=True) as directory:  # noqa: PT012  the body is what ends early
         (directory / "new").write_text("half")
         raise ending
     assert [path.name for path in target.iterdir()] == ["old"]

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from trtllm_port import registry
 from trtllm_port.errors import RegistryError
 from trtllm_port.registry import find_port, list_ports

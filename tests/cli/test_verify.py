@@ -10,7 +10,7 @@ import pytest
 
 from trtllm_port.cli.app import main
 
-QUICK = "--backend reference --tokens 40 --max-output-len 3 --json".split()
+QUICK = ["--backend", "reference", "--tokens", "40", "--max-output-len", "3", "--json"]
 
 
 @pytest.fixture
