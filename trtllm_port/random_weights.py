@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trtllm_port.errors import ConfigError, UnsupportedModelError
+from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.layers.config import load_hf_config
+from trtllm_port.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,19 +68,13 @@ def save_random_checkpoint(
         ConfigError: there is no readable `config.json`.
         UnsupportedModelError: transformers has no causal language model for it.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    config: Any = model
-    if isinstance(model, str | Path):
-        if not (Path(model) / "config.json").is_file():
-            raise ConfigError(f"`{model}` has no `config.json`", hint="give a Hugging Face model directory")
-        try:
-            config = AutoConfig.from_pretrained(model)
-        except (ValueError, OSError, KeyError) as error:
-            raise ConfigError(f"`{model}/config.json` cannot be read: {str(error).splitlines()[0]}") from error
+    config: Any = load_hf_config(model) if isinstance(model, str | Path) else model
     if type(config) not in AutoModelForCausalLM._model_mapping:
         raise UnsupportedModelError(f"transformers has no causal language model for `{config.model_type}`")
     config = copy.deepcopy(config)
     built = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
     condition(built, seed)
-    built.save_pretrained(output_dir)
+    with quiet_transformers():
+        built.save_pretrained(output_dir)

@@ -10,7 +10,7 @@ from typing import Any
 
 from trtllm_port.demo import ARTICLES
 from trtllm_port.errors import PortError
-from trtllm_port.evaluation.quiet import quiet_datasets
+from trtllm_port.quiet import quiet_datasets
 
 __all__ = ["Article", "ArticleSet", "load_articles"]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trtllm_port.evaluation.quiet import quiet_transformers
+from trtllm_port.quiet import quiet_transformers
 from trtllm_port.runtime.generation import check_request, generate
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ B batch, L tokens, V vocabulary
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from trtllm_port.errors import CheckpointError, UnsupportedModelError
+from trtllm_port.quiet import quiet_transformers
 from trtllm_port.verification.runners import OnTap
 from trtllm_port.verification.taps import ModuleFacts, input_of
 
@@ -192,21 +192,3 @@ def _refuse_invented_weights(model_dir: Path, info: dict[str, Any]) -> None:
             f"`{model_dir}` lacks {len(missing)} tensors that transformers would fill at random: {named}",
             hint="complete the checkpoint, or verify with `--random-weights`",
         )
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No progress bar of transformers among ours, and none of its advice about loading."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

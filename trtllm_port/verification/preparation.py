@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtllm_port.errors import ConfigError, UnsupportedModelError
+from trtllm_port.quiet import quiet_transformers
 from trtllm_port.registry import PortEntry, find_port
-from trtllm_port.verification.hugging_face import quiet_transformers
 from trtllm_port.verification.runners import SessionRunner
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import Any
 
 from trtllm_port.errors import EngineError
 from trtllm_port.evaluation.summarize import SummarizeOptions, SummarizeResult, summarize
+from trtllm_port.quiet import quiet_transformers
 from trtllm_port.verification.gates import Gate
-from trtllm_port.verification.hugging_face import quiet_transformers
 from trtllm_port.verification.settings import VerifySettings
 from trtllm_port.verification.stimulus import load_tokenizer
 from trtllm_port.verification.verdict import Verdict
