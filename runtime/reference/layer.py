@@ -42,6 +42,8 @@ class Layer:
         self._compilation = compilation
 
     def __getitem__(self, attribute: str) -> Any:
+        if attribute not in self.record.attributes:
+            self.refuse(f"no attribute {attribute}: the network file is damaged")
         return self.record.attributes[attribute]
 
     @property

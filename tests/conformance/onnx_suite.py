@@ -32,7 +32,7 @@ with warnings.catch_warnings():  # some cases compute expected outputs with over
 
 
 # What a decoder can need: the layer types that must match.
-DECODER_TYPES = frozenset(EVALUATORS) - {"ASSERTION", "NON_ZERO", "REVERSE_SEQUENCE"} | {"CONSTANT", *BOUNDARY}
+DECODER_TYPES = frozenset(EVALUATORS) - {"NON_ZERO", "REVERSE_SEQUENCE"} | {"CONSTANT", *BOUNDARY}
 
 
 @dataclass(frozen=True)

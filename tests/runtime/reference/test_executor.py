@@ -159,3 +159,16 @@ def test_neither_tensorrt_nor_transformers_is_imported(tmp_path: Path) -> None:
         "assert not {'tensorrt', 'tensorrt_rtx', 'transformers', 'onnx'} & sys.modules.keys()\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_layer_without_its_attributes_is_refused() -> None:
+    file = NetworkFile(
+        flavour="tensorrt_rtx",
+        flavour_version="1",
+        inputs=("x",),
+        outputs=("y",),
+        tensors={name: TensorRecord("float32", (2,)) for name in "xy"},
+        layers=(LayerRecord("UNARY", "u", ("x",), ("y",)),),
+    )
+    with pytest.raises(UnsupportedLayerError, match=r"UNARY \(layer 'u'\) with no attribute op"):
+        ReferenceExecutor(file, {})
