@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: tests never reach for the hub
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job, as CI may be: tests press Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STORIES = Path(__file__).parents[2] / "shared" / "models" / "stories260K"
 
