@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import torch
 from measure import Cost, measure, median_of
-from models import LLAMA_2B, LLAMA_300M, write_llama
+from models import LLAMA_2B, LLAMA_300M, LLAMA_TINY, write_llama
 
 HERE = Path(__file__).parent
 CLI = Path(sys.executable).with_name("trtllm-port")
@@ -45,20 +45,32 @@ def start_up(_: Path) -> list[Row]:
 
 
 def convert(scratch: Path) -> list[Row]:
-    """`convert` against `cp`: the same bytes, nothing else."""
+    """`convert` against `cp` of the same bytes; a tiny model's conversion tells what starting up costs."""
+    tiny_dir = write_llama(scratch / "llama-tiny", LLAMA_TINY, dtype=torch.float16)
     model_dir = write_llama(scratch / "llama-2b", LLAMA_2B, dtype=torch.float16)
-    workspace = _workspace(scratch, model_dir)
-    convert_ = [CLI, "convert", "--model-dir", model_dir, "--output-dir", scratch / "ckpt", "--workspace", workspace]
-    copies, ours = [], []
-    for _ in range(3):  # in turn: the page cache and the disk are in the same state for both
+    workspace = _workspace(scratch, tiny_dir)
+    options = ["--output-dir", scratch / "ckpt", "--workspace", workspace]
+    copies, ours, starts = [], [], []
+    for _ in range(5):  # in turn: the page cache and the disk are in the same state for all
         _remove(scratch / "copy"), _remove(scratch / "ckpt")
         copies.append(measure(["cp", "-r", model_dir, scratch / "copy"]))
-        ours.append(measure(convert_))
-    best, cp = min(ours, key=lambda cost: cost.seconds), min(copies, key=lambda cost: cost.seconds)
-    size = sum(file.stat().st_size for file in model_dir.iterdir())
-    ratio, peak = cp.seconds / best.seconds, max(cost.peak_bytes for cost in ours)
+        ours.append(measure([CLI, "convert", "--model-dir", model_dir, *options]))
+        _remove(scratch / "ckpt")
+        starts.append(measure([CLI, "convert", "--model-dir", tiny_dir, *options]))
+    best, cp, start = (min(costs, key=lambda cost: cost.seconds) for costs in (ours, copies, starts))
+    size, peak = sum(file.stat().st_size for file in model_dir.iterdir()), max(cost.peak_bytes for cost in ours)
+    work = Cost(best.seconds - start.seconds, peak)
+    rate, whole = cp.seconds / work.seconds, cp.seconds / best.seconds
     rows = [
-        _row(f"`convert` throughput / `cp` of {size / GIB:.1f} GiB", best, cp, ratio, "≥ 0.70", ratio >= 0.7),
+        _row(
+            f"`convert` throughput / `cp` of {size / GIB:.1f} GiB, start-up taken off",
+            work,
+            cp,
+            rate,
+            "≥ 0.70",
+            rate >= 0.7,
+        ),
+        _row("the same, the whole process", best, cp, whole, "≥ 0.70", whole >= 0.7),
         Row("`convert` peak memory", f"{peak / GIB:.2f} GiB", "", "", "< 1 GB", peak < 1e9),
     ]
     for name in ("llama-2b", "copy", "ckpt"):
