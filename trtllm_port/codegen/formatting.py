@@ -15,17 +15,24 @@ def indent(lines: list[str], by: int = 4) -> list[str]:
 
 def wrap(line: str, depth: int) -> list[str]:
     """One statement as lines, for a place indented by `depth`: where it is too long, its last bracket is opened."""
-    if len(line) + depth <= WIDTH or line[-1] not in ")]}:":
-        return [line]
-    tail = ":" if line[-1] == ":" else ""
-    body = line[: len(line) - len(tail)]
-    start = _matching(body)
+    start = _matching(line) if len(line) + depth > WIDTH and line[-1] in ")]}" else None
     if start is None:
         return [line]
-    head, inner, end = body[: start + 1], body[start + 1 : -1], body[-1] + tail
+    head, inner, end = line[: start + 1], line[start + 1 : -1], line[-1]
     if len(inner) + depth + 4 <= WIDTH and "," in inner:
         return [head, f"    {inner}", end]
     return [head, *(f"    {part}," for part in split_arguments(inner)), end]
+
+
+def wrap_signature(head: str, parameters: list[str], returns: str, depth: int) -> list[str]:
+    """`head(parameters) -> returns:` as lines."""
+    inner = ", ".join(parameters)
+    line = f"{head}({inner}) -> {returns}:"
+    if len(line) + depth <= WIDTH:
+        return [line]
+    if len(inner) + depth + 4 <= WIDTH:
+        return [f"{head}(", f"    {inner}", f") -> {returns}:"]
+    return [f"{head}(", *(f"    {parameter}," for parameter in parameters), f") -> {returns}:"]
 
 
 def _matching(text: str) -> int | None:

@@ -59,8 +59,7 @@ def _attention(
     if options and own is not None:
         additive = attention_mask
         if additive is not None and additive.dtype == torch.bool:
-            zero, masked = (torch.tensor(number, dtype=query.dtype) for number in (0.0, float("-inf")))
-            additive = torch.where(additive, zero, masked)
+            additive = _to_additive(additive, query.dtype)
         return own(module, query, key, value, additive, scaling=scale, **options)
     recorder.learn_names()
     kwargs = {"mask": attention_mask, "scale": scale, **options}
@@ -117,6 +116,17 @@ def _mask(
         "mask", (position_ids, cache), dict(zip(("kind", "size"), kind, strict=True)), mask, recorder.location()
     )
     return mask
+
+
+def _additive_mask(*, dtype: torch.dtype = torch.float32, **arguments: Any) -> Tensor:
+    """As `_mask`, to be added to scores: what models with an attention of their own expect."""
+    return _to_additive(_mask(**arguments), dtype)
+
+
+def _to_additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where a bool mask allows, else -inf: every token may attend to itself, so no row is all -inf."""
+    allowed, masked = (torch.tensor(number, dtype=dtype) for number in (0.0, float("-inf")))
+    return torch.where(mask, allowed, masked)
 
 
 def evaluate_mask(function: Callable[..., Any], rows: int, columns: int, row_offset: int, column_offset: int) -> Tensor:
@@ -233,8 +243,10 @@ def register() -> None:
 
 @contextmanager
 def hooks(model: nn.Module) -> Iterator[None]:
-    """Everything above in force for `model`, which uses the attention implementation `IMPLEMENTATION`."""
+    """Everything above in force for `model`, which uses the attention implementation `IMPLEMENTATION`, or "eager"."""
     with ExitStack() as stack:
+        masks = masking_utils.ALL_MASK_ATTENTION_FUNCTIONS._global_mapping
+        stack.enter_context(mock.patch.dict(masks, {"eager": _additive_mask}))
         stack.enter_context(mock.patch.object(masking_utils, "find_packed_sequence_indices", return_value=None))
         for name in sorted({type(module).__module__ for module in model.modules()}):
             source = sys.modules.get(name)

@@ -197,7 +197,7 @@ def make_classes(samples: list[Lowered]) -> list[PortClass]:
     groups: dict[Any, list[Instance]] = {}
     structures = [{block.path: structure(block) for block in sample.blocks} for sample in samples]
     for index, sample in enumerate(samples):
-        _same_structure(structures[0], structures[index])
+        _same_structure(samples[0], sample, (structures[0], structures[index]))
         for block in sample.blocks:
             groups.setdefault(structures[index][block.path], []).append(Instance(sample.trace, block))
     _same_layers(samples[0])
@@ -213,11 +213,24 @@ def make_classes(samples: list[Lowered]) -> list[PortClass]:
     return _inner_first(list(classes.values()))
 
 
-def _same_structure(first: dict[str, Any], other: dict[str, Any]) -> None:
-    paths = [path for path in dict.fromkeys([*first, *other]) if first.get(path) != other.get(path)]
-    if paths:
-        innermost = max(paths, key=lambda path: path.count(".") + bool(path))
-        raise Differ(f"`{innermost or type(first).__name__}` computes something else")
+def _same_structure(first: Lowered, other: Lowered, structures: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    paths = [
+        path
+        for path in dict.fromkeys([*structures[0], *structures[1]])
+        if structures[0].get(path) != structures[1].get(path)
+    ]
+    if not paths:
+        return
+    innermost = max(paths, key=lambda path: path.count(".") + bool(path))
+    blocks = [next((block for block in sample.blocks if block.path == innermost), None) for sample in (first, other)]
+    where = f"`{innermost or first.root.class_name}`"
+    if blocks[0] is None or blocks[1] is None:
+        raise Differ(f"{where} is not always there")
+    orders = [_order(block) for block in blocks if block is not None]
+    for a, b in zip(blocks[0].nodes, blocks[1].nodes, strict=False):
+        if _node_structure(a, orders[0], blocks[0]) != _node_structure(b, orders[1], blocks[1]):
+            raise Differ(f"{where} computes `{a.name or a.form}` or `{b.name or b.form}` ({a.location})")
+    raise Differ(f"{where} computes more or less")
 
 
 def _same_layers(sample: Lowered) -> None:

@@ -55,7 +55,8 @@ class Printer:
         self.reference = reference
         self.functions: set[str] = set()  # of `trtllm_port.layers`
         self.parameters: dict[str, Attribute] = {}  # used directly
-        self.any_tensor = "x"  # a name that always holds a tensor
+        self.inputs: list[str] = []  # names of what `forward` takes
+        self.sizes: dict[str, str] = {}  # sizes that `forward` asks its inputs for, by name
         self.casts_back = False  # to the port's own data type, which is that of the class's inputs
 
     def expression(self, node: Node) -> Expression:
@@ -142,7 +143,7 @@ class Printer:
     def _target(self, node: Node) -> str:
         """The tensor whose method is called; a parameter is one only inside a network."""
         target = self.argument(node.args[0], node).inside(ATOM)
-        return f"{self.any_tensor}.network.parameter({target})" if isinstance(node.args[0], Attribute) else target
+        return f"{self.inputs[0]}.network.parameter({target})" if isinstance(node.args[0], Attribute) else target
 
     def _cast(self, node: Node) -> Expression:
         target = self._target(node)
@@ -191,11 +192,16 @@ class Printer:
         return texts
 
     def _run_time_size(self, size: Symbol, node: Node) -> str:
-        if all(size != known for known in node.shapes):
+        """The name of a size that `forward` asks its inputs for at its beginning; slots of the cache are static."""
+        name = self.scope.run_time_sizes[size.values]
+        place = self.scope.input_dimension(size.values)
+        if name == "num_slots" and "cache" in self.inputs:
+            return "cache.max_seq_len"
+        if place is None:
             raise Untranslated(node, f"`{node.name}` to a size that depends on the number of tokens")
         self.functions.add("shape")
-        target = self.argument(node.args[0], node).text
-        return f"shape({target}, {list(node.shapes).index(size)})"
+        self.sizes[name] = f"shape({self.inputs[place[0]]}, {place[1]})"
+        return name
 
 
 def _atom(text: str) -> Expression:

@@ -112,6 +112,13 @@ class Scope:
                     return False
         return True
 
+    def settle_attributes(self) -> None:
+        """Put the attributes into HF's order, each expressed by those before it where that is shorter."""
+        wanted, self.attributes = self.attributes, {}
+        for name in [*self._found_attributes, *self._given]:
+            if name in wanted and name not in self.attributes:
+                self.attributes[name] = self.in_init(Symbol(wanted[name].values), name)
+
     def _note(self, expression: Expression) -> None:
         self.fields.update(re.findall(r"\bconfig\.(\w+)", expression.text))
         for name, values in self._given.items():
@@ -136,14 +143,26 @@ class Scope:
 
     def is_dynamic(self, value: Any) -> bool:
         """Whether a size is known at run time only."""
-        return isinstance(value, Symbol) and value.values in self._dynamic
+        return isinstance(value, Symbol) and value.values in self.run_time_sizes
 
     @cached_property
-    def _dynamic(self) -> set[Values]:
+    def run_time_sizes(self) -> dict[Values, str]:
+        """Sizes of the example inputs in every instance → what they are called."""
         samples = [instance.trace.sample for instance in self.instances]
-        batch, length = tuple(s.batch for s in samples), tuple(s.length for s in samples)
-        slots, tokens = tuple(s.past + s.length for s in samples), tuple(s.batch * s.length for s in samples)
-        return {batch, length, slots, tokens}
+        return {
+            tuple(sample.batch * sample.length for sample in samples): "num_tokens",
+            tuple(sample.past + sample.length for sample in samples): "num_slots",
+            tuple(sample.length for sample in samples): "seq_length",
+            tuple(sample.batch for sample in samples): "batch_size",
+        }
+
+    def input_dimension(self, size: Values) -> tuple[int, int] | None:
+        """(input, dimension) of the class's `forward` that has a run-time size."""
+        for number, value in enumerate(self.instances[0].block.inputs):
+            for dim in range(value.tensor.ndim):
+                if tuple(instance.block.inputs[number].tensor.shape[dim] for instance in self.instances) == size:
+                    return number, dim
+        return None
 
 
 def _partitions(value: Any, groups: list[int]) -> bool:

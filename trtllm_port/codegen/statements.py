@@ -21,7 +21,7 @@ from trtllm_port.codegen.recorder import Value, leaves
 from trtllm_port.codegen.rules import TRACE_DTYPE
 from trtllm_port.codegen.scope import Scope
 
-HOLDERS = frozenset(("kwargs", "args", "self", INPUT_DTYPE))
+HOLDERS = frozenset(("kwargs", "args", "self", INPUT_DTYPE, "batch_size", "seq_length", "num_slots", "num_tokens"))
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Writer:
             for read in self._reads(self.inlined[value]) if value in self.inlined else (value,):
                 self.last_use[read] = end
         parameters = [self._bind(value, block, -1) for value in block.inputs]
-        self.printer.any_tensor = parameters[0] if parameters else "x"
+        self.printer.inputs = parameters
         self._nodes(block)
         returned = ", ".join(self._reference(value).text for value in block.outputs)
         self.lines += wrap(f"return {returned}", 8)
@@ -85,6 +85,7 @@ class Writer:
                 (p for v, p in zip(block.inputs, parameters, strict=True) if v.tensor.dtype == TRACE_DTYPE), None
             )
             self.lines.insert(0, f"{INPUT_DTYPE} = {f'{source}.dtype' if source else 'self.config.dtype'}")
+        self.lines[:0] = [f"{name} = {text}" for name, text in sorted(self.printer.sizes.items())]
         return Body(parameters, self.lines, len(block.outputs), self.printer)
 
     # which values are statements, and until where they are needed

@@ -56,35 +56,51 @@ def build_model(config: Any, dtype: torch.dtype, *, implementation: str, trust_r
 
 
 def trace(sample: Sample, *, trust_remote_code: bool = False) -> Trace:
-    """Record one step of `sample.length` tokens on top of `sample.past` cached ones."""
+    """Record one step of `sample.length` tokens on top of `sample.past` cached ones.
+
+    Attention is one operation where the model looks it up among transformers' attention functions; a model that has an
+    attention of its own is recorded operation by operation.
+    """
+    try:
+        return _trace(sample, IMPLEMENTATION, trust_remote_code)
+    except KeyError as error:
+        if error.args != (IMPLEMENTATION,):
+            raise
+        return _trace(sample, "eager", trust_remote_code)
+
+
+def _trace(sample: Sample, implementation: str, trust_remote_code: bool) -> Trace:
     with ExitStack() as stack:
         absent = stack.enter_context(_absent_keys())
-        made_with = stack.enter_context(_constructor_arguments())
-        model = build_model(
-            sample.config, TRACE_DTYPE, implementation=IMPLEMENTATION, trust_remote_code=trust_remote_code
-        )
-    generator = torch.Generator().manual_seed(0)
-    total = sample.past + sample.length
-    ids = torch.randint(3, _vocabulary(sample.config), (sample.batch, total), generator=generator)
-    positions = torch.arange(total).expand(sample.batch, total).contiguous()
-    cache = RecordedCache()
-    recorder = Recorder(model)
-    with torch.no_grad(), hooks(model), recording(recorder):
-        split = sample.past
-        model(
-            input_ids=ids[:, :split].clone(),
-            position_ids=positions[:, :split].clone(),
-            past_key_values=cache,
-            use_cache=True,
-        )
-        step = {"input_ids": ids[:, split:].clone(), "position_ids": positions[:, split:].clone()}
+        with _constructor_arguments() as made_with:
+            model = build_model(
+                sample.config, TRACE_DTYPE, implementation=implementation, trust_remote_code=trust_remote_code
+            )
+        recorder = Recorder(model)
+        for context in (torch.no_grad(), hooks(model), recording(recorder)):
+            stack.enter_context(context)
+        first, step = _inputs(sample)
+        cache = RecordedCache()
+        model(**first, past_key_values=cache, use_cache=True)
         marker = torch.zeros(())  # stands for the cache, which is no tensor
-        inputs = {**{name: recorder.value(tensor) for name, tensor in step.items()}, "cache": recorder.value(marker)}
+        inputs = {name: recorder.value(tensor) for name, tensor in {**step, "cache": marker}.items()}
         recorder.model_inputs.update(inputs)
         with recorder:
             out = model(**step, past_key_values=cache, use_cache=True)
     assert recorder.root is not None  # the model was called
     return Trace(sample, model, recorder.root, inputs, recorder.value(out.logits), made_with, frozenset(absent))
+
+
+def _inputs(sample: Sample) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The tokens that fill the cache, and those of the step that is recorded."""
+    generator = torch.Generator().manual_seed(0)
+    total = sample.past + sample.length
+    vocabulary = int(sample.config.get_text_config(decoder=True).vocab_size)
+    ids = torch.randint(3, vocabulary, (sample.batch, total), generator=generator)
+    positions = torch.arange(total).expand(sample.batch, total)
+    parts = (slice(0, sample.past), slice(sample.past, total))
+    first, step = ({"input_ids": ids[:, p].clone(), "position_ids": positions[:, p].clone()} for p in parts)
+    return first, step
 
 
 @contextmanager
@@ -123,7 +139,3 @@ def _absent_keys() -> Iterator[set[str]]:
 
 def _makes(frame: FrameType, module: nn.Module) -> bool:
     return frame.f_code.co_name == "__init__" and frame.f_locals.get("self") is module
-
-
-def _vocabulary(config: Any) -> int:
-    return int(config.get_text_config(decoder=True).vocab_size)

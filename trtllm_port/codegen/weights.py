@@ -43,12 +43,17 @@ def weight_names(lowered: Lowered) -> WeightNames:
 def _unused(lowered: Lowered) -> Iterator[tuple[str, str]]:
     """Tensors that the model stores and that its forward pass does not touch."""
     model = lowered.trace.model
-    used = {name for block in lowered.blocks for name in _used(block)}
+    used = used_tensors(lowered)
     parameters = dict(model.named_parameters(remove_duplicate=False))
     touched = {id(parameters[name]) for name in used if name in parameters}
     for name in model.state_dict():
         if name not in used and id(parameters.get(name)) not in touched:
             yield _pattern(name), "no part of the forward pass uses it"
+
+
+def used_tensors(lowered: Lowered) -> set[str]:
+    """Full names of the parameters and buffers that the forward pass takes."""
+    return {name for block in lowered.blocks for name in _used(block)}
 
 
 def _renamed(model: nn.Module) -> Iterator[tuple[str, str]]:

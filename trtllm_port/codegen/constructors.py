@@ -1,0 +1,189 @@
+"""The `__init__` of the port's classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from trtllm_port.codegen.expressions import Symbol
+from trtllm_port.codegen.formatting import indent, wrap
+from trtllm_port.codegen.ir import Leaf
+from trtllm_port.codegen.lowering import Lowered, stored_tensor
+from trtllm_port.codegen.merging import PortClass, merge_values
+from trtllm_port.codegen.scope import Scope
+from trtllm_port.codegen.sizes import LAYER_COUNTS, layer_count_key
+from trtllm_port.codegen.weights import used_tensors
+
+DEFAULTS: dict[str, dict[str, Any]] = {  # of the layers' arguments, which are not printed
+    "Linear": {"bias": True},
+    "RmsNorm": {"offset": 0.0},
+    "LayerNorm": {"bias": True, "eps": 1e-5},
+}
+
+
+@dataclass
+class Constructor:
+    """A printed `__init__`, and what whoever calls it has to know.
+
+    Attributes:
+        imports: of `trtllm_port.layers`.
+        fields: config keys that it reads beside those of the scope.
+        arguments: beside `config` and `layer_idx`.
+    """
+
+    lines: list[str] = field(default_factory=list)
+    imports: set[str] = field(default_factory=set)
+    fields: set[str] = field(default_factory=set)
+    takes_config: bool = True
+    takes_layer_idx: bool = False
+    arguments: tuple[str, ...] = ()
+
+
+class ConstructorWriter:
+    """Writes the `__init__` of one class.
+
+    Args:
+        port_class: the class.
+        scope: its expressions; `forward` is written, so the scope knows which attributes that needs.
+        config_class: name of the port's config class.
+        done: constructors of the classes of its sub-modules, by name.
+    """
+
+    def __init__(self, port_class: PortClass, scope: Scope, config_class: str, done: Mapping[str, Constructor]) -> None:
+        self.port_class = port_class
+        self.scope = scope
+        self.config_class = config_class
+        self.done = done
+        self.made = Constructor()
+
+    def write(self, forward: list[str], parameters: list[str], tied: list[str], *, is_model: bool) -> Constructor:
+        """The constructor.
+
+        Args:
+            forward: the text of `forward`.
+            parameters: names of parameters that `forward` uses itself.
+            tied: statements that make one parameter of two.
+            is_model: whether this is the outermost class.
+
+        Raises:
+            NotExpressible: a size follows from nothing in the config.
+        """
+        made, text = self.made, "\n".join(forward)
+        self.scope.settle_attributes()
+        children = list(self._children())
+        own = [self._parameter(path) for path in parameters if "." not in path]  # others are of sub-modules
+        attributes = [f"self.{name} = {found.text}" for name, found in self.scope.attributes.items()]
+        lists = [line for line in children if "DecoderLayerList(" in line]
+        made.takes_layer_idx = any("layer_idx" in s for s in (text, *attributes, *own, *children) if s not in lists)
+        made.takes_config = is_model or self.scope.from_config or "self.config" in text
+        made.arguments = tuple(self.scope.arguments)
+        lines = ["super().__init__(config)" if is_model else "super().__init__()"]
+        lines += ["self.config = config"] if "self.config" in text and not is_model else []
+        lines += ["self.layer_idx = layer_idx"] if "self.layer_idx" in text else []
+        lines += attributes + children + own + tied
+        made.lines = [self._signature(), *(f"    {piece}" for line in lines for piece in _wrapped(line))]
+        return made
+
+    def _signature(self) -> str:
+        taken = ["self"]
+        taken += [f"config: {self.config_class}"] if self.made.takes_config else []
+        taken += ["layer_idx: int"] if self.made.takes_layer_idx else []
+        taken += [f"{name}: {type(values[0]).__name__}" for name, values in self.scope.arguments.items()]
+        return f"def __init__({', '.join(taken)}) -> None:"
+
+    # sub-modules
+
+    def _children(self) -> Iterator[str]:
+        """`self.name = …` for every sub-module that is used, in the order of HF's `__init__`."""
+        order = {name: i for i, (name, _) in enumerate(self.port_class.block.module.named_modules())}
+        children = self.port_class.children
+        holders: set[str] = set()  # modules that only hold others
+        for path in sorted(children, key=lambda path: order.get(path.replace(".*", ".0"), 0)):
+            name = path.removesuffix(".*")
+            parts = name.split(".")
+            for holder in (".".join(parts[:i]) for i in range(1, len(parts))):
+                if holder not in children and holder not in holders:
+                    holders.add(holder)
+                    self.made.imports.add("Module")
+                    yield f"self.{holder} = Module()"
+            yield f"self.{name} = {self._child(path, children[path])}"
+
+    def _child(self, path: str, child: PortClass | Leaf) -> str:
+        if isinstance(child, Leaf):
+            return self._leaf(path, child)
+        written = self.done[child.name]
+        if path.endswith(".*"):
+            return self._layers(child, written)
+        given = ["config"] if written.takes_config else []
+        given += ["layer_idx"] if written.takes_layer_idx else []
+        given += [self._handed_over(path, child, name) for name in written.arguments]
+        return f"{child.name}({', '.join(given)})"
+
+    def _layers(self, child: PortClass, written: Constructor) -> str:
+        key = layer_count_key(self.scope.instances[0].trace.sample.values) or LAYER_COUNTS[0]
+        self.made.imports.add("DecoderLayerList")
+        self.made.fields.add(key)
+        factory = child.name if written.takes_layer_idx else f"lambda config, layer_idx: {child.name}(config)"
+        count = "" if key == "num_hidden_layers" else f", config.{key}"
+        return f"DecoderLayerList({factory}, config{count})"
+
+    def _handed_over(self, path: str, child: PortClass, name: str) -> str:
+        """An argument for a sub-module that is not made from a config."""
+        made = {(id(i.trace), i.block.path): i.trace.made_with[i.block.module][name] for i in child.instances}
+        instances = self.scope.instances
+        paths = [f"{i.block.path}.{path}" if i.block.path else path for i in instances]
+        column = tuple(made[id(i.trace), full] for i, full in zip(instances, paths, strict=True))
+        return self.scope.in_init(merge_values(column), f"`{name}` of `{path}`").text
+
+    def _leaf(self, path: str, leaf: Leaf) -> str:
+        self.made.imports.add(leaf.kind)
+        if leaf.kind == "Activation":
+            return f"Activation({self.scope.activation(leaf).text})"
+        what = f"an argument of `{path}`"
+        defaults = DEFAULTS.get(leaf.kind, {})
+        args = [self.scope.in_init(arg, what).text for arg in leaf.args]
+        named = {k: v for k, v in leaf.keywords.items() if k not in defaults or v != defaults[k]}
+        args += [f"{key}={self.scope.in_init(value, what).text}" for key, value in named.items()]
+        return f"{leaf.kind}({', '.join(args)})"
+
+    def _parameter(self, path: str) -> str:
+        """A parameter that `forward` uses itself."""
+        instances = self.scope.instances
+        names = [f"{i.block.path}.{path}" if i.block.path else path for i in instances]
+        shapes = [stored_tensor(i.trace.model, name).shape for i, name in zip(instances, names, strict=True)]
+        sizes = [
+            self.scope.in_init(merge_values(column), f"a size of `{path}`") for column in zip(*shapes, strict=True)
+        ]
+        self.made.imports.add("Parameter")
+        inner = ", ".join(size.text for size in sizes)
+        return f"self.{path} = Parameter(({inner},))" if len(sizes) == 1 else f"self.{path} = Parameter(({inner}))"
+
+
+def tied_parameters(samples: list[Lowered], scope: Scope) -> list[str]:
+    """Statements for parameters that are one tensor under two names, in all samples or where the config says so."""
+    found: list[set[tuple[str, str]]] = []
+    for sample in samples:
+        first: dict[int, str] = {}
+        used = used_tensors(sample)
+        pairs = set()
+        for name, parameter in sample.trace.model.named_parameters(remove_duplicate=False):
+            if name in used and first.setdefault(id(parameter), name) != name:
+                pairs.add((first[id(parameter)], name))
+        found.append(pairs)
+    lines = []
+    for pair in sorted(set().union(*found)):
+        tied = merge_values(tuple(pair in pairs for pairs in found))
+        statement = f"self.{pair[1]} = self.{pair[0]}"
+        if isinstance(tied, Symbol):
+            condition = scope.in_init(tied, f"whether `{pair[1]}` is `{pair[0]}`").text
+            lines += [f"if {condition}:", f"    {statement}"]
+        else:
+            lines.append(statement)
+    return lines
+
+
+def _wrapped(line: str) -> list[str]:
+    """A statement of `__init__`, which is perhaps in an `if`."""
+    lead = len(line) - len(line.lstrip())
+    return indent(wrap(line.lstrip(), 8 + lead), lead)
