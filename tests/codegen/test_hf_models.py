@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import transformers
 
-from trtllm_port.codegen import generate_port
+from trtllm_port.codegen import check_port, generate_port
 from trtllm_port.errors import ConfigError, UnsupportedModelError
 
 
@@ -56,6 +56,29 @@ def test_remote_code_is_not_run_unless_allowed(tmp_path: Path) -> None:
 def test_a_key_of_the_wrong_type(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"not a valid `llama` config: .*hidden_size"):
         generate_port(_directory(tmp_path, model_type="llama", hidden_size="wide"))
+
+
+@pytest.mark.slow
+def test_code_that_comes_with_the_model_is_traced_like_any_other(tmp_path: Path) -> None:
+    from transformers.models.llama import configuration_llama, modeling_llama
+
+    for module, name in ((configuration_llama, "configuration_mine"), (modeling_llama, "modeling_mine")):
+        text = Path(module.__file__).read_text().replace("from ...", "from transformers.").replace("Llama", "Mine")
+        text = text.replace("configuration_llama", "configuration_mine").replace('"llama"', '"mine"')
+        (tmp_path / f"{name}.py").write_text(text)
+    directory = _directory(
+        tmp_path,
+        model_type="mine",
+        architectures=["MineForCausalLM"],
+        auto_map={
+            "AutoConfig": "configuration_mine.MineConfig",
+            "AutoModelForCausalLM": "modeling_mine.MineForCausalLM",
+        },
+    )
+    port = generate_port(directory, trust_remote_code=True)
+    assert port.architecture == "MineForCausalLM"
+    assert "modeling_mine.py, which comes with the model" in port.files["model.py"]
+    assert check_port(directory, source=port, trust_remote_code=True).passed
 
 
 @pytest.mark.parametrize(

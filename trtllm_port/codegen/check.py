@@ -1,6 +1,6 @@
 """`check_port`: a port against Hugging Face on tiny random weights, at a size and a shape that no trace has seen.
 
-Every module that both have is compared on a prompt of 512 tokens, then several decode steps through the KV cache. The
+Every module that both have is compared on prompts of 512 tokens, then several decode steps through the KV cache. The
 port's network runs on the reference executor, so this needs neither a GPU nor a compiler.
 """
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from trtllm_port.codegen.generate import PortSource
-from trtllm_port.codegen.hf_models import load_config, require_causal_lm
+from trtllm_port.codegen.hf_models import load_config, quiet, require_causal_lm
 from trtllm_port.codegen.recorder import leaves
 from trtllm_port.codegen.sizes import config_values, unseen_config
 from trtllm_port.errors import PortError
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from trtllm_port.runtime.session import Session
 
 Progress = Callable[[str, int, int], None]
+ROWS = 2
 TOKENS = 512
 STEPS = 8
 TOLERANCE = 1e-6  # relative, in float32: rounding; a norm's epsilon of 1e-5 instead of 1e-6 is 4e-6
@@ -91,7 +92,7 @@ def check_port(
     config = load_config(model, trust_remote_code) if isinstance(model, str | Path) else model
     require_causal_lm(config, trust_remote_code)
     tiny = unseen_config(config)
-    with tempfile.TemporaryDirectory(prefix="trtllm-port-check-") as folder:
+    with quiet(), tempfile.TemporaryDirectory(prefix="trtllm-port-check-") as folder:
         directory = Path(folder)
         save_random_checkpoint(tiny, directory / "model")
         with _port_class(workspace, source, directory, tiny) as port_class:
@@ -160,11 +161,11 @@ def _compare(port_class: type[Any], model_dir: Path, config: Any, progress: Prog
     errors: dict[str, float] = {}
     limits: dict[str, float] = {}
     total = TOKENS + STEPS
-    ids = torch.randint(3, config.vocab_size, (1, total), generator=torch.Generator().manual_seed(1))
-    cache, past, exact_past = session.new_cache(1), None, None
+    ids = torch.randint(3, config.vocab_size, (ROWS, total), generator=torch.Generator().manual_seed(1))
+    cache, past, exact_past = session.new_cache(ROWS), None, None
     bounds = [(0, TOKENS), *((TOKENS + i, TOKENS + i + 1) for i in range(STEPS))]
     for index, (start, stop) in enumerate(bounds):
-        positions = torch.arange(start, stop)[None]
+        positions = torch.arange(start, stop).expand(ROWS, -1).contiguous()
         expected, past = _hf_taps(single, ids[:, start:stop], positions, past)
         exact, exact_past = _hf_taps(double, ids[:, start:stop], positions, exact_past)
         found = _port_taps(session, ids[:, start:stop], positions, cache, expected)
@@ -211,7 +212,7 @@ def _port_taps(
         found[name] = tensor.clone()
 
     names = [name for name in session.executor.tap_names if name in wanted]
-    indices = torch.arange(ids.shape[1])[None]
+    indices = torch.arange(ids.shape[1]).expand(ROWS, -1).contiguous()
     logits = session.forward(ids, positions, cache, indices, on_tap=keep, taps=names)
     return {**found, "": logits}
 

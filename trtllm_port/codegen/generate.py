@@ -13,7 +13,7 @@ import transformers
 from trtllm_port.codegen import source
 from trtllm_port.codegen.classes import Skeleton
 from trtllm_port.codegen.exploration import Exploration
-from trtllm_port.codegen.hf_models import load_config, require_causal_lm
+from trtllm_port.codegen.hf_models import load_config, quiet, require_causal_lm
 from trtllm_port.codegen.ledger import Ledger
 from trtllm_port.codegen.weights import weight_names
 
@@ -69,7 +69,8 @@ def generate_port(
     """
     config = load_config(model, trust_remote_code) if isinstance(model, str | Path) else model
     require_causal_lm(config, trust_remote_code)
-    found = Exploration(config, trust_remote_code, progress or (lambda phase, done, total: None))
+    with quiet():
+        found = Exploration(config, trust_remote_code, progress or (lambda phase, done, total: None))
     hf_class = type(found.samples[0].trace.model)
     return PortSource(
         name=name or re.sub(r"\W", "_", config.model_type),
@@ -92,9 +93,10 @@ def _files(found: Exploration, hf_class: type[Any]) -> dict[str, str]:
         for key in found.values
         if key in found.ledger.used and key not in source.BASE_FIELDS
     }
-    origin = "/".join(hf_class.__module__.split(".")) + ".py"
     return {
-        "model.py": source.model_file(found.classes, title=found.title, config_class=config_class, origin=origin),
+        "model.py": source.model_file(
+            found.classes, title=found.title, config_class=config_class, origin=_origin(hf_class)
+        ),
         "config.py": source.config_file(
             fields,
             found.ledger.fixed,
@@ -106,6 +108,13 @@ def _files(found: Exploration, hf_class: type[Any]) -> dict[str, str]:
             weight_names(found.samples[0]), title=found.title, architecture=hf_class.__name__
         ),
     }
+
+
+def _origin(hf_class: type[Any]) -> str:
+    parts = hf_class.__module__.split(".")
+    if parts[0] == "transformers_modules":  # a copy in the cache, under a name of the moment
+        return f"{parts[-1]}.py, which comes with the model"
+    return "/".join(parts) + ".py"
 
 
 __all__ = ["PortSource", "generate_port", "load_config", "require_causal_lm"]

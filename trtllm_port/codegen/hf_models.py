@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,21 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from trtllm_port.errors import ConfigError, UnsupportedModelError
 
 BLANK = "`trtllm-port new --blank NAME` writes a port to fill in by hand"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars and no warnings of `transformers`: tiny models are built and saved by the dozen."""
+    logging = transformers.utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def load_config(model_dir: str | Path, trust_remote_code: bool = False) -> Any:
@@ -76,12 +93,22 @@ def require_causal_lm(config: Any, trust_remote_code: bool = False) -> type[nn.M
             )
         found: type[nn.Module] = mapping[type(config)]
         return found
-    remote = getattr(config, "auto_map", {}).get("AutoModelForCausalLM")
+    remote = (getattr(config, "auto_map", None) or {}).get("AutoModelForCausalLM")
     if remote and trust_remote_code:
-        return AutoModelForCausalLM  # type: ignore[no-any-return]  # its class is known once the code has run
+        return _register(config, remote)
     raise UnsupportedModelError(
         f"`{kind}` is no causal language model: transformers has no `…ForCausalLM` class for it"
     )
+
+
+def _register(config: Any, reference: str) -> type[nn.Module]:
+    """Load a class that comes with the model, and make transformers know it while this process lasts."""
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+    found: type[nn.Module] = get_class_from_dynamic_module(reference, config._name_or_path)
+    AutoConfig.register(config.model_type, type(config), exist_ok=True)
+    AutoModelForCausalLM.register(type(config), found, exist_ok=True)
+    return found
 
 
 def _is_encoder(config_class: type[Any]) -> bool:

@@ -235,13 +235,6 @@ def _all_values(call: Call) -> Iterable[Value]:
         yield from item.outputs
 
 
-def used_values(node: Node) -> Iterable[Value]:
-    """The values that a node takes; a block's own are not looked at unless its inputs are known."""
-    yield from (leaf for leaf in leaves((node.args, node.keywords)) if isinstance(leaf, Value))
-    if node.block is not None and node.block.leaf is None:
-        yield from node.block.inputs
-
-
 def _remove_dead(block: Block) -> None:
     """Keep what the block's outputs need; the blocks of its calls lose outputs that nobody uses."""
     live = set(block.outputs)

@@ -7,7 +7,6 @@ from typing import Any
 
 from trtllm_port.codegen.expressions import (
     ATOM,
-    CONDITION,
     POWER,
     PRODUCT,
     SUM,
@@ -30,7 +29,6 @@ OPERATORS = {
     "**": POWER,
 }
 INPUT_DTYPE = "input_dtype"
-ASSOCIATIVE = frozenset(("+", "&", "|"))
 
 
 class Untranslated(Exception):
@@ -166,8 +164,7 @@ class Printer:
         precedence = OPERATORS[node.name]
         if node.name == "**":
             return Expression(power_text(left, right.inside(POWER)), (), POWER, 0)
-        tight = precedence if node.name in ASSOCIATIVE and right.precedence != precedence else precedence + 1
-        return Expression(f"{left.inside(precedence)} {node.name} {right.inside(tight)}", (), precedence, 0)
+        return Expression(f"{left.inside(precedence)} {node.name} {right.inside(precedence + 1)}", (), precedence, 0)
 
     # shapes
 
@@ -212,6 +209,3 @@ def _indexed(path: str) -> str:
     """`experts.0.up` as Python: `experts[0].up`."""
     parts = path.split(".")
     return "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in parts).removeprefix(".")
-
-
-__all__ = ["CONDITION", "Printer", "Untranslated"]

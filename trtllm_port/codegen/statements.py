@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from trtllm_port.codegen.expressions import ATOM, Expression
 from trtllm_port.codegen.formatting import indent, literal, wrap
 from trtllm_port.codegen.ir import Block, Node
-from trtllm_port.codegen.lowering import used_values
-from trtllm_port.codegen.printing import INPUT_DTYPE, Printer
+from trtllm_port.codegen.printing import INPUT_DTYPE, Printer, Untranslated
 from trtllm_port.codegen.recorder import Value, leaves
 from trtllm_port.codegen.rules import TRACE_DTYPE
 from trtllm_port.codegen.scope import Scope
@@ -80,13 +79,17 @@ class Writer:
         self._nodes(block)
         returned = ", ".join(self._reference(value).text for value in block.outputs)
         self.lines += wrap(f"return {returned}", 8)
-        if self.printer.casts_back:
-            source = next(
-                (p for v, p in zip(block.inputs, parameters, strict=True) if v.tensor.dtype == TRACE_DTYPE), None
-            )
-            self.lines.insert(0, f"{INPUT_DTYPE} = {f'{source}.dtype' if source else 'self.config.dtype'}")
-        self.lines[:0] = [f"{name} = {text}" for name, text in sorted(self.printer.sizes.items())]
+        self.lines[:0] = self._asked_at_the_beginning(block, parameters)
         return Body(parameters, self.lines, len(block.outputs), self.printer)
+
+    def _asked_at_the_beginning(self, block: Block, parameters: list[str]) -> list[str]:
+        """Sizes and the data type of the inputs, which are not the same any more once names are given again."""
+        lines = [f"{name} = {text}" for name, text in sorted(self.printer.sizes.items())]
+        if self.printer.casts_back:
+            inputs = zip(block.inputs, parameters, strict=True)
+            source = next((name for value, name in inputs if value.tensor.dtype == TRACE_DTYPE), "self.config")
+            lines.append(f"{INPUT_DTYPE} = {source}.dtype")
+        return lines
 
     # which values are statements, and until where they are needed
 
@@ -99,8 +102,11 @@ class Writer:
             if node.form == "loop" or len(node.outputs) != 1 or uses[node.outputs[0]] != 1:
                 continue
             value = node.outputs[0]
-            returned = block.outputs == (value,)
-            if returned != in_loop if returned else not self._candidates(value, block) and value not in in_loops:
+            if block.outputs == (value,):
+                inline = not in_loop
+            else:  # a loop takes names; what differs between layers goes into a dict
+                inline = not self._candidates(value, block) and value not in in_loops
+            if inline:
                 self.inlined[value] = node
         position = start
         for node in block.nodes:
@@ -252,11 +258,10 @@ class Writer:
             distinct = sorted(dict.fromkeys(column), key=lambda value: order.get(value, -1))
             key = self.scope.per_layer([distinct.index(value) for value in column])
             if key is None:
-                raise ValueError(f"what differs between the layers of `{loop.name}` follows from no list of the config")
+                raise Untranslated(loop, f"no list of the config tells apart what the layers of `{loop.name}` take")
             elements = dict(zip(column, self.scope.config_list(key), strict=True))
-            name = next(
-                (n[:-2] for v in column for n in block.names.get(v, ()) if n.endswith("[]")), f"{_singular(key)}_values"
-            )
+            containers = (n[:-2] for v in column for n in block.names.get(v, ()) if n.endswith("[]"))
+            name = next(containers, f"{_singular(key)}_values")
             entries = ", ".join(f"{literal(elements[v])}: {self._reference(v).text}" for v in distinct)
             self.lines += wrap(f"{name} = {{{entries}}}", 8)
             self.loop_texts[own] = f"{name}[{_singular(key)}]"
@@ -288,6 +293,3 @@ def _fallback(node: Node) -> str:
     """A name for a value that HF's code never named: after what makes it."""
     base = node.name.rpartition(".")[2]
     return base if base.isidentifier() and not keyword.iskeyword(base) else "x"
-
-
-__all__ = ["Body", "Writer", "used_values"]
