@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import ast
+import importlib.resources
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -280,3 +282,17 @@ def test_a_workspace_can_be_installed(tmp_path: Path) -> None:
     )
     (port,) = json.loads(done.stdout)["ports"]
     assert (port["name"], port["origin"], port["edited"]) == ("story", "acme_ports", [])
+
+
+def test_bytecode_that_pip_leaves_beside_the_templates_is_not_rendered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = Path(str(importlib.resources.files("trtllm_port.scaffolds")))
+    shutil.copytree(installed / "workspace", tmp_path / "workspace")
+    values = dict.fromkeys(json.loads((installed / "workspace" / "cookiecutter.json").read_text()), "toy")
+    before = render_template("workspace", values)
+    for folder in [path for path in (tmp_path / "workspace").rglob("*") if path.is_dir()]:
+        (folder / "__pycache__").mkdir()
+        (folder / "__pycache__" / "model.pyc").write_bytes(b"\xa7\r\r\n")
+    monkeypatch.setattr(importlib.resources, "files", lambda _: tmp_path)
+    assert render_template("workspace", values) == before

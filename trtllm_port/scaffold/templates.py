@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,13 +24,16 @@ def render_template(template: str, values: Mapping[str, str]) -> dict[str, str]:
     """
     from cookiecutter.generate import generate_files
 
-    with importlib.resources.as_file(importlib.resources.files("trtllm_port.scaffolds") / template) as directory:
+    with importlib.resources.as_file(importlib.resources.files("trtllm_port.scaffolds") / template) as installed:
+        directory = Path(installed)
         expected = set(json.loads((directory / "cookiecutter.json").read_text(encoding="utf-8")))
         if expected != set(values):
             odd = ", ".join(sorted(expected ^ set(values)))
             raise WorkspaceError(f"template `{template}` and its values disagree about: {odd}")
-        with tempfile.TemporaryDirectory() as output:
+        with tempfile.TemporaryDirectory() as scratch:
+            # pip compiles every module that it installs, a template's as well: leave what it made behind
+            clean = shutil.copytree(directory, Path(scratch) / "template", ignore=shutil.ignore_patterns("__pycache__"))
             context = {"cookiecutter": dict(values)}
-            root = Path(generate_files(directory, context, output, accept_hooks=False))
+            root = Path(generate_files(clean, context, Path(scratch) / "output", accept_hooks=False))
             files = sorted(path for path in root.rglob("*") if path.is_file())
             return {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in files}

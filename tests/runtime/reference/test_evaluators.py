@@ -7,10 +7,11 @@ from pathlib import Path
 
 import tensorrt_rtx as trt
 
+import trtllm_port.layers
 from trtllm_port.runtime.network_file.attributes import ATTENTION_ATTRIBUTES, LAYER_CLASSES
 from trtllm_port.runtime.reference.evaluators import EVALUATORS, SUPPORTED
 
-LAYERS = Path(__file__).parents[3] / "layers"
+LAYERS = Path(trtllm_port.layers.__file__).parent
 # How TensorRT's `add_...` methods are called where their name is not that of the layer type.
 TYPES = {
     "attention_v2": {"ATTENTION_INPUT", "ATTENTION_OUTPUT"},
