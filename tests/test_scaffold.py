@@ -292,7 +292,7 @@ def test_bytecode_that_pip_leaves_beside_the_templates_is_not_rendered(
     values = dict.fromkeys(json.loads((installed / "workspace" / "cookiecutter.json").read_text()), "toy")
     before = render_template("workspace", values)
     for folder in [path for path in (tmp_path / "workspace").rglob("*") if path.is_dir()]:
-        (folder / "__pycache__").mkdir()
+        (folder / "__pycache__").mkdir(exist_ok=True)
         (folder / "__pycache__" / "model.pyc").write_bytes(b"\xa7\r\r\n")
     monkeypatch.setattr(importlib.resources, "files", lambda _: tmp_path)
     assert render_template("workspace", values) == before
