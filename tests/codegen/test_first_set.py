@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -111,3 +112,29 @@ def test_options_of_the_model_are_in_its_port(variant: str) -> None:
     assert port.skeletons == ()
     check = check_port(config, source=port)
     assert check.passed, check
+
+
+HUB: dict[str, dict[str, Any]] = {  # as in the `config.json` of models on the hub, with its legacy spellings
+    "Llama-3.1": {
+        "model_type": "llama",
+        "eos_token_id": [128001, 128008, 128009],
+        "num_key_value_heads": 8,
+        "rope_scaling": {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "rope_type": "llama3"}
+        | {"original_max_position_embeddings": 8192},
+        "rope_theta": 500000.0,
+        "torch_dtype": "bfloat16",
+    },
+    "Qwen3": {"model_type": "qwen3", "rope_theta": 1000000, "rope_scaling": None, "head_dim": 128, "use_mrope": False},
+    "phi-2": {"model_type": "phi", "partial_rotary_factor": 0.4, "num_key_value_heads": 32, "resid_pdrop": 0.1},
+    "pythia": {"model_type": "gpt_neox", "rotary_pct": 0.25, "rotary_emb_base": 10000},
+    "gpt2": {"model_type": "gpt2", "n_ctx": 1024, "task_specific_params": {"text-generation": {"do_sample": True}}},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HUB)
+def test_a_config_as_on_the_hub(name: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(HUB[name]))
+    port = generate_port(tmp_path)
+    assert "rope_parameters" not in port.ledger.fixed
+    assert check_port(tmp_path, source=port).passed

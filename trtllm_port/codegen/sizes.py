@@ -68,7 +68,8 @@ META_KEYS = words(
     "transformers_version architectures model_type _name_or_path name_or_path dtype torch_dtype auto_map "
     "quantization_config _attn_implementation attn_implementation _experts_implementation id2label label2id "
     "problem_type num_labels return_dict output_hidden_states output_attentions chunk_size_feed_forward use_cache "
-    "is_encoder_decoder task_specific_params finetuning_task tokenizer_class prefix custom_pipelines"
+    "is_encoder_decoder task_specific_params finetuning_task tokenizer_class prefix custom_pipelines "
+    "cache_implementation"
 )
 
 
@@ -152,7 +153,8 @@ def _shorten_layers(values: dict[str, Any], wanted: int = LAYERS) -> dict[str, A
     return {**values, **shortened, **{name: count for name in LAYER_COUNTS if values.get(name) == total}}
 
 
-def _resize(values: dict[str, Any], index: int) -> dict[str, Any]:
+def _resize(values: dict[str, Any], index: int, *, nested: bool = False) -> dict[str, Any]:
+    """The values of one column; whole numbers in nested dicts (`"rope_theta": 10000`) are no sizes."""
     resized = {}
     for key, value in values.items():
         if key in LAYER_COUNTS or isinstance(value, bool) or value is None:
@@ -161,10 +163,10 @@ def _resize(values: dict[str, Any], index: int) -> dict[str, Any]:
             resized[key] = SPECIAL_TOKENS[key]
         elif isinstance(value, int | float) and key in SIZES and value:
             resized[key] = SIZES[key][index]
-        elif isinstance(value, float) and value:
+        elif (isinstance(value, float) or (nested and isinstance(value, int))) and value:
             resized[key] = value * _factor(key, index)
         elif isinstance(value, dict):
-            resized[key] = _resize(value, index)
+            resized[key] = _resize(value, index, nested=True)
         else:
             resized[key] = value
     return resized

@@ -129,7 +129,9 @@ def _absent_keys() -> Iterator[set[str]]:
     found: set[str] = set()
 
     def missing(self: PreTrainedConfig, name: str) -> Any:
-        if Path(sys._getframe(1).f_code.co_filename).name.startswith("modeling_") and not name.startswith("_"):
+        file = Path(sys._getframe(1).f_code.co_filename)
+        is_model = file.name.startswith("modeling_") and file.parent.name != "transformers"  # whose helpers serve all
+        if is_model and not name.startswith("_"):
             found.add(name)
         raise AttributeError(f"`{type(self).__name__}` has no attribute `{name}`")
 
