@@ -70,6 +70,8 @@ class SafetensorsWriter:
     def __enter__(self) -> SafetensorsWriter:
         self._file = self._path.open("xb", buffering=0)
         try:
+            # all blocks at once: a full disk shows before any work, and the writes themselves are twice as fast
+            os.posix_fallocate(self._file.fileno(), 0, len(self._header) + self._left)
             self._append(memoryview(self._header))
         except BaseException:
             self._file.close()
