@@ -1,16 +1,22 @@
-"""Random Llama checkpoints of a chosen size, as Hugging Face directories."""
+"""Random Llama checkpoints of a chosen size, as Hugging Face directories: python models.py NAME DTYPE DIRECTORY.
+
+A process of its own, because Linux counts a parent's peak memory as that of the commands it starts.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-LLAMA_TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 8}
-LLAMA_300M = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 20, "num_attention_heads": 16}
-LLAMA_2B = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 30, "num_attention_heads": 32}
+SIZES = {
+    "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 8},
+    "300m": {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 20, "num_attention_heads": 16},
+    "2b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 30, "num_attention_heads": 32},
+}
 
 
 def write_llama(directory: Path, sizes: dict[str, int], *, dtype: torch.dtype, seed: int = 0) -> Path:
@@ -36,3 +42,7 @@ def _random(shape: torch.Size, dtype: torch.dtype, generator: torch.Generator) -
     if len(shape) == 1:
         return torch.ones(shape, dtype=dtype)
     return (torch.randn(shape, generator=generator) / shape[-1] ** 0.5).to(dtype)
+
+
+if __name__ == "__main__":
+    write_llama(Path(sys.argv[3]), SIZES[sys.argv[1]], dtype=getattr(torch, sys.argv[2]))

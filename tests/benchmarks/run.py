@@ -6,6 +6,7 @@ Nothing here is asserted; the goals stand beside the figures, and a missed goal 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import platform
 import subprocess
@@ -16,9 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-import torch
 from measure import Cost, measure, median_of
-from models import LLAMA_2B, LLAMA_300M, LLAMA_TINY, write_llama
 
 HERE = Path(__file__).parent
 CLI = Path(sys.executable).with_name("trtllm-port")
@@ -46,8 +45,8 @@ def start_up(_: Path) -> list[Row]:
 
 def convert(scratch: Path) -> list[Row]:
     """`convert` against `cp` of the same bytes; a tiny model's conversion tells what starting up costs."""
-    tiny_dir = write_llama(scratch / "llama-tiny", LLAMA_TINY, dtype=torch.float16)
-    model_dir = write_llama(scratch / "llama-2b", LLAMA_2B, dtype=torch.float16)
+    tiny_dir = _model(scratch, "tiny", "float16")
+    model_dir = _model(scratch, "2b", "float16")
     workspace = _workspace(scratch, tiny_dir)
     options = ["--output-dir", scratch / "ckpt", "--workspace", workspace]
     copies, ours, starts = [], [], []
@@ -73,14 +72,14 @@ def convert(scratch: Path) -> list[Row]:
         _row("the same, the whole process", best, cp, whole, "≥ 0.70", whole >= 0.7),
         Row("`convert` peak memory", f"{peak / GIB:.2f} GiB", "", "", "< 1 GB", peak < 1e9),
     ]
-    for name in ("llama-2b", "copy", "ckpt"):
+    for name in (model_dir.name, "copy", "ckpt"):
         _remove(scratch / name)
     return rows
 
 
 def engine(scratch: Path) -> list[Row]:
     """Hugging Face directory → fp16 engine, against the ONNX route."""
-    model_dir = write_llama(scratch / "llama-300m", LLAMA_300M, dtype=torch.float16)
+    model_dir = _model(scratch, "300m", "float16")
     workspace = _workspace(scratch, model_dir)
     script = (
         f"{CLI} convert --model-dir {model_dir} --output-dir {scratch}/ckpt16 --workspace {workspace} && {CLI} build "
@@ -99,7 +98,7 @@ def engine(scratch: Path) -> list[Row]:
 
 def executor(scratch: Path) -> list[Row]:
     """Reference executor against `transformers.generate`, eager attention."""
-    model_dir = write_llama(scratch / "llama-300m-32", LLAMA_300M, dtype=torch.float32)
+    model_dir = _model(scratch, "300m", "float32")
     workspace = _workspace(scratch, model_dir)
     engine_dir = scratch / "engine32"
     measure([CLI, "convert", "--model-dir", model_dir, "--output-dir", scratch / "ckpt32", "--workspace", workspace])
@@ -114,6 +113,13 @@ def executor(scratch: Path) -> list[Row]:
         cells = f"{ours * 1e3:.0f} ms", f"{hf * 1e3:.0f} ms", f"{hf / ours:.2f}"
         rows.append(Row(what, *cells, f"≥ {goal:.2f}", hf / ours >= goal))
     return rows
+
+
+def _model(scratch: Path, size: str, dtype: str) -> Path:
+    """A random Llama's directory, made by a process of its own."""
+    directory = scratch / f"llama-{size}-{dtype}"
+    measure([sys.executable, HERE / "models.py", size, dtype, directory])
+    return directory
 
 
 def _workspace(scratch: Path, model_dir: Path) -> Path:
@@ -136,7 +142,7 @@ def _machine() -> str:
     cpus = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.split(":")[1].strip() for line in cpus if line.startswith("model name")]
     memory = psutil.virtual_memory().total / GIB
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    versions = f"Python {platform.python_version()}, torch {importlib.metadata.version('torch')}"
     return f"{psutil.cpu_count()} × {names[0] if names else platform.processor()}, {memory:.0f} GiB, {versions}"
 
 
