@@ -305,3 +305,15 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path, tiny_llama: Path, l
     )
     small, large = map(int, done.stdout.split())
     assert large - small < 64 * 1024  # KiB; the model has 250 MB
+
+
+def test_a_piece_holds_while_it_waits_whatever_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline_module, "PIECE", 8)
+    content = bytes(range(240))
+    (tmp_path / "file").write_bytes(content)
+    reader = pipeline_module.DigestingReader(tmp_path / "file")
+    waiting = list(reader.pieces(0, 8 * pipeline_module.DEPTH))
+    following = reader.pieces(200, 240)  # the gap is read for the digest
+    assert bytes(next(following)) == content[200:208]
+    assert b"".join(waiting) == content[: 8 * pipeline_module.DEPTH]
+    assert reader.finish() == file_digest(tmp_path / "file")

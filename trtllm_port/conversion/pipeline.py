@@ -9,6 +9,7 @@ import os
 import queue
 import threading
 from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 from types import TracebackType
 
@@ -25,7 +26,7 @@ class DigestingReader:
     """Reads regions of one file and computes the digest of the whole file on the way.
 
     Bytes are digested when they are read in order; a gap is read for the digest alone, and a region behind the
-    digested part was digested already.
+    digested part was digested already. Buffers go round: fresh memory for every piece costs more than reading it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,16 +35,20 @@ class DigestingReader:
         self._size = os.fstat(self._descriptor).st_size
         self._digest = xxhash.xxh3_128()
         self._digested = 0
+        self._buffers = cycle([memoryview(bytearray(PIECE)) for _ in range(DEPTH + 3)])  # waiting, written, read, spare
+        self._scratch = memoryview(bytearray(PIECE))  # for what is only digested
 
     def pieces(self, start: int, stop: int) -> Iterator[memoryview]:
         """Yield the bytes of a region, in pieces of at most `PIECE` bytes.
+
+        A piece holds until `DEPTH` more were taken: hand it to a `WriterThread`, or copy it.
 
         Raises:
             CheckpointError: the file became shorter since its header was read.
         """
         self._digest_up_to(start)
         for offset in range(start, stop, PIECE):
-            piece = self._read(offset, min(PIECE, stop - offset))
+            piece = self._read(next(self._buffers), offset, min(PIECE, stop - offset))
             if offset == self._digested:
                 self._digest.update(piece)
                 self._digested += piece.nbytes
@@ -63,12 +68,12 @@ class DigestingReader:
 
     def _digest_up_to(self, position: int) -> None:
         while self._digested < position:
-            piece = self._read(self._digested, min(PIECE, position - self._digested))
+            piece = self._read(self._scratch, self._digested, min(PIECE, position - self._digested))
             self._digest.update(piece)
             self._digested += piece.nbytes
 
-    def _read(self, offset: int, size: int) -> memoryview:
-        buffer = memoryview(bytearray(size))
+    def _read(self, buffer: memoryview, offset: int, size: int) -> memoryview:
+        buffer = buffer[:size]
         done = 0
         while done < size:
             count = os.preadv(self._descriptor, [buffer[done:]], offset + done)

@@ -50,7 +50,11 @@ class StreamedWeights:
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return the whole tensor, in memory of its own."""
-        data = bytearray().join(self.pieces(name))
+        data = bytearray(self.size(name))
+        done = 0
+        for piece in self.pieces(name):
+            data[done : done + piece.nbytes] = piece
+            done += piece.nbytes
         dtype: torch.dtype = getattr(torch, self.dtype(name))
         flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
         return flat.reshape(self.shape(name))
