@@ -18,16 +18,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
 from trtllm_port.errors import EngineError
+from trtllm_port.runtime.digests import file_digest
 
 __all__ = ["CONFIG", "BuildConfig", "EngineDirectory", "engine_name", "network_name", "weights_name"]
 
 CONFIG = "config.json"
 FORMAT_VERSION = 1
 REBUILD = "build it again with `trtllm-port build`"
-_CHUNK = 8 << 20
 
 
 def engine_name(rank: int) -> str:
@@ -160,15 +158,6 @@ class EngineDirectory:
         missing = sorted(name for name in self.digests if not (self.path / name).is_file())
         if missing:
             raise EngineError(f"`{self.path}` is incomplete: {', '.join(missing)} missing", hint=REBUILD)
-
-
-def file_digest(path: Path) -> str:
-    """`xxh3_128:<hex>` of a file's content, read in chunks: the form of all digests of this package."""
-    state = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            state.update(chunk)
-    return f"xxh3_128:{state.hexdigest()}"
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -15,26 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
 from trtllm_port.errors import DiskSpaceError, PortError
+from trtllm_port.runtime.digests import bytes_digest as bytes_digest
+from trtllm_port.runtime.digests import file_digest as file_digest
 
-CHUNK = 8 << 20
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def bytes_digest(data: bytes) -> str:
-    """Digest of some bytes, as `xxh3_128:<hex>`."""
-    return f"xxh3_128:{xxhash.xxh3_128_hexdigest(data)}"
-
-
-def file_digest(path: Path) -> str:
-    """Digest of a file's content as `xxh3_128:<hex>`: tells files apart at memory speed, but proves no origin."""
-    state = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            state.update(chunk)
-    return f"xxh3_128:{state.hexdigest()}"
 
 
 def write_text(path: Path, text: str) -> None:

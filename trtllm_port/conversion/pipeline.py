@@ -17,6 +17,7 @@ import xxhash
 
 from trtllm_port.conversion.safetensors_writer import SafetensorsWriter
 from trtllm_port.errors import CheckpointError
+from trtllm_port.runtime.digests import digest_text
 
 PIECE = 2 << 20
 DEPTH = 4
@@ -58,7 +59,7 @@ class DigestingReader:
         """Close the file and return the digest of all of it, as `trtllm_port.files.file_digest` would."""
         self._digest_up_to(self._size)
         self.close()
-        return f"xxh3_128:{self._digest.hexdigest()}"
+        return digest_text(self._digest)
 
     def close(self) -> None:
         """Close the file; may be called twice."""

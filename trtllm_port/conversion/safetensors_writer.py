@@ -16,6 +16,8 @@ from types import TracebackType
 
 import xxhash
 
+from trtllm_port.runtime.digests import digest_text
+
 ITEM_SIZES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _LENGTH_BYTES = 8
 _ALIGNMENT = 64  # of the first tensor, which the file is mapped at: matrix products are slower from odd addresses
@@ -65,7 +67,7 @@ class SafetensorsWriter:
     @property
     def digest(self) -> str:
         """Of all bytes written, as `trtllm_port.files.file_digest` would give it."""
-        return f"xxh3_128:{self._digest.hexdigest()}"
+        return digest_text(self._digest)
 
     def __enter__(self) -> SafetensorsWriter:
         self._file = self._path.open("xb", buffering=0)
