@@ -23,14 +23,13 @@ from trtllm_port.verification.recording import Recording, record
 from trtllm_port.verification.runners import PortRunner
 from trtllm_port.verification.sides import (
     HuggingFaceFacts,
-    PortTaps,
     Yardstick,
     input_variances,
     run_port,
     run_yardstick,
 )
 from trtllm_port.verification.stimulus import Stimulus
-from trtllm_port.verification.taps import Pairing, pair
+from trtllm_port.verification.taps import pair
 
 Progress = Callable[[str, int, int], None]
 """Called with (phase, done, total)."""
@@ -97,6 +96,26 @@ class PhaseResult:
     yardstick: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class HuggingFaceSides:
+    """Reference and yardstick of a phase: what a port is compared with, and several ports can be.
+
+    Attributes:
+        phase: the precisions.
+        load: gives Hugging Face's model in a dtype.
+        stimulus: the input.
+        recording, yardstick: the two runs.
+        facts: about the model.
+    """
+
+    phase: Phase
+    load: LoadHuggingFace
+    stimulus: Stimulus
+    recording: Recording = field(repr=False)
+    yardstick: Yardstick = field(repr=False)
+    facts: HuggingFaceFacts = field(repr=False)
+
+
 def run_phase(
     phase: Phase, load: LoadHuggingFace, port: PortRunner, stimulus: Stimulus, progress: Progress | None = None
 ) -> PhaseResult:
@@ -109,42 +128,47 @@ def run_phase(
         stimulus: the input.
         progress: called after each side.
     """
+    sides = run_hugging_face(phase, load, stimulus, progress)
+    result = judge_port(sides, port)
+    if progress is not None:
+        progress(f"compare {phase.dtype}", 3, 3)
+    return result
+
+
+def run_hugging_face(
+    phase: Phase, load: LoadHuggingFace, stimulus: Stimulus, progress: Progress | None = None
+) -> HuggingFaceSides:
+    """Run reference and yardstick (arguments as `run_phase`)."""
 
     def step(done: int) -> None:
         if progress is not None:
-            progress(f"compare {phase.dtype}", done, 4)
+            progress(f"compare {phase.dtype}", done, 3)
 
     step(0)
     recording, facts = _reference(load(phase.reference_dtype), stimulus)
     step(1)
     yardstick = run_yardstick(load(phase.dtype), stimulus, recording)
     step(2)
-    pairing = pair(recording.order[:-1], port.tap_names, facts.modules, port.parameter_names)
-    taps = run_port(port, stimulus, phase.dtype, (recording, yardstick), pairing, facts.modules)
-    step(3)
-    result = _conclude(phase, port, stimulus, (recording, yardstick, taps), (pairing, facts))
-    step(4)
-    return result
+    return HuggingFaceSides(
+        phase=phase, load=load, stimulus=stimulus, recording=recording, yardstick=yardstick, facts=facts
+    )
 
 
 def _reference(runner: HuggingFaceRunner, stimulus: Stimulus) -> tuple[Recording, HuggingFaceFacts]:
     return record(runner, stimulus), HuggingFaceFacts.of(runner)
 
 
-def _conclude(
-    phase: Phase,
-    port: PortRunner,
-    stimulus: Stimulus,
-    sides: tuple[Recording, Yardstick, PortTaps],
-    known: tuple[Pairing, HuggingFaceFacts],
-) -> PhaseResult:
-    (recording, yardstick, taps), (pairing, facts) = sides, known
+def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
+    """Run the port in the phase's dtype, and judge it."""
+    phase, stimulus, recording, facts = sides.phase, sides.stimulus, sides.recording, sides.facts
+    pairing = pair(recording.order[:-1], port.tap_names, facts.modules, port.parameter_names)
+    taps = run_port(port, stimulus, phase.dtype, (recording, sides.yardstick), pairing, facts.modules)
     comparisons = mark_benign(recording.order, taps.comparisons)
     divergence = first_divergence(recording.order, comparisons)
     causes = () if divergence is None else explain(divergence, port, stimulus, recording, (comparisons, facts))
     gates = tap_gates(phase.name, list(comparisons.values()), pairing.missing, pairing.extra)
-    gates += logit_gates("prefill", phase.name, phase.dtype, (taps.logits, recording.logits, yardstick.logits))
-    gates += incremental_gates(phase, port, stimulus, (recording, yardstick))
+    gates += logit_gates("prefill", phase.name, phase.dtype, (taps.logits, recording.logits, sides.yardstick.logits))
+    gates += incremental_gates(phase, port, stimulus, (recording, sides.yardstick))
     return PhaseResult(
         phase=phase,
         order=recording.order,
@@ -154,11 +178,11 @@ def _conclude(
         divergence=divergence,
         causes=causes,
         tokens=taps.tokens,
-        floor_tokens={tap: relative_error_per_token(yardstick.floors[tap]).float() for tap in taps.tokens},
+        floor_tokens={tap: relative_error_per_token(sides.yardstick.floors[tap]).float() for tap in taps.tokens},
         variances=input_variances(recording, facts.modules),
         facts=facts,
         executor=port.name,
-        yardstick=yardstick.name,
+        yardstick=sides.yardstick.name,
     )
 
 
