@@ -5,6 +5,7 @@ from trtllm_port.layers.activation import ACT2FN, Activation
 from trtllm_port.layers.attention import Attention
 from trtllm_port.layers.cache import KVCache
 from trtllm_port.layers.config import Every, PretrainedConfig
+from trtllm_port.layers.convolution import CausalConv1d
 from trtllm_port.layers.embedding import Embedding
 from trtllm_port.layers.functional import *  # noqa: F403  every function, as listed there
 from trtllm_port.layers.linear import ColumnLinear, Conv1D, Linear, RowLinear
@@ -17,6 +18,7 @@ from trtllm_port.layers.network import Network
 from trtllm_port.layers.normalization import LayerNorm, RmsNorm
 from trtllm_port.layers.parameter import Parameter
 from trtllm_port.layers.rotary import RotaryEmbedding
+from trtllm_port.layers.states import State
 from trtllm_port.layers.tensor import Tensor
 from trtllm_port.layers.weights import Drop, HuggingFaceWeights, Transform, WeightMap, plan_weights
 
@@ -26,6 +28,7 @@ __all__ = [
     "MOE",
     "Activation",
     "Attention",
+    "CausalConv1d",
     "ColumnLinear",
     "Conv1D",
     "DecoderLayerList",
@@ -49,6 +52,7 @@ __all__ = [
     "RmsNorm",
     "RotaryEmbedding",
     "RowLinear",
+    "State",
     "Tensor",
     "TopKRouter",
     "Transform",

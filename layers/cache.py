@@ -1,4 +1,4 @@
-"""The KV cache of a network: inputs, updates and outputs, made when a layer first asks.
+"""The KV cache of a network, and the states of layers that have none: made when a layer first asks.
 
 Shapes: B batch, K key/value heads, L new tokens, S slots (max_seq_len), H head size.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from trtllm_port.errors import NetworkError
 from trtllm_port.layers.functional import cast, select
 from trtllm_port.layers.network import Network
+from trtllm_port.layers.states import State
 from trtllm_port.layers.tensor import Tensor
 
 
@@ -16,7 +17,8 @@ class KVCache:
 
     Prompts of a batch are padded on the right. A row's next token has the position after its last real one, so it
     overwrites the padding's garbage; the masks of `causal_mask` hide slots that come later. Neither lengths nor a
-    padding mask are needed.
+    padding mask are needed. Layers that keep a state of fixed size instead must not let padding change it: `State`
+    says how they tell.
 
     Args:
         network: the network that is being defined.
@@ -67,6 +69,16 @@ class KVCache:
             ("write_indices", self.position_ids.name),
             lambda: cast(select(self.position_ids, 1, 0), "int32"),
         )
+
+    def state(self, layer_idx: int, name: str) -> State:
+        """A layer's state of fixed size, for layers that have no keys and values, or more than these."""
+        return State(self, f"{layer_idx}.{name}")
+
+    def keep(self, name: str, present: Tensor) -> None:
+        """What becomes the network output `name`; NetworkError if that is given twice."""
+        if name in self._outputs:
+            raise NetworkError(f"{self.network.where()}`{name}` is replaced twice")
+        self._outputs[name] = present
 
     def mark_outputs(self) -> None:
         """Make the updated caches outputs of the network, as TensorRT requires. Called once, when all is defined."""

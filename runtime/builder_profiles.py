@@ -9,7 +9,7 @@ from typing import Any
 
 from trtllm_port.errors import EngineError
 from trtllm_port.runtime.engine_directory import BuildConfig
-from trtllm_port.runtime.kv_cache import CACHE_PREFIX
+from trtllm_port.runtime.kv_cache import CACHE_PREFIX, STATE_PREFIX
 
 __all__ = ["CONTEXT_PROFILE", "DECODE_PROFILE", "add_profiles"]
 
@@ -28,7 +28,7 @@ def add_profiles(network: Any, config: Any, build: BuildConfig) -> None:
         build: the limits.
 
     Raises:
-        EngineError: the network has an input that is neither a token input nor a cache, or TensorRT refuses a range.
+        EngineError: the network has an input that is no token input, cache or state, or TensorRT refuses a range.
     """
     for longest in (1, build.max_input_len):  # in the order of DECODE_PROFILE, CONTEXT_PROFILE
         profile = network.builder.create_optimization_profile()
@@ -45,6 +45,6 @@ def _range(name: str, shape: Shape, batch: int, longest: int) -> tuple[Shape, Sh
     if name in _TOKEN_INPUTS:
         typical = 1 if name == "logits_indices" else longest
         return (1, 1), (batch, typical), (batch, longest)
-    if name.startswith(CACHE_PREFIX):
+    if name.startswith((CACHE_PREFIX, STATE_PREFIX)):
         return (1, *shape[1:]), (batch, *shape[1:]), (batch, *shape[1:])
     raise EngineError(f"the network has an input `{name}` that no session can feed")

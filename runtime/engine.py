@@ -22,7 +22,7 @@ from trtllm_port.layers.dtypes import torch_dtype, trt_dtype_name
 from trtllm_port.layers.flavour import get_logger, load_flavour
 from trtllm_port.runtime.builder_profiles import CONTEXT_PROFILE, DECODE_PROFILE
 from trtllm_port.runtime.executor import TensorSpec
-from trtllm_port.runtime.kv_cache import CACHE_PREFIX, present_name
+from trtllm_port.runtime.kv_cache import CACHE_PREFIX, present_name, replace_states
 from trtllm_port.runtime.network_file import NetworkFile
 
 __all__ = ["TensorRTExecutor"]
@@ -76,7 +76,7 @@ class TensorRTExecutor:
         """Run the engine once.
 
         Args:
-            feeds: CUDA tensors by input name; caches [B, K, S, H] are updated in place.
+            feeds: CUDA tensors by input name; caches and states are updated in place.
             on_tap: called with (name, tensor) for each of `taps`; the tensor is valid only during the call. Without it,
                 copies of the taps are part of the result.
             taps: of `tap_names`.
@@ -96,6 +96,7 @@ class TensorRTExecutor:
         if not self._context.execute_async_v3(self._stream.cuda_stream):
             raise EngineError(f"{self.name} failed to run: {self._complaints()}")
         self._stream.synchronize()
+        replace_states(feeds, outputs)
         if listener is not None and listener.error is not None:
             raise listener.error
         return outputs | copies

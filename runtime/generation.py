@@ -1,7 +1,9 @@
 """Batched generation with a KV cache: one prefill of all prompts, then one token per row and step.
 
 Prompts of different lengths are padded on the right. The padding writes garbage into the cache beyond a row's last
-token; the row's next token has that position and overwrites it, and until then the mask hides it (see `kv_cache`).
+token; the row's next token has that position and overwrites it, and until then the mask hides it (see `kv_cache`). A
+state that is no KV cache cannot be overwritten so: padding has the position of the row's last token, by which the
+network knows it (`layers.State`).
 
 Shape suffixes: B batch (prompts), L prompt length after padding, V vocabulary.
 """
@@ -142,9 +144,10 @@ class _Decoding:
         longest = max(map(len, prompts))
         padded = [[*prompt, *[PADDING_TOKEN] * (longest - len(prompt))] for prompt in prompts]
         input_ids_BL = torch.tensor(padded, device=self.device)
+        positions_BL = torch.arange(longest, device=self.device).expand_as(input_ids_BL)
         feeds = {
             "input_ids": input_ids_BL,
-            "position_ids": torch.arange(longest, device=self.device).expand_as(input_ids_BL).contiguous(),
+            "position_ids": positions_BL.minimum(self.position_ids_B1).contiguous(),
             "logits_indices": self.position_ids_B1.clone(),  # the last prompt token of each row
             **self.cache,
         }

@@ -1,4 +1,7 @@
-"""The KV cache as torch tensors: one per network input `past_key_values.{layer}.{key|value}`, updated in place.
+"""What a network remembers, as torch tensors: KV caches and states, one for each such network input.
+
+`past_key_values.{layer}.{key|value}` are updated in place. `past_states.{layer}.{name}` are replaced by the outputs
+`present_states.{layer}.{name}` after each run: a recurrence reads its state until it ends.
 
 A slot of the cache is a position of the sequence. So prompts of different lengths are padded on the right, a row's next
 token overwrites what the padding wrote at its position, and no row can see a slot beyond its own position.
@@ -9,7 +12,7 @@ Shape suffixes: B batch, K key/value heads, S slots (`max_seq_len`), H head size
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,20 +21,28 @@ import torch
 if TYPE_CHECKING:
     from trtllm_port.runtime.executor import TensorSpec
 
-__all__ = ["CACHE_PREFIX", "allocate_cache", "present_name"]
+__all__ = ["CACHE_PREFIX", "STATE_PREFIX", "allocate_cache", "present_name", "replace_states"]
 
 CACHE_PREFIX = "past_key_values."
+STATE_PREFIX = "past_states."
 
 
 def present_name(past_name: str) -> str:
-    """The output that aliases a cache input: `past_key_values.0.key` to `present_key_values.0.key`."""
+    """The output that belongs to a cache input: `past_key_values.0.key` to `present_key_values.0.key`."""
     return "present" + past_name.removeprefix("past")
+
+
+def replace_states(feeds: Mapping[str, torch.Tensor], outputs: MutableMapping[str, torch.Tensor]) -> None:
+    """Copy the states that a run gave over those that it was fed; the outputs are then these tensors."""
+    for name, past in feeds.items():
+        if name.startswith(STATE_PREFIX) and present_name(name) in outputs:
+            outputs[present_name(name)] = past.copy_(outputs[present_name(name)])
 
 
 def allocate_cache(
     inputs: Iterable[TensorSpec], batch: int, device: torch.device | str = "cpu"
 ) -> dict[str, torch.Tensor]:
-    """Zeroed caches [B, K, S, H], one for each cache input of a network.
+    """Zeroed caches [B, K, S, H] and states [B, …], one for each such input of a network.
 
     Args:
         inputs: the network's inputs; those that are no caches are passed over.
@@ -41,7 +52,7 @@ def allocate_cache(
     return {
         spec.name: _zeros((batch, *spec.shape[1:]), getattr(torch, spec.dtype), torch.device(device))
         for spec in inputs
-        if spec.name.startswith(CACHE_PREFIX)
+        if spec.name.startswith((CACHE_PREFIX, STATE_PREFIX))
     }
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trtllm_port.errors import EngineError, PortError
 from trtllm_port.runtime.executor import TensorSpec
+from trtllm_port.runtime.kv_cache import replace_states
 from trtllm_port.runtime.network_file import NetworkFile
 from trtllm_port.runtime.network_file.dtypes import STORAGE
 from trtllm_port.runtime.reference.arrangement import arrange
@@ -81,6 +82,7 @@ class ReferenceExecutor:
             else:
                 result = self._observed(slots, on_tap, taps, stop_after)
         slots.clear()
+        replace_states(feeds, result)
         return result
 
     def _filled(self, feeds: Mapping[str, Tensor]) -> Slots:

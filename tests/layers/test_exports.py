@@ -6,9 +6,10 @@ from trtllm_port import layers
 from trtllm_port.layers import functional
 
 CLASSES = """
-ACT2FN Activation Attention ColumnLinear Conv1D DecoderLayerList DecoderModelForCausalLM Drop Embedding Every Experts
-GatedMLP HuggingFaceWeights KVCache LayerNorm Linear MLP MOE Mapping Module ModuleList Network Parameter
-PretrainedConfig PretrainedModel RmsNorm RotaryEmbedding RowLinear Tensor TopKRouter Transform WeightMap plan_weights
+ACT2FN Activation Attention CausalConv1d ColumnLinear Conv1D DecoderLayerList DecoderModelForCausalLM Drop Embedding
+Every Experts GatedMLP HuggingFaceWeights KVCache LayerNorm Linear MLP MOE Mapping Module ModuleList Network Parameter
+PretrainedConfig PretrainedModel RmsNorm RotaryEmbedding RowLinear State Tensor TopKRouter Transform WeightMap
+plan_weights
 """
 
 

@@ -98,8 +98,8 @@ class SessionRunner:
         ids_BL = torch.tensor(
             [[*row[:n], *([self.PADDING] * (longest - n))] for row, n in zip(rows, prefill, strict=True)]
         )
-        positions_BL = torch.arange(longest).expand(len(rows), longest)
-        first_BLV = self.session.forward(ids_BL, positions_BL, cache, positions_BL).cpu()
+        positions_BL = torch.arange(longest).minimum(torch.tensor(prefill)[:, None] - 1)  # padding: as the last token
+        first_BLV = self.session.forward(ids_BL, positions_BL, cache, torch.arange(longest).expand_as(ids_BL)).cpu()
         collected = [[first_BLV[b, :n]] for b, n in enumerate(prefill)]
         for step in range(len(rows[0]) - prefill[0]):
             ids_B1 = torch.tensor([[row[n + step]] for row, n in zip(rows, prefill, strict=True)])

@@ -155,9 +155,9 @@ CASES: dict[str, Case] = {
     "where": Case(lambda x, y: L.where(x > y, x, y), lambda x, y: torch.where(x > y, x, y), ("x", "y"), NUMBERS),
 }
 ALIASES = {"logical_and", "logical_not", "logical_or", "logical_xor", "reshape"}
-ELSEWHERE = {"all_gather", "all_reduce", "attention", "causal_mask", "chunked_causal_mask", "needs_decomposition"} | {
-    "rotary_embedding",
-    "slice_index",
+ELSEWHERE = {
+    *("all_gather", "all_reduce", "attention", "causal_mask", "chunked_causal_mask", "needs_decomposition"),
+    *("linear_attention", "rotary_embedding", "scan", "selective_scan", "slice_index"),
 }
 PARAMETERS = [(name, dtype) for name, case in CASES.items() for dtype in case.dtypes]
 

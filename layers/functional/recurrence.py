@@ -1,0 +1,97 @@
+"""Attention in linear time: recurrences over a state of fixed size, computed in float32.
+
+Shapes: B batch, L new tokens, H heads, G key heads (H is a multiple), K key size, V value size; for state spaces E
+channels, N state size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from trtllm_port.errors import NetworkError
+from trtllm_port.layers.functional.elementwise import where
+from trtllm_port.layers.functional.product import matmul
+from trtllm_port.layers.functional.scan import scan
+from trtllm_port.layers.functional.shaping import repeat_interleave, transpose, unsqueeze
+from trtllm_port.layers.tensor import Tensor
+
+if TYPE_CHECKING:
+    from trtllm_port.layers.states import State
+
+
+def linear_attention(
+    query_BLGK: Tensor,
+    key_BLGK: Tensor,
+    value_BLHV: Tensor,
+    state: State,
+    *,
+    log_decay: Tensor,
+    beta: Tensor | None = None,
+) -> Tensor:
+    """S = exp(log_decay) S + k vᵀ; output Sᵀ q, for every token and head. With `beta` the delta rule: v is what beta
+    of the difference between v and Sᵀ k leaves to add.
+
+    Args:
+        query_BLGK, key_BLGK: each serves H / G heads of the values.
+        value_BLHV: the values.
+        state: S, [K, V] for every head.
+        log_decay: [B, L, H], or [B, L, H, K] for a decay of its own for every row of S.
+        beta: [B, L, H].
+
+    Returns:
+        [B, L, H, V] of value's data type.
+    """
+    heads, head_size = value_BLHV.shape[2:]
+    groups, key_size = key_BLGK.shape[2:]
+    if min(heads, head_size, groups, key_size) < 1 or heads % groups:
+        where_ = value_BLHV.network.where()
+        raise NetworkError(f"{where_}`linear_attention` of keys {key_BLGK.shape} and values {value_BLHV.shape}")
+    decay = log_decay.float()
+    decay_BLHK1 = unsqueeze(unsqueeze(decay, 3) if decay.ndim == 3 else decay, 4)
+    mask_BL1 = unsqueeze(state.is_token(), 2)
+    mask_BL111 = unsqueeze(unsqueeze(mask_BL1, 3), 4)
+    inputs = [query_BLGK.float(), where(unsqueeze(mask_BL1, 3), key_BLGK.float(), 0.0), value_BLHV.float()]
+    inputs.append(where(mask_BL111, decay_BLHK1, 0.0).exp())
+    if beta is not None:
+        inputs.append(unsqueeze(unsqueeze(beta.float(), 3), 4))
+
+    def step(past_BHKV: Tensor, token: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        query_BHK, key_BHK = (repeat_interleave(x, heads // groups, 1) if heads > groups else x for x in token[:2])
+        decayed_BHKV = past_BHKV * token[3]
+        value_BH1V = unsqueeze(token[2], 2)
+        if beta is not None:
+            value_BH1V = (value_BH1V - matmul(unsqueeze(key_BHK, 2), decayed_BHKV)) * token[4]
+        present_BHKV = decayed_BHKV + unsqueeze(key_BHK, 3) * value_BH1V
+        return present_BHKV, matmul(unsqueeze(query_BHK, 2), present_BHKV)
+
+    output_BLH1V, present_BHKV = scan(step, state.past((heads, key_size, head_size), "float32"), inputs)
+    state.keep(present_BHKV)
+    return output_BLH1V.squeeze(3).to(value_BLHV.dtype)
+
+
+def selective_scan(x_BEL: Tensor, dt_BEL: Tensor, A_EN: Tensor, B_BNL: Tensor, C_BNL: Tensor, state: State) -> Tensor:
+    """The selective state space of Mamba: S = exp(dt A) S + dt x Bᵀ; output S C, for every token and channel.
+
+    Args:
+        x_BEL, dt_BEL: inputs and their time steps, which are positive.
+        A_EN: how the state decays: negative.
+        B_BNL, C_BNL: into and out of the state.
+        state: S, [E, N].
+
+    Returns:
+        [B, E, L] of x's data type.
+    """
+    channels, state_size = A_EN.shape
+    A_1EN = unsqueeze(A_EN.float(), 0)
+    dt_BEL = where(unsqueeze(state.is_token(), 1), dt_BEL.float(), 0.0)
+    inputs = [transpose(x, 1, 2) for x in (dt_BEL, dt_BEL * x_BEL.float(), B_BNL.float(), C_BNL.float())]
+
+    def step(past_BEN: Tensor, token: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        dt_BE, x_BE, B_BN, C_BN = token
+        present_BEN = past_BEN * (unsqueeze(dt_BE, 2) * A_1EN).exp() + unsqueeze(x_BE, 2) * unsqueeze(B_BN, 1)
+        return present_BEN, matmul(present_BEN, unsqueeze(C_BN, 2))
+
+    output_BLE1, present_BEN = scan(step, state.past((channels, state_size), "float32"), inputs)
+    state.keep(present_BEN)
+    return transpose(output_BLE1.squeeze(3), 1, 2).to(x_BEL.dtype)
