@@ -221,9 +221,9 @@ def _combine(a: Expression, b: Expression, symbols: tuple[str, ...] = tuple(_FUN
 
 
 def _is_sensible(a: Expression, b: Expression, symbol: str) -> bool:
-    """Leave out what nobody would write: two numbers, `x * 2` for `2 * x`, `x * x`, `1 * x`, `x / 1`."""
+    """Leave out what nobody would write: two numbers, `x * 2` for `2 * x`, `x * x`, `x + x`, `1 * x`, `x / 1`."""
     numbers = a.cost == 0, b.cost == 0
-    if all(numbers) or (a is b and symbol != "+"):
+    if all(numbers) or a is b:
         return False
     if symbol in ("*", "int"):
         return not numbers[1] and not a.text.startswith("1")
