@@ -124,7 +124,7 @@ def test_the_first_divergence_is_on_top(
     assert "first divergence: model.norm (LlamaRMSNorm), logic phase" in shown
     assert "likely cause: wrong epsilon: each token" in shown
     assert "look at `model.py` line 9" in shown
-    assert "not exercised: sliding window: too long" in "\n".join(lines)
+    assert "NOT EXERCISED: sliding window: too long" in "\n".join(lines)
 
 
 def test_json_is_the_report(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trtllm_port.evaluation.summarize_compare import compare, paired_interval
+from trtllm_port.evaluation.summarize_compare import compare, paired_interval, smallest_effect
 
 RNG = np.random.default_rng(1)
 HF = tuple(float(score) for score in RNG.normal(40, 11, 64))
@@ -63,3 +63,33 @@ def test_the_interval_agrees_with_the_normal_one() -> None:
     half = 1.96 * differences.std(ddof=1) / 20
     assert low == pytest.approx(differences.mean() - half, abs=0.03)
     assert high == pytest.approx(differences.mean() + half, abs=0.03)
+
+
+def test_a_loss_of_the_smallest_size_is_found_as_often_as_promised() -> None:
+    """The stated power, by drawing samples: four of five are called a failure."""
+    rng = np.random.default_rng(4)
+    found = compare(_shifted(0.0, 3.0), {"rouge1": HF}, TOKENS, TOKENS).rouge["rouge1"]
+    assert found.detectable is not None
+    failed = 0
+    for _ in range(100):
+        drawn = np.asarray(HF) + rng.normal(found.detectable, 3.0, len(HF))
+        failed += compare({"rouge1": tuple(drawn.tolist())}, {"rouge1": HF}, TOKENS, TOKENS).verdict == "fail"
+    assert 68 <= failed <= 92
+
+
+def test_more_articles_are_asked_for_where_they_would_tell() -> None:
+    found = compare(_shifted(0.0, 3.0), {"rouge1": HF}, TOKENS, TOKENS)
+    needed = found.rouge["rouge1"].articles_needed
+    assert needed is not None
+    assert f"about {needed:,} articles would tell" in found.reason
+    many = np.random.default_rng(5).normal(40, 11, needed)
+    noise = np.random.default_rng(6).normal(0, 3.0, needed)
+    engine = {"rouge1": tuple((many + noise - noise.mean()).tolist())}
+    tokens = TOKENS[:1] * needed
+    assert compare(engine, {"rouge1": tuple(many.tolist())}, tokens, tokens).verdict == "pass"
+
+
+def test_equal_scores_scatter_not() -> None:
+    assert smallest_effect([0.0] * 9) is None
+    assert smallest_effect([1.0]) is None
+    assert paired_interval([0.5] * 9) == (0.5, 0.5)

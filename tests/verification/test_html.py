@@ -71,6 +71,40 @@ def report(layers: int = 2, verdict: str = "fail", **changes: Any) -> dict[str, 
             "note": "",
         },
         "causes": [{"cause": "swap", "status": "likely", "evidence": "`up` < gate", "place": "`model.py` line 3"}],
+        "excerpts": [
+            {
+                "side": side,
+                "path": "models/llama/model.py",
+                "first_line": 3,
+                "lines": ["class LlamaMLP(Module):", "    def forward(self):", "        return self.act_fn(up < gate)"],
+                "marked": [5],
+                "note": "`act_fn` receives the first wrong value",
+            }
+            for side in ("port", "hugging_face")
+        ],
+        "next_steps": ["Compare `models/llama/model.py` line 5 with <Hugging Face>"],
+        "rouge": {
+            "articles": 16,
+            "dataset": "the shipped articles",
+            "output_len": 64,
+            "rouge": {
+                "rouge1": {
+                    "mean": -0.3,
+                    "low": -1.0,
+                    "high": 0.4,
+                    "allowed": -0.4,
+                    "detectable": -1.4,
+                    "articles_needed": 100,
+                    "verdict": "cannot_tell",
+                    "port": 39.7,
+                    "hugging_face": 40.0,
+                },
+            },
+            "length_ratio": 1.01,
+            "equal_outputs": 0.5,
+            "verdict": "cannot_tell",
+            "reason": "ROUGE-1 cannot be told from more than a loss of 1%",
+        },
         "stages": [{"name": "convert", "verdict": "pass", "seconds": 1.0, "detail": "done"}],
         "gates": [
             {
@@ -123,7 +157,7 @@ def test_the_page_is_whole_and_needs_nothing_else(verdict: str) -> None:
     parser = Balanced()
     parser.feed(page)
     assert parser.open == []
-    assert not re.search(r"(?:src|href)=|@import|url\(|https?://", page)
+    assert not re.search(r"src=|href=[^#]{2}|@import|url\(|https?://", page)
 
 
 def test_the_first_screen_says_what_is_wrong_and_where() -> None:
@@ -132,6 +166,35 @@ def test_the_first_screen_says_what_is_wrong_and_where() -> None:
     text = " ".join("".join(parser.text[: parser.text.index("Modules")]).split())
     for said in ("Fail", "model.layers.1.mlp", "Suspected cause", "Swap", "model.py line 3", "reference executor"):
         assert said in text
+    assert text.index("return self.act_fn(up < gate)") < text.index("Stages")
+    assert "Compare models/llama/model.py line 5 with <Hugging Face>" in text
+
+
+def test_the_lines_to_look_at_are_marked() -> None:
+    page = html_page(report())
+    assert '<span data-n="5" class="hit">        return self.act_fn(up &lt; gate)</span>' in page
+    assert '<span data-n="3">class' in page
+
+
+def test_without_a_guilty_module_the_first_screen_names_the_gates() -> None:
+    parser = Balanced()
+    changes = {"causes": [], "excerpts": [], "divergence": None, "first_divergence": None}
+    parser.feed(html_page(report(verdict="cannot_tell", **changes)))
+    text = " ".join("".join(parser.text[: parser.text.index("Stages")]).split())
+    assert "Why it cannot be told prefill.kl (logic) because" in text
+
+
+def test_the_numbers_behind_the_summaries_are_shown() -> None:
+    parser = Balanced()
+    parser.feed(html_page(report()))
+    text = " ".join("".join(parser.text).split())
+    assert "cannot tell ROUGE-1 cannot be told" in text
+    for number in ("-0.30", "-1.00 to +0.40", "-0.40", "-1.40", "1.01", "50 %"):
+        assert number in text
+
+
+def test_tables_say_what_their_headers_are_for() -> None:
+    assert not re.search(r"<th(?=[ >])(?![^>]*scope=)", html_page(report()))
 
 
 def test_what_comes_from_outside_is_escaped() -> None:

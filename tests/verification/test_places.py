@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from trtllm_port.verification.places import place_of
+from trtllm_port.verification.places import LONGEST, excerpt_of, place_of
 
 SOURCE = """\
 class Attention(Module):
@@ -53,3 +53,38 @@ def test_what_is_not_there_has_no_place(tmp_path: Path) -> None:
     assert place_of(tmp_path, "layers.1.other", CLASSES) is None
     (tmp_path / "model.py").write_text("class Layer(:\n")
     assert place_of(tmp_path, "layers.1", CLASSES) is None
+
+
+def written(directory: Path, source: str = SOURCE) -> Path:
+    path = directory / "models" / "net" / "model.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(source)
+    return path
+
+
+def test_an_excerpt_is_the_class_with_the_uses_marked(tmp_path: Path) -> None:
+    path = written(
+        tmp_path, SOURCE.replace("RmsNorm(8, 1e-5)\n", "RmsNorm(8, 1e-5)\n    def go(self):\n        self.attn()\n")
+    )
+    found = excerpt_of("port", path, "layers.1", CLASSES, "attn.q_proj")
+    assert found is not None
+    assert (found.path, found.first_line, found.marked) == ("models/net/model.py", 5, (10,))
+    assert (found.lines[0], len(found.lines)) == ("class Layer(Module):", 6)
+    assert "attn.q_proj" in found.note
+
+
+def test_an_excerpt_of_a_layer_of_the_library_is_its_assignment(tmp_path: Path) -> None:
+    found = excerpt_of("port", written(tmp_path), "layers.1.norm", CLASSES)
+    assert found is not None
+    assert found.lines[found.marked[0] - found.first_line].strip() == "self.norm = RmsNorm(8, 1e-5)"
+    assert excerpt_of("port", tmp_path / "absent.py", "layers.1", CLASSES) is None
+
+
+@pytest.mark.parametrize("call", [3, 70])
+def test_of_a_long_class_the_method_around_the_mark_is_shown(tmp_path: Path, call: int) -> None:
+    body = "".join("        self.attn()\n" if i == call else "        pass\n" for i in range(80))
+    source = "class Layer(Module):\n    def __init__(self):\n        self.attn = 1\n\n    def forward(self):\n" + body
+    found = excerpt_of("port", written(tmp_path, source), "layers.1", CLASSES, "attn")
+    assert found is not None
+    assert len(found.lines) <= LONGEST
+    assert found.lines[found.marked[0] - found.first_line].strip() == "self.attn()"

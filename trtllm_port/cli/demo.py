@@ -56,7 +56,7 @@ def demo(
 
 def render(result: DemoResult) -> None:
     """What `verify` shows, and where everything is."""
-    from trtllm_port.cli.verify import render as render_verification
+    from trtllm_port.cli.render_report import render as render_verification
 
     if result.report is None:
         console.line("FAIL: the generated port differs from Hugging Face, so it was not verified")

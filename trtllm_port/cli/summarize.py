@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -115,6 +117,22 @@ def render(result: SummarizeResult) -> None:
         _render_comparison(result.comparison)
 
 
+def render_rouge(kinds: Mapping[str, Mapping[str, Any]]) -> None:
+    """Show the differences by kind of ROUGE; `kinds` as in the JSON form of a comparison."""
+    rows = [
+        (
+            kind,
+            f"{each['mean']:+.2f}",
+            f"{each['low']:+.2f} to {each['high']:+.2f}",
+            f"{each['allowed']:+.2f}",
+            "-" if each["detectable"] is None else f"{each['detectable']:+.2f}",
+            each["verdict"].replace("_", " "),
+        )
+        for kind, each in kinds.items()
+    ]
+    console.table(("ROUGE", "difference", "95 % interval", "allowed", "loss it could find", "verdict"), rows)
+
+
 def _render_side(title: str, side: Side) -> None:
     console.line(f"{title}: {side.executor}")
     console.line(f"  total latency: {side.seconds:.3f} s")
@@ -126,11 +144,7 @@ def _render_side(title: str, side: Side) -> None:
 
 
 def _render_comparison(comparison: Comparison) -> None:
-    rows = [
-        (kind, f"{each.mean:+.2f}", f"{each.low:+.2f} to {each.high:+.2f}", f"{each.allowed:+.2f}", each.verdict)
-        for kind, each in comparison.rouge.items()
-    ]
-    console.table(("ROUGE", "difference", "95 % interval", "allowed loss", "verdict"), rows)
+    render_rouge({kind: asdict(difference) for kind, difference in comparison.rouge.items()})
     console.line(f"generated length: {comparison.length_ratio:.2f} times Hugging Face's")
     console.line(f"equal texts: {comparison.equal_outputs:.0%}")
-    console.line(f"verdict: {comparison.verdict}: {comparison.reason}")
+    console.line(f"verdict: {comparison.verdict.replace('_', ' ')}: {comparison.reason}")

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from trtllm_port.cli import console, options
 from trtllm_port.cli.diff_layers import Device, PromptFile, Seed, Tokens
-from trtllm_port.cli.diff_layers import render as render_diff
-
-if TYPE_CHECKING:
-    from trtllm_port.verification import Report
+from trtllm_port.cli.render_report import render
 
 ComputeCapability = Annotated[
     list[str] | None,
@@ -84,13 +81,3 @@ def verify(
         )
     console.emit(report, render, as_json=as_json)
     return report.exit_code
-
-
-def render(report: Report) -> None:
-    """The stages, then what `diff-layers` shows."""
-    rows = [
-        [stage.name, stage.verdict.value.replace("_", " "), f"{stage.seconds:.1f}", stage.detail]
-        for stage in report.stages
-    ]
-    console.table(["stage", "verdict", "seconds", "what happened"], rows)
-    render_diff(report)

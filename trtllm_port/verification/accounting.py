@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from trtllm_port.errors import CheckpointError, PortError
-from trtllm_port.verification.assemble import subject_of, versions
+from trtllm_port.verification.assemble import class_names, excerpts_at, subject_of, versions
 from trtllm_port.verification.causes import Cause
 from trtllm_port.verification.coverage import NotExercised
 from trtllm_port.verification.gates import Gate
@@ -18,7 +18,7 @@ from trtllm_port.verification.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.places import place_of
 from trtllm_port.verification.preparation import Model
 from trtllm_port.verification.report import Report
-from trtllm_port.verification.taps import ROOT
+from trtllm_port.verification.sides import HuggingFaceFacts
 from trtllm_port.verification.verdict import Verdict
 
 PROBLEM = re.compile(r"^\s*(missing|unexpected|shape of) `([^`]+)`", re.MULTILINE)
@@ -48,10 +48,9 @@ def mismatch_report(model: Model, error: CheckpointError, *, random_weights: boo
     parameters = list(runner.parameters())
     problems.sort(key=lambda problem: parameters.index(problem[1]) if problem[1] in parameters else len(parameters))
     kind, name = problems[0]
-    class_names = {path: facts.class_name for path, facts in runner.modules().items()}
-    class_names[ROOT] = type(runner.model).__name__
+    facts = HuggingFaceFacts.of(runner)
     module = name.rpartition(".")[0]
-    place = place_of(model.port.package_dir, module, class_names) or f"`{module}` in `model.py`"
+    place = place_of(model.port.package_dir, module, class_names(facts)) or f"`{module}` in `model.py`"
     return Report(
         kind="diff-layers",
         verdict=Verdict.FAIL,
@@ -72,6 +71,7 @@ def mismatch_report(model: Model, error: CheckpointError, *, random_weights: boo
         causes=(
             Cause(cause=_cause(kind, name), status="confirmed", evidence=f"`{name}`: {MEANINGS[kind]}", place=place),
         ),
+        excerpts=excerpts_at(module, model.port.package_dir, facts),
         stages=(),
         gates=(_gate(problems),),
         taps=(),

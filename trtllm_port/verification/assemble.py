@@ -14,10 +14,11 @@ from torch import Tensor
 from trtllm_port.verification.causes import Cause, cache_cause
 from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.phase import PhaseResult
-from trtllm_port.verification.places import place_of
+from trtllm_port.verification.places import Excerpt, excerpt_of, place_of
 from trtllm_port.verification.preparation import Model
 from trtllm_port.verification.report import Divergence, Subject, TapReport, metric_values
-from trtllm_port.verification.taps import LOGITS, ROOT, input_of, is_input, module_of
+from trtllm_port.verification.sides import HuggingFaceFacts
+from trtllm_port.verification.taps import LOGITS, ROOT, input_of, is_input, module_of, within
 from trtllm_port.verification.thresholds import ROUNDING
 from trtllm_port.verification.verdict import Verdict, worst
 
@@ -118,9 +119,39 @@ def causes_of(phases: Sequence[PhaseResult], package_dir: Path) -> tuple[Cause, 
     return () if cause is None else (cause,)
 
 
+def excerpts_of(phases: Sequence[PhaseResult], package_dir: Path) -> tuple[Excerpt, ...]:
+    """Return the lines of the first divergence: the port's, then Hugging Face's."""
+    for phase in phases:
+        if phase.divergence is not None:
+            child = _first_wrong_inside(phase, phase.divergence)
+            return excerpts_at(phase.divergence, package_dir, phase.facts, child)
+    return ()
+
+
+def excerpts_at(
+    module: str, package_dir: Path, facts: HuggingFaceFacts, child: str | None = None
+) -> tuple[Excerpt, ...]:
+    """Return the lines that a module is written in, as far as the sources show them (see `excerpt_of`)."""
+    names = class_names(facts)
+    files = {"port": package_dir / "model.py", "hugging_face": facts.source}
+    found = [excerpt_of(side, path, module, names, child) for side, path in files.items() if path is not None]
+    return tuple(excerpt for excerpt in found if excerpt is not None)
+
+
+def class_names(facts: HuggingFaceFacts) -> dict[str, str]:
+    """Return Hugging Face's class of every module, the model itself included."""
+    return {path: each.class_name for path, each in facts.modules.items()} | {ROOT: facts.root}
+
+
+def _first_wrong_inside(phase: PhaseResult, module: str) -> str | None:
+    for tap in phase.order:
+        if tap in phase.taps and phase.taps[tap].diverged and within(module_of(tap), module):
+            return module_of(tap).removeprefix(f"{module}.")
+    return None
+
+
 def _placed(cause: Cause, phase: PhaseResult, package_dir: Path) -> Cause:
-    names = {path: facts.class_name for path, facts in phase.facts.modules.items()} | {ROOT: phase.facts.root}
-    place = place_of(package_dir, phase.divergence or ROOT, names)
+    place = place_of(package_dir, phase.divergence or ROOT, class_names(phase.facts))
     return cause if place is None else replace(cause, place=place)
 
 

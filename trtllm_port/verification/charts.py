@@ -91,13 +91,14 @@ def _spread(count: int, ticks: int = 6) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A tap in a heat map: its colour by each metric (0 to 5, -1 for none), one string each per phase, and its text."""
+    """A tap in a heat map: its colour by each metric (0 to 5, -1 for none), one string per phase, and its texts."""
 
     tap: str
     verdict: str
     shades: str
     logic_shades: str
     text: str
+    short: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +142,7 @@ def _cell(tap: Mapping[str, Any]) -> Cell:
         shades=_shades(tap["metrics"], tap["verdict"]),
         logic_shades=_shades(tap["logic"], tap["verdict"]),
         text=_text(tap),
+        short=_short(tap["metrics"]["ratio"]) if tap["metrics"] else tap["verdict"],
     )
 
 

@@ -14,10 +14,12 @@ from pathlib import Path
 
 from trtllm_port.errors import CheckpointError
 from trtllm_port.verification.accounting import mismatch_report
+from trtllm_port.verification.advice import next_steps
 from trtllm_port.verification.assemble import (
     causes_of,
     command,
     divergence_of,
+    excerpts_of,
     position_profile,
     subject_of,
     summary,
@@ -81,11 +83,13 @@ def diff_layers(
         except CheckpointError as error:
             report = mismatch_report(model, error, random_weights=random_weights, seed=settings.seed)
     options = {"random-weights": random_weights, "tokens": settings.tokens, "prompt-file": settings.prompt_file}
-    report = replace(
-        report,
-        commands=(command("diff-layers", model, options | {"engine-dir": settings.engine_dir}),),
-        seconds=time.perf_counter() - started,
-    )
+    report = replace(report, commands=(command("diff-layers", model, options | {"engine-dir": settings.engine_dir}),))
+    return finish(report, started, report_dir)
+
+
+def finish(report: Report, started: float, report_dir: Path | None) -> Report:
+    """Add what can only be said at the end, and write the report if it is to be written."""
+    report = replace(report, seconds=time.perf_counter() - started, next_steps=next_steps(report))
     return report if report_dir is None else write_report(report, report_dir)
 
 
@@ -149,6 +153,7 @@ def diff_report(comparison: Comparison, *, random_weights: bool, seed: int) -> R
         first_divergence=None if divergence is None else divergence.module,
         divergence=divergence,
         causes=causes_of(phases, model.port.package_dir),
+        excerpts=excerpts_of(phases, model.port.package_dir),
         stages=(),
         gates=gates,
         taps=tap_reports(phases),

@@ -22,6 +22,7 @@ from trtllm_port.verification.charts import (
 )
 
 TABLE_ROWS = 400  # taps in the table: all that do not pass, then the largest ratios
+PROBLEMS = 6  # gates on the first screen where no module is to blame
 HEADLINES = {"pass": "Pass", "fail": "Fail", "cannot_tell": "Cannot tell"}
 METRIC_LABELS = {
     "ratio": "noise ratio r",
@@ -58,6 +59,7 @@ def html_page(report: dict[str, Any]) -> str:
         heat_metrics=[(name, METRIC_LABELS[name]) for name in HEAT_METRICS],
         two_phases=any(tap["logic"] for tap in report["taps"]),
         positions=position_rows(report["taps"]),
+        problems=[gate for gate in report["gates"] if gate["verdict"] == report["verdict"]][:PROBLEMS],
         charts=charts(report),
         plot={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT},
         table=table_rows(report["taps"]),

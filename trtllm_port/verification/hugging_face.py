@@ -5,6 +5,7 @@ B batch, L tokens, V vocabulary
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,6 +96,14 @@ class HuggingFaceRunner:
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.model.parameters()).device
+
+    @property
+    def source(self) -> Path | None:
+        """The Python file that the model's class is written in."""
+        try:
+            return Path(inspect.getfile(type(self.model)))
+        except (TypeError, OSError):
+            return None
 
     def modules(self) -> dict[str, ModuleFacts]:
         """Return the facts of every module but the model itself, by path."""

@@ -20,14 +20,13 @@ from trtllm_port.verification import preparation
 from trtllm_port.verification.accounting import mismatch_report
 from trtllm_port.verification.assemble import command, summary, verdict_of
 from trtllm_port.verification.coverage import NotExercised
-from trtllm_port.verification.diff import compare_model, diff_report
+from trtllm_port.verification.diff import compare_model, diff_report, finish
 from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.greedy import continue_prompts, describe, make_prompts, prompt_gate
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.phase import phases_of
 from trtllm_port.verification.preparation import Model, find_model, open_port
 from trtllm_port.verification.report import Report, Stage
-from trtllm_port.verification.report_files import write_report
 from trtllm_port.verification.rouge import run_rouge
 from trtllm_port.verification.settings import VerifySettings
 from trtllm_port.verification.verdict import Verdict, worst
@@ -47,8 +46,8 @@ class Pipeline:
         settings: everything else.
         progress: called with (phase, done, total).
         stages, gates, results: what came of it.
+        rouge: what the report shows of the summaries.
         not_exercised: stages that were left out.
-        report: of the last stage.
     """
 
     model: Model
@@ -58,6 +57,7 @@ class Pipeline:
     stages: list[Stage] = field(default_factory=list)
     gates: list[Gate] = field(default_factory=list)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rouge: dict[str, Any] | None = None
     not_exercised: list[NotExercised] = field(default_factory=list)
 
     @property
@@ -135,8 +135,7 @@ def verify(
             prompt(pipeline)
             rouge(pipeline, random_weights=random_weights)
             report = diff_layers(pipeline, random_weights=random_weights)
-    report = replace(report, seconds=time.perf_counter() - started)
-    return report if report_dir is None else write_report(report, report_dir)
+    return finish(report, started, report_dir)
 
 
 def convert(pipeline: Pipeline) -> None:
@@ -223,7 +222,7 @@ def rouge(pipeline: Pipeline, *, random_weights: bool) -> None:
     if isinstance(outcome, str):
         pipeline.left_out("rouge", outcome)
         return
-    pipeline.results["summarize"] = outcome.result
+    pipeline.results["summarize"], pipeline.rouge = outcome.result, outcome.shown
     pipeline.done("rouge", started, outcome.detail, [outcome.gate])
 
 
@@ -244,6 +243,7 @@ def diff_layers(pipeline: Pipeline, *, random_weights: bool) -> Report:
         verdict=verdict,
         summary=summary(verdict, found.divergence, gates, model.dtype),
         stages=tuple(pipeline.stages),
+        rouge=pipeline.rouge,
         gates=gates,
         not_exercised=(*found.not_exercised, *pipeline.not_exercised),
         commands=(command("verify", model, options), command("diff-layers", model, options)),

@@ -13,6 +13,7 @@ from trtllm_port.verification.compare import TapComparison
 from trtllm_port.verification.coverage import NotExercised
 from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.metrics import TapMetrics
+from trtllm_port.verification.places import Excerpt
 from trtllm_port.verification.verdict import Verdict, exit_code
 
 SCHEMA_VERSION = 1
@@ -119,7 +120,10 @@ class Report:
         first_divergence: HF module name, or None.
         divergence: more about it.
         causes: hypotheses, best first.
+        excerpts: the source of the first divergence: the port's, then Hugging Face's.
+        next_steps: what to do now, in words.
         stages: of `verify`, in order.
+        rouge: the summaries of both sides, compared (`verify` only).
         gates: every question and its answer.
         taps: in HF's execution order.
         ignored: taps that need no counterpart, with the reason.
@@ -142,7 +146,10 @@ class Report:
     first_divergence: str | None
     divergence: Divergence | None
     causes: tuple[Cause, ...]
+    excerpts: tuple[Excerpt, ...] = ()
+    next_steps: tuple[str, ...] = ()
     stages: tuple[Stage, ...]
+    rouge: Mapping[str, Any] | None = None
     gates: tuple[Gate, ...]
     taps: tuple[TapReport, ...]
     ignored: Mapping[str, str]

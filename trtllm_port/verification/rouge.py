@@ -6,7 +6,7 @@ The weakest evidence of all, so it can fail a port but not acquit one, and a sam
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,23 @@ from trtllm_port.verification.stimulus import load_tokenizer
 from trtllm_port.verification.verdict import Verdict
 
 OUTPUT_LEN = 64
-SOURCE = "MLPerf inference: 99 % of the reference, 0.9 to 1.1 times its length; paired bootstrap"
+SOURCE = "MLPerf inference: 99 % of the reference, 0.9 to 1.1 times its length; paired bootstrap, Koehn 2004"
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RougeOutcome:
-    """What the stage found."""
+    """What the stage found.
+
+    Attributes:
+        result: of `summarize`, in its JSON form.
+        shown: what a report shows of it (`rouge` in `docs/report-schema.json`), None if only one side wrote.
+        detail: in one line.
+        gate: how much it counts.
+    """
 
     result: dict[str, Any]
+    shown: dict[str, Any] | None
     detail: str
     gate: Gate
 
@@ -60,7 +68,17 @@ def run_rouge(
             result = summarize(engine_dir, model_dir, dataset=settings.dataset, options=options, progress=progress)
     except EngineError as error:
         return error.message  # a model of few positions has no room for an article
-    return RougeOutcome(result=result.to_dict(), detail=_detail(result), gate=_gate(result))
+    return RougeOutcome(result=result.to_dict(), shown=_shown(result), detail=_detail(result), gate=_gate(result))
+
+
+def _shown(result: SummarizeResult) -> dict[str, Any] | None:
+    """Return the numbers of the comparison and the scores of both sides, by kind of ROUGE."""
+    if result.comparison is None or result.engine is None or result.hugging_face is None:
+        return None
+    shown = asdict(result.comparison)
+    for kind, values in shown["rouge"].items():
+        values |= {"port": result.engine.rouge[kind], "hugging_face": result.hugging_face.rouge[kind]}
+    return {"articles": result.samples, "dataset": result.dataset, "output_len": result.output_len} | shown
 
 
 def _detail(result: SummarizeResult) -> str:
@@ -69,7 +87,14 @@ def _detail(result: SummarizeResult) -> str:
         if result.engine is not None and result.hugging_face is not None and kind in result.engine.rouge:
             pair = f"{result.engine.rouge[kind]:.1f} to {result.hugging_face.rouge[kind]:.1f}"
             scores.append(f"{kind.replace('rouge', 'ROUGE-')} {pair}")
-    return f"port to Hugging Face: {', '.join(scores)} on {result.samples} articles"
+    said = f"port to Hugging Face: {', '.join(scores)} on {result.samples} articles"
+    if result.comparison is None:
+        return said
+    return f"{said}, {result.comparison.length_ratio:.2f} times as long: {_words(result.comparison.verdict)}"
+
+
+def _words(verdict: str) -> str:
+    return verdict.replace("_", " ").upper()
 
 
 def _gate(result: SummarizeResult) -> Gate:
@@ -81,7 +106,7 @@ def _gate(result: SummarizeResult) -> Gate:
     allowed = max((-difference.allowed for difference in comparison.rouge.values()), default=0.0)
     reason = comparison.reason
     if verdict is Verdict.CANNOT_TELL:
-        verdict, reason = Verdict.WARN, f"{reason}; the sample is too small to tell, the other gates decide"
+        verdict, reason = Verdict.WARN, f"{reason}; summaries alone CANNOT TELL, the other gates decide"
     return Gate(
         name="rouge", phase="summarize", verdict=verdict, value=lost, threshold=allowed, reason=reason, source=SOURCE
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -30,12 +31,14 @@ class HuggingFaceFacts:
         modules: every module by path.
         vectors: the one-dimensional parameters (gains, biases).
         name: library, version and dtype of the run.
+        source: the Python file of the model's class, None if there is none.
     """
 
     root: str
     modules: Mapping[str, ModuleFacts]
     vectors: Mapping[str, Tensor] = field(repr=False)
     name: str
+    source: Path | None = None
 
     @classmethod
     def of(cls, runner: HuggingFaceRunner) -> HuggingFaceFacts:
@@ -46,6 +49,7 @@ class HuggingFaceFacts:
             modules=runner.modules(),
             vectors={name: p.detach().to("cpu", torch.float64) for name, p in vectors.items()},
             name=runner.name,
+            source=runner.source,
         )
 
 

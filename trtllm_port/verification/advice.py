@@ -1,0 +1,59 @@
+"""What to do after a report, in words: the step that a person who knows this tool would take next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from trtllm_port.verification.places import Excerpt
+from trtllm_port.verification.report import Report
+from trtllm_port.verification.verdict import Verdict
+
+NAMED = 3
+
+
+def next_steps(report: Report) -> tuple[str, ...]:
+    """Return one to three sentences, the most useful first."""
+    steps = {Verdict.FAIL: _after_failure, Verdict.CANNOT_TELL: _after_doubt}.get(report.verdict, _after_pass)
+    return tuple(steps(report))
+
+
+def _after_failure(report: Report) -> Iterator[str]:
+    places = [_place(excerpt) for excerpt in report.excerpts]
+    if places:
+        yield f"Compare {' with '.join(places)}"
+    elif report.causes:
+        yield f"Look at {report.causes[0].place}"
+    if report.divergence is not None and all(cause.status == "unknown" for cause in report.causes):
+        yield f"No known bug explains it; the first wrong value is `{_first_wrong(report)}`, what comes before is right"
+    if report.divergence is None and report.first_divergence is None:
+        failed = [gate for gate in report.gates if gate.verdict is Verdict.FAIL]
+        yield f"Every module is right by itself: see what fails, {', '.join(gate.name for gate in failed[:NAMED])}"
+    if report.commands:
+        yield f"Change it, then repeat `{report.commands[-1]}`"
+
+
+def _after_doubt(report: Report) -> Iterator[str]:
+    doubtful = [gate for gate in report.gates if gate.verdict is Verdict.CANNOT_TELL]
+    if any("not finite" in gate.reason for gate in doubtful):
+        yield f"Hugging Face itself overflows in {report.subject.dtype}: try `--dtype bfloat16` or `--dtype float32`"
+    elif doubtful:
+        yield f"Hugging Face's own error in {report.subject.dtype} is too large to judge by: try `--dtype float32`"
+    if report.subject.random_weights:
+        yield "Random weights may be to blame: leave `--random-weights` out if you have the checkpoint"
+
+
+def _after_pass(report: Report) -> Iterator[str]:
+    if report.not_exercised:
+        what = ", ".join(item.what for item in report.not_exercised[:NAMED])
+        more = len(report.not_exercised) - NAMED
+        yield f"Nothing is proven about what was not exercised: {what}" + (f" and {more} more" if more > 0 else "")
+
+
+def _place(excerpt: Excerpt) -> str:
+    whose = "" if excerpt.side == "port" else "Hugging Face's "
+    return f"{whose}`{excerpt.path}` line {excerpt.marked[0]}"
+
+
+def _first_wrong(report: Report) -> str:
+    failing = (tap.name for tap in report.taps if tap.verdict is Verdict.FAIL)
+    return next(failing, report.first_divergence or "")
