@@ -70,9 +70,15 @@ class KVCache:
             lambda: cast(select(self.position_ids, 1, 0), "int32"),
         )
 
-    def state(self, layer_idx: int, name: str) -> State:
-        """A layer's state of fixed size, for layers that have no keys and values, or more than these."""
-        return State(self, f"{layer_idx}.{name}")
+    def state(self, layer_idx: int, name: str, number: int = 0) -> State:
+        """A layer's state of fixed size, for layers that have no keys and values, or more than these.
+
+        Args:
+            layer_idx: the layer.
+            name: what the state is of: "conv", "recurrent".
+            number: tells apart those that a layer has several of.
+        """
+        return State(self, f"{layer_idx}.{name}.{number}" if number else f"{layer_idx}.{name}")
 
     def keep(self, name: str, present: Tensor) -> None:
         """What becomes the network output `name`; NetworkError if that is given twice."""

@@ -23,6 +23,7 @@ from trtllm_port.codegen.hf_models import load_config, quiet, require_causal_lm
 from trtllm_port.codegen.recorder import leaves
 from trtllm_port.codegen.sizes import config_values, unseen_config
 from trtllm_port.errors import PortError
+from trtllm_port.hf_cache import cache_argument
 from trtllm_port.random_weights import save_random_checkpoint
 
 if TYPE_CHECKING:
@@ -180,8 +181,6 @@ def _compare(port_class: type[Any], model_dir: Path, config: Any, progress: Prog
 
 def _hf_taps(model: nn.Module, ids: Tensor, positions: Tensor, past: Any) -> tuple[dict[str, Tensor], Any]:
     """The first output of every module, in the order in which modules finish; and the cache."""
-    from transformers import DynamicCache
-
     taps: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., None]:
@@ -193,14 +192,15 @@ def _hf_taps(model: nn.Module, ids: Tensor, positions: Tensor, past: Any) -> tup
         return hook
 
     handles = [module.register_forward_hook(keep(name)) for name, module in model.named_modules()]
-    past = DynamicCache() if past is None else past
+    argument = cache_argument(model)
+    given = {} if past is None else {argument: past}
     try:
         with torch.no_grad():
-            model(input_ids=ids, position_ids=positions, past_key_values=past, use_cache=True)
+            out = model(input_ids=ids, position_ids=positions, **given, use_cache=True)
     finally:
         for handle in handles:
             handle.remove()
-    return taps, past
+    return taps, getattr(out, argument)
 
 
 def _port_taps(

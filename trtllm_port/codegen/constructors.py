@@ -17,6 +17,7 @@ from trtllm_port.codegen.weights import used_tensors
 
 DEFAULTS: dict[str, dict[str, Any]] = {  # of the layers' arguments, which are not printed
     "Linear": {"bias": True},
+    "CausalConv1d": {"bias": True},
     "RmsNorm": {"offset": 0.0},
     "LayerNorm": {"bias": True, "eps": 1e-5},
 }

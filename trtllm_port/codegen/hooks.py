@@ -3,6 +3,7 @@
 attention(query, key, value, mask=…, scale=…, …)      transformers' `AttentionInterface`
 causal_mask(position_ids, cache, kind=…, window=…)    transformers' `AttentionMaskInterface`
 cache_update(cache, layer_idx, key, value)            a `DynamicCache` that reports its updates
+linear_attention(…, state), selective_scan(…, state)  functions that `recurrences.py` proves equal to them
 rotary_embedding(x, cos, sin, interleaved=…)          `apply_rotary_…` functions that probing proves equal to it
 """
 
@@ -19,7 +20,14 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, masking_utils
+from transformers.cache_utils import (
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    LinearAttentionAndFullAttentionLayer,
+    LinearAttentionAndSlidingWindowAttentionLayer,
+)
 
+from trtllm_port.codegen import recurrences
 from trtllm_port.codegen.recorder import Recorder, words
 
 IMPLEMENTATION = "trtllm_port"
@@ -162,7 +170,14 @@ def classify_mask(function: Callable[..., Any], grid: int = 96) -> tuple[str, in
 
 
 class RecordedCache(DynamicCache):  # type: ignore[misc]  # transformers is untyped
-    """A growing KV cache; while a recorder runs, an update is one operation of the record."""
+    """A growing KV cache, with the states of a config's layers; while a recorder runs, updates are its operations.
+
+    Layers of a sliding window keep all keys and values here: slots are positions in a port.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config=config)
+        self.layers: list[Any] = [_unlimited(layer) for layer in self.layers]
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
         recorder = _recorder()
@@ -174,6 +189,36 @@ class RecordedCache(DynamicCache):  # type: ignore[misc]  # transformers is unty
             out = super().update(key_states, value_states, layer_idx, *args, **kwargs)
         recorder.record("cache_update", reference, {}, out, recorder.location())
         return out
+
+    def get_recurrent_state(self, layer_idx: int, state_idx: int = 0) -> Any:
+        recorder = _recorder()
+        if recorder is not None:
+            recorder.states.read = layer_idx, state_idx
+        return super().get_recurrent_state(layer_idx, state_idx)
+
+    def update_conv_state(self, conv_states: Tensor, layer_idx: int, state_idx: int = 0, **kwargs: Any) -> Any:
+        """The new tokens alone: that a convolution takes those before from the state is part of its operation."""
+        recorder = _recorder()
+        with torch._C.DisableTorchFunction():
+            out = super().update_conv_state(conv_states, layer_idx, state_idx, **kwargs)
+        if recorder is None:
+            return out
+        recorder.states.counts[layer_idx] = self.layers[layer_idx].number_of_states
+        recorder.states.convolved[id(conv_states)] = conv_states, layer_idx, state_idx
+        return conv_states
+
+    def update_recurrent_state(self, recurrent_states: Tensor, layer_idx: int, state_idx: int = 0, **_: Any) -> Any:
+        recorder = _recorder()
+        if recorder is not None:
+            recorder.states.store(layer_idx, state_idx)
+        with torch._C.DisableTorchFunction():
+            return super().update_recurrent_state(recurrent_states, layer_idx, state_idx)
+
+
+def _unlimited(layer: Any) -> Any:
+    if isinstance(layer, LinearAttentionAndSlidingWindowAttentionLayer):
+        return LinearAttentionAndFullAttentionLayer(number_of_states=layer.number_of_states)
+    return DynamicLayer() if isinstance(layer, DynamicSlidingWindowLayer) else layer
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool) -> Tensor:
@@ -251,9 +296,18 @@ def hooks(model: nn.Module) -> Iterator[None]:
         for name in sorted({type(module).__module__ for module in model.modules()}):
             source = sys.modules.get(name)
             for attribute, function in list(vars(source).items()) if source else []:
-                if inspect.isfunction(function) and "rotary" in attribute and "apply" in attribute:
-                    stack.enter_context(mock.patch.object(source, attribute, _rotation_hook(function)))
+                hooked = _hook(attribute, function) if inspect.isfunction(function) else None
+                if hooked is not None:
+                    stack.enter_context(mock.patch.object(source, attribute, hooked))
         yield
+
+
+def _hook(name: str, function: Callable[..., Any]) -> Callable[..., Any] | None:
+    """What stands for a function of a modelling file while `hooks` are in force, or None: it stays."""
+    if "rotary" in name and "apply" in name:
+        return _rotation_hook(function)
+    hooked: Callable[..., Any] | None = recurrences.hook(function, _recorder)
+    return hooked
 
 
 @contextmanager

@@ -12,7 +12,18 @@ from torch import nn
 from trtllm_port.codegen import probing
 from trtllm_port.codegen.folding import fold
 from trtllm_port.codegen.ir import Block, Leaf, Node
-from trtllm_port.codegen.recorder import Attribute, Call, Literal, Operation, Value, leaves, map_structure, substitute
+from trtllm_port.codegen.recorder import (
+    CASTS,
+    Attribute,
+    Call,
+    Literal,
+    Location,
+    Operation,
+    Value,
+    leaves,
+    map_structure,
+    substitute,
+)
 from trtllm_port.codegen.rotary import probe_rotary
 from trtllm_port.codegen.rules import DTYPES, node, translate
 from trtllm_port.codegen.sizes import layer_count
@@ -80,6 +91,7 @@ class _Lowering:
         self.leaves: dict[Any, Leaf | None] = {}  # by what tells modules apart: layers of a model are alike
         self.half_tables: set[Value] = set()  # cos and sin that the port holds once, HF twice
         self.uses = _uses(trace.root)
+        self.casts = {_place(operation) for operation in _operations(trace.root) if _casts(operation)}
 
     def resolve(self, value: Value | Literal) -> Any:
         while isinstance(value, Value) and value in self.same:
@@ -113,6 +125,8 @@ class _Lowering:
         if operation.name == "rotary_embedding":
             operation = self._halve_tables(block, operation)
         result = translate(operation)
+        if operation.name in CASTS and isinstance(result, Value) and _place(operation) in self.casts:
+            result = node(operation, "cast", DTYPES[operation.outputs[0].tensor.dtype], result)
         if isinstance(result, Value):
             self.same[operation.outputs[0]] = result
             return
@@ -160,6 +174,8 @@ class _Lowering:
         block.nodes.append(Node("call", relative, args, {}, outputs, call.location, block=child))
 
     def _leaf(self, call: Call) -> Leaf | None:
+        if call.stands_for_function:
+            return probing.convolution(call.module)
         key = probing.signature(call.module)
         if key not in self.leaves:
             self.leaves[key] = probing.probe(call.module)
@@ -172,7 +188,7 @@ class _Lowering:
 
     def _leaf_arguments(self, call: Call, leaf: Leaf) -> tuple[Any, ...]:
         given = [self.resolve(value) for value in leaves(call.args) if isinstance(value, Value)]
-        return tuple(given if leaf.kind == "RotaryEmbedding" else given[:1])
+        return tuple(given if leaf.kind in ("RotaryEmbedding", "CausalConv1d") else given[:1])
 
 
 def _promote(block: Block, operator: Node, model: nn.Module) -> Node:
@@ -199,19 +215,37 @@ def _promote(block: Block, operator: Node, model: nn.Module) -> Node:
     return replace(operator, args=tuple(args))
 
 
-def _uses(root: Call) -> dict[Value, list[Operation]]:
-    """value → the operations that take it."""
-    found: dict[Value, list[Operation]] = {}
+def _operations(root: Call) -> Iterator[Operation]:
+    """All operations of a record, inner ones included."""
     stack: list[Call] = [root]
     while stack:
         for item in stack.pop().body:
             if isinstance(item, Call):
                 stack.append(item)
-                continue
-            for leaf in leaves((item.args, item.kwargs)):
-                if isinstance(leaf, Value):
-                    found.setdefault(leaf, []).append(item)
+            else:
+                yield item
+
+
+def _uses(root: Call) -> dict[Value, list[Operation]]:
+    """value → the operations that take it."""
+    found: dict[Value, list[Operation]] = {}
+    for operation in _operations(root):
+        for leaf in leaves((operation.args, operation.kwargs)):
+            if isinstance(leaf, Value):
+                found.setdefault(leaf, []).append(operation)
     return found
+
+
+def _casts(operation: Operation) -> bool:
+    """Whether a cast changes a tensor: elsewhere the same line may be given a tensor that has the data type already."""
+    source = operation.args[0] if operation.args else None
+    changes = isinstance(source, Value) and source.tensor.dtype != operation.outputs[0].tensor.dtype
+    return operation.name in CASTS and changes
+
+
+def _place(operation: Operation) -> tuple[Location | None, torch.dtype | None]:
+    """The line of a cast, and what it casts to."""
+    return operation.location, operation.outputs[0].tensor.dtype if operation.outputs else None
 
 
 def _names(call: Call, lowering: _Lowering) -> dict[Value, list[str]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from trtllm_port.codegen import probing
 from trtllm_port.codegen.expressions import Rounded, Symbol
 from trtllm_port.codegen.folding import LAYER
 from trtllm_port.codegen.ir import Block, Leaf, Node
@@ -260,7 +261,18 @@ def _children(
             children[column[0].name] = merge_leaves([block.leaf for block in blocks if block.leaf is not None])
         else:
             children[column[0].name] = classes[structures[blocks[0].path]]
+    for path in _owners(port_class.block) - children.keys():
+        found = [probing.probe(instance.block.module.get_submodule(path)) for instance in port_class.instances]
+        if all(leaf is not None for leaf in found):
+            children[path] = merge_leaves([leaf for leaf in found if leaf is not None])
     return children
+
+
+def _owners(block: Block) -> set[str]:
+    """Sub-modules whose parameters a block uses itself, without a call of theirs."""
+    found = (leaf for node in block.nodes for leaf in leaves((node.args, node.keywords)) if isinstance(leaf, Attribute))
+    paths = (relative_path(block, attribute) for attribute in found if attribute.persistent)
+    return {path.rpartition(".")[0] for path in paths if path is not None and "." in path}
 
 
 def _calls(block: Block) -> Iterator[Node]:

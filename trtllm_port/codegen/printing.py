@@ -129,7 +129,7 @@ class Printer:
 
     def _cache(self, node: Node) -> Expression:
         cache, *rest = node.args
-        return _atom(f"{self.argument(cache, node).text}.update({self._arguments(node, tuple(rest))})")
+        return _atom(f"{self.argument(cache, node).text}.{node.name}({self._arguments(node, tuple(rest))})")
 
     def _method(self, node: Node) -> Expression:
         target = self._target(node)

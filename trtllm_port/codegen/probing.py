@@ -55,6 +55,15 @@ def probe(module: nn.Module) -> Leaf | None:
     return _probe_matrix(module, weight, bias) if weight.ndim == 2 else _probe_norm(module, weight, bias)
 
 
+def convolution(module: Any) -> Leaf | None:
+    """The `CausalConv1d` with the parameters of a module, if that is how these are used; or None."""
+    parameters = dict(module.named_parameters(recurse=False))
+    weight = parameters.get("weight")
+    if weight is None or weight.ndim != 3 or weight.shape[1] != 1 or not set(parameters) <= {"weight", "bias"}:
+        return None
+    return Leaf("CausalConv1d", (weight.shape[0], weight.shape[2]), {"bias": "bias" in parameters})
+
+
 def activation_name(module: nn.Module) -> str | None:
     """The name in `layers.ACT2FN` of the function that `module` computes elementwise, or None."""
     x = torch.linspace(-6, 6, 97)[None]

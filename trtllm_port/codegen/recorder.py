@@ -19,6 +19,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from trtllm_port.codegen.state_log import StateLog
+
 
 def words(text: str) -> frozenset[str]:
     """The words of a text, as a set."""
@@ -38,7 +40,10 @@ SILENT_PROPERTIES = words(
 )
 # A tensor's content becomes a Python value: the trace would depend on the data.
 HOST_READS = words("item tolist __bool__ __int__ __float__ __index__ __contains__ numpy nonzero equal allclose")
-FILES_BETWEEN = ("/torch/", "/trtllm_port/codegen/")
+# Layers that are alike may differ in which of their casts change anything: all are recorded.
+CASTS = words("to type type_as float half bfloat16 long int bool double")
+FILES_BETWEEN = ("/torch/", "/trtllm_port/codegen/", "/transformers/activations.py")
+FORMULAS = "/trtllm_port/codegen/formulas.py"  # stand for modelling code, and name variables as it does
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,7 @@ class Call:
         body: what was computed inside, in order.
         outputs: the tensors it returned, in order.
         host_reads: where it looked at the content of a tensor that follows from the inputs, and how.
+        stands_for_function: the modelling code did not call the module, but a convolution with its parameters.
     """
 
     path: str
@@ -113,6 +119,7 @@ class Call:
     body: list[Operation | Call] = field(default_factory=list)
     outputs: tuple[Value, ...] = ()
     host_reads: list[tuple[str, Location | None]] = field(default_factory=list)
+    stands_for_function: bool = False
 
 
 def map_structure(function: Callable[[Any], Any], tree: Any) -> Any:
@@ -159,6 +166,7 @@ class Recorder(TorchFunctionMode):
         self.model = model
         self.root: Call | None = None
         self.model_inputs: dict[str, Value] = {}
+        self.states = StateLog()
         self._stack: list[Call] = []
         self._values: dict[int, Value] = {}
         self._attributes = _named_tensors(model)
@@ -222,6 +230,8 @@ class Recorder(TorchFunctionMode):
             return func(*args, **kwargs)
         recorded = self.reference((tuple(args), kwargs))
         out = func(*args, **kwargs)
+        if name in CASTS and args and out is args[0] and id(out) in self._values:
+            out = out.view_as(out)  # a tensor of its own, to be told from what was cast
         self.record(name, recorded[0], recorded[1], out, _location(frame), in_place=_is_in_place(name, kwargs))
         return out
 
@@ -245,6 +255,14 @@ class Recorder(TorchFunctionMode):
             return  # it gave back what it was given: `contiguous`, `to` of the same type
         outputs = tuple(self._new_value(tensor) for tensor in tensors)
         self._stack[-1].body.append(Operation(name, args, kwargs, outputs, location))
+
+    def record_call(
+        self, module: nn.Module, arguments: dict[str, Any], output: torch.Tensor, location: Location | None
+    ) -> None:
+        """Append a call of a module that the modelling code did not call: it used the module's parameters itself."""
+        call = Call(self._paths[id(module)], module, self.reference(arguments), location, stands_for_function=True)
+        call.outputs = (self.value(output),)
+        self._stack[-1].body.append(call)
 
     def learn_names(self) -> None:
         """Take note of the local variables of the module that is running; for hooks."""
@@ -297,7 +315,7 @@ class Recorder(TorchFunctionMode):
             return
         chain = []
         while frame is not None:
-            if not _is_between(frame):
+            if not _is_between(frame) or frame.f_code.co_filename.endswith(FORMULAS):
                 chain.append(frame)
                 if frame.f_code.co_name == "forward" and frame.f_locals.get("self") is call.module:
                     break

@@ -86,8 +86,11 @@ class Writer:
         """Sizes and the data type of the inputs, which are not the same any more once names are given again."""
         lines = [f"{name} = {text}" for name, text in sorted(self.printer.sizes.items())]
         if self.printer.casts_back:
-            inputs = zip(block.inputs, parameters, strict=True)
-            source = next((name for value, name in inputs if value.tensor.dtype == TRACE_DTYPE), "self.config")
+            columns = zip(*(instance.block.inputs for instance in self.scope.instances), strict=True)
+            in_model_dtype = [all(value.tensor.dtype == TRACE_DTYPE for value in column) for column in columns]
+            source = next(
+                (name for name, holds in zip(parameters, in_model_dtype, strict=True) if holds), "self.config"
+            )
             lines.append(f"{INPUT_DTYPE} = {source}.dtype")
         return lines
 

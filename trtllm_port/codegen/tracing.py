@@ -19,6 +19,7 @@ from trtllm_port.codegen.hooks import IMPLEMENTATION, RecordedCache, hooks, reco
 from trtllm_port.codegen.recorder import Call, Recorder, Value
 from trtllm_port.codegen.rules import TRACE_DTYPE
 from trtllm_port.codegen.sizes import Sample
+from trtllm_port.hf_cache import cache_argument
 from trtllm_port.random_weights import condition
 
 MadeWith = dict[nn.Module, dict[str, Any]]
@@ -80,13 +81,14 @@ def _trace(sample: Sample, implementation: str, trust_remote_code: bool) -> Trac
         for context in (torch.no_grad(), hooks(model), recording(recorder)):
             stack.enter_context(context)
         first, step = _inputs(sample)
-        cache = RecordedCache()
-        model(**first, past_key_values=cache, use_cache=True)
+        cache, argument = RecordedCache(sample.config.get_text_config(decoder=True)), cache_argument(model)
+        model(**first, **{argument: cache}, use_cache=True)
         marker = torch.zeros(())  # stands for the cache, which is no tensor
         inputs = {name: recorder.value(tensor) for name, tensor in {**step, "cache": marker}.items()}
         recorder.model_inputs.update(inputs)
         with recorder:
-            out = model(**step, past_key_values=cache, use_cache=True)
+            out = model(**step, **{argument: cache}, use_cache=True)
+        recorder.states.check_empty()
     assert recorder.root is not None  # the model was called
     return Trace(sample, model, recorder.root, inputs, recorder.value(out.logits), made_with, frozenset(absent))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from trtllm_port.codegen.recorder import Operation, Value
+from trtllm_port.codegen.recorder import CASTS, Operation, Value
 from trtllm_port.codegen.rules.base import DTYPES, Result, RuleTable, argument, is_tensor, node, unchanged
 
 ELEMENTWISE = RuleTable()
@@ -30,7 +30,6 @@ BINARY = {
 }
 METHODS = frozenset(("exp", "sqrt", "rsqrt", "sin", "cos", "tanh", "sigmoid", "abs"))  # of `layers.Tensor`
 FUNCTIONS = ("log", "erf", "floor", "ceil", "round", "reciprocal", "relu", "silu", "softplus")
-CASTS = ("to", "type", "type_as", "float", "half", "bfloat16", "long", "int", "bool", "double")
 IDENTITIES = ("contiguous", "clone", "detach", "dropout", "alias", "data", "cpu", "nan_to_num")
 
 
@@ -105,7 +104,7 @@ def _masked_fill(operation: Operation) -> Result:
     return node(operation, "function", "where", argument(operation, "mask", 1), value, operation.args[0])
 
 
-@ELEMENTWISE.rule(*CASTS)
+@ELEMENTWISE.rule(*sorted(CASTS))
 def _cast(operation: Operation) -> Result:
     source: Any = operation.args[0]
     target: torch.dtype = operation.outputs[0].tensor.dtype

@@ -100,6 +100,16 @@ def _cache_update(operation: Operation) -> Result:
     return node(operation, "cache", "update", *operation.args)
 
 
+@LAYERS.rule("cache_state")
+def _cache_state(operation: Operation) -> Result:
+    return node(operation, "cache", "state", *operation.args)
+
+
+@LAYERS.rule("linear_attention", "selective_scan")
+def _recurrence(operation: Operation) -> Result:
+    return node(operation, "function", operation.name, *operation.args, **operation.kwargs)
+
+
 @LAYERS.rule("rotary_embedding")
 def _rotary(operation: Operation) -> Result:
     keywords = {"interleaved": True} if operation.kwargs["interleaved"] else {}
