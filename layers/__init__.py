@@ -20,7 +20,17 @@ from trtllm_port.layers.parameter import Parameter
 from trtllm_port.layers.rotary import RotaryEmbedding
 from trtllm_port.layers.states import State
 from trtllm_port.layers.tensor import Tensor
-from trtllm_port.layers.weights import Drop, HuggingFaceWeights, Transform, WeightMap, plan_weights
+from trtllm_port.layers.weights import (
+    Chunk,
+    Concat,
+    Drop,
+    HuggingFaceWeights,
+    Stack,
+    Transform,
+    Transpose,
+    WeightMap,
+    plan_weights,
+)
 
 __all__ = [
     "ACT2FN",
@@ -29,7 +39,9 @@ __all__ = [
     "Activation",
     "Attention",
     "CausalConv1d",
+    "Chunk",
     "ColumnLinear",
+    "Concat",
     "Conv1D",
     "DecoderLayerList",
     "DecoderModelForCausalLM",
@@ -52,10 +64,12 @@ __all__ = [
     "RmsNorm",
     "RotaryEmbedding",
     "RowLinear",
+    "Stack",
     "State",
     "Tensor",
     "TopKRouter",
     "Transform",
+    "Transpose",
     "WeightMap",
     "plan_weights",
 ]

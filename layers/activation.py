@@ -53,14 +53,19 @@ ACT2FN: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def activation(name: str) -> Callable[[Tensor], Tensor]:
+    """The activation function that HF's config calls `name`; ConfigError lists the known names."""
+    if name not in ACT2FN:
+        raise ConfigError(f"activation `{name}` is not supported", hint=f"one of {', '.join(ACT2FN)}")
+    return ACT2FN[name]
+
+
 class Activation(Module):
-    """An activation function chosen by its name in HF's config; ConfigError lists the known names."""
+    """An activation function as a module, chosen as by `activation`."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        if name not in ACT2FN:
-            raise ConfigError(f"activation `{name}` is not supported", hint=f"one of {', '.join(ACT2FN)}")
-        self.name = name
+        self.function = activation(name)
 
     def forward(self, x: Tensor) -> Tensor:
-        return ACT2FN[self.name](x)
+        return self.function(x)

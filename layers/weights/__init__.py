@@ -2,16 +2,22 @@
 
 from trtllm_port.layers.weights.plan import ParameterSpec, WeightEntry, WeightPlan, plan_weights
 from trtllm_port.layers.weights.source import HuggingFaceWeights, MappingWeights, SafetensorsFile, TensorSource
+from trtllm_port.layers.weights.steps import Chunk, Concat, Stack, Step, Transpose
 from trtllm_port.layers.weights.weight_map import Drop, Transform, WeightMap
 
 __all__ = [
+    "Chunk",
+    "Concat",
     "Drop",
     "HuggingFaceWeights",
     "MappingWeights",
     "ParameterSpec",
     "SafetensorsFile",
+    "Stack",
+    "Step",
     "TensorSource",
     "Transform",
+    "Transpose",
     "WeightEntry",
     "WeightMap",
     "WeightPlan",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from trtllm_port.errors import CheckpointError
 from trtllm_port.layers.dtypes import FLOAT_DTYPES, torch_dtype
 from trtllm_port.layers.weights.source import TensorSource
+from trtllm_port.layers.weights.steps import Step, laid_end_to_end, run_steps
 from trtllm_port.layers.weights.weight_map import Drop, Rule, Transform, WeightMap, fill, natural_key, rules
 
 CASTABLE = (*FLOAT_DTYPES, "float64")
@@ -37,11 +39,24 @@ class ParameterSpec:
 
 @dataclass(frozen=True)
 class WeightEntry:
-    """One step of a conversion: the tensors read, the parameters made, and the function between (None: as it is)."""
+    """One step of a conversion: the tensors read, the parameters made, and what is between (None: as it is).
+
+    Attributes:
+        counts: how many of the sources each source pattern matched.
+    """
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
-    function: Callable[..., Any] | None = None
+    function: Callable[..., Any] | Sequence[Step] | None = None
+    counts: tuple[int, ...] = (1,)
+
+    @property
+    def end_to_end(self) -> tuple[str, ...] | None:
+        """The sources in the order in which their bytes are those of the one target; None: not as they are."""
+        if self.function is None:
+            return self.sources
+        order = None if callable(self.function) else laid_end_to_end(self.function, self.counts)
+        return None if order is None or len(self.targets) > 1 else tuple(self.sources[index] for index in order)
 
 
 @dataclass(frozen=True)
@@ -80,6 +95,9 @@ class WeightPlan:
 def _outputs(config: Any, entry: WeightEntry, tensors: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     if entry.function is None:
         return tuple(tensors)
+    if not callable(entry.function):
+        rest = iter(tensors)
+        return run_steps(entry.function, [[next(rest) for _ in range(count)] for count in entry.counts])
     made = entry.function(config, *tensors)
     return (made,) if isinstance(made, torch.Tensor) else tuple(made)
 
@@ -163,7 +181,8 @@ class _Accounting:
         """One entry for all the tensors that go into the same targets."""
         for targets, members in self.groups.items():
             names = tuple(name for _, name in sorted(members, key=lambda m: (m[0], natural_key(m[1]))))
-            self.entries.append(WeightEntry(names, targets, self.transforms[targets].function))
+            counts = tuple(count for _, count in sorted(Counter(position for position, _ in members).items()))
+            self.entries.append(WeightEntry(names, targets, self.transforms[targets].function, counts))
 
     def settle_ties(self) -> None:
         """A tied parameter that the file has under several names: use one, drop its equals, refuse a different one."""

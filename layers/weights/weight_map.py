@@ -4,7 +4,9 @@
         "*.rotary_emb.inv_freq": Drop("computed from the config"),
         "transformer.h.*.attn.bias": None,                                       # known and dropped
         "gpt.layers.*.weight": "model.layers.*.weight",                          # renamed
-        ("*.q_proj.weight", "*.k_proj.weight"): Transform("*.qk.weight", join),  # joined by a named function
+        ("*.q_proj.weight", "*.k_proj.weight"): Transform("*.qk.weight", [Concat(0)]),
+        "*.experts.*.down.weight": Transform("*.experts.down_proj", [Stack(0), Transpose(1, 2)]),
+        "*.qkv.weight": Transform("*.qkv.weight", regroup),                      # a named function
     }
 
 A `*` stands for one or more characters; in a target, the first `*` is what the first `*` of the source matched, and so
@@ -14,12 +16,14 @@ on. All sources of a transform that give the same targets go into one call: a ta
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
+
+from trtllm_port.layers.weights.steps import Step
 
 Pattern = str | tuple[str, ...]
 
@@ -41,13 +45,13 @@ class Transform:
 
     Attributes:
         target: the parameter's name, or a tuple of names, with `*` as in the sources.
-        function: called with the port's config and the tensors, in the order of the source patterns and, within one
-            pattern, of the numbers in their names; returns a tensor for each target. It must work on meta tensors,
-            because shapes are checked before anything is read.
+        function: steps, one after the other; or a function called with the port's config and the tensors, in the order
+            of the source patterns and, within one pattern, of the numbers in their names, that returns a tensor for
+            each target. It must work on meta tensors, because shapes are checked before anything is read.
     """
 
     target: Pattern
-    function: Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]
+    function: Callable[..., torch.Tensor | tuple[torch.Tensor, ...]] | Sequence[Step]
 
     @property
     def targets(self) -> tuple[str, ...]:

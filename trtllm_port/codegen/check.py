@@ -156,9 +156,8 @@ def _compare(port_class: type[Any], model_dir: Path, config: Any, progress: Prog
     except (PortError, NotImplementedError) as error:
         return SelfCheck(passed=False, problem=str(error), sizes=sizes)
     load = AutoModelForCausalLM.from_pretrained
-    single, double = (
-        load(model_dir, dtype=d, attn_implementation="eager").eval() for d in (torch.float32, torch.float64)
-    )
+    eager = {"attn_implementation": "eager", "experts_implementation": "eager"}
+    single, double = (load(model_dir, dtype=d, **eager).eval() for d in (torch.float32, torch.float64))
     errors: dict[str, float] = {}
     limits: dict[str, float] = {}
     total = TOKENS + STEPS

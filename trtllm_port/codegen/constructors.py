@@ -21,6 +21,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {  # of the layers' arguments, which are n
     "RmsNorm": {"offset": 0.0},
     "LayerNorm": {"bias": True, "eps": 1e-5},
 }
+ENDS_WITH_ACTIVATION = ("Activation", "Experts")
 
 
 @dataclass
@@ -139,11 +140,11 @@ class ConstructorWriter:
 
     def _leaf(self, path: str, leaf: Leaf) -> str:
         self.made.imports.add(leaf.kind)
-        if leaf.kind == "Activation":
-            return f"Activation({self.scope.activation(leaf).text})"
         what = f"an argument of `{path}`"
         defaults = DEFAULTS.get(leaf.kind, {})
-        args = [self.scope.in_init(arg, what).text for arg in leaf.args]
+        sizes = leaf.args[:-1] if leaf.kind in ENDS_WITH_ACTIVATION else leaf.args
+        args = [self.scope.in_init(arg, what).text for arg in sizes]
+        args += [self.scope.activation(arg).text for arg in leaf.args[len(sizes) :]]
         named = {k: v for k, v in leaf.keywords.items() if k not in defaults or v != defaults[k]}
         args += [f"{key}={self.scope.in_init(value, what).text}" for key, value in named.items()]
         return f"{leaf.kind}({', '.join(args)})"

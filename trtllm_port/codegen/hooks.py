@@ -2,6 +2,7 @@
 
 attention(query, key, value, mask=…, scale=…, …)      transformers' `AttentionInterface`
 causal_mask(position_ids, cache, kind=…, window=…)    transformers' `AttentionMaskInterface`
+combine_experts(output, experts, weights)             the end of transformers' `ExpertsInterface`, see `experts.py`
 cache_update(cache, layer_idx, key, value)            a `DynamicCache` that reports its updates
 linear_attention(…, state), selective_scan(…, state)  functions that `recurrences.py` proves equal to them
 rotary_embedding(x, cos, sin, interleaved=…)          `apply_rotary_…` functions that probing proves equal to it
@@ -27,21 +28,17 @@ from transformers.cache_utils import (
     LinearAttentionAndSlidingWindowAttentionLayer,
 )
 
-from trtllm_port.codegen import recurrences
-from trtllm_port.codegen.recorder import Recorder, words
+from trtllm_port.codegen import experts, recurrences
+from trtllm_port.codegen.active import active_recorder
+from trtllm_port.codegen.recorder import words
 
 IMPLEMENTATION = "trtllm_port"
-_active: list[Recorder] = []
 
 # Arguments of attention functions that say nothing a port has to know: masks are explicit, nothing is trained.
 SILENT_ARGUMENTS = words(
     "dropout is_causal sliding_window position_ids cache_position use_cache output_attentions output_hidden_states "
     "return_dict position_embeddings past_key_values past_key_value layer_idx local_window_size"
 )
-
-
-def _recorder() -> Recorder | None:
-    return _active[-1] if _active and _active[-1].is_recording else None
 
 
 def _attention(
@@ -58,12 +55,17 @@ def _attention(
     With options that TensorRT's attention has not (a soft cap, sinks), the model's own eager attention is recorded
     instead.
     """
-    recorder = _recorder()
+    recorder = active_recorder()
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
-    options = {name: option for name, option in options.items() if option is not None and name not in SILENT_ARGUMENTS}
+    own = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    known = inspect.signature(own).parameters if own is not None else options  # what it takes without name, it ignores
+    options = {
+        name: option
+        for name, option in options.items()
+        if option is not None and name in known and name not in SILENT_ARGUMENTS
+    }
     if recorder is None:
         return compute_attention(query, key, value, attention_mask, scale, options), None
-    own = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     if options and own is not None:
         additive = attention_mask
         if additive is not None and additive.dtype == torch.bool:
@@ -111,7 +113,7 @@ def _mask(
     **_: Any,
 ) -> Tensor:
     """The mask that `mask_function` describes, recorded by kind when the recorder runs."""
-    recorder = _recorder()
+    recorder = active_recorder()
     with torch._C.DisableTorchFunction():
         allowed = evaluate_mask(mask_function, q_length, kv_length, q_offset, kv_offset)
         mask = allowed.expand(batch_size, 1, q_length, kv_length).clone()
@@ -180,7 +182,7 @@ class RecordedCache(DynamicCache):  # type: ignore[misc]  # transformers is unty
         self.layers: list[Any] = [_unlimited(layer) for layer in self.layers]
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
-        recorder = _recorder()
+        recorder = active_recorder()
         if recorder is None:
             return super().update(key_states, value_states, layer_idx, *args, **kwargs)
         recorder.learn_names()
@@ -191,14 +193,14 @@ class RecordedCache(DynamicCache):  # type: ignore[misc]  # transformers is unty
         return out
 
     def get_recurrent_state(self, layer_idx: int, state_idx: int = 0) -> Any:
-        recorder = _recorder()
+        recorder = active_recorder()
         if recorder is not None:
             recorder.states.read = layer_idx, state_idx
         return super().get_recurrent_state(layer_idx, state_idx)
 
     def update_conv_state(self, conv_states: Tensor, layer_idx: int, state_idx: int = 0, **kwargs: Any) -> Any:
         """The new tokens alone: that a convolution takes those before from the state is part of its operation."""
-        recorder = _recorder()
+        recorder = active_recorder()
         with torch._C.DisableTorchFunction():
             out = super().update_conv_state(conv_states, layer_idx, state_idx, **kwargs)
         if recorder is None:
@@ -208,7 +210,7 @@ class RecordedCache(DynamicCache):  # type: ignore[misc]  # transformers is unty
         return conv_states
 
     def update_recurrent_state(self, recurrent_states: Tensor, layer_idx: int, state_idx: int = 0, **_: Any) -> Any:
-        recorder = _recorder()
+        recorder = active_recorder()
         if recorder is not None:
             recorder.states.store(layer_idx, state_idx)
         with torch._C.DisableTorchFunction():
@@ -257,7 +259,7 @@ def _rotation_hook(original: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(original)
     def hooked(*args: Any, **kwargs: Any) -> Any:
-        recorder = _recorder()
+        recorder = active_recorder()
         if recorder is None:
             return original(*args, **kwargs)
         bound = inspect.signature(original).bind(*args, **kwargs).arguments
@@ -284,6 +286,7 @@ def register() -> None:
     """Make `IMPLEMENTATION` known to `transformers`, before a model is built with it."""
     AttentionInterface.register(IMPLEMENTATION, _attention)
     AttentionMaskInterface.register(IMPLEMENTATION, _mask)
+    experts.register(IMPLEMENTATION)
 
 
 @contextmanager
@@ -306,15 +309,5 @@ def _hook(name: str, function: Callable[..., Any]) -> Callable[..., Any] | None:
     """What stands for a function of a modelling file while `hooks` are in force, or None: it stays."""
     if "rotary" in name and "apply" in name:
         return _rotation_hook(function)
-    hooked: Callable[..., Any] | None = recurrences.hook(function, _recorder)
+    hooked: Callable[..., Any] | None = recurrences.hook(function, active_recorder)
     return hooked
-
-
-@contextmanager
-def recording(recorder: Recorder) -> Iterator[None]:
-    """`recorder` as the one that the hooks report to."""
-    _active.append(recorder)
-    try:
-        yield
-    finally:
-        _active.remove(recorder)

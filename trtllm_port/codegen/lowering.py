@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from trtllm_port.codegen import probing
+from trtllm_port.codegen.experts import experts_arguments, probe_experts
 from trtllm_port.codegen.folding import fold
 from trtllm_port.codegen.ir import Block, Leaf, Node
 from trtllm_port.codegen.recorder import (
@@ -180,6 +181,8 @@ class _Lowering:
         if key not in self.leaves:
             self.leaves[key] = probing.probe(call.module)
         leaf = self.leaves[key]
+        if leaf is None and len(call.outputs) == 1:
+            leaf = probe_experts(call)
         if leaf is None and len(call.outputs) == 2 and not any(True for _ in call.module.children()):
             leaf = probe_rotary(call, self.trace, self.uses)
             if leaf is not None:
@@ -187,6 +190,8 @@ class _Lowering:
         return leaf
 
     def _leaf_arguments(self, call: Call, leaf: Leaf) -> tuple[Any, ...]:
+        if leaf.kind == "Experts":
+            return tuple(self.resolve(value) for value in experts_arguments(call) or ())
         given = [self.resolve(value) for value in leaves(call.args) if isinstance(value, Value)]
         return tuple(given if leaf.kind in ("RotaryEmbedding", "CausalConv1d") else given[:1])
 
@@ -270,7 +275,10 @@ def _all_values(call: Call) -> Iterable[Value]:
 
 
 def _remove_dead(block: Block) -> None:
-    """Keep what the block's outputs need; the blocks of its calls lose outputs that nobody uses."""
+    """Keep what the block's outputs need.
+
+    The blocks of its calls lose outputs that nobody uses, but not the first, by which modules are compared with HF's.
+    """
     live = set(block.outputs)
     kept: list[Node] = []
     for item in reversed(block.nodes):
@@ -278,7 +286,7 @@ def _remove_dead(block: Block) -> None:
             continue
         child = item.block
         if child is not None and child.leaf is None:
-            needed = [value for value in _defined(item) if value in live]
+            needed = [value for value in _defined(item) if value in live or value in child.outputs[:1]]
             order = {value: i for i, value in enumerate(child.outputs)}
             child.outputs = tuple(sorted(needed, key=lambda value: order.get(value, len(order))))
             _remove_dead(child)

@@ -12,7 +12,6 @@ from typing import Any
 
 from trtllm_port.codegen.expressions import ATOM, Expression, Symbol, Values
 from trtllm_port.codegen.formatting import literal
-from trtllm_port.codegen.ir import Leaf
 from trtllm_port.codegen.merging import Instance, PortClass
 from trtllm_port.codegen.probing import named_activation
 from trtllm_port.codegen.solver import Solver
@@ -66,9 +65,8 @@ class Scope:
         self._note(plain)
         return plain
 
-    def activation(self, leaf: Leaf) -> Expression:
-        """The argument of an `Activation`: the config key that names it, or its name."""
-        value = leaf.args[0]
+    def activation(self, value: Any) -> Expression:
+        """An activation as an argument: the config key that names it, or its name."""
         if not isinstance(value, Symbol):
             return Expression(literal(value), (), ATOM, 0)
         for text, values in self._atoms.items():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import astuple
 from typing import Any
 
 from trtllm_port.codegen.classes import ClassText
-from trtllm_port.codegen.formatting import literal, wrap
+from trtllm_port.codegen.formatting import WIDTH, indent, literal, wrap
 from trtllm_port.codegen.weights import WeightNames
+from trtllm_port.layers.weights import Step
 
 LAYERS = "trtllm_port.layers"
 BASE_FIELDS = frozenset(("vocab_size", "tie_word_embeddings"))  # of `PretrainedConfig`
@@ -103,8 +105,12 @@ def _kind(value: Any) -> str:
 
 def convert_file(names: WeightNames, *, title: str, architecture: str) -> str:
     """`convert.py`: the exceptions between HF's tensor names and the port's parameter names."""
-    entries = {pattern: f"Drop({literal(reason)})" for pattern, reason in names.dropped.items()}
+    entries: dict[str | tuple[str, ...], str] = {
+        pattern: f"Drop({literal(reason)})" for pattern, reason in names.dropped.items()
+    }
     entries |= {pattern: literal(target) for pattern, target in names.renamed.items()}
+    for sources, (targets, steps) in names.transformed.items():
+        entries[sources[0] if len(sources) == 1 else sources] = _transform(targets, steps)
     lines = [
         f'"""{title}: from Hugging Face\'s tensors to the port\'s parameters.',
         "",
@@ -113,15 +119,35 @@ def convert_file(names: WeightNames, *, title: str, architecture: str) -> str:
         "",
         "from __future__ import annotations",
         "",
-        *_import(LAYERS, {"WeightMap", *(["Drop"] if names.dropped else [])}),
+        *_import(LAYERS, {"WeightMap", *_used(names)}),
         "",
     ]
     if not entries:
         return "\n".join([*lines, "WEIGHT_MAP: WeightMap = {}"]) + "\n"
     lines.append("WEIGHT_MAP: WeightMap = {")
-    for pattern, text in sorted(entries.items()):
-        lines += [f"    {line}" for line in wrap(f"{literal(pattern)}: {text},", 4)]
+    for pattern, text in sorted(entries.items(), key=str):
+        lines += indent(_entry(pattern, text))
     return "\n".join([*lines, "}"]) + "\n"
+
+
+def _used(names: WeightNames) -> set[str]:
+    """The classes of `trtllm_port.layers` that the entries are made with."""
+    steps = {type(step).__name__ for _, found in names.transformed.values() for step in found}
+    return {*steps, *(["Transform"] if names.transformed else []), *(["Drop"] if names.dropped else [])}
+
+
+def _transform(targets: tuple[str, ...], steps: tuple[Step, ...]) -> str:
+    made = ", ".join(f"{type(step).__name__}({', '.join(map(repr, astuple(step)))})" for step in steps)
+    return f"Transform({literal(targets[0] if len(targets) == 1 else targets)}, [{made}])"
+
+
+def _entry(key: str | tuple[str, ...], value: str) -> list[str]:
+    """`key: value,` as lines, for a place indented by 4: a key that is too long itself is opened, else the value."""
+    text = literal(key)
+    if isinstance(key, str) or len(f"{text}: {value[: value.index('(') + 1]}") + 4 <= WIDTH:
+        *lines, last = wrap(f"{text}: {value}", 5)
+        return [*lines, f"{last},"]
+    return ["(", *(f"    {literal(part)}," for part in key), f"): {value},"]
 
 
 def class_title(architecture: str) -> str:

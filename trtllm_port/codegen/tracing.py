@@ -15,7 +15,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
-from trtllm_port.codegen.hooks import IMPLEMENTATION, RecordedCache, hooks, recording, register
+from trtllm_port.codegen.active import recording
+from trtllm_port.codegen.hooks import IMPLEMENTATION, RecordedCache, hooks, register
 from trtllm_port.codegen.recorder import Call, Recorder, Value
 from trtllm_port.codegen.rules import TRACE_DTYPE
 from trtllm_port.codegen.sizes import Sample
@@ -49,7 +50,11 @@ def build_model(config: Any, dtype: torch.dtype, *, implementation: str, trust_r
     """A conditioned random model of a config, in eval mode."""
     register()
     model: nn.Module = AutoModelForCausalLM.from_config(
-        config, dtype=dtype, attn_implementation=implementation, trust_remote_code=trust_remote_code
+        config,
+        dtype=dtype,
+        attn_implementation=implementation,
+        experts_implementation=IMPLEMENTATION,
+        trust_remote_code=trust_remote_code,
     )
     condition(model, seed=0)
     model.eval()

@@ -6,12 +6,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import torch
-from torch import nn
-
 from trtllm_port.codegen.ir import Block
 from trtllm_port.codegen.lowering import Lowered
 from trtllm_port.codegen.recorder import Attribute, leaves
+from trtllm_port.codegen.stored import name_pattern, stored_tensors
+from trtllm_port.layers.weights import Step
 
 
 @dataclass
@@ -21,16 +20,25 @@ class WeightNames:
     Attributes:
         dropped: tensors that are no parameters of the port → why.
         renamed: name in files → name in the port.
+        transformed: names in files → names in the port, and the steps between.
     """
 
     dropped: dict[str, str] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
+    transformed: dict[tuple[str, ...], tuple[tuple[str, ...], tuple[Step, ...]]] = field(default_factory=dict)
 
 
 def weight_names(lowered: Lowered) -> WeightNames:
     """What the files of a model like the traced one hold under other names, or in addition."""
     model = lowered.trace.model
-    names = WeightNames(dict(_unused(lowered)), dict(_renamed(model)))
+    names = WeightNames(dict(_unused(lowered)))
+    for stored in stored_tensors(model):
+        sources = tuple(dict.fromkeys(map(name_pattern, stored.sources)))
+        targets = tuple(map(name_pattern, stored.targets))
+        if stored.steps:
+            names.transformed[sources] = targets, stored.steps
+        else:
+            names.renamed[sources[0]] = targets[0]
     for expression in getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ():
         plain = expression.replace("\\", "").replace(".*", "*").strip("^$")
         if re.fullmatch(r"[\w.*]+", plain):
@@ -48,30 +56,12 @@ def _unused(lowered: Lowered) -> Iterator[tuple[str, str]]:
     touched = {id(parameters[name]) for name in used if name in parameters}
     for name in model.state_dict():
         if name not in used and id(parameters.get(name)) not in touched:
-            yield _pattern(name), "no part of the forward pass uses it"
+            yield name_pattern(name), "no part of the forward pass uses it"
 
 
 def used_tensors(lowered: Lowered) -> set[str]:
     """Full names of the parameters and buffers that the forward pass takes."""
     return {name for block in lowered.blocks for name in _used(block)}
-
-
-def _renamed(model: nn.Module) -> Iterator[tuple[str, str]]:
-    """Names that `transformers` gives to tensors only while they are in files."""
-    from transformers.core_model_loading import revert_weight_conversion
-
-    own = model.state_dict()
-    stored = revert_weight_conversion(model, dict(own))
-    missing = [name for name in own if name not in stored]
-    for name, tensor in stored.items():
-        if name not in own:
-            target = next((m for m in missing if own[m].shape == tensor.shape and torch.equal(own[m], tensor)), None)
-            if target is not None:
-                yield _pattern(name), _pattern(target)
-
-
-def _pattern(name: str) -> str:
-    return re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
 
 
 def _leaf_kind(block: Block, kind: str) -> bool:

@@ -69,8 +69,9 @@ def write_ranks(
         writers = [stack.enter_context(SafetensorsWriter(path, headers, {"format": "pt"})) for path in paths]
         thread = stack.enter_context(WriterThread())
         for entry in entries:
-            if entry.function is None and plan.specs[entry.targets[0]].shard is None:
-                _stream(plan, entry, source, check, writers, thread)
+            if entry.end_to_end is not None and plan.specs[entry.targets[0]].shard is None:
+                for name in entry.end_to_end:
+                    _stream(plan, name, entry.targets[0], source, check, writers, thread)
             else:
                 _transform(plan, entry, source, check, writers, thread)
             done += sum(source.size(name) for name in entry.sources)
@@ -82,14 +83,14 @@ def write_ranks(
 
 def _stream(
     plan: WeightPlan,
-    entry: WeightEntry,
+    name: str,
+    target: str,
     source: StreamedWeights,
     check: FiniteCheck,
     writers: Sequence[SafetensorsWriter],
     thread: WriterThread,
 ) -> None:
     """One tensor, piece by piece."""
-    (name,), (target,) = entry.sources, entry.targets
     before: torch.dtype = getattr(torch, source.dtype(name))
     after = torch_dtype(plan.specs[target].dtype)
     for piece in source.pieces(name):

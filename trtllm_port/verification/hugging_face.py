@@ -67,6 +67,7 @@ class HuggingFaceRunner:
                     model_dir,
                     dtype=getattr(torch, dtype),
                     attn_implementation="eager",
+                    experts_implementation="eager",  # the default, `grouped_mm`, knows no float64
                     trust_remote_code=trust_remote_code,
                     use_safetensors=True,
                     output_loading_info=True,

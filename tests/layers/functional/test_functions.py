@@ -45,6 +45,22 @@ def bools(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda x: function(x > 0, x < 1)
 
 
+CHOSEN = torch.tensor([[1, 0], [0, 1], [1, 2]])  # of two experts: the last token has one
+WEIGHTS = torch.tensor([[0.7, 0.4], [0.25, 0.5], [1.5, 3.0]])
+
+
+def overflown(x: L.Tensor) -> L.Tensor:
+    """x [X, T, E] with infinities for the token that did not choose expert 0."""
+    return L.concat([L.concat([x[:1, :2], x[:1, 2:] / 0.0], 1), x[1:]], 0)
+
+
+def combined(x: torch.Tensor) -> torch.Tensor:
+    chosen = zip(CHOSEN.tolist(), WEIGHTS, strict=True)
+    pairs = [[(e, w) for e, w in zip(*pair, strict=True) if e < 2] for pair in chosen]
+    rows = [sum(x[e, token].float() * w for e, w in pair) for token, pair in enumerate(pairs)]
+    return torch.stack([torch.as_tensor(row) for row in rows]).to(x.dtype)
+
+
 CASES: dict[str, Case] = {
     "abs": Case(L.abs, torch.abs, dtypes=NUMBERS),
     "add": Case(L.add, torch.add, ("x", "y"), NUMBERS),
@@ -54,6 +70,9 @@ CASES: dict[str, Case] = {
     "ceil": Case(L.ceil, torch.ceil),
     "chunk": Case(lambda x: L.chunk(x, 3, -1), lambda x: x.chunk(3, -1), dtypes=NUMBERS),
     "clip": Case(lambda x: L.clip(x, -0.5, 0.5), lambda x: x.clip(-0.5, 0.5)),
+    "combine_experts": Case(
+        lambda x: L.combine_experts(overflown(x), L.constant(CHOSEN, like=x), L.constant(WEIGHTS, like=x)), combined
+    ),
     "concat": Case(lambda x, u: L.concat([x, u], 1), lambda x, u: torch.cat([x, u], 1), ("x", "u"), NUMBERS),
     "constant": Case(lambda x: x + L.constant([1.0, 2.0, 3.0, 4.0], like=x), lambda x: x + torch.arange(1, 5)),
     "cos": Case(L.cos, torch.cos),
