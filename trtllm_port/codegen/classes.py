@@ -59,10 +59,10 @@ class ClassWriter:
         self.samples = samples
         self.config_class = config_class
         self.constructors: dict[str, Constructor] = {}
-        first = samples[0]
-        self.preferred = {first.trace.inputs[name]: name for name in ("cache", "input_ids", "position_ids")}
-        self.preferred[first.logits_indices] = "logits_indices"
-        self.common = _common_names(first)
+        names = ("cache", "input_ids", "position_ids")
+        self.preferred = {sample.trace.inputs[name]: name for sample in samples for name in names}
+        self.preferred |= {sample.logits_indices: "logits_indices" for sample in samples}
+        self.common = {value: name for sample in samples for value, name in _common_names(sample).items()}
 
     def write(self, port_class: PortClass, *, is_model: bool) -> ClassText:
         """The text of a class whose sub-modules' classes are written already.

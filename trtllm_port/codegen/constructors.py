@@ -6,14 +6,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from trtllm_port.codegen.expressions import Symbol
+from trtllm_port.codegen.expressions import MISSING, Symbol, merge_values
 from trtllm_port.codegen.formatting import indent, wrap
+from trtllm_port.codegen.instances import Instance
 from trtllm_port.codegen.ir import Leaf
 from trtllm_port.codegen.lowering import Lowered, stored_tensor
-from trtllm_port.codegen.merging import PortClass, merge_values
+from trtllm_port.codegen.merging import Child, PortClass
 from trtllm_port.codegen.scope import Scope
 from trtllm_port.codegen.sizes import LAYER_COUNTS, layer_count_key
-from trtllm_port.codegen.weights import used_tensors
+from trtllm_port.codegen.weights import used_by, used_tensors
 
 DEFAULTS: dict[str, dict[str, Any]] = {  # of the layers' arguments, which are not printed
     "Linear": {"bias": True},
@@ -74,7 +75,7 @@ class ConstructorWriter:
         made, text = self.made, "\n".join(forward)
         self.scope.settle_attributes()
         children = list(self._children())
-        own = [self._parameter(path) for path in parameters if "." not in path]  # others are of sub-modules
+        own = [line for path in parameters if "." not in path for line in self._parameter(path)]  # others: sub-modules
         attributes = [f"self.{name} = {found.text}" for name, found in self.scope.attributes.items()]
         lists = [line for line in children if "DecoderLayerList(" in line]
         made.takes_layer_idx = any("layer_idx" in s for s in (text, *attributes, *own, *children) if s not in lists)
@@ -109,33 +110,67 @@ class ConstructorWriter:
                     holders.add(holder)
                     self.made.imports.add("Module")
                     yield f"self.{holder} = Module()"
-            yield f"self.{name} = {self._child(path, children[path])}"
+            yield from self._options(path, children[path])
 
-    def _child(self, path: str, child: PortClass | Leaf) -> str:
-        if isinstance(child, Leaf):
-            return self._leaf(path, child)
-        written = self.done[child.name]
+    def _options(self, path: str, options: list[Child]) -> Iterator[str]:
+        """The statement for a sub-module, which may be one or the other, or not always there."""
+        name, what = path.removesuffix(".*"), f"what `{path}` is"
         if path.endswith(".*"):
-            return self._layers(child, written)
-        given = ["config"] if written.takes_config else []
-        given += ["layer_idx"] if written.takes_layer_idx else []
-        given += [self._handed_over(path, child, name) for name in written.arguments]
-        return f"{child.name}({', '.join(given)})"
+            yield f"self.{name} = {self._layers(options)}"
+            return
+        there = tuple(any(column) for column in zip(*(option.there for option in options), strict=True))
+        condition = self.scope.there(there, f"whether there is a `{path}`")
+        text = self._child(path, options[-1])
+        for number, option in reversed(list(enumerate(options[:-1]))):
+            rest = [other.there for other in options[number:]]
+            column = tuple(any(one) for one in zip(*rest, strict=True))
+            known = tuple(mine if some else MISSING for mine, some in zip(option.there, column, strict=True))
+            choice = self.scope.in_init(Symbol(known), what).text
+            text = f"{self._child(path, option)} if {choice} else {text}"
+        statement = f"self.{name} = {text}"
+        yield from [f"if {condition.text}:", f"    {statement}"] if condition else [statement]
 
-    def _layers(self, child: PortClass, written: Constructor) -> str:
+    def _child(self, path: str, option: Child) -> str:
+        if isinstance(option.made, Leaf):
+            return self._leaf(path, option.made)
+        given = self._given(option.made, self.done[option.made.name])
+        given += [self._handed_over(path, option, name) for name in self.done[option.made.name].arguments]
+        return f"{option.made.name}({', '.join(given)})"
+
+    def _given(self, child: PortClass, written: Constructor) -> list[str]:
+        return [*(["config"] if written.takes_config else []), *(["layer_idx"] if written.takes_layer_idx else [])]
+
+    def _layers(self, options: list[Child]) -> str:
         key = layer_count_key(self.scope.instances[0].trace.sample.values) or LAYER_COUNTS[0]
         self.made.imports.add("DecoderLayerList")
         self.made.fields.add(key)
-        factory = child.name if written.takes_layer_idx else f"lambda config, layer_idx: {child.name}(config)"
+        classes = [option.made for option in options if isinstance(option.made, PortClass)]
+        calls = [f"{one.name}({', '.join(self._given(one, self.done[one.name]))})" for one in classes]
+        factory = classes[0].name
+        if len(classes) > 1 or not self.done[factory].takes_layer_idx:
+            factory = f"lambda config, layer_idx: {self._one_of(classes, calls)}"
         count = "" if key == "num_hidden_layers" else f", config.{key}"
         return f"DecoderLayerList({factory}, config{count})"
 
-    def _handed_over(self, path: str, child: PortClass, name: str) -> str:
+    def _one_of(self, classes: list[PortClass], calls: list[str]) -> str:
+        """The call for a layer, whose class depends on its number."""
+        text = calls[-1]
+        for number in reversed(range(len(classes) - 1)):
+            layers = [instance for one in classes[number:] for instance in one.instances]
+            there = tuple(i < len(classes[number].instances) for i in range(len(layers)))
+            text = f"{calls[number]} if {self.scope.of_layers(layers, there).text} else {text}"
+        return text
+
+    def _handed_over(self, path: str, child: Child, name: str) -> str:
         """An argument for a sub-module that is not made from a config."""
-        made = {(id(i.trace), i.block.path): i.trace.made_with[i.block.module][name] for i in child.instances}
+        assert isinstance(child.made, PortClass)  # basic layers are given their arguments elsewhere
+        found = {(id(i.trace), i.block.path): i.trace.made_with[i.block.module][name] for i in child.made.instances}
         instances = self.scope.instances
         paths = [f"{i.block.path}.{path}" if i.block.path else path for i in instances]
-        column = tuple(made[id(i.trace), full] for i, full in zip(instances, paths, strict=True))
+        column = tuple(
+            found[id(i.trace), full] if there else MISSING
+            for i, full, there in zip(instances, paths, child.there, strict=True)
+        )
         return self.scope.in_init(merge_values(column), f"`{name}` of `{path}`").text
 
     def _leaf(self, path: str, leaf: Leaf) -> str:
@@ -149,17 +184,21 @@ class ConstructorWriter:
         args += [f"{key}={self.scope.in_init(value, what).text}" for key, value in named.items()]
         return f"{leaf.kind}({', '.join(args)})"
 
-    def _parameter(self, path: str) -> str:
+    def _parameter(self, path: str) -> Iterator[str]:
         """A parameter that `forward` uses itself."""
-        instances = self.scope.instances
-        names = [f"{i.block.path}.{path}" if i.block.path else path for i in instances]
-        shapes = [stored_tensor(i.trace.model, name).shape for i, name in zip(instances, names, strict=True)]
-        sizes = [
-            self.scope.in_init(merge_values(column), f"a size of `{path}`") for column in zip(*shapes, strict=True)
-        ]
+        shapes = [self._shape(instance, path) for instance in self.scope.instances]
+        rank = len(next(shape for shape in shapes if shape is not None))
+        columns = [tuple(MISSING if shape is None else shape[i] for shape in shapes) for i in range(rank)]
+        sizes = [self.scope.in_init(merge_values(column), f"a size of `{path}`").text for column in columns]
         self.made.imports.add("Parameter")
-        inner = ", ".join(size.text for size in sizes)
-        return f"self.{path} = Parameter(({inner},))" if len(sizes) == 1 else f"self.{path} = Parameter(({inner}))"
+        statement = f"self.{path} = Parameter(({', '.join(sizes)}{',' if rank == 1 else ''}))"
+        condition = self.scope.there(tuple(shape is not None for shape in shapes), f"whether there is a `{path}`")
+        yield from [f"if {condition.text}:", f"    {statement}"] if condition else [statement]
+
+    def _shape(self, instance: Instance, path: str) -> tuple[int, ...] | None:
+        """The shape of a parameter that an instance uses; None if it does not."""
+        name = f"{instance.block.path}.{path}" if instance.block.path else path
+        return tuple(stored_tensor(instance.trace.model, name).shape) if name in used_by(instance.block) else None
 
 
 def tied_parameters(samples: list[Lowered], scope: Scope) -> list[str]:

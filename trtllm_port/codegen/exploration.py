@@ -10,11 +10,12 @@ from trtllm_port.codegen.classes import ClassText, ClassWriter
 from trtllm_port.codegen.hf_models import BLANK, first_line
 from trtllm_port.codegen.ledger import Ledger, alternatives, optional, same_computation
 from trtllm_port.codegen.lowering import Lowered, lower
-from trtllm_port.codegen.merging import Differ, make_classes
+from trtllm_port.codegen.merging import make_classes
 from trtllm_port.codegen.scope import NotExpressible
 from trtllm_port.codegen.sizes import LAYER_COUNTS, META_KEYS, SAMPLES, Sample, config_values, make_samples
 from trtllm_port.codegen.source import class_title
 from trtllm_port.codegen.tracing import trace
+from trtllm_port.codegen.variants import Differ
 from trtllm_port.errors import PortError, UnsupportedModelError
 
 Progress = Callable[[str, int, int], None]

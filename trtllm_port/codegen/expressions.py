@@ -17,6 +17,25 @@ class Symbol:
     values: Values
 
 
+class _Missing:
+    """What an instance has in a place that it does not have."""
+
+    def __repr__(self) -> str:
+        return "(nothing)"
+
+
+MISSING = _Missing()
+
+
+def merge_values(values: Values) -> Any:
+    """The value that all are equal to, as far as they are there, else a symbol."""
+    there = [value for value in values if value is not MISSING]
+    first = there[0]
+    if all(type(value) is type(first) and value == first for value in there):
+        return first
+    return Symbol(values)
+
+
 class Rounded(float):
     """A number that went through half precision: equal to what it stands for within a relative 2⁻⁸."""
 

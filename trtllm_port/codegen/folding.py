@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
+from trtllm_port.codegen.alignment import Slot, align
+from trtllm_port.codegen.instances import label, values_in
 from trtllm_port.codegen.ir import Block, Node
-from trtllm_port.codegen.recorder import Value, leaves
+from trtllm_port.codegen.recorder import Value
 from trtllm_port.errors import UnsupportedModelError
 
 LAYER = re.compile(r"^(?P<list>\w+(?:\.\w+)*)\.(?P<index>\d+)$")
+Place = tuple[int, int]  # (slot, output) in a round
 
 
 def fold(block: Block, layers: int) -> None:
@@ -20,7 +25,7 @@ def fold(block: Block, layers: int) -> None:
         layers: how many decoder layers the model has; other lists of modules (experts, say) need not be loops.
 
     Raises:
-        UnsupportedModelError: the rounds of the decoder layers differ in what surrounds the layers' calls.
+        UnsupportedModelError: the rounds of the decoder layers do not hand on the same tensors.
     """
     for node in block.nodes:
         if node.block is not None and node.block.leaf is None:
@@ -36,17 +41,33 @@ def _fold_list(block: Block, name: str, layers: int) -> None:
     numbers = [int(block.nodes[i].name.rpartition(".")[2]) for i in indices]
     if len(indices) < 2 or numbers != list(range(len(numbers))):
         return
-    size = indices[1] - indices[0]
-    rounds = [block.nodes[i : i + size] for i in indices]
-    gaps = {b - a for a, b in pairwise(indices)}
-    loop = _loop(block, name, rounds) if gaps == {size} and len(rounds[-1]) == size else None
-    if loop is not None:
-        block.nodes[indices[0] : indices[-1] + size] = [loop]
-    elif len(numbers) == layers:
+    problem = "one of its layers computes nothing"
+    for start, rounds in _cuts(block, indices):
+        loop = _Rounds(block, name, rounds)
+        problem = loop.problem
+        if not problem:
+            stop = start + sum(map(len, rounds))
+            block.nodes[start:stop] = [loop.node()]
+            return
+    if len(numbers) == layers:
         raise UnsupportedModelError(
-            f"`{block.class_name}` does not treat all of `{name}` alike, which the generator cannot express",
+            f"`{block.class_name}` does not treat all of `{name}` alike, which the generator cannot express: {problem}",
             hint="write this part by hand: `trtllm-port new --blank NAME`",
         )
+
+
+def _cuts(block: Block, indices: list[int]) -> list[tuple[int, list[list[Node]]]]:
+    """Ways to cut the nodes into rounds: those that follow a layer belong to it, or those before it."""
+    after = min(b - a for a, b in pairwise(indices))
+    ways = []
+    for before in range(after):
+        starts = [i - before for i in indices]
+        stop = min(indices[-1] + after - before, len(block.nodes))
+        if starts[0] >= 0:
+            bounds = [*starts, stop]
+            ways.append((starts[0], [block.nodes[a:b] for a, b in pairwise(bounds)]))
+    last = [block.nodes[a:b] for a, b in pairwise([*indices, indices[-1] + 1])]
+    return [*ways, (indices[0], last)] if after > 1 else ways
 
 
 def _list_of(node: Node) -> str | None:
@@ -54,54 +75,107 @@ def _list_of(node: Node) -> str | None:
     return match["list"] if match else None
 
 
-def _loop(block: Block, name: str, rounds: list[list[Node]]) -> Node | None:
-    """The loop whose body is the first round, or None if the rounds are not alike."""
-    places = [_places(nodes) for nodes in rounds]  # per round: value → (node, output) that made it
-    makers = [{place: value for value, place in table.items()} for table in places]
-    taken = [_taken(nodes) for nodes in rounds]
-    if any(len(values) != len(taken[0]) for values in taken):
-        return None
-    inputs: dict[tuple[Value, ...], str] = {}
-    carried: dict[tuple[Value, ...], tuple[int, int]] = {}
-    for column in zip(*taken, strict=True):
-        own = [places[i].get(value) for i, value in enumerate(column)]
-        if own[0] is not None and own == [own[0]] * len(own):
-            continue  # made in the same round
-        came_from = {places[i].get(value) for i, value in enumerate(column[1:])}
+@dataclass
+class _Column:
+    """What the rounds take at one place: (round → value), and where the round before made it, if it did."""
+
+    values: dict[int, Value]
+    place: Place | None
+    role: str
+
+
+@dataclass
+class _Rounds:
+    """Rounds of a loop, aligned with each other.
+
+    Attributes:
+        problem: why they are no loop; "" if they are.
+    """
+
+    block: Block
+    name: str
+    rounds: list[list[Node]]
+    problem: str = ""
+    columns: list[_Column] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.slots = align(self.rounds, self._label)
+        self.made: list[dict[Value, Place]] = [{} for _ in self.rounds]
+        for i, slot in enumerate(self.slots):
+            for number, node in slot.items():
+                self.made[number].update({value: (i, j) for j, value in enumerate(node.outputs)})
+        self.inside = {value for table in self.made for value in table}
+        for slot in self.slots:
+            self._take(slot)
+        carried = [column for column in self.columns if column.role == "carried"]
+        if any(0 not in column.values or column.place not in made.values() for column in carried for made in self.made):
+            self.problem = self.problem or "not every layer hands on the same tensors"
+        outputs = {v for column in carried for v, place in self.made[-1].items() if place == column.place}
+        if (self.inside - outputs) & self._needed_outside():
+            self.problem = self.problem or "what comes behind needs more of a layer than the next layer does"
+
+    def _label(self, number: int, node: Node) -> Any:
+        if _list_of(node) != self.name:
+            return label(node, self.block, None)
+        child = node.block
+        return "layer", child.keys if child is not None else None, len(node.outputs)
+
+    def _take(self, slot: Slot) -> None:
+        """Note what the nodes of a slot take from outside their rounds."""
+        taken = {number: list(values_in((node.args, node.keywords))) for number, node in slot.items()}
+        for position in range(max(map(len, taken.values()))):
+            values = {n: t[position] for n, t in taken.items() if t[position] not in self.made[n]}
+            if values:
+                self._column(values)
+
+    def _column(self, values: dict[int, Value]) -> None:
+        places = {n: self.made[n - 1].get(v) if n else None for n, v in values.items()}
+        came_from = {place for n, place in places.items() if n}
         place = came_from.pop() if len(came_from) == 1 else None
-        if len(set(column)) == 1:
-            inputs[column] = "same"
-        elif place is not None:
-            inputs[column] = "carried"
-            carried[column] = place
-        elif not any(value in table for value in column for table in places):
-            inputs[column] = "varying"
-        else:
-            return None
-    outputs = tuple(makers[-1][place] for place in carried.values())
-    inside = {value for table in places for value in table}
-    if (inside - set(outputs)) & _needed_outside(block, rounds):
-        return None
-    body = Block(block.path, block.module, nodes=rounds[0], names=block.names)
-    body.inputs = tuple(column[0] for column in inputs)
-    body.outputs = tuple(makers[0][place] for place in carried.values())
-    for node in rounds[0]:
-        if _list_of(node) == name:
-            node.name = f"{name}.*"
-    args = tuple(column if role == "varying" else column[0] for column, role in inputs.items())
-    location = rounds[0][0].location
-    return Node("loop", name, args, {}, outputs, location, block=body, roles=tuple(inputs.values()))
+        outer = not any(value in self.inside for value in values.values())
+        if not outer and place is None:
+            self.problem = self.problem or "a layer takes what is not of the layer just before it"
+            return
+        role = "carried" if not outer else "same" if len(set(values.values())) == 1 else "varying"
+        for column in self.columns:
+            shared = column.values.keys() & values.keys()
+            fits = all(column.values[n] is values[n] for n in shared)
+            if shared and fits and column.place == place:
+                column.values |= values
+                if column.role == "same" and len(set(column.values.values())) > 1:
+                    column.role = "varying"
+                return
+        self.columns.append(_Column(values, place, role))
 
+    def _needed_outside(self) -> set[Value]:
+        inside = {id(node) for nodes in self.rounds for node in nodes}
+        outside = [node for node in self.block.nodes if id(node) not in inside]
+        return {*values_in([(node.args, node.keywords) for node in outside]), *self.block.outputs}
 
-def _places(nodes: list[Node]) -> dict[Value, tuple[int, int]]:
-    return {value: (i, j) for i, node in enumerate(nodes) for j, value in enumerate(node.outputs)}
+    def node(self) -> Node:
+        """The loop."""
+        carried = [column for column in self.columns if column.role == "carried"]
+        rounds = []
+        for number, nodes in enumerate(self.rounds):
+            made = {place: value for value, place in self.made[number].items()}
+            body = Block(self.block.path, self.block.module, nodes=nodes, names=self.block.names)
+            body.inputs = tuple(self._at(column, number) for column in self.columns)
+            body.keys = tuple(str(i) for i in range(len(self.columns)))
+            body.outputs = tuple(made[column.place] for column in carried if column.place is not None)
+            rounds.append(body)
+            for node in nodes:
+                if _list_of(node) == self.name:
+                    node.name = f"{self.name}.*"
+        args = tuple(
+            tuple(self._at(column, n) for n in range(len(rounds))) if column.role == "varying" else self._at(column, 0)
+            for column in self.columns
+        )
+        roles = tuple(column.role for column in self.columns)
+        location = self.rounds[0][0].location
+        return Node("loop", self.name, args, {}, rounds[-1].outputs, location, roles=roles, rounds=tuple(rounds))
 
-
-def _needed_outside(block: Block, rounds: list[list[Node]]) -> set[Value]:
-    inside = {id(node) for nodes in rounds for node in nodes}
-    outside = [node for node in block.nodes if id(node) not in inside]
-    return {*_taken(outside), *block.outputs}
-
-
-def _taken(nodes: list[Node]) -> list[Value]:
-    return [leaf for node in nodes for leaf in leaves((node.args, node.keywords)) if isinstance(leaf, Value)]
+    def _at(self, column: _Column, number: int) -> Value:
+        """What a round gets; where it does not take it, what another does."""
+        if number not in column.values and column.role == "carried":
+            return next(value for value, place in self.made[number - 1].items() if place == column.place)
+        return column.values.get(number) or next(iter(column.values.values()))

@@ -16,7 +16,9 @@ from trtllm_port.codegen.recorder import Location, Value
 if TYPE_CHECKING:
     from torch import nn
 
-Form = OneOf["operator", "method", "function", "index", "call", "loop", "cache", "cast", "untranslated"]
+    from trtllm_port.codegen.instances import Instance
+
+Form = OneOf["operator", "method", "function", "index", "call", "loop", "branch", "cache", "cast", "untranslated"]
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,13 @@ class Node:
         keywords: arguments printed by name.
         outputs: the tensors it gives.
         shapes: sizes of the first tensor argument, for those forms that need them.
-        block: of a call: the module; of a loop: one round.
-        roles: of a loop: for each input of `block`, "carried", "same" or "varying".
+        block: of a call: the module; of a merged loop: the body, over all rounds.
+        roles: of a loop: for each input of a round, "carried", "same" or "varying". An argument that is varying is a
+            tuple: one value for each round, or in a merged loop the different ones.
+        rounds: of a loop: what each round computes, with equally many inputs and outputs.
+        instances: of a merged loop: the rounds in all instances.
+        choices: of a merged loop: argument → for each of `instances`, which of the different values it takes.
+        branch: of a branch.
     """
 
     form: Form
@@ -56,6 +63,32 @@ class Node:
     shapes: tuple[Any, ...] = ()
     block: Block | None = None
     roles: tuple[str, ...] = ()
+    rounds: tuple[Block, ...] = ()
+    instances: list[Instance] = field(default_factory=list)
+    choices: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    branch: Branch | None = None
+
+
+@dataclass(eq=False)
+class Branch:
+    """What instances of a class compute differently.
+
+    Attributes:
+        guard: for each instance, whether it takes the first side; None where both would do.
+        sides: what the two kinds of instances compute.
+        results: for each output of the node, what it is on the two sides; None on a side that does not have it.
+        paths: a module of either kind, for messages.
+    """
+
+    guard: tuple[bool | None, ...]
+    sides: tuple[list[Node], list[Node]]
+    results: tuple[tuple[Value | None, Value | None], ...]
+    paths: tuple[str, str]
+
+    def of_side(self, number: int) -> tuple[Value, ...]:
+        """The values of the results that a side has."""
+        values = (sources[number] for sources in self.results)
+        return tuple(value for value in values if value is not None)
 
 
 @dataclass(eq=False)
@@ -64,20 +97,22 @@ class Block:
 
     Attributes:
         path: the module's full name.
-        module: the Hugging Face module; for a loop, the one that holds the layers.
+        module: the Hugging Face module; for a round of a loop, the one that holds the layers.
         leaf: set for basic layers, whose nodes do not matter.
         host_reads: operations that looked at a tensor's content, with their places: what follows depends on the data.
-        signature: the tensors that HF's `forward` was called with, in its order.
+        keys: what the inputs are called, which tells them apart in other instances: names in `signature`, numbers.
+        signature: the tensors that HF's `forward` was called with, in its order, by name.
         names: value → local variables that held it in HF's `forward`, first one first.
     """
 
     path: str
     module: nn.Module
     inputs: tuple[Value, ...] = ()
+    keys: tuple[str, ...] = ()
     nodes: list[Node] = field(default_factory=list)
     outputs: tuple[Value, ...] = ()
     leaf: Leaf | None = None
-    signature: tuple[Value, ...] = ()
+    signature: dict[str, Value] = field(default_factory=dict)
     host_reads: tuple[str, ...] = ()
     names: dict[Value, list[str]] = field(default_factory=dict)
 

@@ -12,6 +12,7 @@ from torch import nn
 from trtllm_port.codegen import probing
 from trtllm_port.codegen.experts import experts_arguments, probe_experts
 from trtllm_port.codegen.folding import fold
+from trtllm_port.codegen.instances import role
 from trtllm_port.codegen.ir import Block, Leaf, Node
 from trtllm_port.codegen.recorder import (
     CASTS,
@@ -30,6 +31,8 @@ from trtllm_port.codegen.rules import DTYPES, node, translate
 from trtllm_port.codegen.sizes import layer_count
 from trtllm_port.codegen.tracing import Trace
 from trtllm_port.errors import UnsupportedModelError
+
+Taken = dict[tuple[str, str], frozenset[str]]  # role → names of the inputs that all blocks of the role get
 
 
 @dataclass(eq=False)
@@ -50,16 +53,35 @@ class Lowered:
 
 def lower(trace: Trace) -> Lowered:
     """The blocks of a trace."""
-    lowering = _Lowering(trace)
-    root = lowering.block(trace.root)
-    root.outputs = (lowering.resolve(trace.logits),)
-    _remove_dead(root)
     logits_indices = Value(torch.zeros(trace.sample.batch, 1, dtype=torch.int64))
-    _gather_tokens(root, logits_indices)
-    _find_inputs(root, trace.inputs["cache"])
-    blocks = list(_walk(root))
+    lowering = _Lowering(trace)
+    taken: Taken = {}
+    while True:
+        root = lowering.block(trace.root)
+        root.outputs = (lowering.resolve(trace.logits),)
+        _remove_dead(root, taken)
+        _gather_tokens(root, logits_indices)
+        _find_inputs(root, trace.inputs["cache"], taken)
+        blocks = list(_walk(root))
+        found = _taken(blocks)
+        if all(keys <= taken.get(kind, frozenset()) for kind, keys in found.items()):
+            break
+        taken |= found
     fold(root, layer_count(trace.sample.config))
     return Lowered(trace, root, blocks, logits_indices)
+
+
+def _taken(blocks: list[Block]) -> Taken:
+    """What is taken by some but not by all of the modules that have the same place in different layers."""
+    found: dict[tuple[str, str], list[Block]] = {}
+    for block in blocks:
+        found.setdefault(role(block), []).append(block)
+    taken = {kind: frozenset(key for block in alike for key in block.keys) for kind, alike in found.items()}
+    return {
+        kind: keys
+        for kind, keys in taken.items()
+        if any(key in block.signature and key not in block.keys for block in found[kind] for key in keys)
+    }
 
 
 def _walk(block: Block) -> Iterator[Block]:
@@ -114,8 +136,7 @@ class _Lowering:
         block.outputs = tuple(dict.fromkeys(value for value in resolved if isinstance(value, Value)))
         block.names = _names(call, self)
         block.host_reads = tuple(f"`{name}` ({location})" for name, location in call.host_reads)
-        given = (value for value in leaves(call.args) if isinstance(value, Value))
-        block.signature = tuple(dict.fromkeys(v for v in map(self.resolve, given) if isinstance(v, Value)))
+        block.signature = _signature(call, self)
         return block
 
     def _operation(self, block: Block, operation: Operation) -> None:
@@ -274,7 +295,19 @@ def _all_values(call: Call) -> Iterable[Value]:
         yield from item.outputs
 
 
-def _remove_dead(block: Block) -> None:
+def _signature(call: Call, lowering: _Lowering) -> dict[str, Value]:
+    """The tensors that `forward` was given, by the names of its parameters; those of a tuple are numbered."""
+    named: dict[str, Value] = {}
+    for name, arg in call.args.items():
+        given = [leaf for leaf in leaves(arg) if isinstance(leaf, Value)]
+        for i, value in enumerate(given):
+            resolved = lowering.resolve(value)
+            if isinstance(resolved, Value) and resolved not in named.values():
+                named[name if len(given) == 1 else f"{name}.{i}"] = resolved
+    return named
+
+
+def _remove_dead(block: Block, taken: Taken) -> None:
     """Keep what the block's outputs need.
 
     The blocks of its calls lose outputs that nobody uses, but not the first, by which modules are compared with HF's.
@@ -289,9 +322,9 @@ def _remove_dead(block: Block) -> None:
             needed = [value for value in _defined(item) if value in live or value in child.outputs[:1]]
             order = {value: i for i, value in enumerate(child.outputs)}
             child.outputs = tuple(sorted(needed, key=lambda value: order.get(value, len(order))))
-            _remove_dead(child)
+            _remove_dead(child, taken)
             item.outputs = child.outputs
-            live.update(_free(child))
+            live.update(_free(child, taken))
         live.update(leaf for leaf in leaves((item.args, item.keywords)) if isinstance(leaf, Value))
         kept.append(item)
     block.nodes = kept[::-1]
@@ -304,38 +337,37 @@ def _defined(item: Node) -> list[Value]:
     return [value for inner in item.block.nodes for value in _defined(inner)]
 
 
-def _free(block: Block) -> list[Value]:
-    """Values that a block takes from outside, in order of first use."""
+def _free(block: Block, taken: Taken) -> list[Value]:
+    """Values that a block takes from outside, in order of first use, and those that others in its place take."""
     defined: set[Value] = set()
     free: dict[Value, None] = {}
     for item in block.nodes:
-        inner = _free(item.block) if item.block is not None and item.block.leaf is None else []
+        inner = _free(item.block, taken) if item.block is not None and item.block.leaf is None else []
         for value in [*(leaf for leaf in leaves((item.args, item.keywords)) if isinstance(leaf, Value)), *inner]:
             if value not in defined:
                 free[value] = None
         defined.update(_defined(item))
     free.update({value: None for value in block.outputs if value not in defined})
+    keys = taken.get(role(block), frozenset())
+    free.update({value: None for key, value in block.signature.items() if key in keys})
     return list(free)
 
 
-def _find_inputs(block: Block, last: Value) -> None:
+def _find_inputs(block: Block, cache: Value, taken: Taken) -> None:
     """Fix the inputs of every block and the arguments of every call, ordered as in the signature of HF's `forward`.
 
-    What HF passes otherwise comes behind, and `last`, the cache, at the end.
+    What HF passes otherwise comes behind, and the cache at the end.
     """
-    order = {value: i for i, value in enumerate(block.signature)}
-    order[last] = len(order) + 1
-    block.inputs = tuple(sorted(_free(block), key=lambda value: order.get(value, len(order))))
+    names = {value: name for name, value in block.signature.items()}
+    order = {value: i for i, value in enumerate(names)}
+    order[cache] = len(order) + 1
+    block.inputs = tuple(sorted(_free(block, taken), key=lambda value: order.get(value, len(names))))
+    others = iter(range(len(block.inputs)))
+    block.keys = tuple("cache" if v is cache else names[v] if v in names else f"{next(others)}" for v in block.inputs)
     for item in block.nodes:
         if item.block is not None and item.block.leaf is None:
-            _find_inputs(item.block, last)
+            _find_inputs(item.block, cache, taken)
             item.args = item.block.inputs
-
-
-def relative_path(block: Block, attribute: Attribute) -> str | None:
-    """An attribute's name as seen from a block's module, or None if it belongs to another part of the model."""
-    prefix = f"{block.path}." if block.path else ""
-    return attribute.path[len(prefix) :] if attribute.path.startswith(prefix) else None
 
 
 def stored_tensor(model: nn.Module, path: str) -> torch.Tensor:

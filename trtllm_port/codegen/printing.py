@@ -16,11 +16,11 @@ from trtllm_port.codegen.expressions import (
     power_text,
 )
 from trtllm_port.codegen.formatting import literal
+from trtllm_port.codegen.instances import relative_path
 from trtllm_port.codegen.ir import Node
-from trtllm_port.codegen.lowering import relative_path
 from trtllm_port.codegen.recorder import Attribute, Literal, Value
 from trtllm_port.codegen.rules import MODEL_DTYPE
-from trtllm_port.codegen.scope import Scope
+from trtllm_port.codegen.scope import RoundScope, Scope
 
 COMPARISON, BIT_OR, BIT_AND = 30, 40, 50
 OPERATORS = {
@@ -49,7 +49,8 @@ class Printer:
     """
 
     def __init__(self, scope: Scope, reference: Callable[[Value], Expression]) -> None:
-        self.scope = scope
+        self.scope: Scope | RoundScope = scope
+        self.of_class = scope
         self.reference = reference
         self.functions: set[str] = set()  # of `trtllm_port.layers`
         self.parameters: dict[str, Attribute] = {}  # used directly
@@ -87,7 +88,7 @@ class Printer:
             return _atom(self._slice(arg, node))
         if arg is Ellipsis:
             return _atom("...")
-        if isinstance(arg, Symbol) and self.scope.is_dynamic(arg):
+        if self.scope.run_time_size(arg) is not None:
             raise Untranslated(node, f"`{node.name}` depends on the number of tokens")
         if not isinstance(arg, Symbol | int | float | str | bool | None):
             raise Untranslated(node, f"`{node.name}` takes a {type(arg).__name__}")
@@ -96,7 +97,7 @@ class Printer:
         return Expression(found.text, found.values, UNARY, 0) if negative else found
 
     def _parameter(self, attribute: Attribute, node: Node) -> Expression:
-        path = relative_path(self.scope.instances[0].block, attribute)
+        path = relative_path(self.of_class.instances[0].block, attribute)
         if path is None or not attribute.persistent:
             raise Untranslated(node, f"`{node.name}` uses `{attribute.path}`")
         self.parameters[path] = attribute
@@ -172,7 +173,8 @@ class Printer:
         """The sizes of `view` (0 copies the input's size there, -1 is the rest) and of `expand` (-1 keeps)."""
         sizes = node.args[1]
         same = [i < len(node.shapes) and node.shapes[i] == size for i, size in enumerate(sizes)]
-        moved = [i for i, size in enumerate(sizes) if self.scope.is_dynamic(size) and not same[i]]
+        dynamic = [self.scope.run_time_size(size) is not None for size in sizes]
+        moved = [i for i in range(len(sizes)) if dynamic[i] and not same[i]]
         rest = node.keywords.get("inferred")
         if node.name == "view" and moved:  # what only TensorRT knows cannot be written; HF's -1 can
             rest = moved[0]
@@ -180,9 +182,9 @@ class Printer:
         for i, size in enumerate(sizes):
             if i == rest:
                 texts.append("-1")
-            elif same[i] and (self.scope.is_dynamic(size) or node.name == "expand"):
+            elif same[i] and (dynamic[i] or node.name == "expand"):
                 texts.append("0" if node.name == "view" else "-1")
-            elif self.scope.is_dynamic(size):
+            elif dynamic[i]:
                 texts.append(self._run_time_size(size, node))
             else:
                 texts.append(self.scope.in_forward(size, f"a size of `{node.name}`").text)
@@ -190,8 +192,9 @@ class Printer:
 
     def _run_time_size(self, size: Symbol, node: Node) -> str:
         """The name of a size that `forward` asks its inputs for at its beginning; slots of the cache are static."""
-        name = self.scope.run_time_sizes[size.values]
-        place = self.scope.input_dimension(size.values)
+        name = self.scope.run_time_size(size)
+        assert name is not None  # of a size that is dynamic
+        place = self.of_class.input_dimension(next(v for v, own in self.of_class.run_time_sizes.items() if own == name))
         if name == "num_slots" and "cache" in self.inputs:
             return "cache.max_seq_len"
         if place is None:

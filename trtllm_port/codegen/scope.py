@@ -10,10 +10,13 @@ import re
 from functools import cached_property
 from typing import Any
 
-from trtllm_port.codegen.expressions import ATOM, Expression, Symbol, Values
+from trtllm_port.codegen.expressions import ATOM, MISSING, Expression, Symbol, Values, merge_values
 from trtllm_port.codegen.formatting import literal
-from trtllm_port.codegen.merging import Instance, PortClass
+from trtllm_port.codegen.instances import Instance
+from trtllm_port.codegen.ir import Branch
+from trtllm_port.codegen.merging import PortClass
 from trtllm_port.codegen.probing import named_activation
+from trtllm_port.codegen.recorder import Value
 from trtllm_port.codegen.solver import Solver
 
 _NO_SIZES = frozenset(("training", "layer_idx"))  # attributes and arguments of HF's modules that are no sizes
@@ -24,6 +27,18 @@ class NotExpressible(Exception):
 
     def __init__(self, values: Values, what: str) -> None:
         super().__init__(f"{what} is {', '.join(dict.fromkeys(map(str, values)))} in the traced configurations")
+        self.values = values
+
+
+class Undecided(NotExpressible):
+    """Nothing that the config says tells apart what computes different things."""
+
+    def __init__(self, values: Values, paths: tuple[str, str], where: object) -> None:
+        Exception.__init__(
+            self,
+            f"`{paths[0]}` and `{paths[1]}` compute different things, and nothing in the config tells when"
+            f"{f' ({where})' if where else ''}",
+        )
         self.values = values
 
 
@@ -70,7 +85,7 @@ class Scope:
         if not isinstance(value, Symbol):
             return Expression(literal(value), (), ATOM, 0)
         for text, values in self._atoms.items():
-            if all(isinstance(v, str) for v in values) and tuple(map(named_activation, values)) == value.values:
+            if all(isinstance(v, str) for v in values) and _same(value.values, tuple(map(named_activation, values))):
                 found = Expression(text, values, ATOM, 1)
                 self._note(found)
                 return found
@@ -124,24 +139,39 @@ class Scope:
                 self.arguments[name] = values
         self.arguments = {name: self._given[name] for name in self._given if name in self.arguments}  # HF's order
 
-    def per_layer(self, groups: list[int]) -> str | None:
-        """The config key whose list, layer by layer, tells apart what `groups` numbers."""
-        samples = {id(instance.trace.sample): instance.trace.sample for instance in self.instances}
-        for key, value in next(iter(samples.values())).values.items():
-            if isinstance(value, list) and all(
-                _partitions(sample.values.get(key), groups) for sample in samples.values()
-            ):
-                self.fields.add(key)
-                return key
-        return None
+    def there(self, there: tuple[bool, ...], what: str) -> Expression | None:
+        """The condition in `__init__` for what only some instances have; None if all have it."""
+        return None if all(there) else self.in_init(Symbol(there), what)
 
-    def config_list(self, key: str) -> list[Any]:
-        """The first traced configuration's value of a key."""
-        return list(self.instances[0].trace.sample.values[key])
+    def of_layers(self, layers: list[Instance], there: tuple[bool, ...]) -> Expression:
+        """The condition, over `config` and `layer_idx`, for some of the layers of a list."""
+        found = Solver(_atoms(layers)).solve(there)
+        if found is None:
+            paths = [
+                next(one.block.path for one, is_there in zip(layers, there, strict=True) if is_there is s)
+                for s in (True, False)
+            ]
+            raise Undecided(there, (paths[0], paths[1]), None)
+        self._note(found)
+        return found
 
-    def is_dynamic(self, value: Any) -> bool:
-        """Whether a size is known at run time only."""
-        return isinstance(value, Symbol) and value.values in self.run_time_sizes
+    def condition(self, branch: Branch, where: object) -> Expression:
+        """The condition in `forward` for the first side of a branch."""
+        values = tuple(MISSING if side is None else side for side in branch.guard)
+        try:
+            return self.in_forward(Symbol(values), "a condition")
+        except NotExpressible as error:
+            raise Undecided(values, branch.paths, where) from error
+
+    def of_rounds(self, instances: list[Instance]) -> RoundScope:
+        """The scope of a loop's body."""
+        return RoundScope(self, instances)
+
+    def run_time_size(self, value: Any) -> str | None:
+        """What a size is called that is known at run time only."""
+        if not isinstance(value, Symbol):
+            return None
+        return next((name for values, name in self.run_time_sizes.items() if _same(value.values, values)), None)
 
     @cached_property
     def run_time_sizes(self) -> dict[Values, str]:
@@ -154,28 +184,111 @@ class Scope:
             tuple(sample.batch for sample in samples): "batch_size",
         }
 
+    def inputs(self, key: str) -> list[Value | None]:
+        """What each instance takes under a name; None where it takes nothing."""
+        return [dict(zip(one.block.keys, one.block.inputs, strict=True)).get(key) for one in self.instances]
+
     def input_dimension(self, size: Values) -> tuple[int, int] | None:
         """(input, dimension) of the class's `forward` that has a run-time size."""
-        for number, value in enumerate(self.instances[0].block.inputs):
-            for dim in range(value.tensor.ndim):
-                if tuple(instance.block.inputs[number].tensor.shape[dim] for instance in self.instances) == size:
+        for number, key in enumerate(self.port_class.block.keys):
+            shapes = [() if value is None else tuple(value.tensor.shape) for value in self.inputs(key)]
+            for dim in range(max(map(len, shapes))):
+                column = tuple(shape[dim] if dim < len(shape) else None for shape in shapes)
+                if _same(size, column):
                     return number, dim
         return None
 
 
-def _partitions(value: Any, groups: list[int]) -> bool:
-    if not isinstance(value, list) or len(value) != len(groups):
-        return False
-    pairs = {(str(item), group) for item, group in zip(value, groups, strict=True)}
-    return len(pairs) == len({item for item, _ in pairs}) == len(set(groups))
+class RoundScope:
+    """Expressions for the body of a loop over layers, whose number is the variable `layer_idx` there.
+
+    Attributes:
+        uses_layer_idx: whether an expression mentions it.
+    """
+
+    def __init__(self, outer: Scope, rounds: list[Instance]) -> None:
+        self.outer = outer
+        self.rounds = rounds
+        self.atoms = _atoms(rounds)
+        self.uses_layer_idx = False
+        self._solver = Solver(self.atoms)
+
+    def in_forward(self, value: Any, what: str) -> Expression:
+        """A value, as in `Scope.in_forward`."""
+        if not isinstance(value, Symbol):
+            return self.outer.in_forward(value, what)
+        flat = self._of_samples(value)
+        if flat is not None:
+            return self.outer.in_forward(flat, what)
+        found = self._solver.solve(value.values)
+        if found is None:
+            raise NotExpressible(value.values, what)
+        return self._noted(found)
+
+    def _noted(self, found: Expression) -> Expression:
+        keys = re.findall(r"\bconfig\.(\w+)", found.text)
+        self.outer.fields.update(keys)
+        self.uses_layer_idx |= re.search(r"\blayer_idx\b", found.text) is not None
+        text = re.sub(r"(?<![.\w])config\.", "self.config.", found.text)
+        return Expression(text, found.values, found.precedence, found.cost)
+
+    def condition(self, branch: Branch, where: object) -> Expression:
+        """The condition for the first side of a branch."""
+        values = tuple(MISSING if side is None else side for side in branch.guard)
+        try:
+            return self.in_forward(Symbol(values), "a condition")
+        except NotExpressible as error:
+            layers = tuple(
+                next(f"layer {r.layer_idx}" for r, s in zip(self.rounds, values, strict=True) if s is side)
+                for side in (True, False)
+            )
+            raise Undecided(values, (layers[0], layers[1]), where) from error
+
+    def kinds(self, choices: tuple[int, ...]) -> tuple[str, dict[Any, int]] | None:
+        """The config key with a list, layer by layer, that tells what a round takes, and what it takes for which."""
+        samples = {id(one.trace): one.trace.sample.values for one in self.rounds}
+        numbers = {key: max(r.layer_idx or 0 for r in self.rounds if id(r.trace) == key) for key in samples}
+        for key in next(iter(samples.values())):
+            lists = {one: values.get(key) for one, values in samples.items()}
+            if any(not isinstance(v, list) or len(v) != numbers[one] + 1 for one, v in lists.items()):
+                continue
+            items = [lists[id(r.trace)][r.layer_idx or 0] for r in self.rounds]  # type: ignore[index]
+            table = {item: choice for item, choice in zip(items, choices, strict=True) if isinstance(item, str | int)}
+            if all(table.get(item) == choice for item, choice in zip(items, choices, strict=True)):
+                self.outer.fields.add(key)
+                return key, table
+        return None
+
+    def run_time_size(self, value: Any) -> str | None:
+        """As `Scope.run_time_size`."""
+        flat = self._of_samples(value) if isinstance(value, Symbol) else None
+        return None if flat is None else self.outer.run_time_size(flat)
+
+    def _of_samples(self, value: Symbol) -> Any:
+        """A value that is the same in all rounds of an instance, as one for each instance; else None."""
+        columns: list[Any] = []
+        pairs = iter(zip(self.rounds, value.values, strict=True))
+        for one, found in pairs:
+            if one.round == 0:
+                columns.append(MISSING)
+            if found is not MISSING and columns[-1] is not MISSING and found != columns[-1]:
+                return None
+            columns[-1] = columns[-1] if found is MISSING else found
+        return merge_values(tuple(columns))
+
+
+def _same(values: Values, column: Values) -> bool:
+    """Whether values are those of a column, where they are there at all."""
+    return all(a is MISSING or a == b for a, b in zip(values, column, strict=True))
 
 
 def _columns(tables: list[dict[str, Any]]) -> dict[str, Values]:
-    """Name → its value in each instance, for the numbers among what modules were made with, or hold."""
+    """Name → its value in each instance, for the numbers and options among what modules were made with, or hold."""
+    names = {name for table in tables for name, value in table.items() if isinstance(value, int | float)}
     return {
-        name: tuple(table.get(name) for table in tables)
-        for name, value in tables[0].items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and name[0] != "_" and name not in _NO_SIZES
+        name: tuple(table.get(name, MISSING) for table in tables)
+        for name in dict.fromkeys(name for table in tables for name in table)
+        if name in names and name[0] != "_" and name not in _NO_SIZES
     }
 
 

@@ -7,14 +7,17 @@ layer. The shortest expression over config keys that gives the number in every i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from trtllm_port.codegen.conditions import find_condition, switches
 from trtllm_port.codegen.expressions import (
     ATOM,
     CONDITION,
+    MISSING,
     POWER,
     PRODUCT,
     SUM,
@@ -59,30 +62,43 @@ class Solver:
         self.options = options
         self.atoms = [Expression(text, values, ATOM, 1) for text, values in atoms.items()]
         self._found: dict[Any, Expression | None] = {}
+        self._parts: dict[tuple[int, ...], Solver] = {}
 
     def solve(self, values: Values) -> Expression | None:
-        """The simplest expression with these values, or None."""
+        """The simplest expression with these values, or None. Where a value is `MISSING`, any would do."""
+        there = tuple(i for i, value in enumerate(values) if value is not MISSING)
+        if len(there) < len(values):
+            found = self._part(there).solve(tuple(values[i] for i in there))
+            return found and replace(found, values=values)
         key = tuple((type(value).__name__, repr(value)) for value in values)
         if key not in self._found:
             self._found[key] = self._solve(values)
         return self._found[key]
+
+    def _part(self, instances: tuple[int, ...]) -> Solver:
+        """A solver for some of the instances."""
+        if instances not in self._parts:
+            atoms = {atom.text: tuple(atom.values[i] for i in instances) for atom in self.atoms}
+            known = {text: values for text, values in atoms.items() if MISSING not in values}
+            self._parts[instances] = Solver(known, self.options)
+        return self._parts[instances]
 
     def _solve(self, values: Values) -> Expression | None:
         for atom in self.atoms:
             if all_close(atom.values, values):
                 return atom
         if all(isinstance(value, bool) for value in values):
-            return self._negated(values)
+            return find_condition(self._known, values)
         if is_numeric(values):
             found = self._simple(values)
             longer = (search(values) for search in (self._defaulted, self._deeper, self._chosen))
             return found or min(filter(None, longer), key=lambda expression: expression.cost, default=None)
         return None
 
-    def _negated(self, values: Values) -> Expression | None:
-        wanted = tuple(not value for value in values)
-        found = next((atom for atom in self.atoms if all_close(atom.values, wanted)), None)
-        return found and Expression(f"not {found.text}", values, CONDITION, found.cost + 1)
+    @cached_property
+    def _known(self) -> list[Expression]:
+        """Atoms that all instances have."""
+        return [atom for atom in self.atoms if MISSING not in atom.values]
 
     # arithmetic
 
@@ -159,15 +175,13 @@ class Solver:
 
     def _chosen(self, values: Values) -> Expression | None:
         """`one if key else other`: an option that chooses between two expressions."""
-        for atom in self.atoms if self.options else ():
-            if len(set(map(str, atom.values))) != 2 or not all(isinstance(value, bool) for value in atom.values):
-                continue
+        for switch in switches(self._known) if self.options else ():
             sides = [
-                self._among([i for i, value in enumerate(atom.values) if value is wanted], values, without=atom)
+                self._among([i for i, value in enumerate(switch.values) if value is wanted], values, without=switch)
                 for wanted in (True, False)
             ]
             if sides[0] is not None and sides[1] is not None:
-                text = " ".join((sides[0].inside(CONDITION + 1), "if", atom.text, "else", sides[1].inside(CONDITION)))
+                text = " ".join((sides[0].inside(CONDITION + 1), "if", switch.text, "else", sides[1].inside(CONDITION)))
                 return Expression(text, values, CONDITION, sides[0].cost + sides[1].cost + 2)
         return None
 
@@ -175,8 +189,8 @@ class Solver:
         """The expression of `values` in some of the instances."""
         wanted = tuple(values[i] for i in instances)
         if len(set(map(repr, wanted))) == 1:
-            return Expression(repr(wanted[0]), wanted, ATOM, 0)
-        atoms = {a.text: tuple(a.values[i] for i in instances) for a in self.atoms if a is not without}
+            return Expression(repr(wanted[0]), wanted, ATOM, 3)  # a number that no key gives says little
+        atoms = {a.text: tuple(a.values[i] for i in instances) for a in self.atoms if a.text != without.text}
         return Solver(atoms, self.options - 1).solve(wanted)
 
 

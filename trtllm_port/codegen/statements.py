@@ -10,15 +10,16 @@ from __future__ import annotations
 import keyword
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from trtllm_port.codegen.branches import Branches
 from trtllm_port.codegen.expressions import ATOM, Expression
 from trtllm_port.codegen.formatting import indent, literal, wrap
 from trtllm_port.codegen.ir import Block, Node
 from trtllm_port.codegen.printing import INPUT_DTYPE, Printer, Untranslated
 from trtllm_port.codegen.recorder import Value, leaves
 from trtllm_port.codegen.rules import TRACE_DTYPE
-from trtllm_port.codegen.scope import Scope
+from trtllm_port.codegen.scope import RoundScope, Scope
 
 HOLDERS = frozenset(("kwargs", "args", "self", INPUT_DTYPE, "batch_size", "seq_length", "num_slots", "num_tokens"))
 
@@ -63,6 +64,11 @@ class Writer:
         self.last_use: dict[Value, int] = {}
         self.loop_names: dict[Value, str] = {}
         self.loop_texts: dict[Value, str] = {}
+        self.branches = Branches(self)
+        self.sides: dict[Node, tuple[Block, Block]] = {}
+        self.ends: dict[Node, int] = {}  # where the sides of branches end
+        self.forced: dict[Value, str] = {}  # what a side of a branch gives, by the name that it has behind the branch
+        self.protected: set[Value] = set()  # what keeps its name while a side of a branch is written
 
     def write(self, block: Block) -> Body:
         """The whole body.
@@ -86,8 +92,8 @@ class Writer:
         """Sizes and the data type of the inputs, which are not the same any more once names are given again."""
         lines = [f"{name} = {text}" for name, text in sorted(self.printer.sizes.items())]
         if self.printer.casts_back:
-            columns = zip(*(instance.block.inputs for instance in self.scope.instances), strict=True)
-            in_model_dtype = [all(value.tensor.dtype == TRACE_DTYPE for value in column) for column in columns]
+            columns = [self.scope.inputs(key) for key in block.keys]
+            in_model_dtype = [all(v is None or v.tensor.dtype == TRACE_DTYPE for v in column) for column in columns]
             source = next(
                 (name for name, holds in zip(parameters, in_model_dtype, strict=True) if holds), "self.config"
             )
@@ -100,22 +106,23 @@ class Writer:
         """Number the nodes from `start`; returns the next number."""
         uses = Counter(value for node in block.nodes for value in _uses(node))
         uses.update(block.outputs)
-        in_loops = {v for node in block.nodes for v, role in _loop_arguments(node) if role != "varying"}
+        named = {v for node in block.nodes for v, role in _named_arguments(node) if role != "varying"}
+        named |= {*block.outputs} if in_loop else set()
         for node in block.nodes:
-            if node.form == "loop" or len(node.outputs) != 1 or uses[node.outputs[0]] != 1:
+            if node.form in ("loop", "branch") or len(node.outputs) != 1 or uses[node.outputs[0]] != 1:
                 continue
-            value = node.outputs[0]
-            if block.outputs == (value,):
-                inline = not in_loop
-            else:  # a loop takes names; what differs between layers goes into a dict
-                inline = not self._candidates(value, block) and value not in in_loops
-            if inline:
+            value = node.outputs[0]  # a loop takes names; what differs between layers goes into a dict
+            if value not in named and (block.outputs == (value,) or not self._candidates(value, block)):
                 self.inlined[value] = node
         position = start
         for node in block.nodes:
             self.positions[node] = position
             if node.form == "loop" and node.block is not None:
                 position = self._plan(node.block, position + 1, in_loop=True)
+            elif node.branch is not None:
+                for side in self._sides(node, block):
+                    position = self._plan(side, position + 1, in_loop=True)
+                self.ends[node] = position
             if not set(node.outputs) & self.inlined.keys():
                 self.last_use.update(dict.fromkeys(self._kept_until(node), position))
             position += 1
@@ -125,6 +132,16 @@ class Writer:
             if node.form == "loop":
                 self._plan_loop(node, block)
         return position
+
+    def _sides(self, node: Node, block: Block) -> tuple[Block, Block]:
+        """The sides of a branch, each with what is used of it behind."""
+        if node not in self.sides:
+            assert node.branch is not None
+            first, second = (
+                replace(block, nodes=nodes, outputs=node.branch.of_side(i)) for i, nodes in enumerate(node.branch.sides)
+            )
+            self.sides[node] = first, second
+        return self.sides[node]
 
     def _plan_loop(self, loop: Node, block: Block) -> None:
         """What a round hands to the next one has one name, before, in and after the loop."""
@@ -146,9 +163,11 @@ class Writer:
 
     def _kept_until(self, node: Node) -> Iterable[Value]:
         """What must keep its name until the end of a statement: for a loop not what its first round replaces."""
+        if node.branch is not None:  # what its sides read is noted there
+            return [value for i in (0, 1) for value in node.branch.of_side(i) if value in node.args]
         if node.form != "loop":
             return self._reads(node)
-        carried = {value for value, role in _loop_arguments(node) if role == "carried"}
+        carried = {value for value, role in _named_arguments(node) if role == "carried"}
         return [value for value in self._reads(node) if value not in carried]
 
     def _reads(self, node: Node) -> Iterable[Value]:
@@ -168,6 +187,8 @@ class Writer:
         return [name for name in found if name not in self.reserved and not keyword.iskeyword(name)]
 
     def _name(self, value: Value, block: Block, fallback: str) -> str:
+        if value in self.forced:
+            return self.forced[value]
         if value in self.loop_names:
             return self.loop_names[value]
         names = self._candidates(value, block)
@@ -186,7 +207,7 @@ class Writer:
         if holder is not None and self.last_use[holder] > position:
             taken = set(self.names.values())
             other = next((n for n in self._candidates(holder, block) if n not in taken), None)
-            if other is not None and position >= 0:
+            if other is not None and position >= 0 and holder not in self.protected:
                 self.lines.append(f"{other} = {name}")
                 self.names[holder] = other
             else:
@@ -216,6 +237,8 @@ class Writer:
         for node in block.nodes:
             if node.form == "loop":
                 self._loop(node, block)
+            elif node.branch is not None:
+                self.branches.write(node, block)
             elif not set(node.outputs) & self.inlined.keys():
                 text = self.printer.expression(node).text
                 position = self.positions[node]
@@ -231,17 +254,17 @@ class Writer:
         for role, value in zip(loop.roles, loop.args, strict=True):
             if role == "carried" and self.names[value] != self._carried_name(loop, value):
                 self.lines.append(f"{self._carried_name(loop, value)} = {self.names[value]}")
-        key = self._varying(loop, block)
-        header = f"for layer in self.{loop.name}:"
-        if key is not None:
-            header = f"for layer, {_singular(key)} in zip(self.{loop.name}, self.config.{key}, strict=True):"
+        rounds = self.scope.of_rounds(loop.instances)
+        key = self._varying(loop, block, rounds)
         outer, self.lines = self.lines, []
         names = dict(self.names)
         for role, value in zip(loop.roles, loop.args, strict=True):
             if role == "carried":
                 self.names[value] = self._carried_name(loop, value)
+        self.printer.scope = rounds
         self._nodes(loop.block)
-        self.lines = [*outer, header, *indent(self.lines)]
+        self.printer.scope = self.scope
+        self.lines = [*outer, _header(loop, key, rounds), *indent(self.lines)]
         self.names = {value: name for value, name in names.items() if self.last_use[value] > self.positions[loop]}
         self.names.update({value: self.loop_names[value] for value in loop.outputs})
         self.loop_texts.clear()
@@ -250,33 +273,41 @@ class Writer:
         carried = [arg for arg, role in zip(loop.args, loop.roles, strict=True) if role == "carried"]
         return self.loop_names[loop.outputs[carried.index(value)]]
 
-    def _varying(self, loop: Node, block: Block) -> str | None:
+    def _varying(self, loop: Node, block: Block, rounds: RoundScope) -> str | None:
         """Put what differs between layers into a dict by the elements of a config list; returns the list's key."""
         assert loop.block is not None
         key = None
-        for role, column, own in zip(loop.roles, loop.args, loop.block.inputs, strict=True):
-            if role != "varying":
-                continue
-            order = {value: i for i, value in enumerate(v for node in block.nodes for v in node.outputs)}
-            distinct = sorted(dict.fromkeys(column), key=lambda value: order.get(value, -1))
-            key = self.scope.per_layer([distinct.index(value) for value in column])
-            if key is None:
+        for place, choices in loop.choices.items():
+            found = rounds.kinds(choices)
+            if found is None or (key is not None and found[0] != key):
                 raise Untranslated(loop, f"no list of the config tells apart what the layers of `{loop.name}` take")
-            elements = dict(zip(column, self.scope.config_list(key), strict=True))
+            key, table = found
+            column = loop.args[place]
             containers = (n[:-2] for v in column for n in block.names.get(v, ()) if n.endswith("[]"))
             name = next(containers, f"{_singular(key)}_values")
-            entries = ", ".join(f"{literal(elements[v])}: {self._reference(v).text}" for v in distinct)
+            entries = ", ".join(f"{literal(one)}: {self._reference(column[i]).text}" for one, i in table.items())
             self.lines += wrap(f"{name} = {{{entries}}}", 8)
-            self.loop_texts[own] = f"{name}[{_singular(key)}]"
+            self.loop_texts[loop.block.inputs[place]] = f"{name}[{_singular(key)}]"
         return key
+
+
+def _header(loop: Node, key: str | None, rounds: RoundScope) -> str:
+    layer, layers = "layer", f"self.{loop.name}"
+    if key is not None:
+        layer, layers = f"layer, {_singular(key)}", f"zip({layers}, self.config.{key}, strict=True)"
+    if rounds.uses_layer_idx:
+        layer, layers = f"layer_idx, {layer if key is None else f'({layer})'}", f"enumerate({layers})"
+    return f"for {layer} in {layers}:"
 
 
 def _mentions(node: Node) -> list[Value]:
     return [leaf for leaf in leaves((node.args, node.keywords)) if isinstance(leaf, Value)]
 
 
-def _loop_arguments(node: Node) -> list[tuple[Value, str]]:
-    """What a loop takes, each with its role; nothing for other nodes."""
+def _named_arguments(node: Node) -> list[tuple[Value, str]]:
+    """What a loop or a branch takes, each with its role in the loop; nothing for other nodes."""
+    if node.form == "branch":
+        return [(value, "same") for value in node.args]
     if node.form != "loop":
         return []
     pairs = zip(node.args, node.roles, strict=True)
@@ -285,7 +316,7 @@ def _loop_arguments(node: Node) -> list[tuple[Value, str]]:
 
 def _uses(node: Node) -> list[Value]:
     """What a node takes; a loop takes what differs between layers once, however many layers there are."""
-    return list(dict.fromkeys(_mentions(node))) if node.form == "loop" else _mentions(node)
+    return list(dict.fromkeys(_mentions(node))) if node.form in ("loop", "branch") else _mentions(node)
 
 
 def _singular(key: str) -> str:

@@ -61,7 +61,7 @@ def _unused(lowered: Lowered) -> Iterator[tuple[str, str]]:
 
 def used_tensors(lowered: Lowered) -> set[str]:
     """Full names of the parameters and buffers that the forward pass takes."""
-    return {name for block in lowered.blocks for name in _used(block)}
+    return {name for block in lowered.blocks for name in used_by(block)}
 
 
 def _leaf_kind(block: Block, kind: str) -> bool:
@@ -69,13 +69,14 @@ def _leaf_kind(block: Block, kind: str) -> bool:
     return any(leaf is not None and leaf.kind == kind for leaf in leaves_of)
 
 
-def _used(block: Block) -> set[str]:
+def used_by(block: Block) -> set[str]:
+    """Full names of the tensors that a block, which is not merged, takes itself or in basic layers."""
     found: set[str] = set()
     for node in block.nodes:
         found.update(leaf.path for leaf in leaves((node.args, node.keywords)) if isinstance(leaf, Attribute))
         if node.block is not None and node.block.leaf is not None:
             prefix = f"{node.block.path}." if node.block.path else ""
             found.update(prefix + name for name, _ in node.block.module.named_parameters())
-        elif node.form == "loop" and node.block is not None:
-            found |= _used(node.block)
+        for one in node.rounds:
+            found |= used_by(one)
     return found
