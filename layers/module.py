@@ -100,6 +100,10 @@ def _record(network: Network, tap: str, inputs: tuple[Any, ...], output: Any) ->
     if first_output is not None:
         network.name_output(tap, first_output)
         network.tap(tap, first_output)
+    if isinstance(output, tuple):
+        for index, value in enumerate(output[1:], 1):
+            if isinstance(value, Tensor):
+                network.tap(f"{tap}:{index}", value)
     if first_input is not None:
         network.tap(f"{tap}:input", first_input)
 

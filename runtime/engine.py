@@ -10,7 +10,7 @@ Shape suffixes: B batch, L tokens, T wanted logits, K key/value heads, S slots, 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,14 +21,13 @@ from trtllm_port.errors import EngineError
 from trtllm_port.layers.dtypes import torch_dtype, trt_dtype_name
 from trtllm_port.layers.flavour import get_logger, load_flavour
 from trtllm_port.runtime.builder_profiles import CONTEXT_PROFILE, DECODE_PROFILE
-from trtllm_port.runtime.executor import TensorSpec
+from trtllm_port.runtime.executor import OnTap, TensorSpec
 from trtllm_port.runtime.kv_cache import CACHE_PREFIX, present_name, replace_states
 from trtllm_port.runtime.network_file import NetworkFile
 
 __all__ = ["TensorRTExecutor"]
 
 UNTESTED = "not yet proven on hardware"
-OnTap = Callable[[str, torch.Tensor], None]
 
 
 class TensorRTExecutor:
@@ -184,7 +183,11 @@ def _tap_listener(trt: ModuleType, paths: Mapping[str, list[str]], on_tap: OnTap
                 with torch.cuda.stream(torch.cuda.ExternalStream(stream)):  # type: ignore[no-untyped-call]
                     tensor = _at_address(_pointer(address), tuple(shape), torch_dtype(trt_dtype_name(trt, dtype)))
                     for path in paths.get(name, ()):
-                        on_tap(path, tensor)
+                        if on_tap(path, tensor) is not None:
+                            raise EngineError(
+                                f"the value of `{path}` cannot be replaced: an engine runs as it was built",
+                                hint="replace values with `--backend reference`",
+                            )
             except BaseException as error:
                 self.error = error
                 return False

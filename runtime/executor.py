@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import torch
 
+OnTap = Callable[[str, "torch.Tensor"], "torch.Tensor | None"]
+"""Is given a tap's name and its value, and may return another value."""
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -51,7 +54,7 @@ class Executor(Protocol):
         self,
         feeds: Mapping[str, torch.Tensor],
         *,
-        on_tap: Callable[[str, torch.Tensor], None] | None = None,
+        on_tap: OnTap | None = None,
         taps: Collection[str] = (),
         stop_after: str | None = None,
     ) -> dict[str, torch.Tensor]:
@@ -60,7 +63,9 @@ class Executor(Protocol):
         Args:
             feeds: every input by name. KV caches are updated in place; the `present_*` outputs alias them.
             on_tap: called with each name of `taps` and its tensor, in the order of execution. The tensor's content is
-                valid during the call only. Without it, the taps are part of the result.
+                valid during the call only. A tensor that it returns takes the place of the computed one for all that
+                follows; the executors of TensorRT cannot do that and say so. Without it, the taps are part of the
+                result.
             taps: names from `tap_names`.
             stop_after: a tap after which nothing more is computed.
 

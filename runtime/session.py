@@ -8,7 +8,7 @@ Shape suffixes: B batch, L tokens, T tokens whose logits are wanted, V vocabular
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +21,11 @@ from trtllm_port.runtime.kv_cache import allocate_cache
 
 if TYPE_CHECKING:
     from trtllm_port.layers import Network
-    from trtllm_port.runtime.executor import Executor
+    from trtllm_port.runtime.executor import Executor, OnTap
 
 __all__ = ["BACKENDS", "Session", "choose_backend"]
 
 BACKENDS = ("auto", "tensorrt", "tensorrt_rtx", "reference")
-OnTap = Callable[[str, torch.Tensor], None]
 
 
 class Session:
@@ -145,7 +144,8 @@ class Session:
             position_ids: int64 [B, L]; also the slots of the cache that are written.
             cache: from `new_cache`.
             logits_indices: int64 [B, T], the tokens within L whose logits are wanted; the last one by default.
-            on_tap: called with (name, tensor) for each of `taps`; the tensor is valid only during the call.
+            on_tap: called with (name, tensor) for each of `taps`; the tensor is valid only during the call. What it
+                returns takes the tensor's place (see `Executor.run`).
             taps: names of intermediate tensors, from `executor.tap_names`.
 
         Returns:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trtllm_port.errors import EngineError, PortError
-from trtllm_port.runtime.executor import TensorSpec
+from trtllm_port.runtime.executor import OnTap, TensorSpec
 from trtllm_port.runtime.kv_cache import replace_states
 from trtllm_port.runtime.network_file import NetworkFile
 from trtllm_port.runtime.network_file.dtypes import STORAGE
@@ -69,7 +69,7 @@ class ReferenceExecutor:
         self,
         feeds: Mapping[str, Tensor],
         *,
-        on_tap: Callable[[str, Tensor], None] | None = None,
+        on_tap: OnTap | None = None,
         taps: Collection[str] = (),
         stop_after: str | None = None,
     ) -> dict[str, Tensor]:
@@ -113,27 +113,26 @@ class ReferenceExecutor:
     def _observed(
         self,
         slots: Slots,
-        on_tap: Callable[[str, Tensor], None] | None,
+        on_tap: OnTap | None,
         taps: Collection[str],
         stop_after: str | None,
     ) -> dict[str, Tensor]:
         tapped: dict[str, Tensor] = {}
-        emit = tapped.__setitem__ if on_tap is None else on_tap
+        on_tap = tapped.__setitem__ if on_tap is None else on_tap
         wanted: dict[int, list[str]] = {}
         for tap in taps:
             wanted.setdefault(self._tap_slot(tap), []).append(tap)
         last = -1 if stop_after is None else self._tap_slot(stop_after)
         for slot, names in wanted.items():
             if slots[slot] is not None:  # an input or a constant: there before the first step
-                for name in names:
-                    emit(name, slots[slot])
+                slots[slot] = _handed_out(names, slots[slot], on_tap)
         reached = {slot for slot in self._output_slots.values() if slots[slot] is not None}
 
         def after(step: Step, value: Any) -> bool:
             reached.add(step.output)
             self._verify(step.output, value)
-            for name in wanted.get(step.output, ()):
-                emit(name, value)
+            if step.output in wanted:
+                slots[step.output] = _handed_out(wanted[step.output], value, on_tap)
             return step.output == last
 
         if last == -1 or slots[last] is None:
@@ -162,6 +161,21 @@ class ReferenceExecutor:
                 hint=f"did you mean {', '.join(near)}?" if near else None,
             )
         return self._slot_of[name]
+
+
+def _handed_out(names: Sequence[str], value: Any, on_tap: OnTap) -> Any:
+    """The value after all taps of one tensor have seen it, each what the one before left."""
+    for name in names:
+        other = on_tap(name, value)
+        if other is None:
+            continue
+        if other.dtype != value.dtype or other.shape != value.shape:
+            raise EngineError(
+                f"the tap {name!r} was to be replaced by {other.dtype} {list(other.shape)}, "
+                f"it is {value.dtype} {list(value.shape)}"
+            )
+        value = other.to(value.device)
+    return value
 
 
 def _device_name(device: torch.device) -> str:

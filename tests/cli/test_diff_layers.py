@@ -15,6 +15,21 @@ from trtllm_port.verification.coverage import NotExercised
 from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.report import Divergence, Stage, Subject, TapReport
 
+CAUSES = (Cause(cause="wrong epsilon", status="likely", evidence="each token", place="`model.py` line 9"),)
+DIVERGENCE = Divergence(
+    module="model.norm",
+    class_name="LlamaRMSNorm",
+    phase="logic",
+    tap="model.norm",
+    rel_l2=0.1,
+    floor=1e-7,
+    ratio=1e6,
+    end_to_end=1e6,
+    inherited=1.0,
+    order=7,
+    note="",
+    causes=CAUSES,
+)
 PASSED = Report(
     kind="diff-layers",
     verdict=Verdict.PASS,
@@ -33,6 +48,7 @@ PASSED = Report(
     stimulus={},
     first_divergence=None,
     divergence=None,
+    divergences=(),
     causes=(),
     stages=(),
     gates=(Gate(name="prefill.kl", phase="logic", verdict=Verdict.PASS, value=0.1, threshold=1.0, reason="r"),),
@@ -49,19 +65,9 @@ FAILED = replace(
     verdict=Verdict.FAIL,
     summary="the port first differs at `model.norm`",
     first_divergence="model.norm",
-    divergence=Divergence(
-        module="model.norm",
-        class_name="LlamaRMSNorm",
-        phase="logic",
-        tap="model.norm",
-        rel_l2=0.1,
-        floor=1e-7,
-        ratio=1e6,
-        inherited=1.0,
-        order=7,
-        note="",
-    ),
-    causes=(Cause(cause="wrong epsilon", status="likely", evidence="each token", place="`model.py` line 9"),),
+    divergence=DIVERGENCE,
+    divergences=(DIVERGENCE, replace(DIVERGENCE, module="lm_head", causes=())),
+    causes=CAUSES,
     taps=(
         TapReport(
             name="model.norm",
@@ -70,6 +76,8 @@ FAILED = replace(
             note="",
             metrics={"rel_l2": 0.1, "floor": 1e-7, "ratio": None, "token_ratio": 1e6},
             logic=None,
+            own={"ratio": None},
+            logic_own=None,
             positions=(),
         ),
     ),

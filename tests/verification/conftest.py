@@ -78,10 +78,10 @@ def stimulus() -> Stimulus:
     return Stimulus(ids=tuple(ids), source="seeded", decode_steps=8, rows=rows, row_steps=4)
 
 
-def compare(phase: Phase, bug: Bug | None = None) -> PhaseResult:
-    """Compare a tiny Llama that has `bug` with one that has not."""
+def compare(phase: Phase, *bugs: Bug) -> PhaseResult:
+    """Compare a tiny Llama that has `bugs` with one that has none."""
     model = tiny_llama(phase.dtype)
-    if bug is not None:
+    for bug in bugs:
         bug(model)
     return run_phase(phase, lambda dtype: HuggingFaceRunner(tiny_llama(dtype)), TorchPort(model), stimulus())
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import torch
 import transformers.models.llama.modeling_llama as llama
 
 from trtllm_port.verification.phase import PhaseResult, phases_of
@@ -128,11 +129,38 @@ CATALOGUE = [
 @pytest.mark.parametrize(("bug", "module", "cause"), CATALOGUE, ids=[bug.__name__ for bug, *_ in CATALOGUE])
 def test_a_bug_is_found_at_its_module(compare_tiny: Compare, bug: Any, module: str, cause: str) -> None:
     found = compare_tiny(LOGIC, bug)
-    assert found.divergence == module
-    assert cause in found.causes[0].cause
-    assert found.causes[0].status == ("likely" if cause else found.causes[0].status)
+    assert found.divergences[0] == module
+    assert len(found.divergences) == (2 if bug is gate_and_up_weights_swapped else 1)
+    first = found.causes[module][0]
+    assert cause in first.cause
+    assert first.status == ("likely" if cause else first.status)
     verdicts = {gate.name: gate.verdict for gate in found.gates}
     assert verdicts["taps.error"] is Verdict.FAIL
+
+
+def test_several_bugs_are_found_in_one_run(compare_tiny: Compare) -> None:
+    bugs = [value_bias_dropped, attention_scale, gain_plus_one, gate_and_up_swapped, gain_dropped, head_scale]
+    expected = {module: cause for bug, module, cause in CATALOGUE if bug in bugs}
+    for phase in (LOGIC, phases_of("bfloat16")[1]):
+        found = compare_tiny(phase, *bugs)
+        assert sorted(found.divergences) == sorted(expected)
+        if phase is LOGIC:
+            assert all(cause in found.causes[module][0].cause for module, cause in expected.items())
+
+
+def test_a_permutation_that_nothing_minds_is_benign_beside_a_bug(compare_tiny: Compare) -> None:
+    def permuted(model: Any) -> None:
+        attention = layer(model).self_attn
+        queries, keys = (torch.arange(heads * 8).view(heads, 8).flip(0).reshape(-1) for heads in (4, 2))
+        for name, rows in (("q_proj", queries), ("k_proj", keys), ("v_proj", keys)):
+            projection = getattr(attention, name)
+            projection.weight.data = projection.weight.data[rows]
+            projection.bias.data = projection.bias.data[rows]
+        attention.o_proj.weight.data = attention.o_proj.weight.data[:, queries]
+
+    found = compare_tiny(LOGIC, permuted, gate_and_up_swapped)
+    assert found.divergences == ("model.layers.1.mlp",)
+    assert found.own["model.layers.1.self_attn.q_proj"].benign
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -163,7 +191,7 @@ def test_a_wrong_step_after_the_prefill_is_found(compare_tiny: Compare) -> None:
 def test_nan_is_found_where_it_begins(compare_tiny: Compare) -> None:
     found = compare_tiny(LOGIC, lambda model: layer(model).mlp.up_proj.weight.data.fill_(float("nan")))
     assert found.divergence == "model.layers.1.mlp.up_proj"
-    assert "overflow" in found.causes[0].cause
+    assert "overflow" in found.causes[found.divergence][0].cause
 
 
 def test_a_missing_module_is_named(compare_tiny: Compare) -> None:

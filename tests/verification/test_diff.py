@@ -79,6 +79,24 @@ def test_a_hand_edit_is_found_and_placed(
     assert problems(report.to_dict()) == []
 
 
+def test_several_bugs_are_reported_at_once(model_dir: Path, workspace: Path, edit: Edit) -> None:
+    edit("        key_states = rotary_embedding(key_states, cos, sin)\n", "")
+    edit("silu(self.gate_proj(x)) * self.up_proj(x)", "silu(self.up_proj(x)) * self.gate_proj(x)")
+    edit(
+        "self.post_attention_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps)",
+        "self.post_attention_layernorm = RmsNorm(config.hidden_size, 1e-6)",
+    )
+    report = compared(model_dir, workspace, dtype="bfloat16")
+    parts = ("self_attn", "post_attention_layernorm", "mlp")
+    assert [each.module for each in report.divergences] == [
+        f"model.layers.{i}.{part}" for i in (0, 1) for part in parts
+    ]
+    causes = [each.causes[0].cause for each in report.divergences[:3]]
+    assert "rotary embedding" in causes[0]
+    assert causes[1:] == ["wrong epsilon", "gate and up are swapped"]
+    assert problems(report.to_dict()) == []
+
+
 def test_a_parameter_that_hugging_face_has_not_is_a_verdict(model_dir: Path, workspace: Path, edit: Edit) -> None:
     edit(
         "self.o_proj = Linear(config.num_attention_heads * config.head_dim, config.hidden_size, bias=False)",

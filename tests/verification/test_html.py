@@ -23,6 +23,8 @@ def tap(name: str, ratio: float | None = 1.0, verdict: str = "pass") -> dict[str
         "note": "<b>note</b>",
         "metrics": metrics,
         "logic": metrics,
+        "own": metrics,
+        "logic_own": metrics,
         "positions": [1.0] * 32,
     }
 
@@ -66,10 +68,13 @@ def report(layers: int = 2, verdict: str = "fail", **changes: Any) -> dict[str, 
             "rel_l2": 0.5,
             "floor": 1e-7,
             "ratio": None,
+            "end_to_end": 1.0,
             "inherited": 1.0,
             "order": 20,
             "note": "",
+            "causes": [],
         },
+        "divergences": [],
         "causes": [{"cause": "swap", "status": "likely", "evidence": "`up` < gate", "place": "`model.py` line 3"}],
         "excerpts": [
             {

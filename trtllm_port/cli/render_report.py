@@ -8,9 +8,12 @@ from trtllm_port.cli import console
 from trtllm_port.cli.summarize import render_rouge
 
 if TYPE_CHECKING:
-    from trtllm_port.verification import Report
+    from collections.abc import Sequence
 
-SHOWN_TAPS, SHOWN_RATIOS = 12, 5
+    from trtllm_port.verification import Report
+    from trtllm_port.verification.report import Divergence
+
+SHOWN_TAPS, SHOWN_RATIOS, SHOWN_DIVERGENCES = 12, 5, 7
 NOT_PASSING = ("fail", "cannot_tell", "warn")
 
 
@@ -41,11 +44,22 @@ def _divergence(report: Report) -> None:
     for cause in report.causes:
         console.line(f"  {cause.status} cause: {cause.cause}: {cause.evidence}")
         console.line(f"  look at {cause.place}")
+    _further_divergences(report.divergences[1:])
     for excerpt in report.excerpts:
         whose = "port" if excerpt.side == "port" else "Hugging Face"
         console.line(f"  {whose}, {excerpt.path}" + (f": {excerpt.note}" if excerpt.note else ""))
         for line in excerpt.marked:
             console.line(f"    {line:>4} │ {excerpt.lines[line - excerpt.first_line].strip()}")
+
+
+def _further_divergences(divergences: Sequence[Divergence]) -> None:
+    for found in divergences[:SHOWN_DIVERGENCES]:
+        own = f"{_number(found.ratio)} times the floor on Hugging Face's input, {_number(found.end_to_end)} end to end"
+        console.line(f"wrong by itself, too: {found.module} ({found.class_name}): {own}")
+        for cause in found.causes[:1]:
+            console.line(f"  {cause.status} cause: {cause.cause}: {cause.evidence}")
+    if len(divergences) > SHOWN_DIVERGENCES:
+        console.line(f"… and {len(divergences) - SHOWN_DIVERGENCES} more modules")
 
 
 def _next_steps(report: Report) -> None:
@@ -78,11 +92,12 @@ def _taps(report: Report) -> None:
         title = f"all {len(report.taps)} taps pass; the largest noise ratios:"
     rows = []
     for tap in chosen[:SHOWN_TAPS]:
-        own, logic = tap.metrics or {}, tap.logic or {}
-        numbers = [own.get(name) for name in ("rel_l2", "floor", "ratio", "token_ratio")]
-        rows.append([tap.name, tap.verdict.value, *map(_number, [*numbers, logic.get("ratio")]), tap.note])
+        numbers = [(tap.metrics or {}).get(name) for name in ("rel_l2", "floor", "ratio")]
+        numbers += [(values or {}).get("ratio") for values in (tap.own, tap.logic, tap.logic_own)]
+        rows.append([tap.name, tap.verdict.value, *map(_number, numbers), tap.note])
     console.line()
-    console.table(["tap", "verdict", "rel L2", "floor", "r", "r p95", "r float32", "note"], rows, title=title)
+    columns = ["tap", "verdict", "rel L2", "floor", "r", "r own", "r float32", "r own float32", "note"]
+    console.table(columns, rows, title=title)
     if len(chosen) > SHOWN_TAPS:
         console.line(f"… and {len(chosen) - SHOWN_TAPS} more")
 

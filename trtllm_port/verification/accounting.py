@@ -68,6 +68,7 @@ def mismatch_report(model: Model, error: CheckpointError, *, random_weights: boo
         },
         first_divergence=module,
         divergence=None,
+        divergences=(),
         causes=(
             Cause(cause=_cause(kind, name), status="confirmed", evidence=f"`{name}`: {MEANINGS[kind]}", place=place),
         ),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from trtllm_port.verification.causes import Cause, cache_cause
+from trtllm_port.verification.compare import TapComparison
 from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.phase import PhaseResult
 from trtllm_port.verification.places import Excerpt, excerpt_of, place_of
@@ -51,7 +52,8 @@ def _tap_report(tap: str, own: PhaseResult, logic: PhaseResult | None) -> TapRep
     found = [own.taps[tap]]
     if logic is not None and tap in logic.taps:
         found.append(logic.taps[tap])
-    severest = max(found, key=lambda each: list(Verdict).index(each.verdict))
+    injected = [phase.own[tap] for phase in (own, logic) if phase is not None and tap in phase.own]
+    severest = max([*found, *injected], key=lambda each: list(Verdict).index(each.verdict))
     facts = own.facts.modules.get(module_of(tap))
     return TapReport(
         name=tap,
@@ -60,8 +62,14 @@ def _tap_report(tap: str, own: PhaseResult, logic: PhaseResult | None) -> TapRep
         note=severest.note,
         metrics=metric_values(found[0]),
         logic=metric_values(found[1]) if len(found) > 1 else None,
+        own=_own_values(tap, own),
+        logic_own=None if logic is None else _own_values(tap, logic),
         positions=_position_ratios(tap, own),
     )
+
+
+def _own_values(tap: str, phase: PhaseResult) -> dict[str, float | None] | None:
+    return metric_values(phase.own[tap]) if tap in phase.own else None
 
 
 def _position_ratios(tap: str, phase: PhaseResult) -> tuple[float, ...]:
@@ -72,17 +80,19 @@ def _position_ratios(tap: str, phase: PhaseResult) -> tuple[float, ...]:
     return tuple(float(f"{error / max(floor, rounding):.3g}") for error, floor in pairs)
 
 
-def divergence_of(phases: Sequence[PhaseResult]) -> Divergence | None:
-    """Return where the port first differs, by the logic phase if that finds something: its floor is the lowest."""
-    for phase in phases:
-        if phase.divergence is not None:
-            return _divergence(phase, phase.divergence)
-    return None
+def divergences_of(phases: Sequence[PhaseResult], package_dir: Path) -> tuple[Divergence, ...]:
+    """Return where the port differs, by the first phase that finds something: the logic phase's floor is the lowest."""
+    phase = next((phase for phase in phases if phase.divergences), None)
+    if phase is None:
+        return ()
+    return tuple(
+        _divergence(phase, module, _causes(module, phase, phases, package_dir)) for module in phase.divergences
+    )
 
 
-def _divergence(phase: PhaseResult, module: str) -> Divergence:
-    tap = _tap_at(phase, module)
-    comparison = phase.taps[tap]
+def _divergence(phase: PhaseResult, module: str, causes: tuple[Cause, ...]) -> Divergence:
+    taps, tap = _tap_at(phase, module)
+    comparison = taps[tap]
     facts = phase.facts.modules.get(module)
     inherited = phase.taps.get(input_of(module)) if module != ROOT else None
     compared = [name for name in phase.order if name in phase.taps]
@@ -95,26 +105,33 @@ def _divergence(phase: PhaseResult, module: str) -> Divergence:
         rel_l2=None if comparison.metrics is None else comparison.metrics.rel_l2,
         floor=None if comparison.floor is None else comparison.floor.rel_l2,
         ratio=comparison.ratio,
+        end_to_end=phase.taps[tap].ratio if tap in phase.taps else None,
         inherited=None if inherited is None else inherited.ratio,
         order=sum(phase.taps[name].verdict is Verdict.PASS for name in earlier),
         note=comparison.note,
+        causes=causes,
     )
 
 
-def _tap_at(phase: PhaseResult, module: str) -> str:
-    """Return the guilty module's own tap, or else the first failing one inside it."""
+def _tap_at(phase: PhaseResult, module: str) -> tuple[Mapping[str, TapComparison], str]:
+    """Return the guilty module's own tap or else the first failing one inside it, by the injected run if that fails."""
     output = module or LOGITS
-    if output in phase.taps and phase.taps[output].diverged:
-        return output
-    return next(tap for tap in (*phase.order, *phase.taps) if tap in phase.taps and phase.taps[tap].diverged)
+    for taps in (phase.own, phase.taps):
+        failing = [tap for tap in (*phase.order, *taps) if tap in taps and taps[tap].diverged]
+        inside = [tap for tap in failing if tap == output or within(module_of(tap), module)]
+        if output in inside:
+            return taps, output
+        if inside:
+            return taps, inside[0]
+    return phase.taps, next(
+        tap for tap in (*phase.order, *phase.taps) if tap in phase.taps and phase.taps[tap].diverged
+    )
 
 
-def causes_of(phases: Sequence[PhaseResult], package_dir: Path) -> tuple[Cause, ...]:
-    """Return the hypotheses about the first divergence, best first, with the lines of the port to look at."""
-    for phase in phases:
-        if phase.divergence is not None:
-            causes = phase.causes if phase.phase.name == "logic" else (*phase.causes, *_precision_cause(phases))
-            return tuple(_placed(cause, phase, package_dir) for cause in causes)
+def causes_of(phases: Sequence[PhaseResult], divergences: Sequence[Divergence]) -> tuple[Cause, ...]:
+    """Return the hypotheses about the first divergence, best first; or about the KV cache if there is none."""
+    if divergences:
+        return divergences[0].causes
     cause = cache_cause([gate for phase in phases for gate in phase.gates])
     return () if cause is None else (cause,)
 
@@ -144,15 +161,20 @@ def class_names(facts: HuggingFaceFacts) -> dict[str, str]:
 
 
 def _first_wrong_inside(phase: PhaseResult, module: str) -> str | None:
-    for tap in phase.order:
-        if tap in phase.taps and phase.taps[tap].diverged and within(module_of(tap), module):
-            return module_of(tap).removeprefix(f"{module}.")
+    for taps in (phase.own, phase.taps):
+        for tap in phase.order:
+            if tap in taps and taps[tap].diverged and within(module_of(tap), module):
+                return module_of(tap).removeprefix(f"{module}.")
     return None
 
 
-def _placed(cause: Cause, phase: PhaseResult, package_dir: Path) -> Cause:
-    place = place_of(package_dir, phase.divergence or ROOT, class_names(phase.facts))
-    return cause if place is None else replace(cause, place=place)
+def _causes(module: str, phase: PhaseResult, phases: Sequence[PhaseResult], package_dir: Path) -> tuple[Cause, ...]:
+    """Return the hypotheses about a guilty module, with the lines of the port to look at."""
+    causes = phase.causes.get(module, ())
+    if causes and phase.phase.name != "logic":
+        causes = (*causes, *_precision_cause(phases))
+    place = place_of(package_dir, module, class_names(phase.facts)) if causes else None
+    return causes if place is None else tuple(replace(cause, place=place) for cause in causes)
 
 
 def _precision_cause(phases: Sequence[PhaseResult]) -> tuple[Cause, ...]:
@@ -187,12 +209,14 @@ def binned(values_T: Tensor, bins: int = POSITION_BINS) -> tuple[float, ...]:
     return tuple(float(f"{float(group.mean().sqrt()):.3g}") for group in groups)
 
 
-def summary(verdict: Verdict, divergence: Divergence | None, gates: Sequence[Gate], dtype: str) -> str:
+def summary(verdict: Verdict, divergences: Sequence[Divergence], gates: Sequence[Gate], dtype: str) -> str:
     """Say the outcome in one sentence."""
-    if divergence is not None:
-        numbers = "" if divergence.ratio is None else f", {_times(divergence.ratio)} times Hugging Face's own error"
-        note = f" ({divergence.note})" if divergence.note else ""
-        return f"the port first differs from Hugging Face at `{divergence.module}`{numbers}{note}"
+    if divergences:
+        first, more = divergences[0], len(divergences) - 1
+        numbers = "" if first.ratio is None else f", {_times(first.ratio)} times Hugging Face's own error"
+        note = f" ({first.note})" if first.note else ""
+        others = f"; {more} more {'module is' if more == 1 else 'modules are'} wrong by themselves" if more else ""
+        return f"the port first differs from Hugging Face at `{first.module}`{numbers}{note}{others}"
     failed = [gate.name for gate in gates if gate.verdict is verdict]
     if verdict is Verdict.PASS:
         warned = sum(gate.verdict is Verdict.WARN for gate in gates)

@@ -8,6 +8,7 @@ T tokens, F features
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,10 +19,9 @@ from torch.nn import functional
 from trtllm_port.verification.compare import TapComparison
 from trtllm_port.verification.evidence import Evidence, collect
 from trtllm_port.verification.gates import Gate
-from trtllm_port.verification.recording import Recording
 from trtllm_port.verification.rotary import is_rotary
 from trtllm_port.verification.runners import PortRunner
-from trtllm_port.verification.sides import HuggingFaceFacts
+from trtllm_port.verification.sides import Expected, HuggingFaceFacts
 from trtllm_port.verification.stimulus import Stimulus
 from trtllm_port.verification.taps import module_of, within
 from trtllm_port.verification.verdict import Verdict
@@ -30,6 +30,8 @@ EXPLAINED = 0.1  # a law must take away nine tenths of the error ["falls at leas
 NOISE = 1.2  # what is left over may exceed Hugging Face's own error by this, as clean ports do
 WRONG = 5.0  # a token whose error exceeds the noise this many times is wrong, others are right
 CLEAR = 50.0  # so much above the noise must the wrong tokens be before their positions mean something
+LAYER_NUMBER = re.compile(r"\b\d+\b")
+MAX_EXPLAINED = 8  # each keeps its tensors until it is explained
 SAME = 0.02  # relative difference below which two tensors are called the same
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": functional.silu,
@@ -59,14 +61,27 @@ class Cause:
 
 
 def explain(
-    module: str,
+    modules: Sequence[str],
     port: PortRunner,
     stimulus: Stimulus,
-    recording: Recording,
+    expected: Expected,
     known: tuple[Mapping[str, TapComparison], HuggingFaceFacts],
-) -> tuple[Cause, ...]:
-    """Return hypotheses about the guilty module, best first; one of status "unknown" if nothing fits."""
-    evidence = collect(module, port, stimulus, recording, known)
+) -> dict[str, tuple[Cause, ...]]:
+    """Return hypotheses about the guilty modules, best first; one of status "unknown" where nothing fits.
+
+    Args:
+        modules: the guilty ones. Of those that are equal but for their layer, the first is explained.
+        port: the port.
+        stimulus: the input.
+        expected: the reference, and the floors of the injected run.
+        known: the comparisons of the injected run, and Hugging Face's model.
+    """
+    unlike = {LAYER_NUMBER.sub("*", module): module for module in reversed(modules)}
+    chosen = [module for module in modules if module in unlike.values()][:MAX_EXPLAINED]
+    return {each.module: _hypotheses(each) for each in collect(chosen, port, stimulus, expected, known)}
+
+
+def _hypotheses(evidence: Evidence) -> tuple[Cause, ...]:
     found = (next((cause for law in laws if (cause := law(evidence)) is not None), None) for laws in SIGNATURES)
     return tuple(cause for cause in found if cause is not None) or (_unknown(evidence),)
 

@@ -18,7 +18,7 @@ from trtllm_port.verification.advice import next_steps
 from trtllm_port.verification.assemble import (
     causes_of,
     command,
-    divergence_of,
+    divergences_of,
     excerpts_of,
     position_profile,
     subject_of,
@@ -141,18 +141,20 @@ def diff_report(comparison: Comparison, *, random_weights: bool, seed: int) -> R
     """Turn a comparison into a report, without commands and time."""
     model, stimulus, phases = comparison.model, comparison.stimulus, comparison.phases
     gates = tuple(gate for phase in phases for gate in phase.gates)
-    verdict, divergence = verdict_of(gates), divergence_of(phases)
+    verdict, divergences = verdict_of(gates), divergences_of(phases, model.port.package_dir)
+    first = divergences[0] if divergences else None
     return Report(
         kind="diff-layers",
         verdict=verdict,
-        summary=summary(verdict, divergence, gates, model.dtype),
+        summary=summary(verdict, divergences, gates, model.dtype),
         subject=subject_of(model, random_weights=random_weights, seed=seed),
         executor=phases[-1].executor,
         reference={phase.phase.name: f"{phase.facts.name}; floor: {phase.yardstick}" for phase in phases},
         stimulus=stimulus.to_dict(),
-        first_divergence=None if divergence is None else divergence.module,
-        divergence=divergence,
-        causes=causes_of(phases, model.port.package_dir),
+        first_divergence=None if first is None else first.module,
+        divergence=first,
+        divergences=divergences,
+        causes=causes_of(phases, divergences),
         excerpts=excerpts_of(phases, model.port.package_dir),
         stages=(),
         gates=gates,

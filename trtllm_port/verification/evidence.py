@@ -5,7 +5,7 @@ T tokens, F features
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from trtllm_port.verification.compare import TapComparison
 from trtllm_port.verification.recording import Recording
 from trtllm_port.verification.runners import PortRunner
-from trtllm_port.verification.sides import HuggingFaceFacts
+from trtllm_port.verification.sides import Expected, HuggingFaceFacts
 from trtllm_port.verification.stimulus import Stimulus
 from trtllm_port.verification.taps import LOGITS, ROOT, input_of, is_input, module_of, parent_of, within
 
@@ -51,33 +51,53 @@ class Evidence:
 
 
 def collect(
-    module: str,
+    modules: Sequence[str],
     port: PortRunner,
     stimulus: Stimulus,
-    recording: Recording,
+    expected: Expected,
+    known: tuple[Mapping[str, TapComparison], HuggingFaceFacts],
+) -> Iterator[Evidence]:
+    """Run the port once more, so that the guilty modules work on Hugging Face's input, and what is in them on its own.
+
+    A guilty module inside another one is kept from disturbing that: its output is Hugging Face's, too.
+    """
+    comparisons = known[0]
+    wrong = {module: _wrong_inputs(module, expected.recording, comparisons) for module in modules}
+    wanted = {module or LOGITS for module in modules} | {tap for taps in wrong.values() for tap in taps}
+    values = _values(port, stimulus, expected, wanted, modules)
+    for module in modules:
+        yield _evidence(module, {tap: values[tap] for tap in wrong[module] if tap in values}, values, expected, known)
+
+
+def _wrong_inputs(module: str, recording: Recording, comparisons: Mapping[str, TapComparison]) -> list[str]:
+    inside = (tap for tap in recording.order if within(module_of(tap), module) and is_input(tap))
+    return [tap for tap in inside if tap in comparisons and comparisons[tap].diverged][:MAX_TAPS]
+
+
+def _evidence(
+    module: str,
+    inputs: Mapping[str, Tensor],
+    values: Mapping[str, Tensor],
+    expected: Expected,
     known: tuple[Mapping[str, TapComparison], HuggingFaceFacts],
 ) -> Evidence:
-    """Run the port once more for the taps in and around the guilty module."""
-    comparisons, facts = known
+    (comparisons, facts), recording = known, expected.recording
     output = module or LOGITS
-    inside = [tap for tap in recording.order if within(module_of(tap), module) and tap in comparisons]
-    wrong_inputs = [tap for tap in inside if is_input(tap) and comparisons[tap].diverged][:MAX_TAPS]
-    values = _port_taps(port, stimulus, [output, *wrong_inputs])
     siblings = [tap for tap in recording.order if not is_input(tap) and _beside(tap, module)]
-    outputs = [tap for tap in inside if not is_input(tap)][:MAX_TAPS]
+    inside = [tap for tap in recording.order if within(module_of(tap), module) and not is_input(tap)]
     facts_here = facts.modules.get(module)
-    reference = _flat(recording.taps.get(output))
-    value = _flat(values.get(output))
+    value = values.get(output)
+    reference = None if value is None or output not in recording.taps else expected.counterpart(output, value)
     same = value is not None and reference is not None and value.shape == reference.shape
     return Evidence(
         module=module,
         class_name="" if facts_here is None else facts_here.class_name,
         epsilon=None if facts_here is None else facts_here.epsilon,
-        value_TF=value if same else None,
-        reference_TF=reference if same else None,
+        value_TF=_flat(value) if same else None,
+        reference_TF=_flat(reference) if same else None,
         input_TF=_flat(recording.taps.get(input_of(module))),
-        inputs={tap: flat for tap in wrong_inputs if (flat := _flat(values.get(tap))) is not None},
-        candidates=_flat_all(recording, [*siblings, *outputs]),
+        inputs={tap: flat for tap, x in inputs.items() if (flat := _flat(x)) is not None},
+        candidates=_flat_all(recording, [*siblings, *[tap for tap in inside if tap in comparisons][:MAX_TAPS]]),
         noise=_noise(comparisons.get(output)),
         gain=facts.vectors.get(f"{module}.weight"),
         bias=facts.vectors.get(f"{module}.bias"),
@@ -91,14 +111,21 @@ def _noise(comparison: TapComparison | None) -> float:
     return comparison.metrics.rel_l2 / comparison.ratio
 
 
-def _port_taps(port: PortRunner, stimulus: Stimulus, taps: list[str]) -> dict[str, Tensor]:
+def _values(
+    port: PortRunner, stimulus: Stimulus, expected: Expected, wanted: Collection[str], guilty: Sequence[str]
+) -> dict[str, Tensor]:
     kept: dict[str, Tensor] = {}
 
-    def keep(tap: str, tensor: Tensor) -> None:
-        kept[tap] = tensor.clone()
+    def keep(tap: str, tensor: Tensor) -> Tensor | None:
+        if tap in wanted:
+            kept[tap] = tensor.clone()
+        module = module_of(tap)
+        if module not in guilty and any(within(module, each) for each in guilty):
+            return None
+        reference = expected.counterpart(tap, tensor)
+        return reference.to(tensor, copy=True) if reference is not None and reference.shape == tensor.shape else None
 
-    wanted = [tap for tap in taps if tap in port.tap_names]
-    kept[LOGITS] = port.run(torch.tensor([stimulus.ids]), on_tap=keep, taps=wanted)
+    kept[LOGITS] = port.run(torch.tensor([stimulus.ids]), on_tap=keep, taps=expected.pairing.paired)
     return kept
 
 

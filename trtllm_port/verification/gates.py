@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trtllm_port.verification.compare import TapComparison
 from trtllm_port.verification.logits import LogitMetrics, agreement, confident_margin, logit_metrics
+from trtllm_port.verification.taps import Pairing
 from trtllm_port.verification.thresholds import (
     AFFINE_SCALE,
     CONFIDENT_MISSES,
@@ -26,6 +27,8 @@ from trtllm_port.verification.thresholds import (
     Threshold,
 )
 from trtllm_port.verification.verdict import Verdict, worst
+
+INJECTED = " where each module works on Hugging Face's values"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,30 +156,37 @@ def _agreement_gate(where: str, phase: str, runs: tuple[Tensor, Tensor, Tensor])
     )
 
 
-def tap_gates(phase: str, taps: Sequence[TapComparison], missing: Sequence[str], extra: Sequence[str]) -> list[Gate]:
-    """Summarise the taps: are all there, and does none differ?"""
-    unpaired = [*(f"{name} is missing" for name in missing), *(f"{name} is extra" for name in extra)]
-    ratios = [tap.ratio for tap in taps if tap.ratio is not None]
-    failing = [tap.name for tap in taps if tap.diverged]
+def tap_gates(phase: str, taps: Sequence[TapComparison], own: Sequence[TapComparison], pairing: Pairing) -> list[Gate]:
+    """Summarise the taps: are all there, does none differ, and does no module err by itself?
+
+    Args:
+        phase: see `Gate`.
+        taps: of the run from end to end.
+        own: of the injected run.
+        pairing: which taps are missing or extra.
+    """
+    unpaired = [*(f"{name} is missing" for name in pairing.missing), *(f"{name} is extra" for name in pairing.extra)]
+    compared = any(tap.ratio is not None for tap in taps)
     paired = Gate(
         name="taps.paired",
         phase=phase,
-        verdict=Verdict.FAIL if unpaired or not ratios else Verdict.PASS,
+        verdict=Verdict.FAIL if unpaired or not compared else Verdict.PASS,
         value=float(len(unpaired)),
         threshold=0.0,
         reason="; ".join(unpaired[:8]) or f"{len(taps)} taps have their counterpart of equal name",
     )
-    verdict = worst(tap.verdict for tap in taps)
+    return [paired, _taps_gate("taps.error", phase, taps, ""), _taps_gate("taps.own", phase, own, INJECTED)]
+
+
+def _taps_gate(name: str, phase: str, taps: Sequence[TapComparison], how: str) -> Gate:
+    failing = [tap.name for tap in taps if tap.diverged]
     said = f"{len(failing)} taps fail, first {failing[0]}" if failing else f"no tap of {len(taps)} fails"
-    return [
-        paired,
-        Gate(
-            name="taps.error",
-            phase=phase,
-            verdict=verdict,
-            value=max(ratios, default=None),
-            threshold=RATIO.passes,
-            reason=f"{said}; {RATIO.reason}",
-            source=RATIO.source,
-        ),
-    ]
+    return Gate(
+        name=name,
+        phase=phase,
+        verdict=worst(tap.verdict for tap in taps),
+        value=max((tap.ratio for tap in taps if tap.ratio is not None), default=None),
+        threshold=RATIO.passes,
+        reason=f"{said}{how}; {RATIO.reason}",
+        source=RATIO.source,
+    )

@@ -6,24 +6,21 @@ B batch, L tokens, V vocabulary
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from trtllm_port.errors import CheckpointError, UnsupportedModelError
 from trtllm_port.hf_cache import cache_argument
 from trtllm_port.quiet import quiet_transformers
+from trtllm_port.verification.hooks import tapped
 from trtllm_port.verification.runners import OnTap
-from trtllm_port.verification.taps import ModuleFacts, input_of
+from trtllm_port.verification.taps import ModuleFacts
 
 EPSILON_NAMES = ("variance_epsilon", "eps", "epsilon", "layer_norm_eps")
-# Where a module is called by keywords, its first tensor is not the first that happens to be passed.
-INPUT_KEYWORDS = ("hidden_states", "input_ids", "inputs_embeds", "x", "input")
 
 
 class HuggingFaceRunner:
@@ -126,7 +123,7 @@ class HuggingFaceRunner:
     @torch.no_grad()
     def run(self, ids_BL: Tensor, *, on_tap: OnTap | None = None, taps: Collection[str] | None = None) -> Tensor:
         """Return logits [B, L, V] of a full forward without a cache (see `Runner.run`)."""
-        with _hooks(self.model, on_tap, taps):
+        with tapped(self.model, on_tap, taps):
             logits: Tensor = self.model(input_ids=ids_BL.to(self.device), use_cache=False).logits
         return logits.cpu()
 
@@ -143,51 +140,6 @@ class HuggingFaceRunner:
             tokens.append(int(output.logits[0, -1].argmax()))
             step_ids = torch.tensor([[tokens[-1]]], device=self.device)
         return tokens
-
-
-@contextmanager
-def _hooks(model: nn.Module, on_tap: OnTap | None, taps: Collection[str] | None) -> Iterator[None]:
-    """Hand every module's first output tensor and first input tensor to `on_tap`; a module's first call counts."""
-    if on_tap is None:
-        yield
-        return
-    seen: set[str] = set()
-
-    def hand_out(tap: str, values: Any) -> None:
-        tensor = _first_tensor(values)
-        if tensor is not None and tap not in seen and (taps is None or tap in taps):
-            seen.add(tap)
-            on_tap(tap, tensor)
-
-    handles = []
-    for path, module in model.named_modules():
-        if path:
-            handles += _tap_module(path, module, hand_out)
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _tap_module(path: str, module: nn.Module, hand_out: Callable[[str, Any], None]) -> list[RemovableHandle]:
-    def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        hand_out(input_of(path), (*args, *(kwargs[name] for name in INPUT_KEYWORDS if name in kwargs)))
-
-    def after(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        hand_out(path, output)
-
-    return [module.register_forward_pre_hook(before, with_kwargs=True), module.register_forward_hook(after)]
-
-
-def _first_tensor(values: Any) -> Tensor | None:
-    if isinstance(values, Tensor):
-        return values
-    if isinstance(values, Mapping):
-        values = values.values()
-    elif not isinstance(values, tuple | list):
-        return None
-    return next((value for value in values if isinstance(value, Tensor)), None)
 
 
 def _epsilon(module: nn.Module) -> float | None:

@@ -8,7 +8,7 @@ phase runs the port in its dtype against Hugging Face in float32. A float32 port
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -17,11 +17,13 @@ from trtllm_port.verification.causes import Cause, explain
 from trtllm_port.verification.compare import TapComparison
 from trtllm_port.verification.gates import Gate, logit_gates, skipped, tap_gates
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.injected import own_divergences, run_injected
 from trtllm_port.verification.locate import first_divergence, mark_benign
 from trtllm_port.verification.metrics import relative_error_per_token
 from trtllm_port.verification.recording import Recording, record
 from trtllm_port.verification.runners import PortRunner
 from trtllm_port.verification.sides import (
+    Expected,
     HuggingFaceFacts,
     Yardstick,
     input_variances,
@@ -70,10 +72,11 @@ class PhaseResult:
         phase: which.
         order: all taps in Hugging Face's execution order, the logits last.
         taps: the comparison of each, missing ones included.
+        own: the same from the injected run, where every module works on Hugging Face's values.
         ignored: taps that were not compared and need not be, with the reason.
         gates: for the taps and the logits.
-        divergence: path of the guilty module ("" is the model itself), or None.
-        causes: hypotheses about it, best first.
+        divergences: paths of all guilty modules ("" is the model itself), in Hugging Face's order.
+        causes: per guilty module hypotheses about it, best first; of equal modules in several layers the first only.
         tokens: relative error per token of every compared tap, float32 [T].
         floor_tokens: the same of the yardstick.
         variances: per normalisation, the smallest mean square of a token of its input.
@@ -84,16 +87,22 @@ class PhaseResult:
     phase: Phase
     order: tuple[str, ...]
     taps: Mapping[str, TapComparison]
+    own: Mapping[str, TapComparison]
     ignored: Mapping[str, str]
     gates: tuple[Gate, ...]
-    divergence: str | None
-    causes: tuple[Cause, ...]
+    divergences: tuple[str, ...]
+    causes: Mapping[str, tuple[Cause, ...]]
     tokens: Mapping[str, Tensor] = field(repr=False)
     floor_tokens: Mapping[str, Tensor] = field(repr=False)
     variances: Mapping[str, float]
     facts: HuggingFaceFacts
     executor: str
     yardstick: str
+
+    @property
+    def divergence(self) -> str | None:
+        """The first guilty module."""
+        return next(iter(self.divergences), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,23 +168,36 @@ def _reference(runner: HuggingFaceRunner, stimulus: Stimulus) -> tuple[Recording
 
 
 def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
-    """Run the port in the phase's dtype, and judge it."""
+    """Run the port in the phase's dtype, from end to end and on Hugging Face's values, and judge it."""
     phase, stimulus, recording, facts = sides.phase, sides.stimulus, sides.recording, sides.facts
     pairing = pair(recording.order[:-1], port.tap_names, facts.modules, port.parameter_names)
-    taps = run_port(port, stimulus, phase.dtype, (recording, sides.yardstick), pairing, facts.modules)
+    expected = Expected(
+        recording=recording,
+        floors=sides.yardstick.floors,
+        dtype=phase.dtype,
+        pairing=pairing,
+        modules=facts.modules,
+    )
+    taps = run_port(port, stimulus, expected, lambda _tap: False)
     comparisons = mark_benign(recording.order, taps.comparisons)
-    divergence = first_divergence(recording.order, comparisons)
-    causes = () if divergence is None else explain(divergence, port, stimulus, recording, (comparisons, facts))
-    gates = tap_gates(phase.name, list(comparisons.values()), pairing.missing, pairing.extra)
+    expected = replace(expected, floors=sides.yardstick.own_floors)
+    own = run_injected(port, stimulus, expected)
+    divergences = own_divergences(recording.order, own)
+    if not divergences:
+        first = first_divergence(recording.order, comparisons)
+        divergences = () if first is None else (first,)
+    causes = explain(divergences, port, stimulus, expected, (own, facts)) if divergences else {}
+    gates = tap_gates(phase.name, list(comparisons.values()), list(own.values()), pairing)
     gates += logit_gates("prefill", phase.name, phase.dtype, (taps.logits, recording.logits, sides.yardstick.logits))
     gates += incremental_gates(phase, port, stimulus, (recording, sides.yardstick))
     return PhaseResult(
         phase=phase,
         order=recording.order,
         taps=comparisons,
+        own=own,
         ignored={**pairing.ignored, **taps.skipped},
         gates=tuple(gates),
-        divergence=divergence,
+        divergences=divergences,
         causes=causes,
         tokens=taps.tokens,
         floor_tokens={tap: relative_error_per_token(sides.yardstick.floors[tap]).float() for tap in taps.tokens},

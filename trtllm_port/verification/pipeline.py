@@ -241,7 +241,7 @@ def diff_layers(pipeline: Pipeline, *, random_weights: bool) -> Report:
         found,
         kind="verify",
         verdict=verdict,
-        summary=summary(verdict, found.divergence, gates, model.dtype),
+        summary=summary(verdict, found.divergences, gates, model.dtype),
         stages=tuple(pipeline.stages),
         rouge=pipeline.rouge,
         gates=gates,

@@ -46,18 +46,20 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Divergence:
-    """Where the port first differs.
+    """A module that errs by itself, on Hugging Face's input.
 
     Attributes:
         module: HF module path; the model's class name if the model's own code is wrong.
         class_name: HF's class.
         phase: "logic" or "precision".
         tap: the tap that fails there.
-        rel_l2, floor: its error, and Hugging Face's own in that dtype.
+        rel_l2, floor: its error, and Hugging Face's own in that dtype, both on Hugging Face's input.
         ratio: of the two.
+        end_to_end: the ratio in the run from end to end, with what earlier modules did wrong.
         inherited: error of the module's input, in units of its floor; None if it has no float input.
         order: how many taps before it pass.
         note: why, if not by its numbers.
+        causes: hypotheses, best first; empty if an equal module of an earlier layer has them.
     """
 
     module: str
@@ -67,9 +69,11 @@ class Divergence:
     rel_l2: float | None
     floor: float | None
     ratio: float | None
+    end_to_end: float | None
     inherited: float | None
     order: int
     note: str
+    causes: tuple[Cause, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +83,12 @@ class TapReport:
     Attributes:
         name: HF module path, with `:input` for its input.
         class_name: HF's class.
-        verdict: the worse of the phases.
+        verdict: the worst of the phases, end to end and injected.
         note: what numbers do not say.
         metrics: in the port's dtype; None if nothing could be subtracted.
         logic: in float32, for a port in another dtype; else None.
+        own, logic_own: the same from the injected runs: the error that is made between Hugging Face's values before
+            this tap and the tap itself.
         positions: noise ratio over groups of neighbouring positions, port's dtype; of outputs only.
     """
 
@@ -92,6 +98,8 @@ class TapReport:
     note: str
     metrics: dict[str, float | None] | None
     logic: dict[str, float | None] | None
+    own: dict[str, float | None] | None
+    logic_own: dict[str, float | None] | None
     positions: tuple[float, ...]
 
 
@@ -119,6 +127,7 @@ class Report:
         stimulus: what was fed.
         first_divergence: HF module name, or None.
         divergence: more about it.
+        divergences: all modules that err by themselves, the first one first.
         causes: hypotheses, best first.
         excerpts: the source of the first divergence: the port's, then Hugging Face's.
         next_steps: what to do now, in words.
@@ -145,6 +154,7 @@ class Report:
     stimulus: Mapping[str, Any]
     first_divergence: str | None
     divergence: Divergence | None
+    divergences: tuple[Divergence, ...]
     causes: tuple[Cause, ...]
     excerpts: tuple[Excerpt, ...] = ()
     next_steps: tuple[str, ...] = ()

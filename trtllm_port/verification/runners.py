@@ -11,7 +11,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from trtllm_port.runtime.session import Session
 
-OnTap = Callable[[str, Tensor], None]
+OnTap = Callable[[str, Tensor], Tensor | None]
+"""Is given a tap's name and its value; a tensor that it returns takes the value's place for all that follows."""
 
 
 class Runner(Protocol):
@@ -23,7 +24,13 @@ class Runner(Protocol):
         ...
 
     def run(self, ids_BL: Tensor, *, on_tap: OnTap | None = None, taps: Collection[str] | None = None) -> Tensor:
-        """Return logits [B, L, V]; `on_tap` receives each of `taps` (None: all), valid during the call."""
+        """Return logits [B, L, V].
+
+        Args:
+            ids_BL: token ids.
+            on_tap: receives each of `taps`, valid during the call; what it returns takes the tensor's place.
+            taps: None: all.
+        """
         ...
 
 

@@ -5,7 +5,7 @@ Only the reference's taps are kept; those of the others are compared when they a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from trtllm_port.verification.recording import Recording, row_logits
 from trtllm_port.verification.rotary import is_rotary, match_table
 from trtllm_port.verification.runners import PortRunner
 from trtllm_port.verification.stimulus import Stimulus
-from trtllm_port.verification.taps import LOGITS, ModuleFacts, Pairing, input_of, is_input
+from trtllm_port.verification.taps import LOGITS, ModuleFacts, Pairing, input_of, is_input, module_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +59,14 @@ class Yardstick:
 
     Attributes:
         floors: of every tap, the logits included.
+        own_floors: the same where every module ran on the reference's values: the error that it makes itself.
         logits: [L, V] of the long prompt.
         rows: [L_b, V] of each row of the batch.
         name: library, version and dtype.
     """
 
     floors: Mapping[str, TokenErrors] = field(repr=False)
+    own_floors: Mapping[str, TokenErrors] = field(repr=False)
     logits: Tensor = field(repr=False)
     rows: tuple[Tensor, ...] = field(repr=False)
     name: str
@@ -88,60 +90,90 @@ class PortTaps:
 
 
 def run_yardstick(runner: HuggingFaceRunner, stimulus: Stimulus, recording: Recording) -> Yardstick:
-    """Run Hugging Face in the port's dtype and keep its errors only."""
+    """Run Hugging Face in the port's dtype, end to end and on the reference's values; keep its errors only."""
+    floors, logits = _floors(runner, stimulus, recording, inject=False)
+    own_floors, _ = _floors(runner, stimulus, recording, inject=True)
+    return Yardstick(
+        floors=floors,
+        own_floors=own_floors,
+        logits=logits,
+        rows=row_logits(runner, stimulus.rows),
+        name=runner.name,
+    )
+
+
+def _floors(
+    runner: HuggingFaceRunner, stimulus: Stimulus, recording: Recording, *, inject: bool
+) -> tuple[dict[str, TokenErrors], Tensor]:
     floors: dict[str, TokenErrors] = {}
 
-    def compare(tap: str, tensor: Tensor) -> None:
+    def compare(tap: str, tensor: Tensor) -> Tensor | None:
         reference = recording.taps.get(tap)
-        if reference is not None and _comparable(tensor, reference):
-            floors[tap] = token_errors(tensor, reference)
+        if reference is None or not _comparable(tensor, reference):
+            return None
+        floors[tap] = token_errors(tensor, reference)
+        return reference.to(tensor, copy=True) if inject else None
 
     logits = runner.run(torch.tensor([stimulus.ids]), on_tap=compare)
     floors[LOGITS] = token_errors(logits, recording.taps[LOGITS])
-    return Yardstick(floors=floors, logits=logits[0], rows=row_logits(runner, stimulus.rows), name=runner.name)
+    return floors, logits[0]
 
 
-def run_port(
-    port: PortRunner,
-    stimulus: Stimulus,
-    dtype: str,
-    sides: tuple[Recording, Yardstick],
-    pairing: Pairing,
-    modules: Mapping[str, ModuleFacts],
-) -> PortTaps:
-    """Run the port and judge every paired tap against the noise floor.
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What the port's taps are compared with.
 
-    Args:
-        port: in `dtype`.
-        stimulus: the input.
-        dtype: selects the thresholds.
-        sides: reference and yardstick.
+    Attributes:
+        recording: the reference's taps.
+        floors: the yardstick's errors against them.
+        dtype: of the port; selects the thresholds.
         pairing: the taps to compare.
         modules: Hugging Face's modules, to know rotary tables.
     """
-    recording, yardstick = sides
+
+    recording: Recording
+    floors: Mapping[str, TokenErrors] = field(repr=False)
+    dtype: str
+    pairing: Pairing
+    modules: Mapping[str, ModuleFacts] = field(repr=False)
+
+    def counterpart(self, tap: str, tensor: Tensor) -> Tensor | None:
+        """Return the reference of a tap in the layout of the port's tensor; None for tables of another kind."""
+        reference = self.recording.taps[tap]
+        if tap != LOGITS and not is_input(tap) and is_rotary(self.modules[module_of(tap)].class_name):
+            return match_table(reference, tensor)
+        return reference
+
+
+def run_port(port: PortRunner, stimulus: Stimulus, expected: Expected, inject: Callable[[str], bool]) -> PortTaps:
+    """Run the port and judge every paired tap against the noise floor.
+
+    Args:
+        port: in `expected.dtype`.
+        stimulus: the input.
+        expected: what to compare with.
+        inject: for which taps the reference's value takes the place of the port's once it was compared.
+    """
     comparisons: dict[str, TapComparison] = {}
     tokens: dict[str, Tensor] = {}
     skipped: dict[str, str] = {}
 
-    def compare(tap: str, tensor: Tensor) -> None:
-        reference = recording.taps[tap]
-        if tap != LOGITS and not is_input(tap) and is_rotary(modules[tap].class_name):
-            table = match_table(reference, tensor)
-            if table is None:
-                skipped[tap] = (
-                    f"a rotary table of shape {list(tensor.shape)}, not comparable with {list(reference.shape)}"
-                )
-                return
-            reference = table
-        floor = yardstick.floors.get(tap)
+    def compare(tap: str, tensor: Tensor) -> Tensor | None:
+        reference = expected.counterpart(tap, tensor)
+        floor = expected.floors.get(tap)
+        if reference is None:
+            shape = list(expected.recording.taps[tap].shape)
+            skipped[tap] = f"a rotary table of shape {list(tensor.shape)}, not comparable with {shape}"
+            return None
         if not _comparable(tensor, reference):
-            comparisons[tap] = compare_tap(tap, tensor, reference, floor, dtype)
-            return
+            comparisons[tap] = compare_tap(tap, tensor, reference, floor, expected.dtype)
+            return None
         errors = token_errors(tensor, reference)
         tokens[tap] = relative_error_per_token(errors).to(torch.float32)
-        comparisons[tap] = judge(tap, errors, floor, dtype)
+        comparisons[tap] = judge(tap, errors, floor, expected.dtype)
+        return reference.to(tensor, copy=True) if inject(tap) else None
 
+    pairing = expected.pairing
     logits = port.run(torch.tensor([stimulus.ids]), on_tap=compare, taps=pairing.paired)
     compare(LOGITS, logits)
     for tap in pairing.paired:

@@ -1,6 +1,7 @@
 """Names of taps, the order in which they happen, and which must exist on both sides.
 
-A tap is named after the HF module whose first output tensor it is; `name:input` is the module's first input tensor.
+A tap is named after the HF module whose first output tensor it is; `name:input` is the module's first input tensor,
+`name:1` and so on are the further tensors of a tuple that it returns.
 """
 
 from __future__ import annotations
@@ -20,12 +21,22 @@ def input_of(module: str) -> str:
 
 def module_of(tap: str) -> str:
     """Return the module that a tap belongs to; the logits belong to the model itself."""
-    return ROOT if tap == LOGITS else tap.removesuffix(INPUT_SUFFIX)
+    return ROOT if tap == LOGITS else tap.partition(":")[0]
 
 
 def is_input(tap: str) -> bool:
     """Whether the tap is a module's input."""
     return tap.endswith(INPUT_SUFFIX)
+
+
+def further_output(module: str, index: int) -> str:
+    """Return the name of the tap of what a module returns at `index` of a tuple."""
+    return f"{module}:{index}"
+
+
+def is_further_output(tap: str) -> bool:
+    """Whether the tap is an output of a module beside its first."""
+    return tap.rpartition(":")[2].isdigit() and ":" in tap
 
 
 def parent_of(module: str) -> str:
@@ -97,8 +108,8 @@ def pair(
     missing, extra, ignored = [], [], {}
     for tap in (tap for tap in hf_taps if tap not in offered):
         facts = modules[module_of(tap)]
-        if is_input(tap):
-            ignored[tap] = "the port does not tap this input"
+        if is_input(tap) or is_further_output(tap):
+            ignored[tap] = "the port does not tap this"
         elif facts.holds_parameters:
             missing.append(tap)
         else:

@@ -48,6 +48,31 @@ def test_taps_are_streamed_in_order_by_path_and_by_tensor_name(net: Any) -> None
     assert result.keys() == {"y0"}
 
 
+@pytest.mark.parametrize(("tap", "steps"), [("x0", 3), ("e1", 1), ("model.layers.1", 1)])
+def test_what_a_listener_returns_takes_the_place_of_the_value(net: Any, tap: str, steps: int) -> None:
+    other = torch.full((2,), 0.5)
+    expected = other
+    for _ in range(steps):
+        expected = expected.exp()
+    assert_close(_chain(net).run(net.feeds, on_tap=lambda _name, _value: other, taps=[tap])["y0"], -expected)
+
+
+def test_taps_of_one_tensor_see_what_the_one_before_left(net: Any) -> None:
+    other, seen = torch.full((2,), 0.5), []
+
+    def replace(name: str, value: torch.Tensor) -> torch.Tensor | None:
+        seen.append(value)
+        return other if name == "e1" else None
+
+    _chain(net).run(net.feeds, on_tap=replace, taps=["e1", "model.layers.1"])
+    assert seen[1] is other
+
+
+def test_a_value_of_another_shape_is_refused(net: Any) -> None:
+    with pytest.raises(EngineError, match=r"'e1' was to be replaced by torch.float32 \[3\], it is torch.float32 \[2\]"):
+        _chain(net).run(net.feeds, on_tap=lambda _name, _value: torch.zeros(3), taps=["e1"])
+
+
 def test_without_a_listener_taps_are_returned(net: Any) -> None:
     result = _chain(net).run(net.feeds, taps=["model.layers.1"])
     assert result.keys() == {"y0", "model.layers.1"}

@@ -1,0 +1,96 @@
+"""Taps of a torch model: hooks that hand out what goes into its modules and what comes out, and can replace it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from trtllm_port.verification.runners import OnTap
+from trtllm_port.verification.taps import further_output, input_of
+
+# Where a module is called by keywords, its first tensor is not the first that happens to be passed.
+INPUT_KEYWORDS = ("hidden_states", "input_ids", "inputs_embeds", "x", "input")
+
+
+@contextmanager
+def tapped(model: nn.Module, on_tap: OnTap | None, taps: Collection[str] | None) -> Iterator[None]:
+    """Hand every module's tensors to `on_tap`; a module's first call counts.
+
+    Args:
+        model: whose sub-modules are tapped.
+        on_tap: what it returns takes the tensor's place.
+        taps: None: all.
+    """
+    if on_tap is None:
+        yield
+        return
+    seen: set[str] = set()
+
+    def hand_out(tap: str, tensor: Tensor) -> Tensor | None:
+        if tap in seen or (taps is not None and tap not in taps):
+            return None
+        seen.add(tap)
+        return on_tap(tap, tensor)
+
+    handles = [handle for path, module in model.named_modules() if path for handle in _tap(path, module, hand_out)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tap(path: str, module: nn.Module, hand_out: OnTap) -> list[RemovableHandle]:
+    def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        index = next((i for i, value in enumerate(args) if isinstance(value, Tensor)), None)
+        if index is not None:
+            other = hand_out(input_of(path), args[index])
+            return None if other is None else ((*args[:index], other, *args[index + 1 :]), kwargs)
+        name = next((name for name in INPUT_KEYWORDS if isinstance(kwargs.get(name), Tensor)), None)
+        if name is None:
+            return None
+        other = hand_out(input_of(path), kwargs[name])
+        return None if other is None else (args, {**kwargs, name: other})
+
+    def after(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+        others: dict[Any, Tensor] = {}
+        for key, tap in _outputs(path, output).items():
+            other = hand_out(tap, output if key is None else output[key])
+            if other is not None:
+                others[key] = other
+        return _replaced(output, others) if others else None
+
+    return [module.register_forward_pre_hook(before, with_kwargs=True), module.register_forward_hook(after)]
+
+
+def _outputs(path: str, output: Any) -> dict[Any, str]:
+    """Where the tensors of a module's output are, and what their taps are called.
+
+    What is larger than the first is a by-product, such as the attention weights of every pair of tokens.
+    """
+    if isinstance(output, Tensor):
+        return {None: path}
+    keys: list[Any]  # of a mapping, or positions
+    if isinstance(output, Mapping):
+        keys = [key for key, value in output.items() if isinstance(value, Tensor)][:1]
+    elif isinstance(output, tuple | list):
+        sizes = {index: value.numel() for index, value in enumerate(output) if isinstance(value, Tensor)}
+        keys = [index for index, size in sizes.items() if size <= next(iter(sizes.values()))]
+    else:
+        return {}
+    return {key: further_output(path, key) if place else path for place, key in enumerate(keys)}
+
+
+def _replaced(output: Any, others: dict[Any, Tensor]) -> Any:
+    if None in others:
+        return others[None]
+    if isinstance(output, Mapping):
+        for key, other in others.items():
+            output[key] = other  # type: ignore[index]  # transformers' outputs can be written
+        return output
+    values = [others.get(index, value) for index, value in enumerate(output)]
+    return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
