@@ -8,6 +8,7 @@
     ├── RegistryError              no registered port fits, or the port does not belong to the checkpoint
     ├── NetworkError               a port's `forward` asks for what TensorRT refuses: shapes, data types, layers
     ├── EngineError                an engine directory is incomplete, altered, or too small for the request
+    ├── BundleError                a saved verification is damaged, foreign, or of another version
     ├── DiskSpaceError             the disk is full where something was to be written
     └── EnvironmentLackError       exit code 3: a library or a GPU is missing
 
@@ -64,6 +65,10 @@ class NetworkError(PortError):
 
 class EngineError(PortError):
     """An engine directory is incomplete, altered, or too small for the request."""
+
+
+class BundleError(PortError):
+    """A saved verification is damaged, foreign, or of another version."""
 
 
 class DiskSpaceError(PortError):

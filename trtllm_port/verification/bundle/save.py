@@ -1,0 +1,94 @@
+"""From a comparison to a bundle directory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from trtllm_port.errors import BundleError
+from trtllm_port.files import atomic_directory, write_json
+from trtllm_port.runtime.engine_directory import CONFIG, EngineDirectory, network_name
+from trtllm_port.verification.bundle.files import is_bundle, write_manifest
+from trtllm_port.verification.bundle.record import record_phase
+from trtllm_port.verification.bundle.store import to_parts
+from trtllm_port.verification.phase import LoadHuggingFace, Phase
+from trtllm_port.verification.report import REPORT_JSON, Report
+from trtllm_port.verification.stimulus import Stimulus
+
+WEIGHTS_LIMIT = 256 << 20  # of all networks together; beyond it a replay needs an engine directory
+
+
+def check_target(target: Path) -> None:
+    """Refuse before the work starts what could not be replaced at its end.
+
+    Raises:
+        BundleError: something that is no bundle is there.
+    """
+    if target.exists() and not is_bundle(target) and not (target.is_dir() and not any(target.iterdir())):
+        raise BundleError(f"`{target}` exists and is no bundle", hint="choose another directory for `--save`")
+
+
+def save_bundle(
+    target: Path,
+    report: Report,
+    stimulus: Stimulus,
+    phases: Sequence[Phase],
+    load: LoadHuggingFace,
+    networks: Mapping[str, Path],
+) -> None:
+    """Run Hugging Face once more for its sketches, and write all that a replay needs.
+
+    Args:
+        target: the directory to write; a bundle that is there is replaced.
+        report: of the comparison.
+        stimulus: what was fed.
+        phases: of the comparison.
+        load: gives Hugging Face's model in a dtype.
+        networks: dtype → engine directory.
+
+    Raises:
+        BundleError: something that is no bundle is there.
+        DiskSpaceError: the disk is full.
+    """
+    check_target(target)
+    directories = {dtype: EngineDirectory.read(path) for dtype, path in networks.items()}
+    whole = sum(_size(directory) for directory in directories.values()) <= WEIGHTS_LIMIT
+    with atomic_directory(target, replace=True) as directory:
+        recorded = []
+        for phase in phases:
+            content, tensors = to_parts(record_phase(phase, load, stimulus))
+            save_file(tensors, directory / f"{phase.name}.safetensors")
+            recorded.append(content)
+        for dtype, network in directories.items():
+            _copy(network, directory / f"network-{dtype}", whole=whole)
+        write_json(directory / REPORT_JSON, report.to_dict())
+        write_manifest(
+            directory,
+            {
+                "subject": asdict(report.subject),
+                "stimulus": asdict(stimulus),
+                "phases": recorded,
+                "networks": sorted(directories),
+                "weights": whole,
+            },
+        )
+
+
+def _size(directory: EngineDirectory) -> int:
+    return sum((directory.path / name).stat().st_size for name in directory.digests if not name.endswith(".engine"))
+
+
+def _copy(source: EngineDirectory, target: Path, *, whole: bool) -> None:
+    """Copy a network for the reference executor; without the weights its definition and all digests stay."""
+    target.mkdir()
+    kept = {name: digest for name, digest in source.digests.items() if not name.endswith(".engine")}
+    for name in kept if whole else (network_name(0),):
+        shutil.copyfile(source.path / name, target / name)
+    build = replace(source.build, backend="reference", compute_capabilities=())
+    content = replace(source, build=build, digests=kept).to_dict()
+    (target / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
