@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,15 +101,23 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Path:
-    """A workspace with a hand-written port for it; tests may edit it."""
-    package = tmp_path / "workspace" / "models" / "llama"
+@pytest.fixture(scope="session")
+def clean_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a hand-written port for it, for all tests to read."""
+    root = tmp_path_factory.mktemp("workspace")
+    package = root / "models" / "llama"
     package.mkdir(parents=True)
     (package / "model.py").write_text((Path(__file__).parents[1] / "layers" / "llama.py").read_text())
     (package / "__init__.py").write_text("from .model import LlamaForCausalLM\n")
     registry = 'from .llama import LlamaForCausalLM\n\nMODEL_MAP = {"LlamaForCausalLM": LlamaForCausalLM}\n'
     (package.parent / "__init__.py").write_text(registry)
+    return root
+
+
+@pytest.fixture
+def workspace(clean_workspace: Path, tmp_path: Path) -> Path:
+    """The same in a copy that a test may edit."""
+    shutil.copytree(clean_workspace, tmp_path / "workspace", ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path / "workspace"
 
 

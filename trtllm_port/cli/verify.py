@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from trtllm_port.cli import console, options
-from trtllm_port.cli.diff_layers import Device, PromptFile, Seed, Tokens
-from trtllm_port.cli.render_report import render
+from trtllm_port.cli import options, verification
 
 ComputeCapability = Annotated[
     list[str] | None,
@@ -31,6 +29,8 @@ Dataset = Annotated[
         "--dataset", metavar="NAME_OR_PATH", help="Articles for ROUGE. [default: the small set in the package]"
     ),
 ]
+NumSamples = Annotated[int, typer.Option("--num-samples", min=1, metavar="N", help="Articles for ROUGE at most.")]
+DEFAULT_ARTICLES = 16
 
 
 def verify(
@@ -41,12 +41,14 @@ def verify(
     report_dir: options.ReportDir = None,
     backend: VerifyBackend = "auto",
     compute_capability: ComputeCapability = None,
-    prompt_file: PromptFile = None,
-    tokens: Tokens = 512,
+    prompt_file: verification.PromptFile = None,
+    tokens: verification.Tokens = None,
     max_output_len: NewTokens = 200,
     dataset: Dataset = None,
-    device: Device = "cpu",
-    seed: Seed = 0,
+    num_samples: NumSamples = DEFAULT_ARTICLES,
+    save: verification.Save = None,
+    device: verification.Device = "cpu",
+    seed: verification.Seed = 0,
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.Json = False,
 ) -> int:
@@ -54,7 +56,6 @@ def verify(
 
     Exit code 0: every stage passes; 1: the port differs from Hugging Face, or it cannot be told.
     """
-    from trtllm_port.hub import locate_model
     from trtllm_port.verification import VerifySettings
     from trtllm_port.verification import verify as prove
 
@@ -68,16 +69,16 @@ def verify(
         compute_capabilities=tuple(compute_capability or ()),
         max_new_tokens=max_output_len,
         dataset=dataset,
+        articles=num_samples,
+        save=save,
     )
-    with console.progress() as progress:
-        report = prove(
-            locate_model(model_dir, weights=not random_weights),
-            workspace=workspace,
-            dtype=dtype,
-            random_weights=random_weights,
-            report_dir=report_dir,
-            settings=settings,
-            progress=progress,
-        )
-    console.emit(report, render, as_json=as_json)
-    return report.exit_code
+    return verification.report_on(
+        prove,
+        model_dir,
+        workspace=workspace,
+        dtype=dtype,
+        random_weights=random_weights,
+        report_dir=report_dir,
+        settings=settings,
+        as_json=as_json,
+    )

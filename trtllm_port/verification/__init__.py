@@ -8,16 +8,18 @@ Runners produce taps, `compare` judges them by numbers alone, a report says what
     locate, causes             the guilty module, and why
     report, html, junit        JSON first, the others are renderings of it
     diff, pipeline             the commands `diff-layers` and `verify`
+    bundle                     a comparison to take along, and to repeat without Hugging Face
 
 Nothing in here prints.
 """
 
 from __future__ import annotations
 
+from trtllm_port.verification.bundle import is_bundle, replay
 from trtllm_port.verification.diff import diff_layers
 from trtllm_port.verification.pipeline import verify
 from trtllm_port.verification.report import Report
 from trtllm_port.verification.settings import DiffSettings, VerifySettings
 from trtllm_port.verification.verdict import Verdict
 
-__all__ = ["DiffSettings", "Report", "Verdict", "VerifySettings", "diff_layers", "verify"]
+__all__ = ["DiffSettings", "Report", "Verdict", "VerifySettings", "diff_layers", "is_bundle", "replay", "verify"]

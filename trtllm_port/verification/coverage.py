@@ -8,7 +8,7 @@ from typing import Any
 
 from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.phase import PhaseResult
-from trtllm_port.verification.stimulus import Stimulus
+from trtllm_port.verification.stimulus import BEYOND, Stimulus, position_bounds
 from trtllm_port.verification.thresholds import RATIO, ROUNDING
 from trtllm_port.verification.verdict import Verdict
 
@@ -46,15 +46,10 @@ def not_exercised(
 
 
 def _by_length(config: Mapping[str, Any], tokens: int) -> Iterator[NotExercised]:
-    window = config.get("sliding_window")
-    if window and config.get("use_sliding_window", True) and window >= tokens:
-        yield NotExercised(what="sliding window", reason=f"the window of {window} is not shorter than {tokens} tokens")
-    rope = config.get("rope_parameters") or {}
-    for each in rope.values() if all(isinstance(v, Mapping) for v in rope.values()) and rope else (rope,):
-        original = each.get("original_max_position_embeddings")
-        if original and original >= tokens:
-            reason = f"the original context of {original} is not shorter than {tokens} tokens"
-            yield NotExercised(what=f"rotary scaling ({each.get('rope_type')})", reason=reason)
+    for what, bound in position_bounds(config).items():
+        if bound >= tokens:
+            hint = "" if (config.get("max_position_embeddings") or 0) <= bound else f"; `--tokens {bound + BEYOND}`"
+            yield NotExercised(what=what, reason=f"it starts beyond {bound} tokens, the prompt has {tokens}{hint}")
     longest = config.get("max_position_embeddings")
     if longest and longest > tokens:
         yield NotExercised(what=f"positions {tokens} to {longest - 1}", reason=f"the prompt has {tokens} tokens")

@@ -10,11 +10,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from trtllm_port.errors import CheckpointError
 from trtllm_port.verification.accounting import mismatch_report
-from trtllm_port.verification.advice import next_steps
 from trtllm_port.verification.assemble import (
     causes_of,
     command,
@@ -27,15 +27,16 @@ from trtllm_port.verification.assemble import (
     verdict_of,
     versions,
 )
+from trtllm_port.verification.bundle.save import check_target, save_bundle
 from trtllm_port.verification.coverage import not_exercised
+from trtllm_port.verification.finish import finish
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.phase import Phase, PhaseResult, phases_of, run_phase
-from trtllm_port.verification.preparation import Model, find_model, open_port, prepare_port, settle_dtype
+from trtllm_port.verification.phase import LoadHuggingFace, Phase, PhaseResult, phases_of, run_phase
+from trtllm_port.verification.preparation import Model, find_model, network_of, open_port, prepare_port, settle_dtype
 from trtllm_port.verification.report import Report
-from trtllm_port.verification.report_files import write_report
 from trtllm_port.verification.runners import SessionRunner
 from trtllm_port.verification.settings import DiffSettings
-from trtllm_port.verification.stimulus import Stimulus, make_stimulus
+from trtllm_port.verification.stimulus import Stimulus, enough_tokens, make_stimulus
 
 Progress = Callable[[str, int, int], None]
 DEFAULTS = DiffSettings()
@@ -66,6 +67,7 @@ def diff_layers(
         PortError: the model, the port or a file cannot be used. A difference is not an error but the verdict.
     """
     started = time.perf_counter()
+    check_target(settings.save)
     with tempfile.TemporaryDirectory(prefix="trtllm-port-") as directory:
         work = Path(directory)
         model = find_model(
@@ -80,17 +82,12 @@ def diff_layers(
             comparison = compare_model(model, work, settings, progress)
             model = comparison.model
             report = diff_report(comparison, random_weights=random_weights, seed=settings.seed)
+            save(comparison, report, work, settings)
         except CheckpointError as error:
             report = mismatch_report(model, error, random_weights=random_weights, seed=settings.seed)
     options = {"random-weights": random_weights, "tokens": settings.tokens, "prompt-file": settings.prompt_file}
     report = replace(report, commands=(command("diff-layers", model, options | {"engine-dir": settings.engine_dir}),))
     return finish(report, started, report_dir)
-
-
-def finish(report: Report, started: float, report_dir: Path | None) -> Report:
-    """Add what can only be said at the end, and write the report if it is to be written."""
-    report = replace(report, seconds=time.perf_counter() - started, next_steps=next_steps(report))
-    return report if report_dir is None else write_report(report, report_dir)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,17 +112,12 @@ def compare_model(model: Model, work: Path, settings: DiffSettings, progress: Pr
     model = settle_dtype(model, work, own, progress)
     stimulus = make_stimulus(
         model.given,
-        tokens=settings.tokens,
+        tokens=settings.tokens or enough_tokens(model.config),
         longest=model.longest if own is None else min(model.longest, own.session.max_input_len),
         vocab_size=model.vocab_size,
         prompt_file=settings.prompt_file,
         seed=settings.seed,
     )
-
-    def load(dtype: str) -> HuggingFaceRunner:
-        return HuggingFaceRunner.load(
-            model.source, dtype, device=settings.device, trust_remote_code=model.trust_remote_code
-        )
 
     def port(phase: Phase) -> SessionRunner:
         if own is not None and phase.dtype == model.dtype:
@@ -133,8 +125,28 @@ def compare_model(model: Model, work: Path, settings: DiffSettings, progress: Pr
         rows = max(1, len(stimulus.rows))
         return prepare_port(model, phase.dtype, work, length=len(stimulus.ids), rows=rows, progress=progress)
 
+    load = loader(model, settings)
     phases = tuple(run_phase(phase, load, port(phase), stimulus, progress) for phase in phases_of(model.dtype))
     return Comparison(model=model, stimulus=stimulus, phases=phases)
+
+
+def loader(model: Model, settings: DiffSettings) -> LoadHuggingFace:
+    """Return what loads Hugging Face's model in a dtype."""
+    return partial(
+        HuggingFaceRunner.load, model.source, device=settings.device, trust_remote_code=model.trust_remote_code
+    )
+
+
+def save(comparison: Comparison, report: Report, work: Path, settings: DiffSettings) -> None:
+    """Save a bundle, if one is wanted, of the networks that were compared."""
+    if settings.save is None:
+        return
+    model = comparison.model
+    phases = [result.phase for result in comparison.phases]
+    networks = {phase.dtype: network_of(work, phase.dtype) for phase in phases}
+    if settings.engine_dir is not None:
+        networks[model.dtype] = settings.engine_dir
+    save_bundle(settings.save, report, comparison.stimulus, phases, loader(model, settings), networks)
 
 
 def diff_report(comparison: Comparison, *, random_weights: bool, seed: int) -> Report:

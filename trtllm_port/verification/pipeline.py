@@ -19,16 +19,18 @@ from trtllm_port.errors import CheckpointError
 from trtllm_port.verification import preparation
 from trtllm_port.verification.accounting import mismatch_report
 from trtllm_port.verification.assemble import command, summary, verdict_of
+from trtllm_port.verification.bundle.save import check_target
 from trtllm_port.verification.coverage import NotExercised
-from trtllm_port.verification.diff import compare_model, diff_report, finish
+from trtllm_port.verification.diff import compare_model, diff_report, loader, save
+from trtllm_port.verification.finish import finish
 from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.greedy import continue_prompts, describe, make_prompts, prompt_gate
-from trtllm_port.verification.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.phase import phases_of
 from trtllm_port.verification.preparation import Model, find_model, open_port
 from trtllm_port.verification.report import Report, Stage
 from trtllm_port.verification.rouge import run_rouge
 from trtllm_port.verification.settings import VerifySettings
+from trtllm_port.verification.stimulus import enough_tokens
 from trtllm_port.verification.verdict import Verdict, worst
 
 Progress = Callable[[str, int, int], None]
@@ -70,15 +72,6 @@ class Pipeline:
         """Where the engine is."""
         return self.work / "engine"
 
-    def load(self, dtype: str) -> HuggingFaceRunner:
-        """Load Hugging Face's model."""
-        return HuggingFaceRunner.load(
-            self.model.source,
-            dtype,
-            device=self.settings.device,
-            trust_remote_code=self.model.trust_remote_code,
-        )
-
     def done(self, name: str, started: float, detail: str, gates: Sequence[Gate] = ()) -> None:
         """Note that a stage is over."""
         self.gates += gates
@@ -116,6 +109,7 @@ def verify(
         PortError: the model, the port or a library cannot be used. A difference is not an error but the verdict.
     """
     started = time.perf_counter()
+    check_target(settings.save)
     with tempfile.TemporaryDirectory(prefix="trtllm-port-") as directory:
         model = find_model(
             model_dir,
@@ -168,7 +162,8 @@ def build(pipeline: Pipeline) -> None:
 
     started = time.perf_counter()
     settings, longest = pipeline.settings, pipeline.model.longest
-    length = min(longest, max(settings.tokens, 2 * settings.max_new_tokens))
+    tokens = settings.tokens or enough_tokens(pipeline.model.config)
+    length = min(longest, max(tokens, 2 * settings.max_new_tokens))
     result = build_engine(
         pipeline.checkpoint,
         pipeline.engine,
@@ -204,7 +199,7 @@ def prompt(pipeline: Pipeline) -> None:
     own = phases_of(model.dtype)[-1]
     new_tokens = min(settings.max_new_tokens, room)
     precisions = (own.dtype, own.reference_dtype)
-    result = continue_prompts(port, pipeline.load, precisions, prompts, new_tokens, pipeline.progress)
+    result = continue_prompts(port, loader(model, settings), precisions, prompts, new_tokens, pipeline.progress)
     pipeline.results["prompt"] = result.to_dict()
     if port.session.note:
         reason = f"the reference executor computed everything: {port.session.note}"
@@ -237,7 +232,7 @@ def diff_layers(pipeline: Pipeline, *, random_weights: bool) -> Report:
     gates = tuple(pipeline.gates)
     verdict = verdict_of(gates)
     options = {"random-weights": random_weights, "tokens": settings.tokens, "prompt-file": settings.prompt_file}
-    return replace(
+    report = replace(
         found,
         kind="verify",
         verdict=verdict,
@@ -249,3 +244,5 @@ def diff_layers(pipeline: Pipeline, *, random_weights: bool) -> Report:
         commands=(command("verify", model, options), command("diff-layers", model, options)),
         stage_results=pipeline.results,
     )
+    save(comparison, report, pipeline.work, engine)
+    return report

@@ -143,7 +143,7 @@ def prepare_port(
     """
     from trtllm_port.building import build_engine
 
-    checkpoint, engine = work / f"checkpoint-{dtype}", work / f"network-{dtype}"
+    checkpoint, engine = work / f"checkpoint-{dtype}", network_of(work, dtype)
     convert(model, dtype, checkpoint, progress)
     build_engine(
         checkpoint,
@@ -156,6 +156,11 @@ def prepare_port(
         progress=progress,
     )
     return open_port(engine, backend="reference")
+
+
+def network_of(work: Path, dtype: str) -> Path:
+    """Return where `prepare_port` puts a network."""
+    return work / f"network-{dtype}"
 
 
 def open_port(engine_dir: Path, *, backend: str, device: str = "auto") -> SessionRunner:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from trtllm_port.verification.stimulus import DEFAULT_TOKENS
-
 DEFAULT_NEW_TOKENS = 200
 
 
@@ -16,18 +14,20 @@ class DiffSettings:
 
     Attributes:
         prompt_file: a text to use in place of the built-in passage.
-        tokens: length of the prompt.
+        tokens: length of the prompt; None takes enough to pass windows and original contexts (see `enough_tokens`).
         engine_dir: an engine directory whose network is compared; converted and defined anew if None.
         device: torch device of Hugging Face's runs and of the reference executor.
         seed: of random weights and random token ids.
+        save: a directory that a replay needs nothing else than; None saves nothing.
         trust_remote_code: run Python code that comes with the model.
     """
 
     prompt_file: Path | None = None
-    tokens: int = DEFAULT_TOKENS
+    tokens: int | None = None
     engine_dir: Path | None = None
     device: str = "cpu"
     seed: int = 0
+    save: Path | None = None
     trust_remote_code: bool = False
 
 

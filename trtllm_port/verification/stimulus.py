@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from trtllm_port.errors import ConfigError
 from trtllm_port.verification.texts import PASSAGE
 
 DEFAULT_TOKENS = 512
+LONGEST_DEFAULT = 2048  # what passes a longer window must be asked for: attention's cost is quadratic
+BEYOND = 64  # tokens beyond a window or an original context, so that it shows
 DECODE_STEPS = 64
 ROW_STEPS = 8
 ROW_LENGTHS = (96, 61, 17, 1)
@@ -94,6 +96,31 @@ def make_stimulus(
         row_steps=min(ROW_STEPS, len(ids) - 1) if rows else 0,
         limits=tuple(limits),
     )
+
+
+def enough_tokens(config: Mapping[str, Any]) -> int:
+    """Return the default length of the prompt: beyond every window and original context, if that is affordable."""
+    wanted = [bound + BEYOND for bound in position_bounds(config).values()]
+    return max([DEFAULT_TOKENS, *(length for length in wanted if length <= LONGEST_DEFAULT)])
+
+
+def position_bounds(config: Mapping[str, Any]) -> dict[str, int]:
+    """Return the positions from which on something else happens: windows, chunks, and original context lengths.
+
+    Args:
+        config: Hugging Face's config of the language model.
+    """
+    bounds = {}
+    if config.get("sliding_window") and config.get("use_sliding_window", True):
+        bounds["sliding window"] = int(config["sliding_window"])
+    if config.get("attention_chunk_size"):
+        bounds["attention chunks"] = int(config["attention_chunk_size"])
+    rope = config.get("rope_parameters") or {}
+    nested = bool(rope) and all(isinstance(each, Mapping) for each in rope.values())
+    for each in rope.values() if nested else (rope,):
+        if original := each.get("original_max_position_embeddings") or config.get("original_max_position_embeddings"):
+            bounds[f"rotary scaling ({each.get('rope_type')})"] = int(original)
+    return bounds
 
 
 def load_tokenizer(model_dir: Path) -> tuple[Any, str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 
 from trtllm_port.errors import BundleError
 from trtllm_port.files import atomic_directory, write_json
@@ -23,13 +23,15 @@ from trtllm_port.verification.stimulus import Stimulus
 WEIGHTS_LIMIT = 256 << 20  # of all networks together; beyond it a replay needs an engine directory
 
 
-def check_target(target: Path) -> None:
-    """Refuse before the work starts what could not be replaced at its end.
+def check_target(target: Path | None) -> None:
+    """Refuse before the work starts what could not be replaced at its end; None is fine.
 
     Raises:
         BundleError: something that is no bundle is there.
     """
-    if target.exists() and not is_bundle(target) and not (target.is_dir() and not any(target.iterdir())):
+    if target is None or not target.exists() or is_bundle(target):
+        return
+    if not target.is_dir() or any(target.iterdir()):
         raise BundleError(f"`{target}` exists and is no bundle", hint="choose another directory for `--save`")
 
 
@@ -62,7 +64,7 @@ def save_bundle(
         recorded = []
         for phase in phases:
             content, tensors = to_parts(record_phase(phase, load, stimulus))
-            save_file(tensors, directory / f"{phase.name}.safetensors")
+            (directory / f"{phase.name}.safetensors").write_bytes(serialise(tensors))
             recorded.append(content)
         for dtype, network in directories.items():
             _copy(network, directory / f"network-{dtype}", whole=whole)
@@ -71,6 +73,7 @@ def save_bundle(
             directory,
             {
                 "subject": asdict(report.subject),
+                "not_exercised": [asdict(item) for item in report.not_exercised],
                 "stimulus": asdict(stimulus),
                 "phases": recorded,
                 "networks": sorted(directories),

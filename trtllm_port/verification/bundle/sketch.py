@@ -1,14 +1,15 @@
 """Sketches of tensors: few enough numbers to travel, and enough to measure the distance of another tensor from it.
 
-Evenly spaced tokens of a tensor are multiplied with a fixed matrix of signs. By Johnson and Lindenstrauss the lengths of
-differences survive this (Achlioptas 2003 for signs): with 32 columns a token's error is known to 12 %, the error of 128
-tokens together to 1 %. The signs come from a generator whose stream is fixed for good, so any machine makes the same.
+Evenly spaced tokens of a tensor are multiplied with a fixed matrix of signs. By Johnson and Lindenstrauss the lengths
+of differences survive this (Achlioptas 2003 for signs): with 32 columns a token's error is known to 12 %, the error of
+128 tokens together to 1 %. The signs come from a generator whose stream is fixed for good: any machine makes the same.
 
 T tokens (all leading dimensions), F features, K columns of a sketch, N sampled tokens
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -90,5 +91,5 @@ def _signs(features: int) -> Tensor:
     """Return the signs [F, K] over √K; NumPy keeps the stream of a bit generator unchanged."""
     words = np.random.PCG64(SEED).random_raw(-(-features * COLUMNS // 64))
     bits = np.unpackbits(np.asarray(words, dtype="<u8").view(np.uint8))[: features * COLUMNS]
-    signs = torch.from_numpy(bits.astype(np.float64)).reshape(features, COLUMNS) * 2 - 1
-    return signs / COLUMNS**0.5
+    signs: Tensor = torch.from_numpy(bits.astype(np.float64)).reshape(features, COLUMNS) * 2 - 1
+    return signs / math.sqrt(COLUMNS)

@@ -19,7 +19,7 @@ from trtllm_port.verification.phase import Phase
 from trtllm_port.verification.taps import ModuleFacts
 
 LOGIT_PARTS = ("tokens_N", "reference_NV", "yardstick_NV")
-# Sketches of a float64 reference keep its precision, for its floor is one float32 rounding; others need no more than 32.
+# Sketches of a float64 reference keep its precision, for its floor is one float32 rounding; others need no such.
 SKETCH_DTYPES = {"float64": torch.float64}
 
 

@@ -1,0 +1,126 @@
+"""Judging a port by a recorded phase: the same gates as beside Hugging Face, on sketches and sampled logits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from trtllm_port.verification.bundle.record import Logits, RecordedPhase
+from trtllm_port.verification.bundle.sketch import sketch, sketched_errors
+from trtllm_port.verification.compare import TapComparison, failure, judge
+from trtllm_port.verification.gates import Gate, logit_gates, skipped, tap_gates
+from trtllm_port.verification.locate import first_divergence, mark_benign
+from trtllm_port.verification.metrics import relative_error_per_token, token_errors
+from trtllm_port.verification.phase import PhaseResult
+from trtllm_port.verification.rotary import is_rotary
+from trtllm_port.verification.runners import PortRunner
+from trtllm_port.verification.sides import HuggingFaceFacts
+from trtllm_port.verification.stimulus import Stimulus
+from trtllm_port.verification.taps import LOGITS, Pairing, module_of, pair
+
+NO_INJECTION = "needs Hugging Face's tensors, of which a bundle has sketches only"
+
+
+def judge_recorded(recorded: RecordedPhase, port: PortRunner, stimulus: Stimulus) -> PhaseResult:
+    """Run the port in the phase's dtype, and judge it by the recording."""
+    phase = recorded.phase
+    pairing = pair(recorded.order, port.tap_names, recorded.modules, port.parameter_names)
+    found = _Comparison(recorded)
+    logits_LV = port.run(torch.tensor([stimulus.ids]), on_tap=found.compare, taps=pairing.paired)[0]
+    found.compare_logits(logits_LV)
+    order = (*recorded.order, LOGITS)
+    comparisons = mark_benign(order, found.all(pairing))
+    divergence = first_divergence(order, comparisons)
+    gates = [gate for gate in tap_gates(phase.name, list(comparisons.values()), [], pairing) if gate.name != "taps.own"]
+    gates.append(skipped("taps.own", phase.name, NO_INJECTION))
+    gates += _logit_gates("prefill", recorded, logits_LV, recorded.prompt)
+    gates += _incremental_gates(recorded, port, stimulus)
+    return PhaseResult(
+        phase=phase,
+        order=order,
+        taps=comparisons,
+        own={},
+        ignored={**pairing.ignored, **found.skipped},
+        gates=tuple(gates),
+        divergences=() if divergence is None else (divergence,),
+        causes={},
+        tokens=found.tokens,
+        floor_tokens=found.floor_tokens,
+        variances={},
+        facts=HuggingFaceFacts(root=recorded.root, modules=recorded.modules, vectors={}, name=recorded.reference),
+        executor=port.name,
+        yardstick=recorded.yardstick,
+    )
+
+
+class _Comparison:
+    """Compares taps with their sketches when they arrive."""
+
+    def __init__(self, recorded: RecordedPhase) -> None:
+        self.recorded = recorded
+        self.taps: dict[str, TapComparison] = {}
+        self.skipped: dict[str, str] = {}
+        self.tokens: dict[str, Tensor] = {}
+        self.floor_tokens: dict[str, Tensor] = {}
+
+    def compare(self, tap: str, tensor: Tensor) -> None:
+        known = self.recorded.at(tap, tensor.shape)
+        if known is None:
+            self._unknown(tap, tensor)
+            return
+        reference, floor = known
+        errors = sketched_errors(sketch(tensor), reference)
+        floor_errors = floor.errors(reference)
+        self.tokens[tap] = relative_error_per_token(errors).float()
+        self.floor_tokens[tap] = relative_error_per_token(floor_errors).float()
+        self.taps[tap] = judge(tap, errors, floor_errors, self.recorded.phase.dtype)
+
+    def _unknown(self, tap: str, tensor: Tensor) -> None:
+        shapes = [list(each.shape) for each in self.recorded.sketches.get(tap, ())]
+        if not shapes or is_rotary(self.recorded.modules[module_of(tap)].class_name):
+            self.skipped[tap] = f"of shape {list(tensor.shape)}, which was not recorded"
+        else:
+            self.taps[tap] = failure(tap, f"shape {list(tensor.shape)}, Hugging Face has {shapes[0]}")
+
+    def compare_logits(self, logits_LV: Tensor) -> None:
+        known = self.recorded.prompt
+        if logits_LV.shape[-1] != known.reference_NV.shape[-1]:
+            self.taps[LOGITS] = failure(LOGITS, f"{logits_LV.shape[-1]} logits, not {known.reference_NV.shape[-1]}")
+            return
+        errors = token_errors(logits_LV[known.tokens_N], known.reference_NV)
+        floor = token_errors(known.yardstick_NV, known.reference_NV)
+        self.tokens[LOGITS] = relative_error_per_token(errors).float()
+        self.floor_tokens[LOGITS] = relative_error_per_token(floor).float()
+        self.taps[LOGITS] = judge(LOGITS, errors, floor, self.recorded.phase.dtype)
+
+    def all(self, pairing: Pairing) -> dict[str, TapComparison]:
+        """Return the comparisons, with those that did not come about."""
+        for tap in pairing.paired:
+            if tap not in self.taps and tap not in self.skipped:
+                self.taps[tap] = failure(tap, "the port announced this tap and did not deliver it")
+        self.taps |= {tap: failure(tap, "the port has no such tap") for tap in pairing.missing}
+        self.taps |= {tap: failure(tap, "Hugging Face has no such module") for tap in pairing.extra}
+        return self.taps
+
+
+def _logit_gates(where: str, recorded: RecordedPhase, logits_TV: Tensor, known: Logits, start: int = 0) -> list[Gate]:
+    """Judge logits of the tokens from `start` on, as far as they were recorded."""
+    chosen_N = known.tokens_N >= start
+    runs = (logits_TV[known.tokens_N[chosen_N]], known.reference_NV[chosen_N], known.yardstick_NV[chosen_N])
+    return logit_gates(where, recorded.phase.name, recorded.phase.dtype, runs)
+
+
+def _incremental_gates(recorded: RecordedPhase, port: PortRunner, stimulus: Stimulus) -> list[Gate]:
+    if not recorded.phase.incremental:
+        return []
+    gates: list[Gate] = []
+    if stimulus.decode_steps:
+        prefill = len(stimulus.ids) - stimulus.decode_steps
+        logits_LV = port.run_incrementally([stimulus.ids], [prefill])[0]
+        gates += _logit_gates("decode", recorded, logits_LV, recorded.prompt, prefill)
+    else:
+        gates.append(skipped("decode", recorded.phase.name, "the prompt is too short for a decode step"))
+    if recorded.rows is None or port.max_batch_size < len(stimulus.rows):
+        return [*gates, skipped("batch", recorded.phase.name, f"the port takes {port.max_batch_size} rows at once")]
+    rows_TV = torch.cat(port.run_incrementally(stimulus.rows, stimulus.row_prefill))
+    return [*gates, *_logit_gates("batch", recorded, rows_TV, recorded.rows)]

@@ -1,0 +1,156 @@
+"""The comparison once more, from a bundle: Hugging Face's side is read, the network runs.
+
+Requires: a bundle that holds its networks, or an engine directory to run in their place.
+Ensures: a report; with a report directory also its files.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from trtllm_port.errors import BundleError
+from trtllm_port.runtime.engine_directory import EngineDirectory
+from trtllm_port.verification.assemble import (
+    divergences_of,
+    position_profile,
+    summary,
+    tap_reports,
+    verdict_of,
+    versions,
+)
+from trtllm_port.verification.bundle.files import AGAIN, read_manifest
+from trtllm_port.verification.bundle.judge import NO_INJECTION, judge_recorded
+from trtllm_port.verification.bundle.record import RecordedPhase
+from trtllm_port.verification.bundle.store import from_parts
+from trtllm_port.verification.coverage import NotExercised
+from trtllm_port.verification.finish import finish
+from trtllm_port.verification.phase import PhaseResult
+from trtllm_port.verification.preparation import open_port
+from trtllm_port.verification.report import Report, Subject
+from trtllm_port.verification.runners import SessionRunner
+from trtllm_port.verification.stimulus import Stimulus
+
+Progress = Callable[[str, int, int], None]
+
+
+def replay(
+    bundle: Path,
+    *,
+    engine_dir: Path | None = None,
+    device: str = "auto",
+    report_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Compare a network with what a bundle recorded of Hugging Face.
+
+    Args:
+        bundle: the directory that `--save` wrote.
+        engine_dir: an engine directory that takes the place of the bundle's network of that dtype: a port that was
+            changed since, or an engine for the GPU of this machine.
+        device: torch device of the reference executor.
+        report_dir: where the report is written; None writes nothing.
+        progress: called with (phase, done, total).
+
+    Raises:
+        BundleError: the bundle is damaged, foreign, of another version, or has no weights and no engine took its place.
+        EngineError: the engine directory cannot be used.
+    """
+    started = time.perf_counter()
+    content = read_manifest(bundle)
+    try:
+        stimulus = _stimulus(content["stimulus"])
+        subject = Subject(**content["subject"])
+        recorded = [_load(bundle, part) for part in content["phases"]]
+    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise BundleError(f"`{bundle}` is not what this release writes: {error!r}", hint=AGAIN) from error
+    results = []
+    for number, phase in enumerate(recorded):
+        if progress is not None:
+            progress("replay", number, len(recorded))
+        port = _port(bundle, content, phase.phase.dtype, engine_dir, device)
+        if port is not None:
+            results.append(judge_recorded(phase, port, stimulus))
+    if not results:
+        raise BundleError(
+            f"`{bundle}` holds no weights, and no engine in {subject.dtype} was given",
+            hint="give `--engine-dir` with an engine of the same checkpoint",
+        )
+    report = _report(bundle, subject, stimulus, results, (content, engine_dir))
+    return finish(report, started, report_dir)
+
+
+def _stimulus(values: Mapping[str, Any]) -> Stimulus:
+    rows = tuple(tuple(row) for row in values["rows"])
+    return Stimulus(**{**values, "ids": tuple(values["ids"]), "rows": rows, "limits": tuple(values["limits"])})
+
+
+def _load(bundle: Path, part: Mapping[str, Any]) -> RecordedPhase:
+    name = f"{part['phase']['name']}.safetensors"
+    if name not in ("logic.safetensors", "precision.safetensors"):
+        raise ValueError(f"a phase of the name {name}")
+    return from_parts(part, load_file(bundle / name))
+
+
+def _port(
+    bundle: Path, content: Mapping[str, Any], dtype: str, engine_dir: Path | None, device: str
+) -> SessionRunner | None:
+    """Return what computes a phase, None if its network is not at hand."""
+    if engine_dir is not None:
+        own = EngineDirectory.read(engine_dir)
+        if own.pretrained_config.get("dtype") == dtype:
+            return open_port(engine_dir, backend="auto", device=device)
+        return None
+    if not content["weights"] or dtype not in content["networks"]:
+        return None
+    return open_port(bundle / f"network-{dtype}", backend="reference", device=device)
+
+
+def _report(
+    bundle: Path,
+    subject: Subject,
+    stimulus: Stimulus,
+    phases: list[PhaseResult],
+    source: tuple[Mapping[str, Any], Path | None],
+) -> Report:
+    content, engine_dir = source
+    gates = tuple(gate for phase in phases for gate in phase.gates)
+    verdict, divergences = verdict_of(gates), divergences_of(phases, bundle)
+    first = divergences[0] if divergences else None
+    missing = [part["phase"] for part in content["phases"] if part["phase"]["name"] not in _names(phases)]
+    command = f"trtllm-port diff-layers {bundle}" + (f" --engine-dir {engine_dir}" if engine_dir else "")
+    return Report(
+        kind="diff-layers",
+        verdict=verdict,
+        summary=f"{summary(verdict, divergences, gates, subject.dtype)} (replayed)",
+        subject=subject,
+        executor=phases[-1].executor,
+        reference={phase.phase.name: f"{phase.facts.name}, recorded; floor: {phase.yardstick}" for phase in phases},
+        stimulus=stimulus.to_dict(),
+        first_divergence=None if first is None else first.module,
+        divergence=first,
+        divergences=divergences,
+        causes=(),
+        stages=(),
+        gates=gates,
+        taps=tap_reports(phases),
+        ignored=phases[-1].ignored,
+        position_profile=position_profile(phases),
+        not_exercised=(
+            *(NotExercised(**item) for item in content["not_exercised"]),
+            *(NotExercised(what=f"the {p['name']} phase", reason=f"no network in {p['dtype']}") for p in missing),
+            NotExercised(what="causes, and each module on Hugging Face's own input", reason=NO_INJECTION),
+        ),
+        versions=versions(),
+        commands=(command,),
+        seconds=0.0,
+    )
+
+
+def _names(phases: list[PhaseResult]) -> list[str]:
+    return [phase.phase.name for phase in phases]
