@@ -29,6 +29,8 @@ class RmsNorm(Module):
         eps: added to the mean of squares.
         offset: 0.0: the result is cast back before it is multiplied by the weight, as in Llama. Other values are added
             to the weight, and the product is formed in float32 and then cast back, as in Gemma (offset 1.0).
+
+    A residual stream in float32 stays so: the weight is cast, as torch does.
     """
 
     def __init__(self, size: int, eps: float = 1e-6, offset: float = 0.0) -> None:
@@ -39,6 +41,6 @@ class RmsNorm(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.offset:
-            return self.weight * rms_norm(x, None, self.eps)
+            return x.network.parameter(self.weight, x.ndim).to(x.dtype) * rms_norm(x, None, self.eps)
         gain = x.network.parameter(self.weight, x.ndim).float() + self.offset
         return (rms_norm(x.float(), None, self.eps) * gain).to(x.dtype)

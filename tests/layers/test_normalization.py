@@ -39,6 +39,16 @@ def test_rms_norm_is_llamas(evaluate: Any, dtype: str) -> None:
     compare(evaluate, RmsNorm(16, 1e-5), LlamaRMSNorm(16, 1e-5), dtype)
 
 
+def test_rms_norm_leaves_a_wide_residual_stream_wide(evaluate: Any) -> None:
+    theirs = LlamaRMSNorm(16, 1e-5).half()
+    x, weights = hidden("float32"), weights_of(theirs)
+
+    found = evaluate.module(RmsNorm(16, 1e-5), weights, x, dtype="float16")
+
+    with torch.no_grad():
+        torch.testing.assert_close(found, theirs(x))
+
+
 @pytest.mark.parametrize("dtype", PRECISIONS)
 def test_rms_norm_with_an_offset_is_gemmas(evaluate: Any, dtype: str) -> None:
     compare(evaluate, RmsNorm(16, 1e-6, offset=1.0), GemmaRMSNorm(16, 1e-6), dtype)

@@ -158,7 +158,7 @@ def _agrees(
             arguments = [x.to(precision) if x.is_floating_point() else x for x in inputs]
             try:
                 got = probed(*arguments)
-            except (TypeError, RuntimeError, ValueError, IndexError, NotImplementedError):
+            except (AttributeError, TypeError, RuntimeError, ValueError, IndexError, NotImplementedError):
                 return False
             expected = formula(probed, *arguments) if with_module else formula(*arguments)
             if not isinstance(got, Tensor) or got.shape != expected.shape or got.dtype != expected.dtype:
