@@ -159,6 +159,7 @@ class Network:
             self._module_paths.setdefault(id(child), path)
         for name, parameter in module.named_parameters():
             self._parameter_names.setdefault(id(parameter), name)
+            parameter.network = self
 
     def parameter(self, parameter: Parameter, ndim: int | None = None) -> Tensor:
         """A module's parameter as a tensor of this network, with ones in front up to `ndim` dimensions.

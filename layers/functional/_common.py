@@ -12,14 +12,12 @@ from trtllm_port.layers.tensor import Operand, Tensor
 
 
 def network_of(*operands: Any) -> Network:
-    """The network of the first tensor among the operands."""
-    for operand in operands:
-        if isinstance(operand, Tensor):
-            return operand.network
-    raise NetworkError(
-        "none of the operands is a tensor of a network",
-        hint="a parameter alone has no network: use `x.network.parameter(self.weight)`",
-    )
+    """The network of the first tensor, or of the first parameter, among the operands."""
+    for kind in (Tensor, Parameter):
+        for operand in operands:
+            if isinstance(operand, kind) and operand.network is not None:
+                return operand.network
+    raise NetworkError("none of the operands is a tensor of a network")
 
 
 def promote(operation: str, *operands: Operand) -> tuple[Network, list[Tensor]]:

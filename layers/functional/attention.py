@@ -12,9 +12,10 @@ from trtllm_port.errors import NetworkError
 from trtllm_port.layers.dtypes import FLOAT_DTYPES
 from trtllm_port.layers.functional._common import require
 from trtllm_port.layers.functional.creation import arange
+from trtllm_port.layers.functional.explicit_attention import explicit_attention
 from trtllm_port.layers.functional.indexing import gather_nd
 from trtllm_port.layers.functional.shaping import transpose, unsqueeze
-from trtllm_port.layers.tensor import Tensor
+from trtllm_port.layers.tensor import Operand, Tensor
 
 if TYPE_CHECKING:
     from trtllm_port.layers.cache import KVCache
@@ -38,17 +39,21 @@ def attention(
     *,
     mask: Tensor | None = None,
     scale: float | None = None,
+    softcap: float | None = None,
+    sinks: Operand | None = None,
 ) -> Tensor:
-    """softmax(scale * query keyᵀ, masked) value, by TensorRT's attention layer.
+    """softmax(scale * query keyᵀ, masked) value, by TensorRT's attention layer where that has all that is asked for.
 
     Args:
         query_BNLH: queries; N is a multiple of K, each key head serves N / K neighbouring query heads.
         key_BKSH, value_BKSH: keys and values of all slots.
         mask: [B or 1, N or 1, L, S]; bool: True may attend; or of the query's data type: added to the scores.
         scale: None: H ** -0.5. The layer has no scale, so queries are multiplied by it.
+        softcap: scores become softcap * tanh(scores / softcap); the layer has none, so single operations do it.
+        sinks: [N], a score of each head that takes its share of the attention and has no value; as for softcap.
 
     Returns:
-        [B, L, N, H], heads behind tokens as HF's attention functions return it.
+        [B, L, N, H] (H of the values), heads behind tokens as HF's attention functions return it.
     """
     network = query_BNLH.network
     require(query_BNLH, FLOAT_DTYPES, "attention")
@@ -56,6 +61,8 @@ def attention(
         raise NetworkError(f"{network.where()}`attention` of {query_BNLH.dtype}, {key_BKSH.dtype}, {value_BKSH.dtype}")
     head_size = query_BNLH.shape[-1]
     scale = head_size**-0.5 if scale is None else scale
+    if softcap is not None or sinks is not None:
+        return explicit_attention(query_BNLH, key_BKSH, value_BKSH, mask, scale, softcap, sinks)
     if scale != 1.0:
         query_BNLH = query_BNLH * scale
     trt = network.trt

@@ -12,7 +12,8 @@ from transformers.models.glm.modeling_glm import apply_rotary_pos_emb as glm_rot
 from transformers.models.gpt_neox.modeling_gpt_neox import apply_rotary_pos_emb as partial_rotation
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb as half_rotation
 
-from trtllm_port.codegen.hooks import classify_mask, compute_attention, probe_rotation, rotate
+from trtllm_port.codegen.attentions import compute_attention
+from trtllm_port.codegen.hooks import classify_mask, probe_rotation, rotate
 
 
 @pytest.mark.parametrize(
@@ -63,5 +64,5 @@ def test_attention_is_torchs() -> None:
     expected = torch.nn.functional.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, scale=0.3, enable_gqa=True
     )
-    found = compute_attention(query, key, value, mask, 0.3, {})
+    found = compute_attention(query, key, value, mask, 0.3)
     torch.testing.assert_close(found, expected.transpose(1, 2))

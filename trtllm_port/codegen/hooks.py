@@ -1,6 +1,6 @@
 """What the record holds as one operation instead of many: attention, masks, the KV cache, rotations.
 
-attention(query, key, value, mask=…, scale=…, …)      transformers' `AttentionInterface`
+attention(query, key, value, mask=…, scale=…, …)      transformers' `AttentionInterface`, see `attentions.py`
 causal_mask(position_ids, cache, kind=…, window=…)    transformers' `AttentionMaskInterface`
 combine_experts(output, experts, weights)             the end of transformers' `ExpertsInterface`, see `experts.py`
 cache_update(cache, layer_idx, key, value)            a `DynamicCache` that reports its updates
@@ -28,77 +28,11 @@ from transformers.cache_utils import (
     LinearAttentionAndSlidingWindowAttentionLayer,
 )
 
-from trtllm_port.codegen import experts, recurrences
+from trtllm_port.codegen import attentions, experts, recurrences
 from trtllm_port.codegen.active import active_recorder
-from trtllm_port.codegen.recorder import words
+from trtllm_port.codegen.attentions import to_additive
 
 IMPLEMENTATION = "trtllm_port"
-
-# Arguments of attention functions that say nothing a port has to know: masks are explicit, nothing is trained.
-SILENT_ARGUMENTS = words(
-    "dropout is_causal sliding_window position_ids cache_position use_cache output_attentions output_hidden_states "
-    "return_dict position_embeddings past_key_values past_key_value layer_idx local_window_size"
-)
-
-
-def _attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None = None,
-    scaling: float | None = None,
-    **options: Any,
-) -> Any:
-    """softmax(query keyᵀ scaling + mask) value for [B, N, L, H], as [B, L, N, H].
-
-    With options that TensorRT's attention has not (a soft cap, sinks), the model's own eager attention is recorded
-    instead.
-    """
-    recorder = active_recorder()
-    scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
-    own = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-    known = inspect.signature(own).parameters if own is not None else options  # what it takes without name, it ignores
-    options = {
-        name: option
-        for name, option in options.items()
-        if option is not None and name in known and name not in SILENT_ARGUMENTS
-    }
-    if recorder is None:
-        return compute_attention(query, key, value, attention_mask, scale, options), None
-    if options and own is not None:
-        additive = attention_mask
-        if additive is not None and additive.dtype == torch.bool:
-            additive = _to_additive(additive, query.dtype)
-        return own(module, query, key, value, additive, scaling=scale, **options)
-    recorder.learn_names()
-    kwargs = {"mask": attention_mask, "scale": scale, **options}
-    tensors, named = recorder.reference(((query, key, value), kwargs))
-    with torch._C.DisableTorchFunction():
-        out = compute_attention(query, key, value, attention_mask, scale, options)
-    recorder.record("attention", tensors, named, out, recorder.location())
-    return out, None
-
-
-def compute_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, options: dict[str, Any]
-) -> Tensor:
-    """Attention in plain torch, with the options that `transformers` passes beside mask and scale."""
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    scores = torch.matmul(query, key.transpose(-1, -2)) * scale
-    softcap = options.get("softcap")
-    if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
-    if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min) if mask.dtype == torch.bool else scores + mask
-    sinks = options.get("s_aux")
-    if sinks is not None:
-        column = sinks.reshape(1, -1, 1, 1).expand(*scores.shape[:-1], 1).to(scores.dtype)
-        scores = torch.cat([scores, column], -1)
-    weights = torch.softmax(scores, -1, dtype=torch.float32).to(query.dtype)[..., : value.shape[-2]]
-    return torch.matmul(weights, value).transpose(1, 2).contiguous()
 
 
 def _mask(
@@ -130,13 +64,7 @@ def _mask(
 
 def _additive_mask(*, dtype: torch.dtype = torch.float32, **arguments: Any) -> Tensor:
     """As `_mask`, to be added to scores: what models with an attention of their own expect."""
-    return _to_additive(_mask(**arguments), dtype)
-
-
-def _to_additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where a bool mask allows, else -inf: every token may attend to itself, so no row is all -inf."""
-    allowed, masked = (torch.tensor(number, dtype=dtype) for number in (0.0, float("-inf")))
-    return torch.where(mask, allowed, masked)
+    return to_additive(_mask(**arguments), dtype)
 
 
 def evaluate_mask(function: Callable[..., Any], rows: int, columns: int, row_offset: int, column_offset: int) -> Tensor:
@@ -284,7 +212,7 @@ def _rotation_hook(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def register() -> None:
     """Make `IMPLEMENTATION` known to `transformers`, before a model is built with it."""
-    AttentionInterface.register(IMPLEMENTATION, _attention)
+    AttentionInterface.register(IMPLEMENTATION, attentions.attention)
     AttentionMaskInterface.register(IMPLEMENTATION, _mask)
     experts.register(IMPLEMENTATION)
 

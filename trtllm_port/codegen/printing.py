@@ -128,24 +128,22 @@ class Printer:
         self.functions.add(node.name)
         return _atom(f"{node.name}({self._arguments(node, node.args)})")
 
+    def _parameter_of(self, node: Node) -> Expression:
+        return self._parameter(node.args[0], node)
+
     def _cache(self, node: Node) -> Expression:
         cache, *rest = node.args
         return _atom(f"{self.argument(cache, node).text}.{node.name}({self._arguments(node, tuple(rest))})")
 
     def _method(self, node: Node) -> Expression:
-        target = self._target(node)
+        target = self.argument(node.args[0], node).inside(ATOM)
         if node.name in ("view", "expand"):
             return _atom(f"{target}.{node.name}({', '.join(self._dims(node))})")
         rest = self._arguments(node, node.args[1:])
         return _atom(f"{target}.{node.name}({rest})")
 
-    def _target(self, node: Node) -> str:
-        """The tensor whose method is called; a parameter is one only inside a network."""
-        target = self.argument(node.args[0], node).inside(ATOM)
-        return f"{self.inputs[0]}.network.parameter({target})" if isinstance(node.args[0], Attribute) else target
-
     def _cast(self, node: Node) -> Expression:
-        target = self._target(node)
+        target = self.argument(node.args[0], node).inside(ATOM)
         if node.name == "float32":
             return _atom(f"{target}.float()")
         if node.name == MODEL_DTYPE:
@@ -154,7 +152,7 @@ class Printer:
         return _atom(f"{target}.to({literal(node.name)})")
 
     def _index(self, node: Node) -> Expression:
-        target = self._target(node)
+        target = self.argument(node.args[0], node).inside(ATOM)
         return _atom(f"{target}[{', '.join(self.argument(item, node).text for item in node.args[1])}]")
 
     def _operator(self, node: Node) -> Expression:

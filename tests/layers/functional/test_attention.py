@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as nn
 from hypothesis import given, settings
 from transformers.masking_utils import chunked_causal_mask_function, sliding_window_causal_mask_function
+from transformers.models.gemma2.modeling_gemma2 import eager_attention_forward as capped
+from transformers.models.gpt_oss.modeling_gpt_oss import eager_attention_forward as with_sinks
 from transformers.models.gptj.modeling_gptj import apply_rotary_pos_emb as rotate_neighbours
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb as rotate_halves
 
@@ -52,6 +54,45 @@ def test_added_masks(evaluate: Any) -> None:
     torch.testing.assert_close(
         found, nn.scaled_dot_product_attention(query, key, value, attn_mask=bias).transpose(1, 2)
     )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("is_bool", [True, False])
+def test_soft_caps_are_gemmas(evaluate: Any, dtype: str, is_bool: bool) -> None:
+    query, key, value, mask = _heads(dtype)
+    module = SimpleNamespace(num_key_value_groups=3, training=False)
+    expected = capped(module, query, key, value, mask, scaling=0.5, softcap=3.0)[0]
+    if is_bool:
+        mask = mask == 0
+    found = evaluate(
+        lambda q, k, v: L.attention(q, k, v, mask=L.constant(mask, like=q), scale=0.5, softcap=3.0),
+        *(query, key, value),
+        dynamic=(0, 2),
+    )
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_sinks_are_those_of_gpt_oss(evaluate: Any, dtype: str) -> None:
+    query, key, value, mask = _heads(dtype)
+    sinks = torch.linspace(-1, 9, 6).to(query.dtype)
+    module = SimpleNamespace(num_key_value_groups=3, training=False, sinks=sinks)
+    expected = with_sinks(module, query, key, value, mask, scaling=0.5)[0]
+    found = evaluate(
+        lambda q, k, v, s: L.attention(q, k, v, mask=L.constant(mask, like=q), scale=0.5, sinks=s),
+        *(query, key, value, sinks),
+        dynamic=(),
+    )
+    torch.testing.assert_close(found, expected)
+
+
+def _heads(dtype: str) -> tuple[torch.Tensor, ...]:
+    """Queries of 6 heads, keys and values of 2, and a mask to add."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, 6, 5, 8), (2, 2, 7, 8), (2, 2, 7, 4))
+    query, key, value = (torch.randn(shape, generator=generator).to(getattr(torch, dtype)) for shape in shapes)
+    allowed = torch.ones(5, 7, dtype=torch.bool).tril(2)[None, None]
+    return query, key, value, torch.zeros(1, 1, 5, 7).masked_fill(~allowed, float("-inf")).to(query.dtype)
 
 
 def test_attention_of_two_data_types_is_refused(evaluate: Any) -> None:

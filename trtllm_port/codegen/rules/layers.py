@@ -80,11 +80,7 @@ def _einsum(operation: Operation) -> Result:
 @LAYERS.rule("attention")
 def _attention(operation: Operation) -> Result:
     keywords = {name: value for name, value in operation.kwargs.items() if value is not None}
-    return (
-        node(operation, "function", "attention", *operation.args, **keywords)
-        if keywords.keys() <= {"mask", "scale"}
-        else None
-    )
+    return node(operation, "function", "attention", *operation.args, **keywords)
 
 
 @LAYERS.rule("mask")
