@@ -9,7 +9,7 @@ import torch
 
 from trtllm_port.layers.dtypes import torch_dtype
 from trtllm_port.layers.functional.elementwise import sub
-from trtllm_port.layers.functional.shaping import expand, squeeze
+from trtllm_port.layers.functional.shaping import expand, shape, squeeze
 from trtllm_port.layers.tensor import Scalar, Tensor
 
 
@@ -28,6 +28,12 @@ def constant(value: Any, *, like: Tensor, dtype: str | None = None) -> Tensor:
 def full(sizes: Sequence[int | Tensor], value: Scalar, *, like: Tensor, dtype: str | None = None) -> Tensor:
     """A tensor of the given sizes filled with one value; dtype None: that of `like`."""
     return expand(like.network.scalar(value, dtype or like.dtype, len(sizes)), sizes)
+
+
+def full_like(x: Tensor, value: Scalar) -> Tensor:
+    """A tensor of the shape and the data type of `x`, filled with one value."""
+    sizes = [size if size >= 0 else shape(x, i) for i, size in enumerate(x.shape)]
+    return full(sizes, value, like=x)
 
 
 def arange(end: int | Tensor, *, like: Tensor, start: int = 0, dtype: str = "int64") -> Tensor:

@@ -202,16 +202,20 @@ class ConstructorWriter:
 
 
 def tied_parameters(samples: list[Lowered], scope: Scope) -> list[str]:
-    """Statements for parameters that are one tensor under two names, in all samples or where the config says so."""
+    """Statements for parameters that are one tensor under two names, in all samples or where the config says so.
+
+    A name that the forward pass does not use counts, too, where its module is in the port: files may hold that one.
+    """
     found: list[set[tuple[str, str]]] = []
     for sample in samples:
-        first: dict[int, str] = {}
         used = used_tensors(sample)
-        pairs = set()
+        holders = {block.path for block in sample.blocks}
+        names: dict[int, list[str]] = {}
         for name, parameter in sample.trace.model.named_parameters(remove_duplicate=False):
-            if name in used and first.setdefault(id(parameter), name) != name:
-                pairs.add((first[id(parameter)], name))
-        found.append(pairs)
+            if name in used or name.rpartition(".")[0] in holders:
+                names.setdefault(id(parameter), []).append(name)
+        groups = (sorted(group, key=lambda name: name not in used) for group in names.values())
+        found.append({(group[0], other) for group in groups if group[0] in used for other in group[1:]})
     lines = []
     for pair in sorted(set().union(*found)):
         tied = merge_values(tuple(pair in pairs for pairs in found))

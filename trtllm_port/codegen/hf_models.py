@@ -76,8 +76,6 @@ def require_causal_lm(config: Any, trust_remote_code: bool = False) -> type[nn.M
         UnsupportedModelError: it is an encoder, an encoder-decoder, quantized, or no language model.
     """
     kind = config.model_type
-    if getattr(config, "is_encoder_decoder", False):
-        raise UnsupportedModelError(f"`{kind}` is an encoder-decoder model, not a decoder-only language model")
     if getattr(config, "quantization_config", None):
         raise UnsupportedModelError(
             f"the `{kind}` model is quantized", hint="give the model that it was quantized from"
@@ -86,19 +84,19 @@ def require_causal_lm(config: Any, trust_remote_code: bool = False) -> type[nn.M
     if type(config) in mapping:
         architectures = config.architectures or []
         encoder = [n for n in architectures if n.endswith(("ForMaskedLM", "Classification", "ForPreTraining"))]
-        only_encodes = getattr(config, "is_decoder", True) is False and _is_encoder(type(config))
+        only_encodes = getattr(config, "is_decoder", True) is False and _is_encoder(config)
         if encoder or only_encodes:
             raise UnsupportedModelError(
-                f"`{(architectures or [kind])[0]}` is an encoder model, not a decoder-only causal language model"
+                f"`{(architectures or [kind])[0]}` is an encoder model, not a decoder-only causal language model",
+                hint='if it was trained to continue texts, set `"is_decoder": true` in `config.json`',
             )
         found: type[nn.Module] = mapping[type(config)]
         return found
     remote = (getattr(config, "auto_map", None) or {}).get("AutoModelForCausalLM")
     if remote and trust_remote_code:
         return _register(config, remote)
-    raise UnsupportedModelError(
-        f"`{kind}` is no causal language model: transformers has no `…ForCausalLM` class for it"
-    )
+    what = "an encoder-decoder model" if getattr(config, "is_encoder_decoder", False) else "no causal language model"
+    raise UnsupportedModelError(f"`{kind}` is {what}: transformers has no `…ForCausalLM` class for it")
 
 
 def _register(config: Any, reference: str) -> type[nn.Module]:
@@ -111,6 +109,9 @@ def _register(config: Any, reference: str) -> type[nn.Module]:
     return found
 
 
-def _is_encoder(config_class: type[Any]) -> bool:
-    """Whether a model type is an encoder unless its config says `is_decoder`: it has a masked language model, too."""
-    return config_class in transformers.MODEL_FOR_MASKED_LM_MAPPING
+def _is_encoder(config: Any) -> bool:
+    """Whether a model is an encoder unless its config says `is_decoder`: its type has a masked language model, too.
+
+    Encoder-decoder types may have one as well; their causal language model is the decoder whatever the config says.
+    """
+    return type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_encoder_decoder", False)

@@ -20,7 +20,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, masking_utils
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel, masking_utils
 from transformers.cache_utils import (
     DynamicLayer,
     DynamicSlidingWindowLayer,
@@ -33,6 +33,7 @@ from trtllm_port.codegen.active import active_recorder
 from trtllm_port.codegen.attentions import to_additive
 
 IMPLEMENTATION = "trtllm_port"
+WARNING = "warn_if_padding_and_no_attention_mask"  # looks for padding among the tokens; computes nothing
 
 
 def _mask(
@@ -224,6 +225,7 @@ def hooks(model: nn.Module) -> Iterator[None]:
         masks = masking_utils.ALL_MASK_ATTENTION_FUNCTIONS._global_mapping
         stack.enter_context(mock.patch.dict(masks, {"eager": _additive_mask}))
         stack.enter_context(mock.patch.object(masking_utils, "find_packed_sequence_indices", return_value=None))
+        stack.enter_context(mock.patch.object(PreTrainedModel, WARNING))
         for name in sorted({type(module).__module__ for module in model.modules()}):
             source = sys.modules.get(name)
             for attribute, function in list(vars(source).items()) if source else []:

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from trtllm_port.codegen import probing
+from trtllm_port.codegen.constants import Recognition, uniform
 from trtllm_port.codegen.experts import experts_arguments, probe_experts
 from trtllm_port.codegen.folding import fold
 from trtllm_port.codegen.instances import role
@@ -25,13 +27,17 @@ from trtllm_port.codegen.recorder import (
     leaves,
     map_structure,
     substitute,
+    words,
 )
 from trtllm_port.codegen.rotary import probe_rotary
-from trtllm_port.codegen.rules import DTYPES, node, translate
+from trtllm_port.codegen.rules import BINARY, DTYPES, node, translate
 from trtllm_port.codegen.sizes import layer_count
 from trtllm_port.codegen.tracing import Trace
 from trtllm_port.errors import UnsupportedModelError
 
+RANDOM = words("rand randn randint randperm empty bernoulli normal multinomial")
+SELECTIONS = words("gather getitem __getitem__ index_select expand expand_as repeat view reshape embedding")
+BROADCASTING = frozenset(BINARY) - {"matmul", "bmm"} | {"where", "masked_fill"}
 Taken = dict[tuple[str, str], frozenset[str]]  # role → names of the inputs that all blocks of the role get
 
 
@@ -115,6 +121,8 @@ class _Lowering:
         self.half_tables: set[Value] = set()  # cos and sin that the port holds once, HF twice
         self.uses = _uses(trace.root)
         self.casts = {_place(operation) for operation in _operations(trace.root) if _casts(operation)}
+        self.recognition = Recognition(trace)
+        self.positional = {trace.inputs["position_ids"]}  # what follows from positions and constants alone
 
     def resolve(self, value: Value | Literal) -> Any:
         while isinstance(value, Value) and value in self.same:
@@ -141,9 +149,11 @@ class _Lowering:
 
     def _operation(self, block: Block, operation: Operation) -> None:
         operation = replace(operation, args=self.tree(operation.args), kwargs=self.tree(operation.kwargs))
-        if self._is_constant(operation):
-            self.same.update({value: Literal(value.tensor) for value in operation.outputs})
+        known = self._recognised(block, operation)
+        if known is not None:
+            self.same.update(known)
             return
+        operation = self._without_fillings(block, operation)
         if operation.name == "rotary_embedding":
             operation = self._halve_tables(block, operation)
         result = translate(operation)
@@ -157,14 +167,52 @@ class _Lowering:
             result = _promote(block, result, self.trace.model)
         block.nodes.append(result)
 
-    def _is_constant(self, operation: Operation) -> bool:
-        """Whether an operation takes constants only: what it gives is the same for every input."""
+    def _recognised(self, block: Block, operation: Operation) -> dict[Value, Value | Literal] | None:
+        """What the outputs of an operation are, where they need no node of their own: constants and the like."""
         tensors = [
             leaf for leaf in leaves((operation.args, operation.kwargs)) if isinstance(leaf, Value | Attribute | Literal)
         ]
-        if not tensors:
-            return operation.name in ("tensor", "as_tensor", "scalar_tensor")
-        return all(constant_of(leaf, self.trace.model) is not None for leaf in tensors)
+        content = [constant_of(leaf, self.trace.model) for leaf in tensors]
+        is_constant = all(c is not None for c in content) if tensors else operation.name not in RANDOM
+        if tensors and operation.name in SELECTIONS and content[0] is not None:
+            is_constant = is_constant or uniform(content[0]) is not None  # a part of what is the same everywhere
+        only_positions = all(c is not None or t in self.positional for t, c in zip(tensors, content, strict=True))
+        found: dict[Value, Value | Literal] = {}
+        for value in operation.outputs:
+            known = None
+            if is_constant or not only_positions:
+                known = self.recognition.positions(block, value, operation.location)
+            if known is None and (is_constant or only_positions):
+                known = self.recognition.computed(block, value, operation.location)
+            if known is not None:
+                self.positional.add(known)
+            elif only_positions and not is_constant:
+                self.positional.add(value)
+            if known is not None or is_constant:
+                found[value] = known or Literal(value.tensor)
+        return found if len(found) == len(operation.outputs) and found else None
+
+    def _without_fillings(self, block: Block, operation: Operation) -> Operation:
+        """A constant whose elements are all the same is a number beside tensors, or a function of the port."""
+        tensors = [leaf for leaf in leaves(operation.args) if isinstance(leaf, Value | Attribute)]
+        shapes = [
+            stored_tensor(self.trace.model, t.path).shape if isinstance(t, Attribute) else t.tensor.shape
+            for t in tensors
+        ]
+        spread = (
+            operation.name in BROADCASTING
+            and torch.Size(np.broadcast_shapes(*shapes)) == operation.outputs[0].tensor.shape
+        )
+
+        def replaced(arg: Any) -> Any:
+            if not isinstance(arg, Literal) or arg.tensor.numel() == 1:
+                return arg
+            number = uniform(arg.tensor) if spread else None
+            if number is not None:
+                return Literal(arg.tensor.flatten()[0])
+            return self.recognition.filled(block, arg.tensor, operation.location) or arg
+
+        return replace(operation, args=map_structure(replaced, operation.args))
 
     def _halve_tables(self, block: Block, operation: Operation) -> Operation:
         """TensorRT's rotation takes every angle once; cut the tables of a model that holds them twice."""
@@ -192,7 +240,7 @@ class _Lowering:
         else:
             child = Block(call.path, call.module, leaf=leaf)
             outputs = call.outputs
-        args = () if leaf is None else self._leaf_arguments(call, leaf)
+        args = () if leaf is None else self._leaf_arguments(block, call, leaf)
         block.nodes.append(Node("call", relative, args, {}, outputs, call.location, block=child))
 
     def _leaf(self, call: Call) -> Leaf | None:
@@ -210,10 +258,14 @@ class _Lowering:
                 self.half_tables.update(call.outputs)
         return leaf
 
-    def _leaf_arguments(self, call: Call, leaf: Leaf) -> tuple[Any, ...]:
+    def _leaf_arguments(self, block: Block, call: Call, leaf: Leaf) -> tuple[Any, ...]:
         if leaf.kind == "Experts":
             return tuple(self.resolve(value) for value in experts_arguments(call) or ())
         given = [self.resolve(value) for value in leaves(call.args) if isinstance(value, Value)]
+        given = [
+            (self.recognition.filled(block, arg.tensor, call.location) or arg) if isinstance(arg, Literal) else arg
+            for arg in given
+        ]
         return tuple(given if leaf.kind in ("RotaryEmbedding", "CausalConv1d") else given[:1])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -87,12 +88,13 @@ def _trace(sample: Sample, implementation: str, trust_remote_code: bool) -> Trac
             stack.enter_context(context)
         first, step = _inputs(sample)
         cache, argument = RecordedCache(sample.config.get_text_config(decoder=True)), cache_argument(model)
-        model(**first, **{argument: cache}, use_cache=True)
+        given = _given(model, first)
+        model(**{name: first[name] for name in given}, **{argument: cache}, use_cache=True)
         marker = torch.zeros(())  # stands for the cache, which is no tensor
         inputs = {name: recorder.value(tensor) for name, tensor in {**step, "cache": marker}.items()}
         recorder.model_inputs.update(inputs)
         with recorder:
-            out = model(**step, **{argument: cache}, use_cache=True)
+            out = model(**{name: step[name] for name in given}, **{argument: cache}, use_cache=True)
         recorder.states.check_empty()
     assert recorder.root is not None  # the model was called
     return Trace(sample, model, recorder.root, inputs, recorder.value(out.logits), made_with, frozenset(absent))
@@ -108,6 +110,17 @@ def _inputs(sample: Sample) -> tuple[dict[str, torch.Tensor], dict[str, torch.Te
     parts = (slice(0, sample.past), slice(sample.past, total))
     first, step = ({"input_ids": ids[:, p].clone(), "position_ids": positions[:, p].clone()} for p in parts)
     return first, step
+
+
+def _given(model: nn.Module, step: dict[str, torch.Tensor]) -> list[str]:
+    """Which inputs the model takes. Position ids only if they are the slots' numbers, as they are everywhere else.
+
+    Models of RoBERTa's kind begin at another number: they compute their own, from which the port learns what to add.
+    """
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        return ["input_ids"]
+    alone = model(input_ids=step["input_ids"]).logits
+    return list(step) if torch.equal(model(**step).logits, alone) else ["input_ids"]
 
 
 @contextmanager

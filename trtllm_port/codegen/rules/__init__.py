@@ -35,4 +35,4 @@ def canonical_name(name: str) -> tuple[str, bool]:
     return plain, False
 
 
-__all__ = ["DTYPES", "MODEL_DTYPE", "RULES", "TRACE_DTYPE", "canonical_name", "node", "translate"]
+__all__ = ["BINARY", "DTYPES", "MODEL_DTYPE", "RULES", "TRACE_DTYPE", "canonical_name", "node", "translate"]

@@ -1,0 +1,173 @@
+"""What tensors without weights are: recognised by content, whatever made them, and made anew in the port's words.
+
+Hugging Face's older models compute position ids, masks and position tables from sizes, in `__init__` or on the way.
+Such a tensor has another shape and other content at every size; what it is, is the same. Every sample is recognised on
+its own, and samples that are not recognised alike do not merge: a coincidence makes no port.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trtllm_port.codegen.ir import Block, Node
+from trtllm_port.codegen.recorder import Location, Value
+from trtllm_port.codegen.rules import DTYPES
+from trtllm_port.codegen.sizes import Sample
+from trtllm_port.codegen.tracing import Trace
+
+LARGEST_OFFSET = 16  # of learned positions: 2 in BART's family, 1 more than the padding token's number in RoBERTa's
+HALF_PRECISION = 0.06  # tables are made in the trace's precision: bfloat16 angles of a few dozen positions
+SINUSOID_FORMS: tuple[dict[str, bool], ...] = ({}, {"interleaved": True}, {"inclusive": True})
+
+
+@dataclass(frozen=True)
+class Recognizer:
+    """Tells what a tensor of one traced step is.
+
+    Attributes:
+        sample: the step's sizes: `past` cached tokens, then `length` new ones.
+    """
+
+    sample: Sample
+
+    @property
+    def positions(self) -> Tensor:
+        """[L]: the positions of the new tokens."""
+        return torch.arange(self.sample.past, self.sample.past + self.sample.length)
+
+    def offset_of_positions(self, tensor: Tensor) -> int | None:
+        """How much more than the tokens' positions an integer tensor [1 or B, L] is, or None if it is none."""
+        sizes = (1, self.sample.batch)
+        if tensor.dtype not in (torch.int64, torch.int32) or tensor.ndim != 2 or tensor.shape[0] not in sizes:
+            return None
+        if tensor.shape[1] != self.sample.length:
+            return None
+        offset = int(tensor[0, 0]) - self.sample.past
+        return offset if 0 <= offset <= LARGEST_OFFSET and bool((tensor == self.positions + offset).all()) else None
+
+    def mask(self, tensor: Tensor) -> tuple[int | None, bool] | None:
+        """(window or None, whether True means hidden) of a bool mask [*, L, S], or None if it is no causal mask."""
+        length, slots = self.sample.length, self.sample.past + self.sample.length
+        if tensor.dtype != torch.bool or tensor.ndim < 2 or tensor.shape[-2:] != (length, slots):
+            return None
+        rows = tensor.reshape(-1, length, slots)
+        if not bool((rows == rows[0]).all()):
+            return None
+        for mask, hidden in ((rows[0], False), (~rows[0], True)):
+            query, slot = self.positions[:, None], torch.arange(slots)[None]
+            causal = slot <= query
+            window = int(mask[-1].sum())
+            if torch.equal(mask, causal):
+                return None, hidden
+            if torch.equal(mask, causal & (slot > query - window)):
+                return window, hidden
+        return None
+
+    def sinusoid(self, tensor: Tensor) -> tuple[int, dict[str, bool]] | None:
+        """The offset of positions and the options that make `sinusoidal_positions` give a tensor [*, L, D], or None."""
+        length, dim = self.sample.length, tensor.shape[-1] if tensor.ndim >= 3 else 0
+        if not tensor.is_floating_point() or dim < 4 or dim % 2 or tensor.shape[-2] != length:
+            return None
+        rows = tensor.reshape(-1, length, dim).float()
+        for offset in range(LARGEST_OFFSET):
+            for form in SINUSOID_FORMS:
+                table = sinusoid(self.positions + offset, dim, **form)
+                if bool(((rows - table).abs() < HALF_PRECISION).all()):
+                    return offset, form
+        return None
+
+
+def sinusoid(positions: Tensor, dim: int, *, interleaved: bool = False, inclusive: bool = False) -> Tensor:
+    """`layers.sinusoidal_positions` in torch: [L, D] for positions [L]."""
+    exponents = torch.arange(dim // 2, dtype=torch.float32) / (dim // 2 - inclusive)
+    angles = positions[:, None].float() * 10000.0**-exponents
+    parts = angles.sin(), angles.cos()
+    return torch.stack(parts, -1).flatten(-2) if interleaved else torch.cat(parts, -1)
+
+
+def uniform(tensor: Tensor) -> bool | int | float | None:
+    """The number that all elements of a tensor are, or None."""
+    if not tensor.numel() or tensor.is_complex():
+        return None
+    first = tensor.flatten()[0]
+    number: bool | int | float = first.item()
+    return number if bool((tensor == first).all()) else None
+
+
+class Recognition:
+    """Puts what a `Recognizer` finds into blocks, as nodes over the inputs of a trace."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.inputs = trace.inputs
+        self.recognizer = Recognizer(trace.sample)
+
+    def positions(self, block: Block, value: Value, location: Location | None) -> Value | None:
+        """The position ids (more some offset) that a value is."""
+        offset = self.recognizer.offset_of_positions(value.tensor)
+        return None if offset is None else self._shifted(block, offset, value, location)
+
+    def computed(self, block: Block, value: Value, location: Location | None) -> Value | None:
+        """The mask or the sinusoids that a value is, which follows from nothing but positions and sizes."""
+        tensor = value.tensor
+        mask = self.recognizer.mask(tensor)
+        if mask is not None:
+            return self._mask(block, *mask, tensor, location)
+        found = self.recognizer.sinusoid(tensor) if tensor.dtype in DTYPES else None
+        if found is None:
+            return None
+        offset, options = found
+        positions = self._shifted(block, offset, value, location)
+        wide = tensor.expand(self.inputs["position_ids"].tensor.shape[0], *tensor.shape[1:])
+        table = _made(block, "sinusoidal_positions", (positions, tensor.shape[-1]), options, wide.float(), location)
+        if tensor.dtype == torch.float32:
+            return table
+        cast = Value(wide)
+        block.nodes.append(Node("cast", DTYPES[tensor.dtype], (table,), {}, (cast,), location))
+        return cast
+
+    def filled(self, block: Block, tensor: Tensor, location: Location | None) -> Value | None:
+        """Integers [B, L] that are all the same, as token types are unless a caller says something else."""
+        number, like = uniform(tensor), self.inputs["input_ids"]
+        if number is None or tensor.dtype != torch.int64 or tensor.ndim != 2:
+            return None
+        if tensor.shape[1] != like.tensor.shape[1] or tensor.shape[0] not in (1, like.tensor.shape[0]):
+            return None
+        return _made(block, "full_like", (like, number), {}, torch.full_like(like.tensor, int(number)), location)
+
+    def _shifted(self, block: Block, offset: int, value: Value, location: Location | None) -> Value:
+        positions = self.inputs["position_ids"]
+        if not offset:
+            return positions
+        shifted = Value(positions.tensor + offset, value.names)
+        block.nodes.append(Node("operator", "+", (positions, offset), {}, (shifted,), location))
+        return shifted
+
+    def _mask(self, block: Block, window: int | None, hidden: bool, tensor: Tensor, location: Location | None) -> Value:
+        wide = tensor.reshape(-1, *tensor.shape[-2:])[:1, None].expand(
+            self.inputs["input_ids"].tensor.shape[0], -1, -1, -1
+        )
+        arguments = self.inputs["position_ids"], self.inputs["cache"]
+        mask = _made(block, "causal_mask", arguments, {"window": window}, ~wide if hidden else wide, location)
+        if not hidden:
+            return mask
+        inverted = Value(wide)
+        block.nodes.append(Node("operator", "~", (mask,), {}, (inverted,), location))
+        return inverted
+
+
+def _made(
+    block: Block,
+    function: str,
+    args: tuple[Any, ...],
+    options: dict[str, Any],
+    tensor: Tensor,
+    location: Location | None,
+) -> Value:
+    value = Value(tensor)
+    shapes = tuple(args[0].tensor.shape)
+    block.nodes.append(Node("function", function, args, options, (value,), location, shapes))
+    return value
