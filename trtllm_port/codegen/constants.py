@@ -60,7 +60,7 @@ class Recognizer:
         for mask, hidden in ((rows[0], False), (~rows[0], True)):
             query, slot = self.positions[:, None], torch.arange(slots)[None]
             causal = slot <= query
-            window = int(mask[-1].sum())
+            window = max(1, int(mask[-1].sum()))
             if torch.equal(mask, causal):
                 return None, hidden
             if torch.equal(mask, causal & (slot > query - window)):

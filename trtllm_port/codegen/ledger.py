@@ -65,7 +65,7 @@ def alternatives(key: str, value: Any, config: Any) -> list[Any]:
     if isinstance(value, bool):
         return [not value]
     if isinstance(value, int):
-        return [value + 1, value * 2, value - 1]
+        return [value + 1, *([value * 2] if value else []), value - 1]
     if isinstance(value, float):
         return [value * 1.5 if value else 0.1]
     if isinstance(value, str):

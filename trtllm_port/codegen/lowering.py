@@ -179,9 +179,7 @@ class _Lowering:
         only_positions = all(c is not None or t in self.positional for t, c in zip(tensors, content, strict=True))
         found: dict[Value, Value | Literal] = {}
         for value in operation.outputs:
-            known = None
-            if is_constant or not only_positions:
-                known = self.recognition.positions(block, value, operation.location)
+            known = self.recognition.positions(block, value, operation.location)
             if known is None and (is_constant or only_positions):
                 known = self.recognition.computed(block, value, operation.location)
             if known is not None:

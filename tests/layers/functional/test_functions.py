@@ -97,6 +97,7 @@ CASES: dict[str, Case] = {
     "full": Case(
         lambda x: L.full((L.shape(x, 0), 5), 2.5, like=x), lambda x: torch.full((len(x), 5), 2.5, dtype=x.dtype)
     ),
+    "full_like": Case(lambda x: L.full_like(x, 3), lambda x: torch.full_like(x, 3), dtypes=NUMBERS),
     "gather": Case(lambda x, i: L.gather(x, 1, i), lambda x, i: x.gather(1, i), ("x", "i"), NUMBERS),
     "gather_nd": Case(
         lambda x, t: L.gather_nd(x, L.unsqueeze(t, 2), batch_dims=1),
@@ -175,6 +176,7 @@ CASES: dict[str, Case] = {
 }
 ALIASES = {"logical_and", "logical_not", "logical_or", "logical_xor", "reshape"}
 ELSEWHERE = {
+    *("alibi_bias", "alibi_slopes", "sinusoidal_positions"),
     *("all_gather", "all_reduce", "attention", "causal_mask", "chunked_causal_mask", "needs_decomposition"),
     *("linear_attention", "rotary_embedding", "scan", "selective_scan", "slice_index"),
 }

@@ -1,0 +1,77 @@
+"""Constants recognised by their content, and models whose ports depend on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from transformers.models.gptj.modeling_gptj import create_sinusoidal_positions
+from transformers.models.xglm.modeling_xglm import XGLMSinusoidalPositionalEmbedding
+
+from trtllm_port.codegen import check_port, generate_port
+from trtllm_port.codegen.constants import Recognizer, uniform
+from trtllm_port.codegen.sizes import Sample
+
+LENGTH, PAST = 11, 6
+SLOTS = LENGTH + PAST
+STEP = Recognizer(Sample(config=None, batch=2, length=LENGTH, past=PAST))
+POSITIONS = torch.arange(PAST, SLOTS)
+QUERY, SLOT = POSITIONS[:, None], torch.arange(SLOTS)[None]
+
+
+def test_positions() -> None:
+    assert STEP.offset_of_positions(POSITIONS[None]) == 0
+    assert STEP.offset_of_positions(POSITIONS.expand(2, -1) + 2) == 2
+    for other in (torch.arange(LENGTH)[None], POSITIONS, POSITIONS[None].float(), POSITIONS.flip(0)[None]):
+        assert STEP.offset_of_positions(other) is None
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_masks(window: int | None) -> None:
+    mask = (SLOT <= QUERY) & (QUERY - (window or SLOTS) < SLOT)
+    assert STEP.mask(mask[None, None]) == (window, False)
+    assert STEP.mask(~mask) == (window, True)
+    spoiled = mask.clone()
+    spoiled[3, 2] ^= True
+    assert STEP.mask(spoiled) is None
+    assert STEP.mask(mask[:, :-1]) is None
+    assert STEP.mask(torch.ones_like(mask)) is None
+
+
+def test_sinusoids() -> None:
+    table = create_sinusoidal_positions(64, 16)
+    assert STEP.sinusoid(table[POSITIONS][None]) == (0, {})
+    assert STEP.sinusoid(table[POSITIONS + 2][None].bfloat16()) == (2, {})
+    inclusive = XGLMSinusoidalPositionalEmbedding.get_embedding(64, 16)
+    assert STEP.sinusoid(inclusive[POSITIONS][None]) == (0, {"inclusive": True})
+    pairs = torch.stack(table[POSITIONS][None].chunk(2, -1), -1).flatten(-2)
+    assert STEP.sinusoid(pairs) == (0, {"interleaved": True})
+    assert STEP.sinusoid(torch.randn(1, LENGTH, 16)) is None
+    assert STEP.sinusoid(table[POSITIONS].flip(-1)[None]) is None
+
+
+def test_uniform() -> None:
+    assert uniform(torch.zeros(2, 3, dtype=torch.int64)) == 0
+    assert uniform(torch.arange(3)) is None
+
+
+MODELS: dict[str, tuple[dict[str, Any], list[str]]] = {  # model type → config, what its port must say
+    "gptj": ({"rotary_dim": 16}, ["sinusoidal_positions(position_ids, self.config.rotary_dim)"]),
+    "bert": ({"is_decoder": True}, ["full_like(input_ids, 0)", "self.position_embeddings(position_ids)"]),
+    "roberta": ({"is_decoder": True}, ["position_ids + (self.config.pad_token_id + 1)"]),  # the padding token's number and one more
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", MODELS)
+def test_port_agrees_with_hugging_face(model_type: str) -> None:
+    values, texts = MODELS[model_type]
+    config = transformers.CONFIG_MAPPING[model_type](**values)
+    port = generate_port(config)
+    assert port.skeletons == ()
+    for text in texts:
+        assert text in port.files["model.py"]
+    check = check_port(config, source=port)
+    assert check.passed, check

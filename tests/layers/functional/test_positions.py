@@ -1,0 +1,52 @@
+"""Sinusoids and ALiBi against the modelling code of transformers."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from transformers.models.bloom.modeling_bloom import build_alibi_tensor
+from transformers.models.gptj.modeling_gptj import create_sinusoidal_positions
+from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
+from transformers.models.xglm.modeling_xglm import XGLMSinusoidalPositionalEmbedding
+
+from trtllm_port import layers as L
+from trtllm_port.errors import ConfigError
+
+POSITIONS = torch.tensor([[0, 1, 2, 7], [3, 4, 5, 6]])
+
+
+@pytest.mark.parametrize("dim", [4, 6, 16])
+def test_sinusoids_of_gptj_and_tensor2tensor(evaluate: Any, dim: int) -> None:
+    found = evaluate(lambda p: L.sinusoidal_positions(p, dim), POSITIONS)
+    torch.testing.assert_close(found, create_sinusoidal_positions(8, dim)[POSITIONS])
+    inclusive = evaluate(lambda p: L.sinusoidal_positions(p, dim, inclusive=True), POSITIONS)
+    torch.testing.assert_close(inclusive, XGLMSinusoidalPositionalEmbedding.get_embedding(8, dim)[POSITIONS])
+    pairs = evaluate(lambda p: L.sinusoidal_positions(p, dim, interleaved=True), POSITIONS)
+    torch.testing.assert_close(torch.cat([pairs[..., ::2], pairs[..., 1::2]], -1), found)
+
+
+def test_sinusoids_of_an_odd_size_are_refused(evaluate: Any) -> None:
+    with pytest.raises(ConfigError, match="odd size 5"):
+        evaluate(lambda p: L.sinusoidal_positions(p, 5), POSITIONS)
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4, 5, 6, 8, 10, 12, 14, 16, 71])
+def test_alibi_slopes_are_those_of_bloom_and_mpt(heads: int) -> None:
+    slots = torch.ones(1, 2, dtype=torch.int64)
+    bloom = build_alibi_tensor(slots, heads, torch.float32)[:, 0, 1]
+    mpt = build_mpt_alibi_tensor(heads, 2)[:, 0, :].diff()[:, 0]
+    torch.testing.assert_close(L.alibi_slopes(heads), bloom)
+    torch.testing.assert_close(L.alibi_slopes(heads), mpt)
+    torch.testing.assert_close(L.alibi_slopes(heads, 4.0), build_mpt_alibi_tensor(heads, 2, 4)[:, 0, :].diff()[:, 0])
+
+
+def test_alibi_differs_from_huggings_faces_by_what_a_softmax_does_not_see(evaluate: Any) -> None:
+    heads, slots = 6, 8
+    cache: Any = SimpleNamespace(max_seq_len=slots)
+    found = evaluate(lambda p: L.alibi_bias(p, cache, heads), POSITIONS)
+    expected = build_alibi_tensor(torch.ones(2, slots), heads, torch.float32).view(2, heads, 1, slots)
+    torch.testing.assert_close(found.softmax(-1), expected.expand(2, heads, 4, slots).softmax(-1))
+    assert (found[0, :, 3, 7] == 0).all()
