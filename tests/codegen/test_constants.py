@@ -60,7 +60,10 @@ def test_uniform() -> None:
 MODELS: dict[str, tuple[dict[str, Any], list[str]]] = {  # model type → config, what its port must say
     "gptj": ({"rotary_dim": 16}, ["sinusoidal_positions(position_ids, self.config.rotary_dim)"]),
     "bert": ({"is_decoder": True}, ["full_like(input_ids, 0)", "self.position_embeddings(position_ids)"]),
-    "roberta": ({"is_decoder": True}, ["position_ids + (self.config.pad_token_id + 1)"]),  # the padding token's number and one more
+    "roberta": (
+        {"is_decoder": True},
+        ["position_ids + (self.config.pad_token_id + 1)"],
+    ),
 }
 
 

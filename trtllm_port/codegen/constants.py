@@ -7,20 +7,24 @@ its own, and samples that are not recognised alike do not merge: a coincidence m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trtllm_port.codegen.ir import Block, Node
-from trtllm_port.codegen.recorder import Location, Value
-from trtllm_port.codegen.rules import DTYPES
+from trtllm_port.codegen.recorder import Attribute, Literal, Location, Operation, Value, leaves, map_structure, words
+from trtllm_port.codegen.rules import BINARY, DTYPES
 from trtllm_port.codegen.sizes import Sample
 from trtllm_port.codegen.tracing import Trace
 
 LARGEST_OFFSET = 16  # of learned positions: 2 in BART's family, 1 more than the padding token's number in RoBERTa's
 HALF_PRECISION = 0.06  # tables are made in the trace's precision: bfloat16 angles of a few dozen positions
+RANDOM = words("rand randn randint randperm empty bernoulli normal multinomial")
+SELECTIONS = words("gather getitem __getitem__ index_select expand expand_as repeat view reshape embedding")
+BROADCASTING = frozenset(BINARY) - {"matmul", "bmm"} | {"where", "masked_fill"}
 SINUSOID_FORMS: tuple[dict[str, bool], ...] = ({}, {"interleaved": True}, {"inclusive": True})
 
 
@@ -103,7 +107,53 @@ class Recognition:
 
     def __init__(self, trace: Trace) -> None:
         self.inputs = trace.inputs
+        self.model = trace.model
+        self.positional = {trace.inputs["position_ids"]}  # what follows from positions and constants alone
         self.recognizer = Recognizer(trace.sample)
+
+    def outputs(self, block: Block, operation: Operation) -> dict[Value, Value | Literal] | None:
+        """What the outputs of an operation are, where they need no node of their own: constants and the like."""
+        tensors = [
+            leaf for leaf in leaves((operation.args, operation.kwargs)) if isinstance(leaf, Value | Attribute | Literal)
+        ]
+        content = [constant_of(leaf, self.model) for leaf in tensors]
+        is_constant = all(c is not None for c in content) if tensors else operation.name not in RANDOM
+        if tensors and operation.name in SELECTIONS and content[0] is not None:
+            is_constant = is_constant or uniform(content[0]) is not None  # a part of what is the same everywhere
+        only_positions = all(c is not None or t in self.positional for t, c in zip(tensors, content, strict=True))
+        found: dict[Value, Value | Literal] = {}
+        for value in operation.outputs:
+            known = self.positions(block, value, operation.location)
+            if known is None and (is_constant or only_positions):
+                known = self.computed(block, value, operation.location)
+            if known is not None:
+                self.positional.add(known)
+            elif only_positions and not is_constant:
+                self.positional.add(value)
+            if known is not None or is_constant:
+                found[value] = known or Literal(value.tensor)
+        return found if len(found) == len(operation.outputs) and found else None
+
+    def without_fillings(self, block: Block, operation: Operation) -> Operation:
+        """A constant whose elements are all the same is a number beside tensors, or a function of the port."""
+        tensors = [leaf for leaf in leaves(operation.args) if isinstance(leaf, Value | Attribute)]
+        shapes = [
+            stored_tensor(self.model, t.path).shape if isinstance(t, Attribute) else t.tensor.shape for t in tensors
+        ]
+        spread = (
+            operation.name in BROADCASTING
+            and torch.Size(np.broadcast_shapes(*shapes)) == operation.outputs[0].tensor.shape
+        )
+
+        def replaced(arg: Any) -> Any:
+            if not isinstance(arg, Literal) or arg.tensor.numel() == 1:
+                return arg
+            number = uniform(arg.tensor) if spread else None
+            if number is not None:
+                return Literal(arg.tensor.flatten()[0])
+            return self.filled(block, arg.tensor, operation.location) or arg
+
+        return replace(operation, args=map_structure(replaced, operation.args))
 
     def positions(self, block: Block, value: Value, location: Location | None) -> Value | None:
         """The position ids (more some offset) that a value is."""
@@ -171,3 +221,19 @@ def _made(
     shapes = tuple(args[0].tensor.shape)
     block.nodes.append(Node("function", function, args, options, (value,), location, shapes))
     return value
+
+
+def stored_tensor(model: nn.Module, path: str) -> torch.Tensor:
+    """A parameter or buffer by its full name."""
+    owner, _, name = path.rpartition(".")
+    tensor: torch.Tensor = getattr(model.get_submodule(owner), name)
+    return tensor
+
+
+def constant_of(arg: Any, model: nn.Module) -> torch.Tensor | None:
+    """The content of a literal or of a buffer that no checkpoint holds."""
+    if isinstance(arg, Literal):
+        return arg.tensor
+    if isinstance(arg, Attribute) and not arg.persistent:
+        return model.get_buffer(arg.path)
+    return None

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from trtllm_port.codegen.constants import stored_tensor
 from trtllm_port.codegen.expressions import MISSING, Symbol, merge_values
 from trtllm_port.codegen.formatting import indent, wrap
 from trtllm_port.codegen.instances import Instance
 from trtllm_port.codegen.ir import Leaf
-from trtllm_port.codegen.lowering import Lowered, stored_tensor
+from trtllm_port.codegen.lowering import Lowered
 from trtllm_port.codegen.merging import Child, PortClass
 from trtllm_port.codegen.scope import Scope
 from trtllm_port.codegen.sizes import LAYER_COUNTS, layer_count_key

@@ -13,8 +13,9 @@ from typing import Any, get_args
 
 import torch
 
+from trtllm_port.codegen.constants import stored_tensor
 from trtllm_port.codegen.instances import structure
-from trtllm_port.codegen.lowering import Lowered, stored_tensor
+from trtllm_port.codegen.lowering import Lowered
 from trtllm_port.codegen.merging import flat_values
 from trtllm_port.codegen.recorder import Attribute
 from trtllm_port.codegen.sizes import SIZES, config_values

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from trtllm_port.codegen import probing
-from trtllm_port.codegen.constants import Recognition, uniform
+from trtllm_port.codegen.constants import Recognition, stored_tensor
 from trtllm_port.codegen.experts import experts_arguments, probe_experts
 from trtllm_port.codegen.folding import fold
 from trtllm_port.codegen.instances import role
@@ -27,17 +26,13 @@ from trtllm_port.codegen.recorder import (
     leaves,
     map_structure,
     substitute,
-    words,
 )
 from trtllm_port.codegen.rotary import probe_rotary
-from trtllm_port.codegen.rules import BINARY, DTYPES, node, translate
+from trtllm_port.codegen.rules import DTYPES, node, translate
 from trtllm_port.codegen.sizes import layer_count
 from trtllm_port.codegen.tracing import Trace
 from trtllm_port.errors import UnsupportedModelError
 
-RANDOM = words("rand randn randint randperm empty bernoulli normal multinomial")
-SELECTIONS = words("gather getitem __getitem__ index_select expand expand_as repeat view reshape embedding")
-BROADCASTING = frozenset(BINARY) - {"matmul", "bmm"} | {"where", "masked_fill"}
 Taken = dict[tuple[str, str], frozenset[str]]  # role → names of the inputs that all blocks of the role get
 
 
@@ -122,7 +117,6 @@ class _Lowering:
         self.uses = _uses(trace.root)
         self.casts = {_place(operation) for operation in _operations(trace.root) if _casts(operation)}
         self.recognition = Recognition(trace)
-        self.positional = {trace.inputs["position_ids"]}  # what follows from positions and constants alone
 
     def resolve(self, value: Value | Literal) -> Any:
         while isinstance(value, Value) and value in self.same:
@@ -149,11 +143,11 @@ class _Lowering:
 
     def _operation(self, block: Block, operation: Operation) -> None:
         operation = replace(operation, args=self.tree(operation.args), kwargs=self.tree(operation.kwargs))
-        known = self._recognised(block, operation)
+        known = self.recognition.outputs(block, operation)
         if known is not None:
             self.same.update(known)
             return
-        operation = self._without_fillings(block, operation)
+        operation = self.recognition.without_fillings(block, operation)
         if operation.name == "rotary_embedding":
             operation = self._halve_tables(block, operation)
         result = translate(operation)
@@ -166,51 +160,6 @@ class _Lowering:
         if result.form == "operator":
             result = _promote(block, result, self.trace.model)
         block.nodes.append(result)
-
-    def _recognised(self, block: Block, operation: Operation) -> dict[Value, Value | Literal] | None:
-        """What the outputs of an operation are, where they need no node of their own: constants and the like."""
-        tensors = [
-            leaf for leaf in leaves((operation.args, operation.kwargs)) if isinstance(leaf, Value | Attribute | Literal)
-        ]
-        content = [constant_of(leaf, self.trace.model) for leaf in tensors]
-        is_constant = all(c is not None for c in content) if tensors else operation.name not in RANDOM
-        if tensors and operation.name in SELECTIONS and content[0] is not None:
-            is_constant = is_constant or uniform(content[0]) is not None  # a part of what is the same everywhere
-        only_positions = all(c is not None or t in self.positional for t, c in zip(tensors, content, strict=True))
-        found: dict[Value, Value | Literal] = {}
-        for value in operation.outputs:
-            known = self.recognition.positions(block, value, operation.location)
-            if known is None and (is_constant or only_positions):
-                known = self.recognition.computed(block, value, operation.location)
-            if known is not None:
-                self.positional.add(known)
-            elif only_positions and not is_constant:
-                self.positional.add(value)
-            if known is not None or is_constant:
-                found[value] = known or Literal(value.tensor)
-        return found if len(found) == len(operation.outputs) and found else None
-
-    def _without_fillings(self, block: Block, operation: Operation) -> Operation:
-        """A constant whose elements are all the same is a number beside tensors, or a function of the port."""
-        tensors = [leaf for leaf in leaves(operation.args) if isinstance(leaf, Value | Attribute)]
-        shapes = [
-            stored_tensor(self.trace.model, t.path).shape if isinstance(t, Attribute) else t.tensor.shape
-            for t in tensors
-        ]
-        spread = (
-            operation.name in BROADCASTING
-            and torch.Size(np.broadcast_shapes(*shapes)) == operation.outputs[0].tensor.shape
-        )
-
-        def replaced(arg: Any) -> Any:
-            if not isinstance(arg, Literal) or arg.tensor.numel() == 1:
-                return arg
-            number = uniform(arg.tensor) if spread else None
-            if number is not None:
-                return Literal(arg.tensor.flatten()[0])
-            return self.recognition.filled(block, arg.tensor, operation.location) or arg
-
-        return replace(operation, args=map_structure(replaced, operation.args))
 
     def _halve_tables(self, block: Block, operation: Operation) -> Operation:
         """TensorRT's rotation takes every angle once; cut the tables of a model that holds them twice."""
@@ -418,19 +367,3 @@ def _find_inputs(block: Block, cache: Value, taken: Taken) -> None:
         if item.block is not None and item.block.leaf is None:
             _find_inputs(item.block, cache, taken)
             item.args = item.block.inputs
-
-
-def stored_tensor(model: nn.Module, path: str) -> torch.Tensor:
-    """A parameter or buffer by its full name."""
-    owner, _, name = path.rpartition(".")
-    tensor: torch.Tensor = getattr(model.get_submodule(owner), name)
-    return tensor
-
-
-def constant_of(arg: Any, model: nn.Module) -> torch.Tensor | None:
-    """The content of a literal or of a buffer that no checkpoint holds."""
-    if isinstance(arg, Literal):
-        return arg.tensor
-    if isinstance(arg, Attribute) and not arg.persistent:
-        return model.get_buffer(arg.path)
-    return None

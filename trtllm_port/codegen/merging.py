@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trtllm_port.codegen import probing
+from trtllm_port.codegen.constants import constant_of
 from trtllm_port.codegen.expressions import MISSING, merge_values
 from trtllm_port.codegen.instances import Instance, calls, relative_path, role, structure
 from trtllm_port.codegen.ir import Block, Leaf
-from trtllm_port.codegen.lowering import Lowered, constant_of
+from trtllm_port.codegen.lowering import Lowered
 from trtllm_port.codegen.recorder import Attribute, Value, leaves
 from trtllm_port.codegen.tracing import Trace
 from trtllm_port.codegen.variants import Differ, merge

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from trtllm_port.codegen.alignment import Slot, align
+from trtllm_port.codegen.constants import constant_of
 from trtllm_port.codegen.expressions import MISSING, Rounded, merge_values
 from trtllm_port.codegen.instances import Instance, label, relative_path, structure, values_in
 from trtllm_port.codegen.ir import Block, Branch, Node
-from trtllm_port.codegen.lowering import constant_of
 from trtllm_port.codegen.recorder import Attribute, Literal, Value
 
 Keys = Callable[[Block], "tuple[str, ...] | None"]
