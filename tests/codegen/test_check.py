@@ -61,4 +61,4 @@ def test_result_is_data(llama: PortSource) -> None:
     found = check_port(transformers.LlamaConfig(), source=llama).to_dict()
     assert found["passed"] is True
     assert found["tokens"] == 512
-    assert found["sizes"]["hidden_size"] == 160
+    assert found["sizes"]["hidden_size"] == 320

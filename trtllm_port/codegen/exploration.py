@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from trtllm_port.codegen.classes import ClassText, ClassWriter
@@ -12,7 +13,7 @@ from trtllm_port.codegen.ledger import Ledger, alternatives, optional, same_comp
 from trtllm_port.codegen.lowering import Lowered, lower
 from trtllm_port.codegen.merging import make_classes
 from trtllm_port.codegen.scope import NotExpressible
-from trtllm_port.codegen.sizes import LAYER_COUNTS, META_KEYS, SAMPLES, Sample, config_values, make_samples
+from trtllm_port.codegen.sizes import LAYER_COUNTS, META_KEYS, SAMPLES, Sample, Samples, config_values, make_samples
 from trtllm_port.codegen.source import class_title
 from trtllm_port.codegen.tracing import trace
 from trtllm_port.codegen.variants import Differ
@@ -51,6 +52,7 @@ class Exploration:
         self.values = config_values(config)
         self.ledger = Ledger()
         self.followed: dict[str, Any] = {}  # changed keys that the port follows → the other value
+        self.small = self._small()
         self.samples = self._sizes()
         absent = frozenset().union(*(sample.trace.absent for sample in self.samples)) - self.values.keys() - META_KEYS
         self.absent = sorted(absent - NOT_READ_FROM_FILES)
@@ -65,23 +67,34 @@ class Exploration:
     def _lower(self, sample: Sample) -> Lowered:
         return lower(trace(sample, trust_remote_code=self.trust_remote_code))
 
+    def _small(self) -> Samples:
+        try:
+            return make_samples(self.config)
+        except Exception as error:  # any: it is Hugging Face's code that runs here
+            raise self._refused("built at any small size that was tried", error) from error
+
     def _sizes(self) -> list[Lowered]:
         found = []
-        for index in range(SAMPLES):
+        for index, sample in enumerate(self.small.traced):
             self.progress("trace", index, SAMPLES)
             try:
-                found.append(self._lower(make_samples(self.config)[index]))
+                found.append(self._lower(sample))
             except PortError:
                 raise
-            except Exception as error:  # any: it is Hugging Face's code that runs here
-                frames = traceback.extract_tb(error.__traceback__)
-                place = next((f for f in reversed(frames) if "modeling_" in f.filename), frames[-1])
-                raise UnsupportedModelError(
-                    f"a small `{self.config.model_type}` could not be traced: {type(error).__name__}: "
-                    f"{first_line(error)} ({place.filename}:{place.lineno})",
-                    hint=BLANK,
-                ) from error
+            except Exception as error:  # any, as above
+                raise self._refused("traced", error) from error
         return found
+
+    def _refused(self, what: str, error: Exception) -> UnsupportedModelError:
+        """The refusal of a model whose own code fails, with the place."""
+        frames = traceback.extract_tb(error.__traceback__)
+        place = next((f for f in reversed(frames) if "modeling_" in f.filename), frames[-1])
+        path = Path(place.filename)
+        return UnsupportedModelError(
+            f"a small `{self.config.model_type}` could not be {what}: {type(error).__name__}: "
+            f"{first_line(error)} ({'/'.join(path.parts[-4:])}:{place.lineno})",
+            hint=BLANK,
+        )
 
     def _first_classes(self) -> list[ClassText]:
         try:
@@ -106,14 +119,17 @@ class Exploration:
         columns = [sample.trace.sample.values for sample in self.samples]
         first = columns[0]
         constant = [key for key in first if all(values.get(key) == first[key] for values in columns)]
-        keys = [*(key for key in constant if key not in LAYER_COUNTS), *self.absent]
+        coupled = [key for key in self.small.coupled if key in first and key not in constant]
+        keys = [*(key for key in constant if key not in LAYER_COUNTS), *self.absent, *coupled]
         used = set().union(*(text.fields for text in self.classes))
         nullable = [key for key in first if key in used and key not in keys and optional(key, base.config)]
         for index, key in enumerate([*keys, *nullable]):
             self.progress("change config keys", index, len(keys) + len(nullable))
             others = [None] if key in nullable else alternatives(key, first.get(key), base.config)
             found = self._change(base, key, others)
-            if key in keys:
+            if key in coupled:
+                self._enter_coupled(key, *found)
+            elif key in keys:
                 self._enter(key, *found)
 
     def _enter(self, key: str, state: str, why: str) -> None:
@@ -122,6 +138,13 @@ class Exploration:
         elif state == "fixed":
             self.ledger.fixed[key] = self.values.get(key)
             self.ledger.notes[key] = why
+
+    def _enter_coupled(self, key: str, state: str, why: str) -> None:
+        """A key that varied with others only: the port follows it along with them, whatever it does alone."""
+        if state == "fixed":
+            self.ledger.notes[key] = f"varies with other sizes: {why}"
+        else:
+            self._enter(key, state, why)
 
     def _change(self, base: Sample, key: str, others: Iterable[Any]) -> tuple[str, str]:
         """Try other values for a key; returns what to enter into the ledger, and why."""

@@ -1,0 +1,170 @@
+"""Change the sizes of a config, as a plan says.
+
+Most models take sizes that are all different. Some need relations between them (`hidden_size` = heads · `head_dim`), so
+a plan may keep products, leave single keys as they are, let the config class fill them in, or keep two equal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any
+
+from trtllm_port.codegen.size_tables import LAYER_COUNTS, SIZES, SPECIAL_TOKENS
+
+_HEADS = re.compile(r"heads?$|^n_heads?_kv$|n_?groups$")
+_HEAD_DIM = re.compile(r"head_?dim$|^d_head$|_d_head$|dim_head$|head_size$|^rotary_dim$|^kv_channels$|^d_kv$")
+_HIDDEN = re.compile(r"^(hidden_size|d_model|n_embd|dim)$")
+_WIDTH = re.compile(
+    r"(?<!state)(?<!vocab)(?<!kernel)(?<!chunk)(?<!window)(?<!block)(_size|_dim|_width|_inner|_ssm|_dims)$"
+)
+_TOKEN = re.compile(r"token_(id|index)$")
+_MULTIPLIERS = (1, 2, 3, 2, 4)  # of the heads, by column
+_HEAD_SIZES = (8, 12, 16, 10, 16)  # of the smallest head, by column
+_OTHER_TOKEN = 4
+MOST_LEFT = 512  # larger sizes are never left as they are: the models would not be small
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How sizes are changed; keys of nested configs are named with their path, `text_config.head_dim`.
+
+    Attributes:
+        keep: which relations hold on: "" none, "heads" products of head counts and head sizes, "widths" those of all
+            widths.
+        untouched: keys that stay as they are.
+        omitted: keys that the config class fills in.
+        equal: key → the key whose value it has.
+    """
+
+    keep: str = ""
+    untouched: frozenset[str] = frozenset()
+    omitted: frozenset[str] = frozenset()
+    equal: tuple[tuple[str, str], ...] = field(default=())
+
+    def variants(self, keys: Mapping[str, Any]) -> Iterator[Plan]:
+        """This plan with one more exception each, for the resized keys of a config and their original values."""
+        for key, value in keys.items():
+            if not isinstance(value, int) or value <= MOST_LEFT:
+                yield replace(self, untouched=self.untouched | {key})
+            for other in keys:
+                if other != key and type(value) is int and keys[other] == value:
+                    yield replace(self, equal=(*self.equal, (key, other)))
+
+    def coupled(self, values: dict[str, Any]) -> set[str]:
+        """The keys of a config that do not vary on their own."""
+        related = _related(values, 0, widths=self.keep == "widths") if self.keep else {}
+        return {*related, *self.describe()}
+
+    def describe(self) -> dict[str, str]:
+        """Key → how it was kept from varying freely."""
+        told = dict.fromkeys(self.untouched, "left as it is: the model takes no other value at tiny sizes")
+        told |= dict.fromkeys(self.omitted, "follows from other keys")
+        return told | {key: f"kept equal to `{other}`" for key, other in self.equal}
+
+
+def resize(config: Any, values: dict[str, Any], plan: Plan, index: int, path: str = "") -> dict[str, Any]:
+    """The values of one column of the size tables.
+
+    Args:
+        config: the Hugging Face config that the values are of.
+        values: as `config_values` gives them.
+        plan: exceptions.
+        index: the column.
+        path: of a nested config, ending with a point.
+    """
+    related = _related(values, index, widths=plan.keep == "widths") if plan.keep else {}
+    resized: dict[str, Any] = {}
+    for key, value in values.items():
+        name = path + key
+        nested = getattr(config, key, None) if key in (getattr(config, "sub_configs", None) or {}) else None
+        if nested is not None and isinstance(value, dict):
+            resized[key] = resize(nested, value, plan, index, f"{name}.")
+        elif name in plan.untouched:
+            resized[key] = value
+        elif name not in plan.omitted:
+            resized[key] = related[key] if key in related else _value(key, value, index)
+    for key, other in plan.equal:
+        if key.startswith(path) and (leaf := key.removeprefix(path)) in resized:
+            resized[leaf] = resized.get(other.removeprefix(path), resized[leaf])
+    return resized
+
+
+def resized_keys(config: Any, values: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """The keys, with their paths and values, that `resize` gives other values."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        nested = getattr(config, key, None) if key in (getattr(config, "sub_configs", None) or {}) else None
+        if nested is not None and isinstance(value, dict):
+            found |= resized_keys(nested, value, f"{path}{key}.")
+        elif _value(key, value, 1) != value or (type(value) is int and value > 1 and _size_class(key)):
+            found[path + key] = value
+    return found
+
+
+def _size_class(key: str) -> bool:
+    return any(expression.search(key) for expression in (_HEADS, _HEAD_DIM, _WIDTH))
+
+
+def _value(key: str, value: Any, index: int, *, rope: bool = False) -> Any:
+    """One value of one column; whole numbers that no table knows stay, except in rope parameters (`10000`)."""
+    if isinstance(value, dict):
+        inside = rope or "rope" in key
+        return {name: _value(name, item, index, rope=inside) for name, item in value.items()}
+    if key in LAYER_COUNTS or isinstance(value, bool) or value is None:
+        return value
+    if key in SPECIAL_TOKENS and isinstance(value, int | list):
+        return SPECIAL_TOKENS[key]
+    if _TOKEN.search(key) and isinstance(value, int):
+        return _OTHER_TOKEN
+    if key in SIZES and _positive(value):
+        return SIZES[key][index]
+    if key in SIZES and isinstance(value, list) and value and all(type(item) is int for item in value):
+        return _scaled(value, int(SIZES[key][index]))
+    if isinstance(value, float) and value:
+        return value * _factor(key, index)
+    if rope and type(value) is int and value:
+        return round(value * _factor(key, index)) if "position" in key else value * _factor(key, index)
+    return value
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int | float) and value > 0
+
+
+def _scaled(values: list[int], size: int) -> list[int]:
+    """A list of sizes, one for each layer, say: the commonest becomes `size`, the others keep their ratio to it."""
+    common = max(set(values), key=values.count)
+    return [max(1, round(value * size / common)) for value in values]
+
+
+def _factor(key: str, index: int) -> float:
+    """A factor between 1 and 1.5 of its own for every key, so that equal numbers of a config can be told apart."""
+    number = int.from_bytes(hashlib.sha256(f"{key}:{index}".encode()).digest()[:2], "little")
+    return 1.0 + 0.5 * number / 2**16 if index else 1.0
+
+
+def _related(values: dict[str, Any], index: int, *, widths: bool) -> dict[str, int]:
+    """Head counts times one number, head sizes times another, widths times both: products between them still hold."""
+    sizes = {key: value for key, value in values.items() if type(value) is int and value > 1}
+    heads = {key: value for key, value in sizes.items() if _HEADS.search(key)}
+    dims = {key: value for key, value in sizes.items() if _HEAD_DIM.search(key)}
+    hidden = {key: value for key, value in sizes.items() if _HIDDEN.search(key)}
+    if not heads or not hidden:
+        return {}
+    unit = math.gcd(*heads.values())
+    smallest = min(heads.values()) // unit
+    count = _MULTIPLIERS[index] * max(2 if smallest == 1 else 1, -(-4 * unit // max(heads.values())))
+    dim_unit = math.gcd(*dims.values()) if dims else max(1, max(hidden.values()) // max(heads.values()))
+    size = _HEAD_SIZES[index]
+    wide = hidden | {key: value for key, value in sizes.items() if widths and _WIDTH.search(key)}
+    product = Fraction(count * size, unit * dim_unit)
+    return {
+        **{key: math.ceil(value * product) for key, value in wide.items() if key not in dims},
+        **{key: value // unit * count for key, value in heads.items()},
+        **{key: value // dim_unit * size for key, value in dims.items()},
+    }
