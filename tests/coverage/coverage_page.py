@@ -1,0 +1,144 @@
+"""`docs/coverage.json` and the page made from it."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from coverage_measure import NO_ENGINE, PASSES, STATUSES, Row
+from coverage_types import DENSE, family_of, model_types, sizes_of_families, table
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE, DATA = DOCS / "coverage.md", DOCS / "coverage.json"
+NOT_MEASURED = "not measured"
+MEDIAN_LINES, MEDIAN_CLASS = 150, 30
+TEXT = """\
+# Coverage
+
+Made by `make coverage`; do not edit.
+
+Every model type for which transformers has a causal language model ({total}), from `config.json` alone: the class's
+default config, no downloads. Each row is the whole way, with zero edits: `trtllm-port new` writes the port; `verify
+--random-weights` proves it in float32 and in bfloat16, on {prefill} tokens at once and {steps} more one by one through
+the KV cache, teacher-forced, at a tiny size that no trace has seen; a float16 engine is compiled ahead of time for
+compute capability {capability}. What a config class lacks to describe a decoder is set by
+`tests/coverage/model_types.toml`, with reasons.
+
+Versions: {versions}. {total_seconds} of processor time altogether.
+
+| family | types | pass | goal |{headers}
+|---|---:|---:|---:|{rule}
+{families}
+
+| readability, dense and MoE types | median | goal |
+|---|---:|---:|
+{medians}
+
+{statuses}
+
+{tables}"""
+MEANINGS = {
+    "passes": "all of the above",
+    "no engine": "verified, and the compiler refuses the network in float16",
+    "differs": "a port was written and differs from Hugging Face, or cannot be told from it",
+    "incomplete": "a port was written with classes to fill in by hand, which are listed",
+    "refused": "the package says why it writes no port",
+    NOT_MEASURED: "not in the data yet: `make coverage`",
+    "defect": "an error that nobody foresaw, or a limit of time or memory; to be repaired",
+}
+
+
+def load() -> dict[str, Any]:
+    """The committed data; empty if there is none."""
+    empty: dict[str, Any] = {"versions": {}, "rows": []}
+    return json.loads(DATA.read_text(encoding="utf-8")) if DATA.is_file() else empty
+
+
+def merge(rows: Sequence[Row], versions: dict[str, str]) -> dict[str, Any]:
+    """The committed data with these rows in place of the old ones."""
+    known = {row["model_type"]: row for row in load()["rows"]}
+    known |= {row.model_type: row.to_dict() for row in rows}
+    return {"versions": versions, "rows": [known[name] for name in sorted(known)]}
+
+
+def write(data: dict[str, Any]) -> None:
+    """Write data and page."""
+    lines = ",\n    ".join(json.dumps(row) for row in data["rows"])
+    DATA.write_text(
+        f'{{\n  "versions": {json.dumps(data["versions"])},\n  "rows": [\n    {lines}\n  ]\n}}\n', encoding="utf-8"
+    )
+    PAGE.write_text(render(data), encoding="utf-8")
+
+
+def render(data: dict[str, Any]) -> str:
+    """The page."""
+    from coverage_measure import CAPABILITY, PREFILL, STEPS
+
+    known = {row["model_type"]: Row(**row) for row in data["rows"]}
+    rows = [known.get(name) or _not_measured(name) for name in model_types()]
+    short = [status for status in (*STATUSES, NOT_MEASURED) if status != PASSES]
+    return TEXT.format(
+        total=len(rows),
+        prefill=PREFILL,
+        steps=STEPS,
+        capability=CAPABILITY,
+        versions=", ".join(f"{name} {version}" for name, version in data["versions"].items()),
+        total_seconds=f"{sum(row.seconds for row in rows) / 60:.0f} minutes",
+        headers="".join(f" {status} |" for status in short),
+        rule="---:|" * len(short),
+        families="\n".join(_family_lines(rows, short)),
+        medians="\n".join(_median_lines(rows)),
+        statuses="\n".join(f"- **{status}**: {meaning}" for status, meaning in MEANINGS.items()),
+        tables="\n".join(_family_table(family, rows) for family in _families()),
+    )
+
+
+def _not_measured(model_type: str) -> Row:
+    return Row(model_type=model_type, family=family_of(model_type), status=NOT_MEASURED)
+
+
+def _families() -> list[str]:
+    return [DENSE, *table()["families"]]
+
+
+def _family_lines(rows: list[Row], short: list[str]) -> list[str]:
+    targets, sizes = table()["targets"], sizes_of_families()
+    lines = []
+    for family in _families():
+        counts = [sum(row.status == status for row in rows if row.family == family) for status in (PASSES, *short)]
+        cells = [family, sizes[family], counts[0], f"≥ {targets[family]}", *(count or "" for count in counts[1:])]
+        lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
+    totals = [sum(row.status == status for row in rows) for status in (PASSES, *short)]
+    cells = ["all", len(rows), totals[0], "", *(count or "" for count in totals[1:])]
+    return [*lines, f"| {' | '.join(str(cell) for cell in cells)} |"]
+
+
+def _median_lines(rows: list[Row]) -> list[str]:
+    counted = [row for row in rows if row.family == DENSE and row.status in (PASSES, NO_ENGINE)]
+    lines = [row.lines for row in counted if row.lines is not None]
+    classes = [row.longest_class for row in counted if row.longest_class is not None]
+    return [
+        f"| lines of `model.py` | {statistics.median(lines or [0]):.0f} | ≤ {MEDIAN_LINES} |",
+        f"| lines of its longest class | {statistics.median(classes or [0]):.0f} | ≤ {MEDIAN_CLASS} |",
+    ]
+
+
+def _family_table(family: str, rows: list[Row]) -> str:
+    lines = [
+        f"## {family[0].upper()}{family[1:]}\n",
+        "`ratio` is the largest error of any tensor in bfloat16, in units of Hugging Face's own error in bfloat16.\n",
+        "| model type | status | lines | longest class | ratio | seconds | why it falls short |",
+        "|---|---|---:|---:|---:|---:|---|",
+    ]
+    for row in (row for row in rows if row.family == family):
+        reason = f"{row.stage}: {_escape(row.reason)}" if row.reason else ""
+        cells = [row.model_type, row.status, row.lines, row.longest_class, row.ratio, row.seconds, reason]
+        lines.append(f"| {' | '.join('' if cell is None else str(cell) for cell in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")

@@ -1,0 +1,73 @@
+"""The committed table covers every type, and is what the page says; a dozen types are measured again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import coverage_page
+import pytest
+from coverage_measure import STATUSES, measure
+from coverage_types import DENSE, family_of, model_types, sizes_of_families, table, write_config
+
+DOZEN = (
+    "llama",
+    "gemma2",
+    "gpt2",
+    "phi3",
+    "cohere2",
+    "mixtral",
+    "deepseek_v3",
+    "gpt_oss",
+    "opt",
+    "bert",
+    "lfm2",
+    "bart",
+)
+
+
+@pytest.fixture(scope="module")
+def committed() -> dict[str, dict[str, object]]:
+    return {row["model_type"]: row for row in coverage_page.load()["rows"]}
+
+
+def test_a_row_says_why_it_falls_short(committed: dict[str, dict[str, object]]) -> None:
+    assert set(committed) <= set(model_types())
+    assert all(row["family"] == family_of(name) for name, row in committed.items())
+    assert all(row["reason"] for row in committed.values() if row["status"] != "passes")
+
+
+def test_a_type_without_a_row_is_told() -> None:
+    data = coverage_page.load()
+    first, *others = data["rows"]
+    assert f"| {first['model_type']} | not measured |" in coverage_page.render({**data, "rows": others})
+
+
+def test_the_page_is_made_from_the_data() -> None:
+    assert coverage_page.PAGE.read_text(encoding="utf-8") == coverage_page.render(coverage_page.load())
+
+
+def test_the_table_of_types_names_types_of_transformers() -> None:
+    named = [name for types in table()["families"].values() for name in types]
+    named += [name for change in table()["changes"] for name in change["types"]]
+    assert set(named) <= set(model_types())
+    assert all(change["reason"] for change in table()["changes"])
+    assert set(table()["targets"]) == set(sizes_of_families()) == {DENSE, *table()["families"]}
+
+
+@pytest.mark.parametrize("model_type", ["bert", "bart", "llama"])
+def test_a_config_that_is_a_decoder(model_type: str, tmp_path: Path) -> None:
+    config = write_config(model_type, tmp_path)
+    assert config.is_encoder_decoder is False
+    assert getattr(config, "is_decoder", True) is True
+    assert (tmp_path / "config.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", DOZEN)
+def test_a_type_is_no_worse_than_the_table_says(
+    model_type: str, committed: dict[str, dict[str, object]], tmp_path: Path
+) -> None:
+    if model_type not in committed:
+        pytest.skip("not measured yet")
+    row = measure(model_type, tmp_path)
+    assert STATUSES.index(row.status) <= STATUSES.index(str(committed[model_type]["status"])), row.reason
