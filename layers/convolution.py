@@ -1,4 +1,4 @@
-"""The short convolution of recurrent layers.
+"""Short convolutions of recurrent layers, and shifts by one token.
 
 Shapes: B batch, E channels, L new tokens, K kernel size, P = K - 1 tokens before.
 """
@@ -63,3 +63,13 @@ class CausalConv1d(Module):
         counts_B1 = state.token_counts()
         indices_BP = counts_B1 + unsqueeze(arange(self.kernel_size - 1, like=counts_B1), 0)
         return transpose(gather_tokens(transpose(known_BES, 1, 2), indices_BP), 1, 2)
+
+
+class TokenShift(Module):
+    """Every token's predecessor; zeros before the first: `torch.nn.ZeroPad2d((0, 0, 1, -1))`. The state holds it."""
+
+    def forward(self, x_BLE: Tensor, state: State) -> Tensor:
+        """[B, L, E], of the tokens one earlier."""
+        known_BSE = concat([state.past((1, x_BLE.shape[2]), x_BLE.dtype), x_BLE], 1)
+        state.keep(gather_tokens(known_BSE, state.token_counts()))
+        return known_BSE[:, :-1]

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trtllm_port.errors import NetworkError
-from trtllm_port.layers.functional.elementwise import where
+from trtllm_port.layers.functional.elementwise import maximum, where
 from trtllm_port.layers.functional.product import matmul
 from trtllm_port.layers.functional.scan import scan
-from trtllm_port.layers.functional.shaping import repeat_interleave, transpose, unsqueeze
-from trtllm_port.layers.tensor import Tensor
+from trtllm_port.layers.functional.shaping import concat, repeat_interleave, transpose, unsqueeze
+from trtllm_port.layers.tensor import Operand, Tensor
 
 if TYPE_CHECKING:
     from trtllm_port.layers.states import State
@@ -95,3 +95,63 @@ def selective_scan(x_BEL: Tensor, dt_BEL: Tensor, A_EN: Tensor, B_BNL: Tensor, C
     output_BLE1, present_BEN = scan(step, state.past((channels, state_size), "float32"), inputs)
     state.keep(present_BEN)
     return transpose(output_BLE1.squeeze(3), 1, 2).to(x_BEL.dtype)
+
+
+def linear_recurrence(x_BLE: Tensor, decay_BLE: Tensor, state: State) -> Tensor:
+    """S = decay S + x, for every token and channel.
+
+    Args:
+        x_BLE: what is added.
+        decay_BLE: what is left of the state.
+        state: S, [E].
+
+    Returns:
+        S after every token, [B, L, E] of x's data type.
+    """
+    mask_BL1 = unsqueeze(state.is_token(), 2)
+    inputs = [where(mask_BL1, x_BLE.float(), 0.0), where(mask_BL1, decay_BLE.float(), 1.0)]
+
+    def step(past_BE: Tensor, token: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        present_BE = past_BE * token[1] + token[0]
+        return present_BE, present_BE
+
+    output_BLE, present_BE = scan(step, state.past((x_BLE.shape[2],), "float32"), inputs)
+    state.keep(present_BE)
+    return output_BLE.to(x_BLE.dtype)
+
+
+def weighted_average(key_BLE: Tensor, value_BLE: Tensor, decay_E: Operand, bonus_E: Operand, state: State) -> Tensor:
+    """RWKV's average of the values so far, by exp(key): earlier ones count exp(decay) times as much with every token,
+    the token itself exp(bonus) times.
+
+    Args:
+        key_BLE, value_BLE: of the new tokens.
+        decay_E: negative.
+        bonus_E: for the token itself.
+        state: [3, E]: the sums of weighted values and of weights, both divided by exp of the third, so that they are
+            near 1. No weights at all say that there was no token.
+
+    Returns:
+        [B, L, E] of value's data type.
+    """
+    mask_BL11 = unsqueeze(unsqueeze(state.is_token(), 2), 3)
+    network = key_BLE.network
+    decay_11E, bonus_11E = (network.operand(x, network.dtype, 3).float() for x in (decay_E, bonus_E))
+    inputs = [unsqueeze(key_BLE.float(), 2), unsqueeze(value_BLE.float(), 2), mask_BL11]
+
+    def add(past: Sequence[Tensor], scale: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        greatest = maximum(scale, key)
+        before, now = (scale - greatest).exp(), (key - greatest).exp()
+        return past[0] * before + value * now, past[1] * before + now, greatest
+
+    def step(past_B3E: Tensor, token: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        key_B1E, value_B1E, mask_B11 = token
+        sums = [past_B3E[:, i : i + 1] for i in range(3)]
+        scale_B1E = where(sums[1] > 0.0, sums[2], -1e38)
+        values, weights, _ = add(sums, scale_B1E, key_B1E + bonus_11E, value_B1E)
+        present_B3E = concat(add(sums, scale_B1E + decay_11E, key_B1E, value_B1E), 1)
+        return where(mask_B11, present_B3E, past_B3E), values / weights
+
+    output_BL1E, present_B3E = scan(step, state.past((3, key_BLE.shape[2]), "float32"), inputs)
+    state.keep(present_B3E)
+    return output_BL1E.squeeze(2).to(value_BLE.dtype)

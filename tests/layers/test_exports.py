@@ -6,10 +6,10 @@ from trtllm_port import layers
 from trtllm_port.layers import functional
 
 CLASSES = """
-ACT2FN Activation Attention CausalConv1d Chunk ColumnLinear Concat Conv1D DecoderLayerList DecoderModelForCausalLM Drop
-Embedding Every Experts GatedMLP HuggingFaceWeights KVCache LayerNorm Linear MLP MOE Mapping Module ModuleList Network
-Parameter PretrainedConfig PretrainedModel RmsNorm RotaryEmbedding RowLinear Stack State Tensor TopKRouter Transform
-Transpose WeightMap plan_weights
+ACT2FN Activation Attention CausalConv1d Chunk ColumnLinear Concat Conv1D DecoderLayerList DecoderModelForCausalLM
+Drop Embedding Every Experts GatedMLP HuggingFaceWeights KVCache LayerNorm Linear MLP MOE Mapping Module ModuleList
+Network Parameter PretrainedConfig PretrainedModel RmsNorm RotaryEmbedding RowLinear Stack State Tensor TokenShift
+TopKRouter Transform Transpose WeightMap plan_weights
 """
 
 

@@ -9,9 +9,22 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers.models.rwkv.modeling_rwkv import rwkv_linear_attention_cpu
 
 from trtllm_port.errors import NetworkError
-from trtllm_port.layers import CausalConv1d, KVCache, Module, Network, State, constant, linear_attention, selective_scan
+from trtllm_port.layers import (
+    CausalConv1d,
+    KVCache,
+    Module,
+    Network,
+    State,
+    TokenShift,
+    constant,
+    linear_attention,
+    linear_recurrence,
+    selective_scan,
+    weighted_average,
+)
 from trtllm_port.runtime.kv_cache import allocate_cache
 from trtllm_port.runtime.network_file import NetworkFile
 from trtllm_port.runtime.reference import ReferenceExecutor
@@ -83,6 +96,7 @@ def scan_layer(x: Tensor, dt: Tensor, b: Tensor, c: Tensor, state: State) -> Ten
 
 
 A = -torch.rand(CHANNELS, STATE, generator=torch.Generator().manual_seed(0))
+DECAY, BONUS = A[:, 0].clone(), A[:, 1].clone()
 
 
 def scan(x: Tensor, dt: Tensor, b: Tensor, c: Tensor) -> Tensor:
@@ -103,6 +117,35 @@ def scan_inputs(batch: int, length: int) -> list[Tensor]:
     return [x, torch.rand(batch, CHANNELS, length), b, c]
 
 
+def average(k: Tensor, v: Tensor) -> Tensor:
+    """RWKV's formula as transformers computes it."""
+    decay = torch.log(-DECAY)  # which it takes the exponential of
+    found: Tensor = rwkv_linear_attention_cpu(decay, BONUS, k, v)[0]
+    return found
+
+
+def average_layer(k: Tensor, v: Tensor, state: State) -> Tensor:
+    return weighted_average(k, v, constant(DECAY, like=k), constant(BONUS, like=k), state)
+
+
+def running(x: Tensor, decay: Tensor) -> Tensor:
+    out = [x[:, 0]]
+    for t in range(1, x.shape[1]):
+        out.append(out[-1] * decay[:, t] + x[:, t])
+    return torch.stack(out, 1)
+
+
+def shifted(x: Tensor) -> Tensor:
+    return torch.nn.ZeroPad2d((0, 0, 1, -1))(x)
+
+
+TOKENWISE: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor], int]] = {  # layer, torch, inputs
+    "weighted average": (average_layer, average, 2),
+    "running sum": (linear_recurrence, running, 2),
+    "shift": (TokenShift().forward, shifted, 1),
+}
+
+
 def case(name: str, batch: int, length: int) -> tuple[Model, list[Tensor], Tensor]:
     """A model, its inputs, and what torch makes of them."""
     if name == "selective_scan":
@@ -113,6 +156,10 @@ def case(name: str, batch: int, length: int) -> tuple[Model, list[Tensor], Tenso
         module = CausalConv1d(CHANNELS, KERNEL, bias="bias" in name)
         model = Model(module, inputs, 2, module)
         return model, inputs, convolution(model, *inputs)
+    if name in TOKENWISE:
+        layer, formula, count = TOKENWISE[name]
+        inputs = [torch.randn(batch, length, CHANNELS), torch.rand(batch, length, CHANNELS)][:count]
+        return Model(layer, inputs, 1), inputs, formula(*inputs)
     inputs = attention_inputs(batch, length, vector="vector" in name, delta="delta" in name)
     expected = delta_rule(*inputs[:4], inputs[4] if "delta" in name else None)
     return Model(attention_layer, inputs, 1), inputs, expected
@@ -120,6 +167,7 @@ def case(name: str, batch: int, length: int) -> tuple[Model, list[Tensor], Tenso
 
 CASES = (
     *("selective_scan", "convolution", "convolution with bias"),
+    *("weighted average", "running sum", "shift"),
     *("decay", "vector decay", "delta rule", "delta rule with vector decay"),
 )
 

@@ -13,10 +13,13 @@ from trtllm_port.layers import (
     Module,
     Network,
     Tensor,
+    TokenShift,
     constant,
     gather_tokens,
     linear_attention,
+    linear_recurrence,
     selective_scan,
+    weighted_average,
 )
 from trtllm_port.runtime.builder import compile_engine
 from trtllm_port.runtime.engine_directory import BuildConfig
@@ -31,6 +34,7 @@ class Mixer(Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv = CausalConv1d(HEADS * SIZE, 4)
+        self.shift = TokenShift()
 
     def forward(self, x_BLE: Tensor, cache: KVCache) -> Tensor:
         x_BEL = self.conv(x_BLE.transpose(1, 2), cache.state(0, "conv"))
@@ -39,6 +43,10 @@ class Mixer(Module):
         x_BEL = selective_scan(x_BEL, x_BEL.sigmoid(), decays, *parts, cache.state(0, "scan"))
         heads = x_BEL.transpose(1, 2).view(0, 0, HEADS, SIZE)
         gate = heads.sum(3).sigmoid()
+        heads = heads + linear_recurrence(x_BLE, x_BLE.sigmoid(), cache.state(0, "sum")).view(0, 0, HEADS, SIZE)
+        x_BLE = self.shift(x_BLE, cache.state(0, "shift"))
+        x_BLE = weighted_average(x_BLE, x_BLE, decays[:, 0], decays[:, 1], cache.state(0, "average"))
+        heads = heads + x_BLE.view(0, 0, HEADS, SIZE)
         return linear_attention(heads, heads, heads, cache.state(0, "linear"), log_decay=-gate, beta=gate).flatten(2)
 
 

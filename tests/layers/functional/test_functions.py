@@ -178,7 +178,8 @@ ALIASES = {"logical_and", "logical_not", "logical_or", "logical_xor", "reshape"}
 ELSEWHERE = {
     *("alibi_bias", "alibi_slopes", "sinusoidal_positions"),
     *("all_gather", "all_reduce", "attention", "causal_mask", "chunked_causal_mask", "needs_decomposition"),
-    *("linear_attention", "rotary_embedding", "scan", "selective_scan", "slice_index"),
+    *("linear_attention", "linear_recurrence", "rotary_embedding", "scan", "selective_scan", "slice_index"),
+    "weighted_average",
 }
 PARAMETERS = [(name, dtype) for name, case in CASES.items() for dtype in case.dtypes]
 
