@@ -39,7 +39,7 @@ class TorchPort:
         return self.runner.run(ids_BL, on_tap=on_tap, taps=taps)
 
     @torch.no_grad()
-    def run_incrementally(self, rows: Sequence[Sequence[int]], prefill: Sequence[int]) -> list[Tensor]:
+    def run_incrementally(self, rows: Sequence[Sequence[int]], prefill: Sequence[int], **_forced: Any) -> list[Tensor]:
         results = []
         for row, length in zip(rows, prefill, strict=True):
             output = self.runner.model(input_ids=torch.tensor([row[:length]]), use_cache=True)

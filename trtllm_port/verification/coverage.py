@@ -41,6 +41,7 @@ def not_exercised(
         *_soft_caps(config, phases),
         *_epsilons(phases[0]),
         *_neutral_vectors(phases[0]),
+        *_experts(phases[0]),
         *_always(random_weights),
     )
 
@@ -98,6 +99,17 @@ def _neutral_vectors(phase: PhaseResult) -> Iterator[NotExercised]:
         yield NotExercised(what="biases that are all zero", reason=f"dropping them changes nothing: {_some(zero)}")
     if one:
         yield NotExercised(what="gains that are all one", reason=f"dropping them changes nothing: {_some(one)}")
+
+
+def _experts(phase: PhaseResult) -> Iterator[NotExercised]:
+    """Experts that no token was sent to: their weights could be anything."""
+    for found in phase.routing:
+        if found.unused:
+            named = ", ".join(map(str, found.unused[:NAMED])) + (" …" if len(found.unused) > NAMED else "")
+            yield NotExercised(
+                what=f"{len(found.unused)} of {found.experts} experts of `{found.module}`",
+                reason=f"none of {found.tokens} tokens chose them: {named}",
+            )
 
 
 def _always(random_weights: bool) -> Iterator[NotExercised]:

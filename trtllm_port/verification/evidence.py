@@ -14,7 +14,7 @@ from torch import Tensor
 from trtllm_port.verification.compare import TapComparison
 from trtllm_port.verification.recording import Recording
 from trtllm_port.verification.runners import PortRunner
-from trtllm_port.verification.sides import Expected, HuggingFaceFacts
+from trtllm_port.verification.sides import Expected, HuggingFaceFacts, injectable
 from trtllm_port.verification.stimulus import Stimulus
 from trtllm_port.verification.taps import LOGITS, ROOT, input_of, is_input, module_of, parent_of, within
 
@@ -123,7 +123,9 @@ def _values(
         if module not in guilty and any(within(module, each) for each in guilty):
             return None
         reference = expected.counterpart(tap, tensor)
-        return reference.to(tensor, copy=True) if reference is not None and reference.shape == tensor.shape else None
+        if reference is None or reference.shape != tensor.shape or not injectable(tap, reference):
+            return None
+        return reference.to(tensor, copy=True)
 
     kept[LOGITS] = port.run(torch.tensor([stimulus.ids]), on_tap=keep, taps=expected.pairing.paired)
     return kept

@@ -7,8 +7,10 @@ phase runs the port in its dtype against Hugging Face in float32. A float32 port
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -21,7 +23,8 @@ from trtllm_port.verification.injected import own_divergences, run_injected
 from trtllm_port.verification.locate import first_divergence, mark_benign
 from trtllm_port.verification.metrics import relative_error_per_token
 from trtllm_port.verification.recording import Recording, record
-from trtllm_port.verification.runners import PortRunner
+from trtllm_port.verification.routing import Routing, RoutingFacts, force_rows, routing_gate
+from trtllm_port.verification.runners import Force, PortRunner
 from trtllm_port.verification.sides import (
     Expected,
     HuggingFaceFacts,
@@ -80,6 +83,7 @@ class PhaseResult:
         tokens: relative error per token of every compared tap, float32 [T].
         floor_tokens: the same of the yardstick.
         variances: per normalisation, the smallest mean square of a token of its input.
+        routing: how the routers of a mixture of experts decided.
         facts: about Hugging Face's model.
         executor, yardstick: what computed.
     """
@@ -95,6 +99,7 @@ class PhaseResult:
     tokens: Mapping[str, Tensor] = field(repr=False)
     floor_tokens: Mapping[str, Tensor] = field(repr=False)
     variances: Mapping[str, float]
+    routing: tuple[RoutingFacts, ...]
     facts: HuggingFaceFacts
     executor: str
     yardstick: str
@@ -174,13 +179,15 @@ def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
     expected = Expected(
         recording=recording,
         floors=sides.yardstick.floors,
+        routing=Routing(routers=recording.routers, reference=recording.taps, yardstick=sides.yardstick.routing),
         dtype=phase.dtype,
         pairing=pairing,
         modules=facts.modules,
     )
     taps = run_port(port, stimulus, expected, lambda _tap: False)
     comparisons = mark_benign(recording.order, taps.comparisons)
-    expected = replace(expected, floors=sides.yardstick.own_floors)
+    own_routing = replace(expected.routing, yardstick=sides.yardstick.own_routing)
+    expected = replace(expected, floors=sides.yardstick.own_floors, routing=own_routing)
     own = run_injected(port, stimulus, expected)
     divergences = own_divergences(recording.order, own)
     if not divergences:
@@ -188,6 +195,10 @@ def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
         divergences = () if first is None else (first,)
     causes = explain(divergences, port, stimulus, expected, (own, facts)) if divergences else {}
     gates = tap_gates(phase.name, list(comparisons.values()), list(own.values()), pairing)
+    if taps.routing:
+        decided = [router.indices for router in recording.routers]
+        found = [run[tap] for run in (comparisons, own) for tap in decided if tap in run]
+        gates.append(routing_gate(phase.name, taps.routing, found))
     gates += logit_gates("prefill", phase.name, phase.dtype, (taps.logits, recording.logits, sides.yardstick.logits))
     gates += incremental_gates(phase, port, stimulus, (recording, sides.yardstick))
     return PhaseResult(
@@ -202,6 +213,7 @@ def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
         tokens=taps.tokens,
         floor_tokens={tap: relative_error_per_token(sides.yardstick.floors[tap]).float() for tap in taps.tokens},
         variances=input_variances(recording, facts.modules),
+        routing=taps.routing,
         facts=facts,
         executor=port.name,
         yardstick=sides.yardstick.name,
@@ -221,13 +233,26 @@ def incremental_gates(
     gates: list[Gate] = []
     if stimulus.decode_steps:
         prefill = len(stimulus.ids) - stimulus.decode_steps
-        logits = port.run_incrementally([stimulus.ids], [prefill])[0][prefill:]
+        forced = _forced_routing(recording, port, [recording.taps])
+        logits = port.run_incrementally([stimulus.ids], [prefill], **forced)[0][prefill:]
         runs = (logits, recording.logits[prefill:], yardstick.logits[prefill:])
         gates += logit_gates("decode", phase.name, phase.dtype, runs)
     else:
         gates.append(skipped("decode", phase.name, "the prompt is too short for a decode step"))
     if not stimulus.rows or port.max_batch_size < len(stimulus.rows):
         return [*gates, skipped("batch", phase.name, f"the port takes {port.max_batch_size} rows at once")]
-    rows = port.run_incrementally(stimulus.rows, stimulus.row_prefill)
+    forced = _forced_routing(recording, port, recording.row_routing)
+    rows = port.run_incrementally(stimulus.rows, stimulus.row_prefill, **forced)
     runs = (torch.cat(rows), torch.cat(recording.rows), torch.cat(yardstick.rows))
     return [*gates, *logit_gates("batch", phase.name, phase.dtype, runs)]
+
+
+class _Forced(TypedDict, total=False):
+    force: Force
+    taps: tuple[str, ...]
+
+
+def _forced_routing(recording: Recording, port: PortRunner, routing: Sequence[Mapping[str, Tensor]]) -> _Forced:
+    """The arguments that make a run with a cache choose the reference's experts, where the port can be made to."""
+    taps = tuple(sorted(recording.forced.intersection(port.tap_names)))
+    return {"force": partial(force_rows, routing), "taps": taps} if taps else {}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from trtllm_port.verification.routing import Router, routers_of
 from trtllm_port.verification.runners import Runner
 from trtllm_port.verification.stimulus import Stimulus
 from trtllm_port.verification.taps import LOGITS
@@ -22,12 +24,21 @@ class Recording:
         taps: their tensors.
         logits: [L, V] of the long prompt.
         rows: [L_b, V] of each row of the batch, each run alone.
+        routers: modules that choose experts; all other runs are made to choose the same.
+        row_routing: their taps, per row of the batch.
     """
 
     order: tuple[str, ...]
     taps: dict[str, Tensor] = field(repr=False)
     logits: Tensor = field(repr=False)
     rows: tuple[Tensor, ...] = field(repr=False)
+    routers: tuple[Router, ...] = ()
+    row_routing: tuple[Mapping[str, Tensor], ...] = field(default=(), repr=False)
+
+    @property
+    def forced(self) -> frozenset[str]:
+        """The taps at which every run takes the reference's values."""
+        return frozenset(tap for router in self.routers for tap in router.taps)
 
 
 def record(runner: Runner, stimulus: Stimulus) -> Recording:
@@ -39,13 +50,42 @@ def record(runner: Runner, stimulus: Stimulus) -> Recording:
     taps, logits, altered = _record_taps(runner, ids_BL, copy=False)
     if altered:
         taps, logits, _ = _record_taps(runner, ids_BL, copy=True)
+    routers = routers_of(taps)
     taps[LOGITS] = logits
-    return Recording(order=tuple(taps), taps=taps, logits=logits[0], rows=row_logits(runner, stimulus.rows))
+    recorded = [_record_row(runner, row, routers) for row in stimulus.rows]
+    return Recording(
+        order=tuple(taps),
+        taps=taps,
+        logits=logits[0],
+        rows=tuple(row_logits for row_logits, _ in recorded),
+        routers=routers,
+        row_routing=tuple(routing for _, routing in recorded),
+    )
 
 
-def row_logits(runner: Runner, rows: Sequence[Sequence[int]]) -> tuple[Tensor, ...]:
-    """Return logits [L_b, V] of every row, each run alone, without padding."""
-    return tuple(runner.run(torch.tensor([row]))[0] for row in rows)
+def _record_row(runner: Runner, row: Sequence[int], routers: Sequence[Router]) -> tuple[Tensor, dict[str, Tensor]]:
+    kept: dict[str, Tensor] = {}
+
+    def keep(tap: str, tensor: Tensor) -> None:
+        kept[tap] = tensor.detach().clone()
+
+    wanted = [tap for router in routers for tap in router.taps]
+    return runner.run(torch.tensor([row]), on_tap=keep, taps=wanted)[0], kept
+
+
+def forced_row_logits(
+    runner: Runner, rows: Sequence[Sequence[int]], routing: Sequence[Mapping[str, Tensor]]
+) -> tuple[Tensor, ...]:
+    """Return logits [L_b, V] of every row, each run alone with the routing given for it, without padding."""
+    results = []
+    for row, forced in zip(rows, routing, strict=True):
+        force = partial(_forced, forced)
+        results.append(runner.run(torch.tensor([row]), on_tap=force, taps=tuple(forced))[0])
+    return tuple(results)
+
+
+def _forced(routing: Mapping[str, Tensor], tap: str, tensor: Tensor) -> Tensor:
+    return routing[tap].to(tensor, copy=True)
 
 
 def _record_taps(runner: Runner, ids_BL: Tensor, *, copy: bool) -> tuple[dict[str, Tensor], Tensor, bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 OnTap = Callable[[str, Tensor], Tensor | None]
 """Is given a tap's name and its value; a tensor that it returns takes the value's place for all that follows."""
+
+Force = Callable[[str, Tensor, Sequence[range]], Tensor]
+"""Is given a tap's name, its value for a padded batch, and per row the positions that its tokens stand for."""
 
 
 class Runner(Protocol):
@@ -52,12 +56,21 @@ class PortRunner(Runner, Protocol):
         """Rows that it takes at once."""
         ...
 
-    def run_incrementally(self, rows: Sequence[Sequence[int]], prefill: Sequence[int]) -> list[Tensor]:
+    def run_incrementally(
+        self,
+        rows: Sequence[Sequence[int]],
+        prefill: Sequence[int],
+        *,
+        force: Force | None = None,
+        taps: Collection[str] = (),
+    ) -> list[Tensor]:
         """Feed a prefix of each row at once, padded on the right, then one token of each row per step.
 
         Args:
             rows: token ids; every row has the same number of tokens after its prefix.
             prefill: length of each row's prefix.
+            force: gives the values that take the place of each of `taps`.
+            taps: names of taps.
 
         Returns:
             Per row, logits [L_b, V] for all of its positions.
@@ -99,19 +112,35 @@ class SessionRunner:
         logits = self.session.forward(ids_BL, position_ids, cache, position_ids, on_tap=on_tap, taps=wanted)
         return logits.cpu()
 
-    def run_incrementally(self, rows: Sequence[Sequence[int]], prefill: Sequence[int]) -> list[Tensor]:
+    def run_incrementally(
+        self,
+        rows: Sequence[Sequence[int]],
+        prefill: Sequence[int],
+        *,
+        force: Force | None = None,
+        taps: Collection[str] = (),
+    ) -> list[Tensor]:
+        def forward(ids: Tensor, positions: Tensor, wanted: Tensor | None, places: Sequence[range]) -> Tensor:
+            on_tap = None if force is None else partial(_forced, force, places)
+            return self.session.forward(ids, positions, cache, wanted, on_tap=on_tap, taps=taps).cpu()
+
         longest = max(prefill)
         cache = self.session.new_cache(len(rows))
         ids_BL = torch.tensor(
             [[*row[:n], *([self.PADDING] * (longest - n))] for row, n in zip(rows, prefill, strict=True)]
         )
         positions_BL = torch.arange(longest).minimum(torch.tensor(prefill)[:, None] - 1)  # padding: as the last token
-        first_BLV = self.session.forward(ids_BL, positions_BL, cache, torch.arange(longest).expand_as(ids_BL)).cpu()
+        everywhere_BL = torch.arange(longest).expand_as(ids_BL)
+        first_BLV = forward(ids_BL, positions_BL, everywhere_BL, [range(longest) for _ in rows])
         collected = [[first_BLV[b, :n]] for b, n in enumerate(prefill)]
         for step in range(len(rows[0]) - prefill[0]):
             ids_B1 = torch.tensor([[row[n + step]] for row, n in zip(rows, prefill, strict=True)])
             positions_B1 = torch.tensor([[n + step] for n in prefill])
-            logits_B1V = self.session.forward(ids_B1, positions_B1, cache).cpu()
+            logits_B1V = forward(ids_B1, positions_B1, None, [range(n + step, n + step + 1) for n in prefill])
             for b, parts in enumerate(collected):
                 parts.append(logits_B1V[b].clone())
         return [torch.cat(parts) for parts in collected]
+
+
+def _forced(force: Force, places: Sequence[range], tap: str, tensor: Tensor) -> Tensor:
+    return force(tap, tensor, places)

@@ -15,8 +15,9 @@ from torch import Tensor
 from trtllm_port.verification.compare import TapComparison, compare_tap, failure, judge
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.metrics import TokenErrors, relative_error_per_token, token_errors
-from trtllm_port.verification.recording import Recording, row_logits
+from trtllm_port.verification.recording import Recording, forced_row_logits
 from trtllm_port.verification.rotary import is_rotary, match_table
+from trtllm_port.verification.routing import Routing, RoutingFacts
 from trtllm_port.verification.runners import PortRunner
 from trtllm_port.verification.stimulus import Stimulus
 from trtllm_port.verification.taps import LOGITS, ModuleFacts, Pairing, input_of, is_input, module_of
@@ -60,6 +61,7 @@ class Yardstick:
     Attributes:
         floors: of every tap, the logits included.
         own_floors: the same where every module ran on the reference's values: the error that it makes itself.
+        routing, own_routing: what its routers did in the two runs.
         logits: [L, V] of the long prompt.
         rows: [L_b, V] of each row of the batch.
         name: library, version and dtype.
@@ -67,6 +69,8 @@ class Yardstick:
 
     floors: Mapping[str, TokenErrors] = field(repr=False)
     own_floors: Mapping[str, TokenErrors] = field(repr=False)
+    routing: Mapping[str, Tensor] = field(repr=False)
+    own_routing: Mapping[str, Tensor] = field(repr=False)
     logits: Tensor = field(repr=False)
     rows: tuple[Tensor, ...] = field(repr=False)
     name: str
@@ -81,42 +85,61 @@ class PortTaps:
         tokens: relative error per token, float32 [T].
         logits: [L, V].
         skipped: taps that have no comparable counterpart, with the reason.
+        routing: how its routers decided.
     """
 
     comparisons: dict[str, TapComparison]
     tokens: dict[str, Tensor] = field(repr=False)
     logits: Tensor = field(repr=False)
     skipped: dict[str, str]
+    routing: tuple[RoutingFacts, ...]
 
 
 def run_yardstick(runner: HuggingFaceRunner, stimulus: Stimulus, recording: Recording) -> Yardstick:
     """Run Hugging Face in the port's dtype, end to end and on the reference's values; keep its errors only."""
-    floors, logits = _floors(runner, stimulus, recording, inject=False)
-    own_floors, _ = _floors(runner, stimulus, recording, inject=True)
+    floors, routing, logits = _floors(runner, stimulus, recording, inject=False)
+    own_floors, own_routing, _ = _floors(runner, stimulus, recording, inject=True)
     return Yardstick(
         floors=floors,
         own_floors=own_floors,
+        routing=routing,
+        own_routing=own_routing,
         logits=logits,
-        rows=row_logits(runner, stimulus.rows),
+        rows=forced_row_logits(runner, stimulus.rows, recording.row_routing),
         name=runner.name,
     )
 
 
 def _floors(
     runner: HuggingFaceRunner, stimulus: Stimulus, recording: Recording, *, inject: bool
-) -> tuple[dict[str, TokenErrors], Tensor]:
+) -> tuple[dict[str, TokenErrors], dict[str, Tensor], Tensor]:
     floors: dict[str, TokenErrors] = {}
+    routing: dict[str, Tensor] = {}
+    routed = {tap for router in recording.routers for tap in (*router.taps, router.scores)}
 
     def compare(tap: str, tensor: Tensor) -> Tensor | None:
         reference = recording.taps.get(tap)
         if reference is None or not _comparable(tensor, reference):
             return None
         floors[tap] = token_errors(tensor, reference)
-        return reference.to(tensor, copy=True) if inject else None
+        if tap in routed:
+            routing[tap] = tensor.clone()
+        wanted = tap in recording.forced or (inject and injectable(tap, reference))
+        return _placed(reference, tensor) if wanted else None
 
     logits = runner.run(torch.tensor([stimulus.ids]), on_tap=compare)
     floors[LOGITS] = token_errors(logits, recording.taps[LOGITS])
-    return floors, logits[0]
+    return floors, routing, logits[0]
+
+
+def injectable(tap: str, reference: Tensor) -> bool:
+    """Whether a tap can take the reference's value: token ids and positions that a module is given stay the port's."""
+    return reference.is_floating_point() or not is_input(tap)
+
+
+def _placed(reference: Tensor, tensor: Tensor) -> Tensor:
+    """The reference's value as the tensor that it replaces."""
+    return reference.reshape(tensor.shape).to(tensor, copy=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +149,7 @@ class Expected:
     Attributes:
         recording: the reference's taps.
         floors: the yardstick's errors against them.
+        routing: the reference's and the yardstick's decisions.
         dtype: of the port; selects the thresholds.
         pairing: the taps to compare.
         modules: Hugging Face's modules, to know rotary tables.
@@ -133,6 +157,7 @@ class Expected:
 
     recording: Recording
     floors: Mapping[str, TokenErrors] = field(repr=False)
+    routing: Routing = field(repr=False)
     dtype: str
     pairing: Pairing
     modules: Mapping[str, ModuleFacts] = field(repr=False)
@@ -140,6 +165,8 @@ class Expected:
     def counterpart(self, tap: str, tensor: Tensor) -> Tensor | None:
         """Return the reference of a tap in the layout of the port's tensor; None for tables of another kind."""
         reference = self.recording.taps[tap]
+        if tensor.shape[-1:] == reference.shape[-1:] and tensor.numel() == reference.numel():
+            return reference.reshape(tensor.shape)  # tokens in one dimension or in two
         if tap != LOGITS and not is_input(tap) and is_rotary(self.modules[module_of(tap)].class_name):
             return match_table(reference, tensor)
         return reference
@@ -157,6 +184,8 @@ def run_port(port: PortRunner, stimulus: Stimulus, expected: Expected, inject: C
     comparisons: dict[str, TapComparison] = {}
     tokens: dict[str, Tensor] = {}
     skipped: dict[str, str] = {}
+    routing: dict[str, Tensor] = {}
+    forced = expected.recording.forced
 
     def compare(tap: str, tensor: Tensor) -> Tensor | None:
         reference = expected.counterpart(tap, tensor)
@@ -168,20 +197,27 @@ def run_port(port: PortRunner, stimulus: Stimulus, expected: Expected, inject: C
         if not _comparable(tensor, reference):
             comparisons[tap] = compare_tap(tap, tensor, reference, floor, expected.dtype)
             return None
+        if tap in forced:
+            routing[tap] = tensor.clone()
+            return _placed(reference, tensor)
         errors = token_errors(tensor, reference)
         tokens[tap] = relative_error_per_token(errors).to(torch.float32)
         comparisons[tap] = judge(tap, errors, floor, expected.dtype)
-        return reference.to(tensor, copy=True) if inject(tap) else None
+        return _placed(reference, tensor) if inject(tap) and injectable(tap, reference) else None
 
     pairing = expected.pairing
     logits = port.run(torch.tensor([stimulus.ids]), on_tap=compare, taps=pairing.paired)
     compare(LOGITS, logits)
+    decisions, facts = expected.routing.judge(routing, expected.dtype)
+    comparisons |= decisions
     for tap in pairing.paired:
+        if tap not in comparisons and tap in routing:
+            skipped[tap] = "the port does not tap all that its router returns"
         if tap not in comparisons and tap not in skipped:
             comparisons[tap] = failure(tap, "the port announced this tap and did not deliver it")
     comparisons |= {tap: failure(tap, "the port has no such tap") for tap in pairing.missing}
     comparisons |= {tap: failure(tap, "Hugging Face has no such module") for tap in pairing.extra}
-    return PortTaps(comparisons=comparisons, tokens=tokens, logits=logits[0], skipped=skipped)
+    return PortTaps(comparisons=comparisons, tokens=tokens, logits=logits[0], skipped=skipped, routing=tuple(facts))
 
 
 def input_variances(recording: Recording, modules: Mapping[str, ModuleFacts]) -> dict[str, float]:

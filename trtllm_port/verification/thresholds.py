@@ -77,6 +77,14 @@ REL_L2_FLOAT32 = Threshold(
     source="NeMo Automodel L2; AWS single operation 1e-5; Keras-hub 1e-4",
 )
 
+ROUTING_FLIPS = Threshold(
+    metric="routing_flips",
+    passes=3.0,
+    warns=6.0,
+    reason="tokens that choose other experts, as a multiple of those that Hugging Face's own run makes choose others",
+    source="derived; only where the margins of the decisions are not known",
+)
+
 TAP_THRESHOLDS: dict[str, tuple[Threshold, ...]] = {
     "float32": (RATIO, TOKEN_RATIO, REL_L2_FLOAT32),
     "float16": (RATIO, LINF_RATIO, TOKEN_RATIO),

@@ -1,0 +1,122 @@
+"""Mixtures of experts: ties are no failure, decisions that are not near a tie are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import OlmoeConfig, OlmoeForCausalLM
+
+from tests.verification.conftest import TorchPort, stimulus
+from trtllm_port.random_weights import condition
+from trtllm_port.verification.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.phase import PhaseResult, phases_of, run_phase
+from trtllm_port.verification.routing import Routing, force_rows, routers_of
+from trtllm_port.verification.verdict import Verdict
+
+SCORES = torch.tensor([[5.0, 4.0, 1.0, 0.0], [3.0, 2.0, 1.99, 0.0], [1.0, 2.0, 3.0, 4.0]], dtype=torch.float64)
+
+
+def routed(scores: Tensor, experts: list[list[int]]) -> dict[str, Tensor]:
+    indices = torch.tensor(experts)
+    return {"gate": scores, "gate:1": scores.gather(-1, indices), "gate:2": indices, "gate:input": scores}
+
+
+REFERENCE = routed(SCORES, [[0, 1], [0, 1], [3, 2]])
+YARDSTICK = routed(SCORES + 0.01, [[0, 1], [0, 1], [3, 2]])
+
+
+def judged(port: dict[str, Tensor]) -> tuple[dict[str, Any], Any]:
+    routing = Routing(routers=routers_of(REFERENCE), reference=REFERENCE, yardstick=YARDSTICK)
+    taps, (facts,) = routing.judge(port, "bfloat16")
+    return taps, facts
+
+
+def test_a_router_returns_integers_and_floats_of_the_same_shape() -> None:
+    (router,) = routers_of(REFERENCE)
+    assert (router.module, router.indices, router.weights, router.scores) == ("gate", "gate:2", ("gate:1",), "gate")
+    assert routers_of({"embed": torch.zeros(1, 3, 4), "ids": torch.zeros(1, 3, dtype=torch.int64)}) == ()
+
+
+def test_the_order_of_a_tokens_experts_does_not_matter() -> None:
+    taps, facts = judged(routed(SCORES, [[1, 0], [0, 1], [2, 3]]))
+    assert (facts.flips, facts.unused) == (0, ())
+    assert {tap: found.verdict for tap, found in taps.items()} == {"gate:2": Verdict.PASS, "gate:1": Verdict.PASS}
+
+
+def test_another_choice_near_a_tie_is_none_and_its_token_is_left_out() -> None:
+    taps, facts = judged(routed(SCORES, [[0, 1], [0, 2], [3, 2]]))
+    assert (facts.flips, facts.excused) == (1, 1)
+    assert taps["gate:2"].verdict is Verdict.PASS
+    assert "1 of 3 tokens choose other experts" in taps["gate:2"].note
+    assert taps["gate:1"].verdict is Verdict.PASS
+
+
+def test_a_clear_choice_of_others_fails() -> None:
+    taps, facts = judged(routed(SCORES, [[0, 2], [0, 1], [3, 2]]))
+    assert (facts.flips, facts.excused) == (1, 0)
+    assert taps["gate:2"].diverged
+    assert "not near a tie" in taps["gate:2"].note
+
+
+def test_wrong_weights_of_the_right_experts_fail() -> None:
+    port = routed(SCORES, [[0, 1], [0, 1], [3, 2]])
+    taps, _ = judged(port | {"gate:1": port["gate:1"] * 1.1})
+    assert taps["gate:2"].verdict is Verdict.PASS
+    assert taps["gate:1"].diverged
+
+
+def test_rows_of_a_padded_batch_get_their_own_routing() -> None:
+    known = [{"gate:2": torch.tensor([[1, 2], [3, 4], [5, 6]])}, {"gate:2": torch.tensor([[7, 8]])}]
+    forced = force_rows(known, "gate:2", torch.zeros(4, 2, dtype=torch.int32), [range(1, 3), range(2)])
+    assert forced.tolist() == [[3, 4], [5, 6], [7, 8], [0, 0]]
+
+
+def tiny_olmoe(dtype: str) -> OlmoeForCausalLM:
+    config = OlmoeConfig(
+        vocab_size=96,
+        hidden_size=32,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_experts=8,
+        num_experts_per_tok=2,
+        max_position_embeddings=160,
+        attn_implementation="eager",
+        experts_implementation="eager",
+    )
+    model = OlmoeForCausalLM(config)
+    condition(model)
+    return model.to(getattr(torch, dtype)).eval()
+
+
+def compare(dtype: str, change: Any = None) -> PhaseResult:
+    phase = phases_of(dtype)[-1]
+    model = tiny_olmoe(dtype)
+    if change is not None:
+        change(model.model.layers[1].mlp)
+    return run_phase(phase, lambda each: HuggingFaceRunner(tiny_olmoe(each)), TorchPort(model), stimulus())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_clean_mixture_of_experts_passes(dtype: str) -> None:
+    found = compare(dtype)
+    prefill = {gate.name: gate.verdict for gate in found.gates if gate.name.startswith(("taps", "routing", "prefill"))}
+    assert set(prefill.values()) == {Verdict.PASS}
+    assert len(found.routing) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "module"),
+    [
+        (lambda mlp: setattr(mlp.gate, "norm_topk_prob", True), "model.layers.1.mlp.gate"),
+        (lambda mlp: mlp.gate.weight.data.copy_(mlp.gate.weight.flip(0)), "model.layers.1.mlp.gate"),
+        (lambda mlp: mlp.experts.down_proj.data.copy_(mlp.experts.down_proj.flip(0)), "model.layers.1.mlp.experts"),
+    ],
+    ids=["normalised", "router permuted", "experts permuted"],
+)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_bug_is_placed_at_the_router_or_at_the_experts(dtype: str, change: Any, module: str) -> None:
+    assert compare(dtype, change).divergences == (module,)
