@@ -99,7 +99,7 @@ class PhaseResult:
     tokens: Mapping[str, Tensor] = field(repr=False)
     floor_tokens: Mapping[str, Tensor] = field(repr=False)
     variances: Mapping[str, float]
-    routing: tuple[RoutingFacts, ...]
+    routing: tuple[RoutingFacts, ...] = ()
     facts: HuggingFaceFacts
     executor: str
     yardstick: str

@@ -57,7 +57,7 @@ def record(runner: Runner, stimulus: Stimulus) -> Recording:
         order=tuple(taps),
         taps=taps,
         logits=logits[0],
-        rows=tuple(row_logits for row_logits, _ in recorded),
+        rows=tuple(logits_LV for logits_LV, _ in recorded),
         routers=routers,
         row_routing=tuple(routing for _, routing in recorded),
     )
@@ -71,6 +71,11 @@ def _record_row(runner: Runner, row: Sequence[int], routers: Sequence[Router]) -
 
     wanted = [tap for router in routers for tap in router.taps]
     return runner.run(torch.tensor([row]), on_tap=keep, taps=wanted)[0], kept
+
+
+def row_logits(runner: Runner, rows: Sequence[Sequence[int]]) -> tuple[Tensor, ...]:
+    """Return logits [L_b, V] of every row, each run alone, without padding."""
+    return forced_row_logits(runner, rows, [{} for _ in rows])
 
 
 def forced_row_logits(
