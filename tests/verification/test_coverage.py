@@ -19,7 +19,7 @@ def phase(compare_tiny: Callable[..., PhaseResult]) -> PhaseResult:
 
 
 def listed(phase: PhaseResult, config: dict[str, Any], **options: Any) -> dict[str, str]:
-    found = not_exercised(config, STIMULUS, [phase], random_weights=options.get("random_weights", False))
+    found = not_exercised(config, STIMULUS, [phase], phase.gates, random_weights=options.get("random_weights", False))
     return {item.what: item.reason for item in found}
 
 
@@ -51,7 +51,13 @@ def test_what_the_prompt_does_not_reach_is_listed(phase: PhaseResult, config: di
     ],
 )
 def test_what_it_reaches_is_not(phase: PhaseResult, config: dict[str, Any]) -> None:
-    assert set(listed(phase, config)) == {"left-padded batches"}
+    assert listed(phase, config) == {}
+
+
+@pytest.mark.parametrize(("peak", "reached"), [(None, False), (0.29, False), (0.4, True)])
+def test_a_soft_cap_of_scores_must_be_approached(phase: PhaseResult, peak: float | None, reached: bool) -> None:
+    seen = replace(phase, facts=replace(phase.facts, score_peak=peak))
+    assert ("soft cap of the attention scores" not in listed(seen, {"attn_logit_softcapping": 50.0})) is reached
 
 
 def test_parameters_that_do_nothing_are_listed(phase: PhaseResult) -> None:

@@ -2,12 +2,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
-from trtllm_port.verification.greedy import Continuation, PromptResult, arbitrate, make_prompts, prompt_gate
+from trtllm_port.verification.greedy import (
+    Continuation,
+    PromptResult,
+    arbitrate,
+    continue_prompts,
+    describe,
+    make_prompts,
+    prompt_gate,
+)
 from trtllm_port.verification.verdict import Verdict
 
 
@@ -55,3 +65,30 @@ def test_prompts_without_a_tokenizer_are_seeded_ids(tmp_path: Path) -> None:
     assert len({len(prompt) for prompt in ids}) == len(ids) == 5
     assert max(max(prompt) for prompt in ids) < 11
     assert make_prompts(tmp_path, 11, 0)[0] == ids
+
+
+class Scripted(Fixed):
+    """A model that continues every prompt alike."""
+
+    def __init__(self, last: Sequence[float], tokens: list[int]) -> None:
+        super().__init__(last)
+        self.tokens = tokens
+
+    def greedy(self, prompt: list[int], max_new_tokens: int) -> list[int]:
+        return self.tokens[:max_new_tokens]
+
+
+def test_the_first_difference_stands_beside_hugging_faces_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = {
+        "float16": Scripted([0.9, 0.1, 1.0], [4, 2, 2, 2]),
+        "float32": Scripted([1.0, 0.0, 0.95], [4, 2, 0, 2]),
+    }
+    generation = SimpleNamespace(tokens=((4, 2, 2, 0),), executor="reference", tokens_per_second=1.0)
+    monkeypatch.setattr("trtllm_port.runtime.generation.generate", lambda *_, **__: generation)
+    port: Any = SimpleNamespace(session=None)
+    load: Any = models.__getitem__
+    result = continue_prompts(port, load, ("float16", "float32"), ([[1, 2]], None), 4)
+    found = result.continuations[0]
+    assert (found.first_difference, found.own_difference) == (3, 2)
+    assert "prompt 0 at token 3" in describe(result)
+    assert "its two precisions part at 2" in describe(result)

@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from trtllm_port.errors import ConfigError
-from trtllm_port.verification.stimulus import Stimulus, make_stimulus
+from trtllm_port.verification.stimulus import Stimulus, enough_tokens, make_stimulus
 from trtllm_port.verification.texts import PASSAGE
 
 
@@ -77,3 +77,19 @@ def test_an_unusable_prompt_file_is_refused(with_tokenizer: Path, content: bytes
         file.write_bytes(content)
     with pytest.raises(ConfigError, match=r"prompt\.txt"):
         made(with_tokenizer, prompt_file=file)
+
+
+@pytest.mark.parametrize(
+    ("config", "tokens"),
+    [
+        ({}, 512),
+        ({"sliding_window": 1024}, 1088),
+        ({"sliding_window": 1024, "use_sliding_window": False}, 512),
+        ({"sliding_window": 4096}, 512),
+        ({"attention_chunk_size": 600}, 664),
+        ({"rope_parameters": {"rope_type": "yarn", "original_max_position_embeddings": 1000}}, 1064),
+        ({"rope_parameters": {"full": {"rope_type": "llama3", "original_max_position_embeddings": 900}}}, 964),
+    ],
+)
+def test_the_default_prompt_passes_windows_and_original_contexts(config: dict[str, Any], tokens: int) -> None:
+    assert enough_tokens(config) == tokens

@@ -25,7 +25,12 @@ class NotExercised:
 
 
 def not_exercised(
-    config: Mapping[str, Any], stimulus: Stimulus, phases: Sequence[PhaseResult], *, random_weights: bool
+    config: Mapping[str, Any],
+    stimulus: Stimulus,
+    phases: Sequence[PhaseResult],
+    gates: Sequence[Gate],
+    *,
+    random_weights: bool,
 ) -> tuple[NotExercised, ...]:
     """List what this run could not show.
 
@@ -33,11 +38,12 @@ def not_exercised(
         config: Hugging Face's config.
         stimulus: what was fed.
         phases: what was found.
+        gates: all of them; a skipped one is not exercised.
         random_weights: whether the weights were random.
     """
     return (
         *_by_length(config, len(stimulus.ids)),
-        *_by_gates([gate for phase in phases for gate in phase.gates]),
+        *_by_gates(gates),
         *_soft_caps(config, phases),
         *_epsilons(phases[0]),
         *_neutral_vectors(phases[0]),
@@ -68,8 +74,9 @@ def _soft_caps(config: Mapping[str, Any], phases: Sequence[PhaseResult]) -> Iter
     if cap and metrics is not None and metrics.max_reference < NEAR_CAP * cap:
         reason = f"the largest logit is {metrics.max_reference:.3g}, the cap {cap:g}"
         yield NotExercised(what="soft cap of the logits", reason=reason)
-    if config.get("attn_logit_softcapping"):
-        reason = "attention scores are not tapped, so it is not known whether they came near the cap"
+    peak = max((phase.facts.score_peak or 0.0 for phase in phases), default=0.0)
+    if config.get("attn_logit_softcapping") and peak < NEAR_CAP:
+        reason = f"the largest score reaches {peak:.0%} of the cap"
         yield NotExercised(what="soft cap of the attention scores", reason=reason)
 
 
@@ -113,8 +120,6 @@ def _experts(phase: PhaseResult) -> Iterator[NotExercised]:
 
 
 def _always(random_weights: bool) -> Iterator[NotExercised]:
-    reason = "prompts of a batch are padded on the right; the runtime has no left padding"
-    yield NotExercised(what="left-padded batches", reason=reason)
     if random_weights:
         reason = "the weights are random: massive activations and sharp attention of a trained model do not occur"
         yield NotExercised(what="trained weights", reason=reason)

@@ -30,6 +30,7 @@ from trtllm_port.verification.assemble import (
 from trtllm_port.verification.bundle.save import check_target, save_bundle
 from trtllm_port.verification.coverage import not_exercised
 from trtllm_port.verification.finish import finish
+from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.phase import LoadHuggingFace, Phase, PhaseResult, phases_of, run_phase
 from trtllm_port.verification.preparation import Model, find_model, network_of, open_port, prepare_port, settle_dtype
@@ -37,6 +38,7 @@ from trtllm_port.verification.report import Report
 from trtllm_port.verification.runners import SessionRunner
 from trtllm_port.verification.settings import DiffSettings
 from trtllm_port.verification.stimulus import Stimulus, enough_tokens, make_stimulus
+from trtllm_port.verification.tokens import token_gates
 
 Progress = Callable[[str, int, int], None]
 DEFAULTS = DiffSettings()
@@ -92,10 +94,11 @@ def diff_layers(
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The comparison of a model with its port, phase by phase."""
+    """The comparison of a model with its port, phase by phase; `tokens` are the gates before any number."""
 
     model: Model
     stimulus: Stimulus
+    tokens: tuple[Gate, ...]
     phases: tuple[PhaseResult, ...]
 
 
@@ -127,7 +130,8 @@ def compare_model(model: Model, work: Path, settings: DiffSettings, progress: Pr
 
     load = loader(model, settings)
     phases = tuple(run_phase(phase, load, port(phase), stimulus, progress) for phase in phases_of(model.dtype))
-    return Comparison(model=model, stimulus=stimulus, phases=phases)
+    tokens = token_gates(model.given, model.vocab_size, trust_remote_code=model.trust_remote_code)
+    return Comparison(model=model, stimulus=stimulus, tokens=tuple(tokens), phases=phases)
 
 
 def loader(model: Model, settings: DiffSettings) -> LoadHuggingFace:
@@ -152,7 +156,7 @@ def save(comparison: Comparison, report: Report, work: Path, settings: DiffSetti
 def diff_report(comparison: Comparison, *, random_weights: bool, seed: int) -> Report:
     """Turn a comparison into a report, without commands and time."""
     model, stimulus, phases = comparison.model, comparison.stimulus, comparison.phases
-    gates = tuple(gate for phase in phases for gate in phase.gates)
+    gates = (*comparison.tokens, *(gate for phase in phases for gate in phase.gates))
     verdict, divergences = verdict_of(gates), divergences_of(phases, model.port.package_dir)
     first = divergences[0] if divergences else None
     return Report(
@@ -173,7 +177,7 @@ def diff_report(comparison: Comparison, *, random_weights: bool, seed: int) -> R
         taps=tap_reports(phases),
         ignored=phases[-1].ignored,
         position_profile=position_profile(phases),
-        not_exercised=not_exercised(model.config, stimulus, phases, random_weights=random_weights),
+        not_exercised=not_exercised(model.config, stimulus, phases, gates, random_weights=random_weights),
         versions=versions(),
         commands=(),
         seconds=0.0,

@@ -35,6 +35,8 @@ class Continuation:
         port, hugging_face: new tokens.
         port_text, hugging_face_text: the same as text, "" without a tokenizer.
         first_difference: index of the first token that differs, or None.
+        own_difference: the same between Hugging Face in this dtype and in the more precise one; of no meaning where
+            the port's tokens are equal, for then it was not asked.
         lead: by how much Hugging Face's more precise run prefers its choice over the port's there, in logits.
         margin: what the lead must exceed to mean anything.
         excused: whether the difference is within the noise.
@@ -46,6 +48,7 @@ class Continuation:
     port_text: str = ""
     hugging_face_text: str = ""
     first_difference: int | None = None
+    own_difference: int | None = None
     lead: float | None = None
     margin: float | None = None
     excused: bool = True
@@ -108,6 +111,7 @@ def continue_prompts(
     if any(each.first_difference is not None for each in found):
         reference = load(precisions[1])
         found = [arbitrate(each, prompt, yardstick, reference) for each, prompt in zip(found, ids, strict=True)]
+        found = [_beside_itself(each, prompt, reference) for each, prompt in zip(found, ids, strict=True)]
     if progress is not None:
         progress("prompt", len(ids), len(ids))
     return PromptResult(
@@ -118,8 +122,20 @@ def continue_prompts(
     )
 
 
+def _beside_itself(found: Continuation, prompt: list[int], reference: HuggingFaceRunner) -> Continuation:
+    """Add where Hugging Face's two precisions part, which tells what the port's first difference is worth."""
+    if found.first_difference is None:
+        return found
+    precise = reference.greedy(prompt, len(found.hugging_face))
+    return replace(found, own_difference=_first_difference(found.hugging_face, precise))
+
+
+def _first_difference(left: Sequence[int], right: Sequence[int]) -> int | None:
+    return next((i for i, pair in enumerate(zip(left, right, strict=True)) if pair[0] != pair[1]), None)
+
+
 def _continuation(prompt: list[int], port: tuple[int, ...], expected: tuple[int, ...], tokenizer: Any) -> Continuation:
-    difference = next((i for i, pair in enumerate(zip(port, expected, strict=True)) if pair[0] != pair[1]), None)
+    difference = _first_difference(port, expected)
     if tokenizer is None:
         return Continuation(prompt="", port=port, hugging_face=expected, first_difference=difference)
     return Continuation(
@@ -167,7 +183,8 @@ def describe(result: PromptResult) -> str:
     if not differing:
         return f"{result.new_tokens} greedy tokens on each of {total} prompts equal Hugging Face's"
     said = ", ".join(
-        f"prompt {i} at token {each.first_difference} ({each.lead:.2g} for noise {each.margin:.2g})"
+        f"prompt {i} at token {each.first_difference} ({each.lead:.2g} for noise {each.margin:.2g}; "
+        f"its two precisions part {_at(each.own_difference)})"
         for i, each in differing
     )
     noise = "within" if all(each.excused for _, each in differing) else "NOT all within"
@@ -175,3 +192,7 @@ def describe(result: PromptResult) -> str:
         f"{total - len(differing)} of {total} prompts give {result.new_tokens} equal tokens, "
         f"the others first differ at choices whose margin is {noise} Hugging Face's noise: {said}"
     )
+
+
+def _at(index: int | None) -> str:
+    return "nowhere" if index is None else f"at {index}"

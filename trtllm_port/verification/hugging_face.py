@@ -6,7 +6,7 @@ B batch, L tokens, V vocabulary
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,24 @@ class HuggingFaceRunner:
         with tapped(self.model, on_tap, taps):
             logits: Tensor = self.model(input_ids=ids_BL.to(self.device), use_cache=False).logits
         return logits.cpu()
+
+    @torch.no_grad()
+    def run_left_padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, ...] | None:
+        """Return logits [L_b, V] of every row from one batch that is padded on the left, as `generate` pads.
+
+        None if there are no rows, or the model takes no attention mask.
+        """
+        accepted = inspect.signature(self.model.forward).parameters
+        if not rows or "attention_mask" not in accepted:
+            return None
+        longest = max(map(len, rows))
+        ids_BL = torch.tensor([[0] * (longest - len(row)) + list(row) for row in rows], device=self.device)
+        mask_BL = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=self.device)
+        arguments = {"input_ids": ids_BL, "attention_mask": mask_BL}
+        if "position_ids" in accepted:
+            arguments["position_ids"] = (mask_BL.cumsum(-1) - 1).clamp(min=0)
+        logits_BLV: Tensor = self.model(**arguments, use_cache=False).logits.cpu()
+        return tuple(logits_LV[longest - len(row) :] for logits_LV, row in zip(logits_BLV, rows, strict=True))
 
     @torch.no_grad()
     def greedy(self, prompt: list[int], max_new_tokens: int) -> list[int]:

@@ -22,6 +22,7 @@ from trtllm_port.verification.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.injected import own_divergences, run_injected
 from trtllm_port.verification.locate import first_divergence, mark_benign
 from trtllm_port.verification.metrics import relative_error_per_token
+from trtllm_port.verification.padding import left_padding_gate
 from trtllm_port.verification.recording import Recording, record
 from trtllm_port.verification.routing import Routing, RoutingFacts, force_rows, routing_gate
 from trtllm_port.verification.runners import Force, PortRunner
@@ -33,6 +34,7 @@ from trtllm_port.verification.sides import (
     run_port,
     run_yardstick,
 )
+from trtllm_port.verification.softcaps import ScorePeak
 from trtllm_port.verification.stimulus import Stimulus
 from trtllm_port.verification.taps import pair
 
@@ -119,6 +121,7 @@ class HuggingFaceSides:
         load: gives Hugging Face's model in a dtype.
         stimulus: the input.
         recording, yardstick: the two runs.
+        left: the yardstick's logits of the rows from a left-padded batch, None if it cannot run one.
         facts: about the model.
     """
 
@@ -127,6 +130,7 @@ class HuggingFaceSides:
     stimulus: Stimulus
     recording: Recording = field(repr=False)
     yardstick: Yardstick = field(repr=False)
+    left: tuple[Tensor, ...] | None = field(repr=False)
     facts: HuggingFaceFacts = field(repr=False)
 
 
@@ -161,15 +165,19 @@ def run_hugging_face(
     step(0)
     recording, facts = _reference(load(phase.reference_dtype), stimulus)
     step(1)
-    yardstick = run_yardstick(load(phase.dtype), stimulus, recording)
+    runner = load(phase.dtype)
+    yardstick = run_yardstick(runner, stimulus, recording)
+    left = runner.run_left_padded(stimulus.rows)
     step(2)
     return HuggingFaceSides(
-        phase=phase, load=load, stimulus=stimulus, recording=recording, yardstick=yardstick, facts=facts
+        phase=phase, load=load, stimulus=stimulus, recording=recording, yardstick=yardstick, left=left, facts=facts
     )
 
 
 def _reference(runner: HuggingFaceRunner, stimulus: Stimulus) -> tuple[Recording, HuggingFaceFacts]:
-    return record(runner, stimulus), HuggingFaceFacts.of(runner)
+    with ScorePeak() as scores:
+        recording = record(runner, stimulus)
+    return recording, replace(HuggingFaceFacts.of(runner), score_peak=scores.peak)
 
 
 def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
@@ -200,7 +208,7 @@ def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
         found = [run[tap] for run in (comparisons, own) for tap in decided if tap in run]
         gates.append(routing_gate(phase.name, taps.routing, found))
     gates += logit_gates("prefill", phase.name, phase.dtype, (taps.logits, recording.logits, sides.yardstick.logits))
-    gates += incremental_gates(phase, port, stimulus, (recording, sides.yardstick))
+    gates += incremental_gates(sides, port)
     return PhaseResult(
         phase=phase,
         order=recording.order,
@@ -220,16 +228,15 @@ def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
     )
 
 
-def incremental_gates(
-    phase: Phase, port: PortRunner, stimulus: Stimulus, sides: tuple[Recording, Yardstick]
-) -> list[Gate]:
+def incremental_gates(sides: HuggingFaceSides, port: PortRunner) -> list[Gate]:
     """Judge logits that came through the KV cache: forced decode steps, then a right-padded batch.
 
-    Every one of them must equal what Hugging Face's full forward gives at the same position.
+    Every one of them must equal what Hugging Face's full forward gives at the same position, the batch also what a
+    left-padded batch gives there.
     """
+    phase, stimulus, recording, yardstick = sides.phase, sides.stimulus, sides.recording, sides.yardstick
     if not phase.incremental:
         return []
-    recording, yardstick = sides
     gates: list[Gate] = []
     if stimulus.decode_steps:
         prefill = len(stimulus.ids) - stimulus.decode_steps
@@ -242,9 +249,10 @@ def incremental_gates(
     if not stimulus.rows or port.max_batch_size < len(stimulus.rows):
         return [*gates, skipped("batch", phase.name, f"the port takes {port.max_batch_size} rows at once")]
     forced = _forced_routing(recording, port, recording.row_routing)
-    rows = port.run_incrementally(stimulus.rows, stimulus.row_prefill, **forced)
-    runs = (torch.cat(rows), torch.cat(recording.rows), torch.cat(yardstick.rows))
-    return [*gates, *logit_gates("batch", phase.name, phase.dtype, runs)]
+    rows_TV = torch.cat(port.run_incrementally(stimulus.rows, stimulus.row_prefill, **forced))
+    expected = torch.cat(recording.rows), torch.cat(yardstick.rows)
+    gates += logit_gates("batch", phase.name, phase.dtype, (rows_TV, *expected))
+    return [*gates, left_padding_gate((phase.name, phase.dtype), rows_TV, expected, sides.left)]
 
 
 class _Forced(TypedDict, total=False):

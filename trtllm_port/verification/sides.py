@@ -33,6 +33,7 @@ class HuggingFaceFacts:
         vectors: the one-dimensional parameters (gains, biases).
         name: library, version and dtype of the run.
         source: the Python file of the model's class, None if there is none.
+        score_peak: how near attention scores came to a soft cap (1 is the cap itself), None where there is no cap.
     """
 
     root: str
@@ -40,6 +41,7 @@ class HuggingFaceFacts:
     vectors: Mapping[str, Tensor] = field(repr=False)
     name: str
     source: Path | None = None
+    score_peak: float | None = None
 
     @classmethod
     def of(cls, runner: HuggingFaceRunner) -> HuggingFaceFacts:

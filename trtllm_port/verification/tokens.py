@@ -1,0 +1,155 @@
+"""Token ids: does the runtime make of a text what Hugging Face makes of it, and do the special tokens agree?
+
+Everything after a wrong token id differs, so this comes before any number. What the files of a checkpoint disagree on
+among themselves is a warning: both sides read the same ones.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from trtllm_port.errors import ConfigError
+from trtllm_port.evaluation.prompts import Tokenizer
+from trtllm_port.evaluation.prompts import load_tokenizer as load_runtime_tokenizer
+from trtllm_port.verification.gates import Gate, skipped
+from trtllm_port.verification.stimulus import load_tokenizer
+from trtllm_port.verification.texts import PASSAGE, PROMPTS
+from trtllm_port.verification.verdict import Verdict
+
+PHASE = "tokens"
+SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
+FILES = ("config.json", "generation_config.json")
+SAMPLE = 400  # characters that must come back from encoding and decoding
+SOURCE = "G0 comparability: equal token ids; doubled or missing BOS: lm-eval #2049, llama.cpp #21500"
+
+
+def token_gates(model_dir: Path, vocab_size: int, *, trust_remote_code: bool = False) -> list[Gate]:
+    """Compare the runtime's tokenizer with Hugging Face's, and the checkpoint's special tokens with each other.
+
+    Args:
+        model_dir: a Hugging Face model directory.
+        vocab_size: rows of the embedding.
+        trust_remote_code: run Python code that comes with the model.
+    """
+    tokenizer, lack = load_tokenizer(model_dir)
+    if tokenizer is None:
+        return [skipped("tokens", PHASE, lack)]
+    try:
+        runtime = load_runtime_tokenizer(model_dir, trust_remote_code=trust_remote_code)
+    except ConfigError as error:
+        return [skipped("tokens", PHASE, error.message)]
+    gates = [
+        _parity(runtime, tokenizer, model_dir),
+        _vocabulary(tokenizer, vocab_size),
+        _special(tokenizer, model_dir, vocab_size),
+        _first_token(tokenizer),
+        _round_trip(tokenizer),
+    ]
+    return [*gates, _chat(runtime, tokenizer)]
+
+
+def _parity(runtime: Tokenizer, tokenizer: Any, model_dir: Path) -> Gate:
+    """Token ids of the prompts, and the ids that end a text, as `run` and `summarize` use them."""
+    problems = [
+        f"`{text[:24]}…` gives other ids" for text in PROMPTS if runtime.encode(text) != tokenizer(text)["input_ids"]
+    ]
+    expected = _ends(tokenizer, model_dir)
+    if set(runtime.eos_token_ids) != expected:
+        problems.append(f"texts end at {sorted(runtime.eos_token_ids)}, Hugging Face's at {sorted(expected)}")
+    return _gate("tokens.parity", problems, Verdict.FAIL, "the runtime's token ids are Hugging Face's")
+
+
+def _ends(tokenizer: Any, model_dir: Path) -> set[int]:
+    """Return what ends a text for `generate` of transformers."""
+    from transformers import AutoConfig, GenerationConfig
+
+    try:
+        declared = GenerationConfig.from_pretrained(model_dir).eos_token_id
+    except OSError:
+        declared = getattr(AutoConfig.from_pretrained(model_dir).get_text_config(), "eos_token_id", None)
+    if declared is None:
+        declared = tokenizer.eos_token_id
+    return set() if declared is None else set(declared if isinstance(declared, list) else [declared])
+
+
+def _vocabulary(tokenizer: Any, vocab_size: int) -> Gate:
+    beyond = sorted(name for name, index in tokenizer.get_vocab().items() if index >= vocab_size)
+    problems = [f"{len(beyond)} tokens have no embedding, such as `{beyond[0]}`"] if beyond else []
+    return _gate("tokens.vocabulary", problems, Verdict.WARN, f"every token is below {vocab_size:,}")
+
+
+def _special(tokenizer: Any, model_dir: Path, vocab_size: int) -> Gate:
+    problems = [text for name in SPECIAL for text in _disagreements(name, tokenizer, model_dir, vocab_size)]
+    return _gate("tokens.special", problems, Verdict.WARN, "tokenizer and config files agree on bos, eos and pad")
+
+
+def _disagreements(name: str, tokenizer: Any, model_dir: Path, vocab_size: int) -> Iterator[str]:
+    own = getattr(tokenizer, name, None)
+    for file in FILES:
+        declared = _declared(model_dir / file, name)
+        if declared and own is not None and own not in declared:
+            yield f"`{name}` is {own} in the tokenizer, {_text(declared)} in `{file}`"
+        if any(not 0 <= index < vocab_size for index in declared):
+            yield f"`{name}` of `{file}` is {_text(declared)}, beyond the vocabulary of {vocab_size}"
+
+
+def _declared(path: Path, name: str) -> list[int]:
+    if not path.is_file():
+        return []
+    value = json.loads(path.read_text(encoding="utf-8")).get(name)
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _text(ids: list[int]) -> str:
+    return str(ids[0]) if len(ids) == 1 else str(ids)
+
+
+def _first_token(tokenizer: Any) -> Gate:
+    """A prompt begins with one BOS or with none."""
+    ids, bos = tokenizer(PROMPTS[0])["input_ids"], tokenizer.bos_token_id
+    doubled = bos is not None and ids[:2] == [bos, bos]
+    begins = "one BOS" if bos is not None and ids[:1] == [bos] else "no BOS"
+    return _gate("tokens.bos", ["a prompt begins with two BOS"] if doubled else [], Verdict.WARN, f"prompts: {begins}")
+
+
+def _round_trip(tokenizer: Any) -> Gate:
+    """A text comes back from encoding and decoding, but for white space."""
+    text = PASSAGE[:SAMPLE]
+    back = tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True)
+    wanted, found = text.split(), back.split()
+    at = next((i for i, pair in enumerate(zip(wanted, found, strict=False)) if pair[0] != pair[1]), None)
+    problems = []
+    if at is not None:
+        problems.append(f"`{wanted[at]}` comes back as `{found[at]}`")
+    elif len(wanted) != len(found):
+        problems.append(f"{len(wanted)} words come back as {len(found)}")
+    return _gate("tokens.round_trip", problems, Verdict.WARN, "the passage survives encoding and decoding")
+
+
+def _chat(runtime: Tokenizer, tokenizer: Any) -> Gate:
+    """One turn in the chat template: the same ids on both sides, and one BOS at most."""
+    if not tokenizer.chat_template:
+        return skipped("tokens.chat", PHASE, "the tokenizer has no chat template")
+    turn = [{"role": "user", "content": PROMPTS[0]}]
+    expected = list(tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=True)["input_ids"])
+    bos = tokenizer.bos_token_id
+    if runtime.encode(PROMPTS[0], chat=True) != expected:
+        return _gate("tokens.chat", ["a turn in the chat template gives other ids"], Verdict.FAIL, "")
+    doubled = bos is not None and expected[:2] == [bos, bos]
+    problems = ["a turn in the chat template begins with two BOS"] if doubled else []
+    return _gate("tokens.chat", problems, Verdict.WARN, "a turn in the chat template is Hugging Face's")
+
+
+def _gate(name: str, problems: list[str], severity: Verdict, good: str) -> Gate:
+    return Gate(
+        name=name,
+        phase=PHASE,
+        verdict=severity if problems else Verdict.PASS,
+        value=float(len(problems)),
+        threshold=0.0,
+        reason="; ".join(problems) or good,
+        source=SOURCE,
+    )
