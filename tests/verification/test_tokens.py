@@ -36,8 +36,8 @@ def gates(model: Path, vocab_size: int = VOCABULARY) -> dict[str, Gate]:
 
 def test_a_consistent_checkpoint_passes(model: Path) -> None:
     found = gates(model)
-    assert {name for name, gate in found.items() if gate.verdict is Verdict.PASS} == set(found) - {"tokens.chat"}
-    assert found["tokens.chat"].verdict is Verdict.SKIPPED
+    assert {gate.verdict for gate in found.values()} == {Verdict.PASS}
+    assert "tokens.chat" not in found  # the demo model has no template
 
 
 @pytest.mark.parametrize(
@@ -115,4 +115,4 @@ def test_a_text_that_does_not_come_back_is_named(model: Path) -> None:
 
 def test_without_a_tokenizer_nothing_is_claimed(tmp_path: Path) -> None:
     found = token_gates(tmp_path, VOCABULARY)
-    assert [(gate.name, gate.verdict) for gate in found] == [("tokens", Verdict.SKIPPED)]
+    assert [(gate.name, gate.verdict) for gate in found] == [("tokenizer", Verdict.SKIPPED)]
