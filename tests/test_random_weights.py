@@ -46,6 +46,17 @@ def test_nothing_is_hidden() -> None:
     assert float(weights["model.layers.1.mlp.down_proj.weight"].std()) == pytest.approx(96**-0.5, rel=0.1)
 
 
+def test_biases_among_stored_buffers_are_not_zero() -> None:
+    model = torch.nn.Module()
+    model.register_buffer("e_score_correction_bias", torch.zeros(8))
+    model.register_buffer("scale", torch.ones(8))
+    model.register_buffer("mask_bias", torch.zeros(8), persistent=False)
+    condition(model)
+    assert model.e_score_correction_bias.count_nonzero() == 8  # type: ignore[operator,union-attr]
+    assert torch.equal(model.scale, torch.ones(8))  # type: ignore[arg-type]
+    assert torch.equal(model.mask_bias, torch.zeros(8))  # type: ignore[arg-type]
+
+
 def test_conv1d_counts_its_inputs() -> None:
     model = transformers.GPT2LMHeadModel(transformers.GPT2Config(n_embd=64, n_head=4, n_layer=1, vocab_size=89))
     condition(model)

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 
 def condition(model: nn.Module, seed: int = 0) -> None:
-    """Overwrite a model's parameters with conditioned random values, in place; buffers keep theirs."""
+    """Overwrite a model's parameters, and the biases among its stored buffers, with conditioned random values.
+
+    In place; other buffers keep theirs.
+    """
     owners = {
         f"{path}.{name}" if path else name: module
         for path, module in model.named_modules()
@@ -38,6 +41,10 @@ def condition(model: nn.Module, seed: int = 0) -> None:
         for name, parameter in model.named_parameters():
             if parameter.is_floating_point():
                 parameter.copy_(_values(name, parameter, type(owners[name]).__name__, seed))
+        stored = model.state_dict().keys()
+        for name, buffer in model.named_buffers():
+            if buffer.is_floating_point() and name in stored and name.endswith("bias"):
+                buffer.copy_(_values(name, buffer, "", seed))
 
 
 def _values(name: str, parameter: torch.Tensor, owner: str, seed: int) -> torch.Tensor:

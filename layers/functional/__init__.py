@@ -51,7 +51,7 @@ from trtllm_port.layers.functional.elementwise import (
     where,
 )
 from trtllm_port.layers.functional.experts import combine_experts
-from trtllm_port.layers.functional.indexing import embedding, gather, gather_nd, index_select, scatter
+from trtllm_port.layers.functional.indexing import embedding, gather, gather_nd, index_select, one_hot, scatter
 from trtllm_port.layers.functional.normalization import layer_norm, rms_norm, softmax
 from trtllm_port.layers.functional.positions import alibi_bias, alibi_slopes, sinusoidal_positions
 from trtllm_port.layers.functional.product import einsum, linear, matmul, outer
@@ -85,6 +85,7 @@ from trtllm_port.layers.functional.unary import (
     cos,
     erf,
     exp,
+    expm1,
     floor,
     log,
     neg,
@@ -98,13 +99,13 @@ from trtllm_port.layers.functional.unary import (
 __all__ = [
     "abs", "add", "alibi_bias", "alibi_slopes", "all_gather", "all_reduce", "arange", "argmax", "attention", "cast",
     "causal_mask", "ceil", "chunk", "chunked_causal_mask", "clip", "combine_experts", "concat", "constant", "cos",
-    "cumsum", "div", "einsum", "elu", "embedding", "eq", "erf", "exp", "expand", "flatten", "floor", "floordiv",
-    "full", "full_like", "gather", "gather_nd", "gather_tokens", "ge", "gelu", "gelu_tanh", "gt", "index_select",
-    "layer_norm", "le", "leaky_relu", "linear", "linear_attention", "linear_recurrence", "log", "logical_and",
-    "logical_not", "logical_or", "logical_xor", "lt", "matmul", "max", "maximum", "mean", "min", "minimum", "mul",
-    "ne", "needs_decomposition", "neg", "op_and", "op_not", "op_or", "op_xor", "outer", "permute", "pow", "prod",
-    "quick_gelu", "reciprocal", "relu", "relu_squared", "remainder", "repeat_interleave", "reshape", "rms_norm",
-    "rotary_embedding", "round", "rsqrt", "scan", "scatter", "select", "selective_scan", "shape", "sigmoid", "silu",
-    "sin", "sinusoidal_positions", "slice", "slice_index", "softmax", "softplus", "split", "sqrt", "squeeze", "stack",
-    "sub", "sum", "tanh", "topk", "transpose", "unsqueeze", "view", "weighted_average", "where",
+    "cumsum", "div", "einsum", "elu", "embedding", "eq", "erf", "exp", "expand", "expm1", "flatten", "floor",
+    "floordiv", "full", "full_like", "gather", "gather_nd", "gather_tokens", "ge", "gelu", "gelu_tanh", "gt",
+    "index_select", "layer_norm", "le", "leaky_relu", "linear", "linear_attention", "linear_recurrence", "log",
+    "logical_and", "logical_not", "logical_or", "logical_xor", "lt", "matmul", "max", "maximum", "mean", "min",
+    "minimum", "mul", "ne", "needs_decomposition", "neg", "one_hot", "op_and", "op_not", "op_or", "op_xor", "outer",
+    "permute", "pow", "prod", "quick_gelu", "reciprocal", "relu", "relu_squared", "remainder", "repeat_interleave",
+    "reshape", "rms_norm", "rotary_embedding", "round", "rsqrt", "scan", "scatter", "select", "selective_scan", "shape",
+    "sigmoid", "silu", "sin", "sinusoidal_positions", "slice", "slice_index", "softmax", "softplus", "split", "sqrt",
+    "squeeze", "stack", "sub", "sum", "tanh", "topk", "transpose", "unsqueeze", "view", "weighted_average", "where",
 ]  # fmt: skip

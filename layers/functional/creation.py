@@ -30,10 +30,9 @@ def full(sizes: Sequence[int | Tensor], value: Scalar, *, like: Tensor, dtype: s
     return expand(like.network.scalar(value, dtype or like.dtype, len(sizes)), sizes)
 
 
-def full_like(x: Tensor, value: Scalar) -> Tensor:
-    """A tensor of the shape and the data type of `x`, filled with one value."""
-    sizes = [size if size >= 0 else shape(x, i) for i, size in enumerate(x.shape)]
-    return full(sizes, value, like=x)
+def full_like(x: Tensor, value: Scalar, dtype: str | None = None) -> Tensor:
+    """A tensor of x's sizes filled with one value; dtype None: that of x."""
+    return full([size if size >= 0 else shape(x, dim) for dim, size in enumerate(x.shape)], value, like=x, dtype=dtype)
 
 
 def arange(end: int | Tensor, *, like: Tensor, start: int = 0, dtype: str = "int64") -> Tensor:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from trtllm_port.layers.functional._common import axis, require
-from trtllm_port.layers.tensor import Operand, Tensor
+from trtllm_port.layers.functional.creation import arange, full_like
+from trtllm_port.layers.functional.shaping import unsqueeze
+from trtllm_port.layers.functional.unary import cast
+from trtllm_port.layers.tensor import Operand, Scalar, Tensor
 
 INDEX_DTYPES = ("int64", "int32")
 
@@ -49,11 +52,18 @@ def embedding(ids: Tensor, weight: Operand) -> Tensor:
     return _gather("embedding", table, ids, "DEFAULT", axis=0)
 
 
-def scatter(x: Tensor, dim: int, indices: Tensor, updates: Tensor) -> Tensor:
-    """x with out[indices[i][j]][j] = updates[i][j] for dim 0: torch.scatter, ONNX ScatterElements."""
+def scatter(x: Tensor, dim: int, indices: Tensor, updates: Tensor | Scalar) -> Tensor:
+    """x with out[indices[i][j]][j] = updates[i][j] (or one value) for dim 0: torch.scatter, ONNX ScatterElements."""
     require(indices, INDEX_DTYPES, "scatter")
     network = x.network
+    if not isinstance(updates, Tensor):
+        updates = full_like(indices, updates, dtype=x.dtype)
     mode = network.trt.ScatterMode.ELEMENT
     layer = network.definition.add_scatter(x.itensor, indices.itensor, updates.itensor, mode)
     layer.axis = axis(x, dim)
     return network.add("scatter", layer)
+
+
+def one_hot(indices: Tensor, num_classes: int) -> Tensor:
+    """int64 [*, num_classes]: 1 where an index is, else 0."""
+    return cast(unsqueeze(indices, -1) == arange(num_classes, like=indices, dtype=indices.dtype), "int64")

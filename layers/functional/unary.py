@@ -27,6 +27,16 @@ def exp(x: Tensor) -> Tensor:
     return _unary("exp", "EXP", x)
 
 
+def expm1(x: Tensor) -> Tensor:
+    """exp(x) - 1, near zero as exact as elsewhere: 2 t / (1 - t) of t = tanh(x / 2) up to 1; in float32, as torch."""
+    network, wide = x.network, cast(x, "float32")
+    tanh = network.definition.add_activation((wide * 0.5).itensor, network.trt.ActivationType.TANH)
+    half = network.add("tanh", tanh)
+    near_zero, far = half * 2.0 / (1.0 - half), exp(wide) - 1.0
+    picked = network.definition.add_select((wide > 1.0).itensor, far.itensor, near_zero.itensor)
+    return cast(network.add("expm1", picked), x.dtype)
+
+
 def log(x: Tensor) -> Tensor:
     """The natural logarithm."""
     return _unary("log", "LOG", x)

@@ -8,11 +8,12 @@ from typing import Any
 
 from trtllm_port.codegen.constants import stored_tensor
 from trtllm_port.codegen.expressions import MISSING, Symbol, merge_values
-from trtllm_port.codegen.formatting import indent, wrap
+from trtllm_port.codegen.formatting import indent, literal, wrap
 from trtllm_port.codegen.instances import Instance
 from trtllm_port.codegen.ir import Leaf
 from trtllm_port.codegen.lowering import Lowered
 from trtllm_port.codegen.merging import Child, PortClass
+from trtllm_port.codegen.rules import DTYPES, MODEL_DTYPE
 from trtllm_port.codegen.scope import Scope
 from trtllm_port.codegen.sizes import LAYER_COUNTS, layer_count_key
 from trtllm_port.codegen.weights import used_by, used_tensors
@@ -192,9 +193,17 @@ class ConstructorWriter:
         columns = [tuple(MISSING if shape is None else shape[i] for shape in shapes) for i in range(rank)]
         sizes = [self.scope.in_init(merge_values(column), f"a size of `{path}`").text for column in columns]
         self.made.imports.add("Parameter")
-        statement = f"self.{path} = Parameter(({', '.join(sizes)}{',' if rank == 1 else ''}))"
+        dtype = self._dtype(path)
+        options = "" if dtype == MODEL_DTYPE else f", {literal(dtype)}"
+        statement = f"self.{path} = Parameter(({', '.join(sizes)}{',' if rank == 1 else ''}){options})"
         condition = self.scope.there(tuple(shape is not None for shape in shapes), f"whether there is a `{path}`")
         yield from [f"if {condition.text}:", f"    {statement}"] if condition else [statement]
+
+    def _dtype(self, path: str) -> str:
+        """The data type of a parameter that `forward` uses: the model's, or the one that it keeps whatever that is."""
+        instance = next(instance for instance in self.scope.instances if self._shape(instance, path) is not None)
+        name = f"{instance.block.path}.{path}" if instance.block.path else path
+        return DTYPES[stored_tensor(instance.trace.model, name).dtype]
 
     def _shape(self, instance: Instance, path: str) -> tuple[int, ...] | None:
         """The shape of a parameter that an instance uses; None if it does not."""

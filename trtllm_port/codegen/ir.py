@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from trtllm_port.codegen.instances import Instance
 
-Form = OneOf["operator", "method", "function", "index", "call", "loop", "branch", "cache", "cast", "untranslated"]
+Form = OneOf[
+    "operator", "method", "function", "index", "call", "loop", "branch", "cache", "cast", "attribute", "untranslated"
+]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from trtllm_port.codegen import probing
 from trtllm_port.codegen.constants import Recognition, stored_tensor
 from trtllm_port.codegen.experts import experts_arguments, probe_experts
 from trtllm_port.codegen.folding import fold
+from trtllm_port.codegen.handed import Handed
 from trtllm_port.codegen.instances import role
 from trtllm_port.codegen.ir import Block, Leaf, Node
 from trtllm_port.codegen.recorder import (
@@ -115,6 +116,7 @@ class _Lowering:
         self.leaves: dict[Any, Leaf | None] = {}  # by what tells modules apart: layers of a model are alike
         self.half_tables: set[Value] = set()  # cos and sin that the port holds once, HF twice
         self.uses = _uses(trace.root)
+        self.handed = Handed(trace.model)
         self.casts = {_place(operation) for operation in _operations(trace.root) if _casts(operation)}
         self.recognition = Recognition(trace)
 
@@ -129,6 +131,7 @@ class _Lowering:
     def block(self, call: Call) -> Block:
         """The block of a call, with the nodes of everything it computed; `_remove_dead` has not run yet."""
         block = Block(call.path, call.module)
+        self.handed.blocks.append(block)
         for item in call.body:
             if isinstance(item, Operation):
                 self._operation(block, item)
@@ -139,6 +142,7 @@ class _Lowering:
         block.names = _names(call, self)
         block.host_reads = tuple(f"`{name}` ({location})" for name, location in call.host_reads)
         block.signature = _signature(call, self)
+        self.handed.blocks.pop()
         return block
 
     def _operation(self, block: Block, operation: Operation) -> None:
@@ -148,6 +152,7 @@ class _Lowering:
             self.same.update(known)
             return
         operation = self.recognition.without_fillings(block, operation)
+        operation = replace(operation, args=self.handed.tree(operation.args), kwargs=self.handed.tree(operation.kwargs))
         if operation.name == "rotary_embedding":
             operation = self._halve_tables(block, operation)
         result = translate(operation)
@@ -297,7 +302,7 @@ def _all_values(call: Call) -> Iterable[Value]:
 def _signature(call: Call, lowering: _Lowering) -> dict[str, Value]:
     """The tensors that `forward` was given, by the names of its parameters; those of a tuple are numbered."""
     named: dict[str, Value] = {}
-    for name, arg in call.args.items():
+    for name, arg in lowering.handed.arguments(call).items():
         given = [leaf for leaf in leaves(arg) if isinstance(leaf, Value)]
         for i, value in enumerate(given):
             resolved = lowering.resolve(value)

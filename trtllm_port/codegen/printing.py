@@ -128,7 +128,7 @@ class Printer:
         self.functions.add(node.name)
         return _atom(f"{node.name}({self._arguments(node, node.args)})")
 
-    def _parameter_of(self, node: Node) -> Expression:
+    def _attribute(self, node: Node) -> Expression:
         return self._parameter(node.args[0], node)
 
     def _cache(self, node: Node) -> Expression:

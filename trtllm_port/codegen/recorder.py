@@ -79,6 +79,7 @@ class Attribute:
 
     path: str
     persistent: bool  # stored in checkpoints
+    shape: tuple[int, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -352,11 +353,11 @@ def _named_tensors(model: nn.Module) -> dict[int, Attribute]:
         prefix = f"{path}." if path else ""
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                found.setdefault(id(parameter), Attribute(prefix + name, persistent=True))
+                found.setdefault(id(parameter), Attribute(prefix + name, True, tuple(parameter.shape)))
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 persistent = name not in module._non_persistent_buffers_set
-                found.setdefault(id(buffer), Attribute(prefix + name, persistent=persistent))
+                found.setdefault(id(buffer), Attribute(prefix + name, persistent, tuple(buffer.shape)))
     return found
 
 

@@ -92,6 +92,7 @@ CASES: dict[str, Case] = {
         dtypes=NUMBERS,
     ),
     "flatten": Case(lambda x: L.flatten(x, 1), lambda x: x.flatten(1), dtypes=NUMBERS),
+    "expm1": Case(lambda x: L.expm1(x * 3.0), lambda x: (x * 3).expm1()),
     "floor": Case(L.floor, torch.floor),
     "floordiv": Case(L.floordiv, torch.floor_divide, ("x", "p"), NUMBERS),
     "full": Case(
@@ -128,6 +129,7 @@ CASES: dict[str, Case] = {
     "mul": Case(L.mul, torch.mul, ("x", "y"), NUMBERS),
     "ne": Case(L.ne, torch.ne, ("x", "y"), NUMBERS),
     "neg": Case(L.neg, torch.neg, dtypes=NUMBERS),
+    "one_hot": Case(lambda i: L.one_hot(i, 5), lambda i: nn.one_hot(i, 5), ("i",), ("int64",)),
     "op_and": Case(bools(L.op_and), bools(torch.logical_and), dtypes=NUMBERS),
     "op_not": Case(lambda x: L.op_not(x > 0), lambda x: ~(x > 0), dtypes=NUMBERS),
     "op_or": Case(bools(L.op_or), bools(torch.logical_or), dtypes=NUMBERS),

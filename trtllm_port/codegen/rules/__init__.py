@@ -9,9 +9,10 @@ from trtllm_port.codegen.recorder import Operation, Value
 from trtllm_port.codegen.rules.base import DTYPES, MODEL_DTYPE, TRACE_DTYPE, RuleTable, node
 from trtllm_port.codegen.rules.elementwise import BINARY, ELEMENTWISE
 from trtllm_port.codegen.rules.layers import LAYERS
+from trtllm_port.codegen.rules.routing import ROUTING
 from trtllm_port.codegen.rules.shapes import SHAPES
 
-RULES = RuleTable({**ELEMENTWISE, **SHAPES, **LAYERS})
+RULES = RuleTable({**ELEMENTWISE, **SHAPES, **LAYERS, **ROUTING})
 
 
 def translate(operation: Operation) -> Node | Value:

@@ -63,9 +63,11 @@ def is_tensor(arg: Any) -> bool:
     return isinstance(arg, Value | Attribute | Literal)
 
 
-def shape_of(arg: Any) -> torch.Size | None:
-    """The shape of a value or a constant."""
-    return arg.tensor.shape if isinstance(arg, Value | Literal) else None
+def shape_of(arg: Any) -> tuple[int, ...] | None:
+    """The shape of a tensor of the record."""
+    if isinstance(arg, Attribute):
+        return arg.shape
+    return tuple(arg.tensor.shape) if isinstance(arg, Value | Literal) else None
 
 
 def dtype_of(arg: Any) -> torch.dtype | None:

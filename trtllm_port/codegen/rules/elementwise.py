@@ -29,7 +29,7 @@ BINARY = {
     **dict.fromkeys(("ge", "greater_equal"), ">="),
 }
 METHODS = frozenset(("exp", "sqrt", "rsqrt", "sin", "cos", "tanh", "sigmoid", "abs"))  # of `layers.Tensor`
-FUNCTIONS = ("log", "erf", "floor", "ceil", "round", "reciprocal", "relu", "silu", "softplus")
+FUNCTIONS = ("expm1", "log", "erf", "floor", "ceil", "round", "reciprocal", "relu", "silu", "softplus")
 IDENTITIES = ("contiguous", "clone", "detach", "dropout", "alias", "data", "cpu", "nan_to_num")
 
 
@@ -83,9 +83,12 @@ def _clip(operation: Operation) -> Result:
     low, high = argument(operation, "min", 1), argument(operation, "max", 2)
     if operation.name == "clamp_max":
         low, high = None, argument(operation, "max", 1)
-    return (
-        None if is_tensor(low) or is_tensor(high) else node(operation, "function", "clip", operation.args[0], low, high)
-    )
+    if is_tensor(low) and high is None:
+        return node(operation, "function", "maximum", operation.args[0], low)
+    if is_tensor(high) and low is None:
+        return node(operation, "function", "minimum", operation.args[0], high)
+    bounded = is_tensor(low) or is_tensor(high)
+    return None if bounded else node(operation, "function", "clip", operation.args[0], low, high)
 
 
 @ELEMENTWISE.rule("maximum", "minimum")

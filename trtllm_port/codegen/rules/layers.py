@@ -35,20 +35,6 @@ def _cumsum(operation: Operation) -> Result:
     return node(operation, "function", "cumsum", operation.args[0], argument(operation, "dim", 1))
 
 
-@LAYERS.rule("topk")
-def _topk(operation: Operation) -> Result:
-    if argument(operation, "largest", 3, True) is not True:
-        return None
-    k, dim = argument(operation, "k", 1), argument(operation, "dim", 2, -1)
-    return node(operation, "function", "topk", operation.args[0], k, dim=dim)
-
-
-@LAYERS.rule("gather")
-def _gather(operation: Operation) -> Result:
-    dim, index = argument(operation, "dim", 1), argument(operation, "index", 2)
-    return node(operation, "function", "gather", operation.args[0], dim, index)
-
-
 @LAYERS.rule("linear")
 def _linear(operation: Operation) -> Result:
     bias = argument(operation, "bias", 2)

@@ -72,6 +72,10 @@ def _unsqueeze(operation: Operation) -> Result:
 @SHAPES.rule("squeeze")
 def _squeeze(operation: Operation) -> Result:
     dim = argument(operation, "dim", 1)
+    if dim is None:
+        shape = shape_of(operation.args[0]) or ()
+        ones = [i for i, size in enumerate(shape) if size == 1]
+        dim = ones[0] if len(ones) == 1 else None
     return node(operation, "method", "squeeze", operation.args[0], dim) if isinstance(dim, int) else None
 
 
