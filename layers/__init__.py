@@ -12,7 +12,7 @@ from trtllm_port.layers.linear import ColumnLinear, Conv1D, Linear, RowLinear
 from trtllm_port.layers.mapping import Mapping
 from trtllm_port.layers.mlp import MLP, GatedMLP
 from trtllm_port.layers.model import DecoderModelForCausalLM, PretrainedModel
-from trtllm_port.layers.module import DecoderLayerList, Module, ModuleList
+from trtllm_port.layers.module import DecoderLayerList, Module, ModuleDict, ModuleList
 from trtllm_port.layers.moe import MOE, Experts, TopKRouter
 from trtllm_port.layers.network import Network
 from trtllm_port.layers.normalization import LayerNorm, RmsNorm
@@ -56,6 +56,7 @@ __all__ = [
     "Linear",
     "Mapping",
     "Module",
+    "ModuleDict",
     "ModuleList",
     "Network",
     "Parameter",

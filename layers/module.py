@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping
 from typing import Any
 
 from trtllm_port.errors import NetworkError
@@ -127,6 +127,21 @@ class ModuleList(Module):
 
     def __getitem__(self, index: int) -> Any:
         return list(self._modules.values())[index]
+
+
+class ModuleDict(Module):
+    """Modules by name, `self.rotary_emb["full_attention"]`."""
+
+    def __init__(self, modules: Mapping[str, Module]) -> None:
+        super().__init__()
+        for name, module in modules.items():
+            setattr(self, name, module)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._modules[name]
+
+    def items(self) -> ItemsView[str, Module]:
+        return self._modules.items()
 
 
 class DecoderLayerList(ModuleList):

@@ -11,6 +11,7 @@ from transformers import masking_utils
 from transformers.models.glm.modeling_glm import apply_rotary_pos_emb as glm_rotation
 from transformers.models.gpt_neox.modeling_gpt_neox import apply_rotary_pos_emb as partial_rotation
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb as half_rotation
+from transformers.models.nanochat.modeling_nanochat import apply_rotary_pos_emb as backward_rotation
 
 from trtllm_port.codegen.attentions import compute_attention
 from trtllm_port.codegen.hooks import classify_mask, probe_rotation, rotate
@@ -51,11 +52,18 @@ def test_rotations_are_recognised(rotation: Callable[..., Any], rotated: int, re
     assert probe_rotation(query, cos, sin, out) == {"interleaved": interleaved, "tables": "halves"}
 
 
+def test_a_rotation_the_other_way_round_is_recognised() -> None:
+    query, key = torch.randn(2, 2, 4, 5, 16, generator=torch.Generator().manual_seed(1))
+    cos, sin = _tables(16, "halves")
+    out, _ = backward_rotation(query, key, cos, sin)
+    assert probe_rotation(query, cos, sin, out) == {"interleaved": False, "tables": "halves", "backwards": True}
+
+
 def test_another_rotation_is_none() -> None:
     query = torch.randn(2, 4, 5, 16)
     cos, sin = _tables(16, "halves")
     assert probe_rotation(query, cos, sin, query.roll(1, -1)) is None
-    assert probe_rotation(query, cos, sin, rotate(query, cos[..., :8], -sin[..., :8], interleaved=False)) is None
+    assert probe_rotation(query, cos, sin, rotate(query, -cos[..., :8], sin[..., :8], interleaved=False)) is None
 
 
 def test_attention_is_torchs() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from trtllm_port.errors import NetworkError
-from trtllm_port.layers import DecoderLayerList, Linear, Module, ModuleList, Parameter
+from trtllm_port.layers import DecoderLayerList, Linear, Module, ModuleDict, ModuleList, Parameter
 
 
 class Layer(Module):
@@ -62,3 +62,11 @@ def test_a_replaced_attribute_leaves_no_trace() -> None:
     layer.a = Linear(2, 2, bias=False)
     layer.b = None
     assert [name for name, _ in layer.named_parameters()] == ["a.weight"]
+
+
+def test_module_dict_has_its_modules_by_name() -> None:
+    first, second = Linear(4, 4), Linear(4, 2)
+    both = ModuleDict({"first": first, "second": second})
+    assert both["second"] is second
+    assert dict(both.items()) == {"first": first, "second": second}
+    assert [name for name, _ in both.named_modules("parts")] == ["parts", "parts.first", "parts.second"]

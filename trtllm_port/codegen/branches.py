@@ -88,7 +88,7 @@ class Branches:
         side = writer.sides[node][number]
         reads: dict[Value, int] = {}
         for one in side.nodes:
-            if not set(one.outputs) & writer.inlined.keys():
+            if writer._is_statement(one):
                 reads.update(dict.fromkeys(writer._reads(one), writer.positions[one]))
         for value in writer.names:
             if begin <= writer.last_use.get(value, -1) <= stop:

@@ -38,12 +38,17 @@ class Skeleton:
 
 @dataclass(frozen=True)
 class ClassText:
-    """One class as text, with what it needs around it: imports of `trtllm_port.layers`, config keys."""
+    """One class as text, with what it needs around it: imports of `trtllm_port.layers`, config keys.
+
+    Attributes:
+        deciding: config keys that conditions use.
+    """
 
     name: str
     lines: list[str]
     imports: set[str]
     fields: set[str]
+    deciding: set[str]
     skeleton: Skeleton | None = None
 
 
@@ -84,7 +89,7 @@ class ClassWriter:
             imports.add("KVCache")
         variables = indent(self._class_variables()) if is_model else []
         lines = [f"class {port_class.name}({base}):", *variables, *indent(constructor.lines), "", *indent(forward)]
-        return ClassText(port_class.name, lines, imports, scope.fields | constructor.fields, skeleton)
+        return ClassText(port_class.name, lines, imports, scope.fields | constructor.fields, scope.deciding, skeleton)
 
     def _class_variables(self) -> list[str]:
         prefix = getattr(self.samples[0].trace.model, "base_model_prefix", "model")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,7 +35,8 @@ class Constructor:
     Attributes:
         imports: of `trtllm_port.layers`.
         fields: config keys that it reads beside those of the scope.
-        arguments: beside `config` and `layer_idx`.
+        arguments: beside `config` and `layer_idx`, the optional ones last.
+        optional: those of `arguments` that may be left out.
     """
 
     lines: list[str] = field(default_factory=list)
@@ -43,6 +45,7 @@ class Constructor:
     takes_config: bool = True
     takes_layer_idx: bool = False
     arguments: tuple[str, ...] = ()
+    optional: frozenset[str] = frozenset()
 
 
 class ConstructorWriter:
@@ -82,7 +85,8 @@ class ConstructorWriter:
         lists = [line for line in children if "DecoderLayerList(" in line]
         made.takes_layer_idx = any("layer_idx" in s for s in (text, *attributes, *own, *children) if s not in lists)
         made.takes_config = is_model or self.scope.from_config or "self.config" in text
-        made.arguments = tuple(self.scope.arguments)
+        made.optional = frozenset(name for name, values in self.scope.arguments.items() if None in values)
+        made.arguments = tuple(sorted(self.scope.arguments, key=lambda name: name in made.optional))
         lines = ["super().__init__(config)" if is_model else "super().__init__()"]
         lines += ["self.config = config"] if "self.config" in text and not is_model else []
         lines += ["self.layer_idx = layer_idx"] if "self.layer_idx" in text else []
@@ -94,7 +98,9 @@ class ConstructorWriter:
         taken = ["self"]
         taken += [f"config: {self.config_class}"] if self.made.takes_config else []
         taken += ["layer_idx: int"] if self.made.takes_layer_idx else []
-        taken += [f"{name}: {type(values[0]).__name__}" for name, values in self.scope.arguments.items()]
+        for name in self.made.arguments:
+            kind = type(next(value for value in self.scope.arguments[name] if value is not None)).__name__
+            taken.append(f"{name}: {kind} | None = None" if name in self.made.optional else f"{name}: {kind}")
         return f"def __init__({', '.join(taken)}) -> None:"
 
     # sub-modules
@@ -104,8 +110,11 @@ class ConstructorWriter:
         order = {name: i for i, (name, _) in enumerate(self.port_class.block.module.named_modules())}
         children = self.port_class.children
         holders: set[str] = set()  # modules that only hold others
-        for path in sorted(children, key=lambda path: order.get(path.replace(".*", ".0"), 0)):
+        for path in sorted(children, key=lambda path: order.get(path.replace(".*", ".0").partition("[")[0], 0)):
             name = path.removesuffix(".*")
+            if path.endswith("]"):
+                yield from self._entry(path)
+                continue
             parts = name.split(".")
             for holder in (".".join(parts[:i]) for i in range(1, len(parts))):
                 if holder not in children and holder not in holders:
@@ -113,6 +122,24 @@ class ConstructorWriter:
                     self.made.imports.add("Module")
                     yield f"self.{holder} = Module()"
             yield from self._options(path, children[path])
+
+    def _entry(self, path: str) -> Iterator[str]:
+        """The statement for modules that the port holds by name, at the first of them."""
+        name = path.partition("[")[0]
+        paths = [one for one in self.port_class.children if one.partition("[")[0] == name]
+        if path != paths[0]:
+            return
+        self.made.imports.add("ModuleDict")
+        texts = {one[len(name) + 1 : -1]: self._child(one, self.port_class.children[one][0]) for one in paths}
+        key = next(iter(texts))
+        found = re.search(rf"config\.(\w+)\[{re.escape(key)}\]", texts[key])
+        general = {found and text.replace(f"config.{found[1]}[{one}]", "parameters") for one, text in texts.items()}
+        entries = [f"{one}: {text}," for one, text in texts.items()]
+        if found is not None and len(general) == 1:  # one for each set of parameters in the config
+            entries = [f"name: {general.pop()}", f"for name, parameters in config.{found[1]}.items()"]
+        yield f"self.{name} = ModuleDict("
+        yield from indent(["{", *indent(entries), "}"])
+        yield ")"
 
     def _options(self, path: str, options: list[Child]) -> Iterator[str]:
         """The statement for a sub-module, which may be one or the other, or not always there."""
@@ -135,8 +162,11 @@ class ConstructorWriter:
     def _child(self, path: str, option: Child) -> str:
         if isinstance(option.made, Leaf):
             return self._leaf(path, option.made)
-        given = self._given(option.made, self.done[option.made.name])
-        given += [self._handed_over(path, option, name) for name in self.done[option.made.name].arguments]
+        written = self.done[option.made.name]
+        given = self._given(option.made, written)
+        for name in written.arguments:
+            text = self._handed_over(path, option, name)
+            given += [] if text == "None" else [f"{name}={text}" if name in written.optional else text]
         return f"{option.made.name}({', '.join(given)})"
 
     def _given(self, child: PortClass, written: Constructor) -> list[str]:

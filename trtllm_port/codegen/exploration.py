@@ -156,12 +156,23 @@ class Exploration:
                 reason = f"with {other!r}: {type(error).__name__}: {first_line(error)}"
                 continue
             if same_computation(self.samples[0], changed):
+                self._tell_apart(key, changed)
                 return "ignored", f"with {other!r} instead of {base.values.get(key)!r} nothing changes"
             problem = self._follow(base, key, other, changed)
             if problem is None:
                 return "used", ""
             reason = f"with {other!r}: {problem}"
         return "fixed", reason
+
+    def _tell_apart(self, key: str, changed: Lowered) -> None:
+        """If conditions mention a key that changes nothing, have them follow what it was mistaken for."""
+        if any(key in text.deciding for text in self.classes):
+            try:
+                self.classes = self._write([*self.samples, changed])
+            except (Differ, NotExpressible, UnsupportedModelError) as error:
+                self.ledger.notes[key] = first_line(error)
+            else:
+                self.samples.append(changed)
 
     def _follow(self, base: Sample, key: str, other: Any, changed: Lowered) -> str | None:
         """Express the classes over a changed key, too, alone and with all others that were followed; or say why not."""

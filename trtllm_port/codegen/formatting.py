@@ -15,13 +15,36 @@ def indent(lines: list[str], by: int = 4) -> list[str]:
 
 def wrap(line: str, depth: int) -> list[str]:
     """One statement as lines, for a place indented by `depth`: where it is too long, its last bracket is opened."""
-    start = _matching(line) if len(line) + depth > WIDTH and line[-1] in ")]}" else None
+    if len(line) + depth <= WIDTH:
+        return [line]
+    choice = _choice(line)
+    if choice is not None:
+        head, first, rest = choice
+        inner = f"{first} {rest}"
+        pieces = [inner] if len(inner) + depth + 4 <= WIDTH else [first, *_alternatives(rest)]
+        return [f"{head}(", *(f"    {piece}" for piece in pieces), ")"]
+    start = _matching(line) if line[-1] in ")]}" else None
     if start is None:
         return [line]
     head, inner, end = line[: start + 1], line[start + 1 : -1], line[-1]
-    if len(inner) + depth + 4 <= WIDTH and "," in inner:
+    if len(inner) + depth + 4 <= WIDTH and len(split_arguments(inner)) > 1:
         return [head, f"    {inner}", end]
     return [head, *(f"    {part}," for part in split_arguments(inner)), end]
+
+
+def _choice(line: str) -> tuple[str, str, str] | None:
+    """`name = `, `one` and `if condition else other` of a statement with a choice, or None."""
+    head, found, value = line.partition(" = ")
+    condition = next((i for i in _outside(value) if value.startswith(" if ", i)), None)
+    if not found or not head.replace(".", "").replace("_", "").isalnum() or condition is None:
+        return None
+    return f"{head} = ", value[:condition], value[condition + 1 :]
+
+
+def _alternatives(rest: str) -> list[str]:
+    """`if condition`, `else other` of `if condition else other`, and so on."""
+    cuts = [i for i in _outside(rest) if rest.startswith((" else ", " if "), i)]
+    return [rest[a:b].strip() for a, b in zip([0, *cuts], [*cuts, len(rest)], strict=True)]
 
 
 def wrap_signature(head: str, parameters: list[str], returns: str, depth: int) -> list[str]:
@@ -35,31 +58,38 @@ def wrap_signature(head: str, parameters: list[str], returns: str, depth: int) -
     return [f"{head}(", *(f"    {parameter}," for parameter in parameters), f") -> {returns}:"]
 
 
+def _depths(text: str) -> list[int]:
+    """For each character how many brackets it is in, the bracket itself included; in a string one more."""
+    depths, depth, quote = [], 0, ""
+    for position, character in enumerate(text):
+        if quote:
+            depths.append(depth + 1)
+            quote = "" if character == quote and text[position - 1] != "\\" else quote
+            continue
+        quote = character if character in "\"'" else ""
+        depth += character in _CLOSING
+        depths.append(depth + bool(quote))
+        depth -= character in _CLOSING.values()
+    return depths
+
+
+def _outside(text: str) -> list[int]:
+    """The places that are in no bracket and in no string."""
+    return [position for position, depth in enumerate(_depths(text)) if depth == 0]
+
+
 def _matching(text: str) -> int | None:
     """Where the bracket that closes at the end of `text` opens."""
-    depth = 0
-    for position in range(len(text) - 1, -1, -1):
-        if text[position] in _CLOSING.values():
-            depth += 1
-        elif text[position] in _CLOSING:
-            depth -= 1
-            if depth == 0:
-                return position
-    return None
+    depths = _depths(text)
+    before = [position for position, depth in enumerate(depths) if depth == 0]
+    start = before[-1] + 1 if before else 0
+    return start if depths and start < len(text) and text[start] in _CLOSING else None
 
 
 def split_arguments(text: str) -> list[str]:
-    """`text` at the commas that are in no bracket."""
-    parts, depth, start = [], 0, 0
-    for position, character in enumerate(text):
-        if character in _CLOSING:
-            depth += 1
-        elif character in _CLOSING.values():
-            depth -= 1
-        elif character == "," and depth == 0:
-            parts.append(text[start:position].strip())
-            start = position + 1
-    parts.append(text[start:].strip())
+    """`text` at the commas that are in no bracket and in no string."""
+    cuts = [position for position in _outside(text) if text[position] == ","]
+    parts = [text[a:b].strip() for a, b in zip([0, *(cut + 1 for cut in cuts)], [*cuts, len(text)], strict=True)]
     return [part for part in parts if part]
 
 

@@ -177,9 +177,15 @@ def probe_rotation(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> dict[str
     for layout, (c, s) in tables.items():
         for interleaved in (False, True):
             if 2 * c.shape[-1] <= x.shape[-1]:
-                got = rotate(x.float(), c.float(), s.float(), interleaved=interleaved)
-                if torch.allclose(got, out.float(), rtol=0, atol=tolerance):
-                    return {"interleaved": interleaved, "tables": layout}
+                for backwards in (False, True):
+                    turn = -s.float() if backwards else s.float()
+                    got = rotate(x.float(), c.float(), turn, interleaved=interleaved)
+                    if torch.allclose(got, out.float(), rtol=0, atol=tolerance):
+                        return {
+                            "interleaved": interleaved,
+                            "tables": layout,
+                            **({"backwards": True} if backwards else {}),
+                        }
     return None
 
 

@@ -13,6 +13,7 @@ from trtllm_port.codegen import probing
 from trtllm_port.codegen.constants import Recognition, stored_tensor
 from trtllm_port.codegen.experts import experts_arguments, probe_experts
 from trtllm_port.codegen.folding import fold
+from trtllm_port.codegen.formatting import literal
 from trtllm_port.codegen.handed import Handed
 from trtllm_port.codegen.instances import role
 from trtllm_port.codegen.ir import Block, Leaf, Node
@@ -115,6 +116,7 @@ class _Lowering:
         self.same: dict[Value, Value | Literal] = {}  # value → the value it equals, or what it always is
         self.leaves: dict[Any, Leaf | None] = {}  # by what tells modules apart: layers of a model are alike
         self.half_tables: set[Value] = set()  # cos and sin that the port holds once, HF twice
+        self.sets: dict[Call, str] = {}  # calls of rotary modules → which of the config's rope parameters they go by
         self.uses = _uses(trace.root)
         self.handed = Handed(trace.model)
         self.casts = {_place(operation) for operation in _operations(trace.root) if _casts(operation)}
@@ -154,7 +156,7 @@ class _Lowering:
         operation = self.recognition.without_fillings(block, operation)
         operation = replace(operation, args=self.handed.tree(operation.args), kwargs=self.handed.tree(operation.kwargs))
         if operation.name == "rotary_embedding":
-            operation = self._halve_tables(block, operation)
+            operation = self._turned_back(block, self._halve_tables(block, operation))
         result = translate(operation)
         if operation.name in CASTS and isinstance(result, Value) and _place(operation) in self.casts:
             result = node(operation, "cast", DTYPES[operation.outputs[0].tensor.dtype], result)
@@ -183,9 +185,20 @@ class _Lowering:
             halved.append(cut.outputs[0])
         return replace(operation, args=(x, *halved))
 
+    def _turned_back(self, block: Block, operation: Operation) -> Operation:
+        """A rotation the other way round is one by the negative sine."""
+        x, cos, sin = operation.args
+        if not operation.kwargs.get("backwards"):
+            return operation
+        negative = Value(-sin.tensor)
+        block.nodes.append(Node("operator", "-", (sin,), {}, (negative,), operation.location))
+        return replace(operation, args=(x, cos, negative))
+
     def _call(self, block: Block, call: Call) -> None:
         relative = call.path[len(block.path) + 1 :] if block.path else call.path
         leaf = self._leaf(call)
+        if call in self.sets:  # one module of Hugging Face, in the port one for each set of parameters
+            relative = f"{relative}[{literal(self.sets[call])}]"
         if leaf is None:
             child = self.block(call)
             outputs = child.outputs
@@ -205,9 +218,11 @@ class _Lowering:
         if leaf is None and len(call.outputs) == 1:
             leaf = probe_experts(call)
         if leaf is None and len(call.outputs) == 2 and not any(True for _ in call.module.children()):
-            leaf = probe_rotary(call, self.trace, self.uses)
-            if leaf is not None:
-                self.half_tables.update(call.outputs)
+            rotary = probe_rotary(call, self.trace, self.uses)
+            if rotary is not None:
+                self.half_tables.update(call.outputs if rotary.doubled else ())
+                self.sets.update({call: rotary.key} if rotary.key is not None else {})
+            return rotary.leaf if rotary is not None else None
         return leaf
 
     def _leaf_arguments(self, block: Block, call: Call, leaf: Leaf) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,11 +21,26 @@ POSITIONS = torch.tensor([[0, 1, 2, 3, 5, 8, 13, 21, 29, 31]])  # within any ori
 TOLERANCE = 1e-5
 
 
-def probe_rotary(call: Call, trace: Trace, uses: dict[Value, list[Operation]]) -> Leaf | None:
+@dataclass(frozen=True)
+class Rotary:
+    """What a call of a module for rotary tables is.
+
+    Attributes:
+        leaf: the `RotaryEmbedding`.
+        key: of the config's `rope_parameters`, if there is a set of parameters for each type of layers.
+        doubled: the tables hold every angle twice.
+    """
+
+    leaf: Leaf
+    key: str | None
+    doubled: bool
+
+
+def probe_rotary(call: Call, trace: Trace, uses: dict[Value, list[Operation]]) -> Rotary | None:
     """The `RotaryEmbedding` that a call is, or None.
 
-    Its two outputs must be cos and sin of position times frequency, and go into rotations only: HF's tables hold every
-    angle twice, the port's once.
+    Its two outputs must be cos and sin of position times frequency, and go into rotations only: most of HF's tables
+    hold every angle twice, the port's once.
     """
     config: Any = trace.sample.config
     parameters = getattr(config, "rope_parameters", None)
@@ -32,16 +48,28 @@ def probe_rotary(call: Call, trace: Trace, uses: dict[Value, list[Operation]]) -
         return None
     if any(use.name != "rotary_embedding" for value in call.outputs for use in uses.get(value, ())):
         return None
-    size = call.outputs[0].tensor.shape[-1]
-    expected = _tables(parameters, size, int(config.max_position_embeddings))
+    width = call.outputs[0].tensor.shape[-1]
     tables = _call(call)
-    if expected is None or tables is None or any(table.shape != (*POSITIONS.shape, size) for table in tables):
+    if tables is None or any(table.shape != (*POSITIONS.shape, width) for table in tables):
         return None
-    for halved in (_halves, _pairs):
-        once = [halved(table) for table in tables]
-        if all(_agree(a, b) for a, b in zip(once, expected, strict=True)):
-            return Leaf("RotaryEmbedding", (dict(parameters), size, int(config.max_position_embeddings)))
+    for key, chosen in _sets(call, parameters):
+        for layout in (_halves, _pairs, _once):
+            once = [layout(table) for table in tables]
+            size = 2 * width if layout is _once else width
+            expected = _tables(chosen, size, int(config.max_position_embeddings))
+            if expected is not None and all(_agree(a, b) for a, b in zip(once, expected, strict=True)):
+                leaf = Leaf("RotaryEmbedding", (dict(chosen), size, int(config.max_position_embeddings)))
+                return Rotary(leaf, key, doubled=layout is not _once)
     return None
+
+
+def _sets(call: Call, parameters: dict[str, Any]) -> list[tuple[str | None, dict[str, Any]]]:
+    """The parameters that a call may go by: the only ones, or those of a type of layers, the type it names first."""
+    nested = {key: value for key, value in parameters.items() if isinstance(value, dict)}
+    if not nested:
+        return [(None, parameters)]
+    named = [arg for arg in call.args.values() if isinstance(arg, str) and arg in nested]
+    return [(key, nested[key]) for key in dict.fromkeys([*named, *nested])]
 
 
 def _call(call: Call) -> tuple[Tensor, ...] | None:
@@ -74,6 +102,10 @@ def _halves(table: Tensor) -> Tensor | None:
 
 def _pairs(table: Tensor) -> Tensor | None:
     return table[..., ::2] if torch.equal(table[..., ::2], table[..., 1::2]) else None
+
+
+def _once(table: Tensor) -> Tensor:
+    return table
 
 
 def _tables(parameters: dict[str, Any], size: int, max_positions: int) -> tuple[Tensor, Tensor] | None:

@@ -19,6 +19,7 @@ from trtllm_port.codegen.probing import named_activation
 from trtllm_port.codegen.recorder import Value
 from trtllm_port.codegen.solver import Solver
 
+_PLAIN = 3  # the cost of an expression that needs no help
 _NO_SIZES = frozenset(("training", "layer_idx"))  # attributes and arguments of HF's modules that are no sizes
 
 
@@ -49,6 +50,7 @@ class Scope:
         attributes: what `__init__` has to set because `forward` uses it, by name, with the expression.
         arguments: what `__init__` has to take beside `config` and `layer_idx`: name → value in each instance.
         fields: config keys that the class uses.
+        deciding: those among them that conditions use.
     """
 
     def __init__(self, port_class: PortClass) -> None:
@@ -57,9 +59,10 @@ class Scope:
         self.attributes: dict[str, Expression] = {}
         self.arguments: dict[str, Values] = {}
         self.fields: set[str] = set()
+        self.deciding: set[str] = set()
         made_with = [instance.trace.made_with.get(instance.block.module, {}) for instance in self.instances]
         self.from_config = "config" in made_with[0] or not made_with[0] or not self.instances[0].block.path
-        self._given = _columns(made_with) if not self.from_config else {}
+        self._given = _columns(made_with)
         every = _atoms(self.instances)
         number = {name: values for name, values in every.items() if name == "layer_idx"}
         self._atoms = every if self.from_config else {**self._given, **number}
@@ -71,6 +74,9 @@ class Scope:
         if not isinstance(value, Symbol):
             return Expression(literal(value), (), ATOM, 0)
         plain = self._solver.solve(value.values)
+        if self.from_config and self._given and (plain is None or plain.cost > _PLAIN):
+            given = self._with_given.solve(value.values)
+            plain = given if given is not None and (plain is None or given.cost < plain.cost) else plain
         if self.attributes and (plain is None or plain.cost > 1):
             own = {f"self.{name}": found.values for name, found in self.attributes.items()}
             with_own = Solver({**self._atoms, **own}).solve(value.values)
@@ -109,8 +115,14 @@ class Scope:
         return Expression(text, found.values, found.precedence, found.cost)
 
     @cached_property
+    def _with_given(self) -> Solver:
+        """Over what the class is made with beside the config, too."""
+        return Solver({**self._atoms, **self._given})
+
+    @cached_property
     def _with_attributes(self) -> Solver:
-        found = {f"self.{name}": values for name, values in {**self._found_attributes, **self._given}.items()}
+        given = {} if self.from_config else self._given
+        found = {f"self.{name}": values for name, values in {**self._found_attributes, **given}.items()}
         return Solver({**self._atoms, **found} if self.from_config else found)
 
     def _set_attributes(self, expression: Expression) -> bool:
@@ -132,8 +144,14 @@ class Scope:
             if name in wanted and name not in self.attributes:
                 self.attributes[name] = self.in_init(Symbol(wanted[name].values), name)
 
+    def note_keys(self, expression: Expression) -> None:
+        """Take note of the config keys in an expression."""
+        keys = re.findall(r"\bconfig\.(\w+)", expression.text)
+        self.fields.update(keys)
+        self.deciding.update(keys if any(isinstance(value, bool) for value in expression.values) else ())
+
     def _note(self, expression: Expression) -> None:
-        self.fields.update(re.findall(r"\bconfig\.(\w+)", expression.text))
+        self.note_keys(expression)
         for name, values in self._given.items():
             if re.search(rf"(?<![.\w]){name}\b", expression.text):
                 self.arguments[name] = values
@@ -226,8 +244,7 @@ class RoundScope:
         return self._noted(found)
 
     def _noted(self, found: Expression) -> Expression:
-        keys = re.findall(r"\bconfig\.(\w+)", found.text)
-        self.outer.fields.update(keys)
+        self.outer.note_keys(found)
         self.uses_layer_idx |= re.search(r"\blayer_idx\b", found.text) is not None
         text = re.sub(r"(?<![.\w])config\.", "self.config.", found.text)
         return Expression(text, found.values, found.precedence, found.cost)

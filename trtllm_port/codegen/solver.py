@@ -62,26 +62,26 @@ class Solver:
         self.options = options
         self.atoms = [Expression(text, values, ATOM, 1) for text, values in atoms.items()]
         self._found: dict[Any, Expression | None] = {}
-        self._parts: dict[tuple[int, ...], Solver] = {}
+        self._parts: dict[tuple[tuple[int, ...], int], Solver] = {}
 
     def solve(self, values: Values) -> Expression | None:
         """The simplest expression with these values, or None. Where a value is `MISSING`, any would do."""
         there = tuple(i for i, value in enumerate(values) if value is not MISSING)
         if len(there) < len(values):
-            found = self._part(there).solve(tuple(values[i] for i in there))
+            found = self._part(there, self.options).solve(tuple(values[i] for i in there))
             return found and replace(found, values=values)
         key = tuple((type(value).__name__, repr(value)) for value in values)
         if key not in self._found:
             self._found[key] = self._solve(values)
         return self._found[key]
 
-    def _part(self, instances: tuple[int, ...]) -> Solver:
+    def _part(self, instances: tuple[int, ...], options: int) -> Solver:
         """A solver for some of the instances."""
-        if instances not in self._parts:
+        if (instances, options) not in self._parts:
             atoms = {atom.text: tuple(atom.values[i] for i in instances) for atom in self.atoms}
             known = {text: values for text, values in atoms.items() if MISSING not in values}
-            self._parts[instances] = Solver(known, self.options)
-        return self._parts[instances]
+            self._parts[instances, options] = Solver(known, options)
+        return self._parts[instances, options]
 
     def _solve(self, values: Values) -> Expression | None:
         for atom in self.atoms:
@@ -167,7 +167,7 @@ class Solver:
                 continue
             if any(not absent and not close(v, w) for absent, v, w in zip(missing, atom.values, values, strict=True)):
                 continue
-            inner = self._among([i for i, absent in enumerate(missing) if absent], values, without=atom)
+            inner = self._among([i for i, absent in enumerate(missing) if absent], values)
             if inner is not None:
                 text = f"{atom.text} or {inner.inside(CONDITION + 1)}"
                 return Expression(text, values, CONDITION, inner.cost + 2)
@@ -176,22 +176,19 @@ class Solver:
     def _chosen(self, values: Values) -> Expression | None:
         """`one if key else other`: an option that chooses between two expressions."""
         for switch in switches(self._known) if self.options else ():
-            sides = [
-                self._among([i for i, value in enumerate(switch.values) if value is wanted], values, without=switch)
-                for wanted in (True, False)
-            ]
-            if sides[0] is not None and sides[1] is not None:
-                text = " ".join((sides[0].inside(CONDITION + 1), "if", switch.text, "else", sides[1].inside(CONDITION)))
-                return Expression(text, values, CONDITION, sides[0].cost + sides[1].cost + 2)
+            first = self._among([i for i, value in enumerate(switch.values) if value], values)
+            second = first and self._among([i for i, value in enumerate(switch.values) if not value], values)
+            if first and second:
+                text = " ".join((first.inside(CONDITION + 1), "if", switch.text, "else", second.inside(CONDITION)))
+                return Expression(text, values, CONDITION, first.cost + second.cost + 2)
         return None
 
-    def _among(self, instances: list[int], values: Values, *, without: Expression) -> Expression | None:
+    def _among(self, instances: list[int], values: Values) -> Expression | None:
         """The expression of `values` in some of the instances."""
         wanted = tuple(values[i] for i in instances)
         if len(set(map(repr, wanted))) == 1:
             return Expression(repr(wanted[0]), wanted, ATOM, 3)  # a number that no key gives says little
-        atoms = {a.text: tuple(a.values[i] for i in instances) for a in self.atoms if a.text != without.text}
-        return Solver(atoms, self.options - 1).solve(wanted)
+        return self._part(tuple(instances), self.options - 1).solve(wanted)
 
 
 def _telling_columns(atoms: list[Expression], values: Values) -> list[int]:

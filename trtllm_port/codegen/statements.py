@@ -65,6 +65,9 @@ class Writer:
         self.loop_names: dict[Value, str] = {}
         self.loop_texts: dict[Value, str] = {}
         self.branches = Branches(self)
+        self.grouped: dict[Value, Node] = {}  # what such arguments are → its maker
+        self.unpacked: dict[str, list[Value]] = {}  # at the beginning of a round: what is taken apart → its parts
+        self.groups: dict[Node, list[tuple[tuple[int, ...], tuple[Node, ...]]]] = {}  # arguments of loops, their makers
         self.sides: dict[Node, tuple[Block, Block]] = {}
         self.ends: dict[Node, int] = {}  # where the sides of branches end
         self.forced: dict[Value, str] = {}  # what a side of a branch gives, by the name that it has behind the branch
@@ -114,6 +117,8 @@ class Writer:
             value = node.outputs[0]  # a loop takes names; what differs between layers goes into a dict
             if value not in named and (block.outputs == (value,) or not self._candidates(value, block)):
                 self.inlined[value] = node
+        for node in block.nodes:
+            self._group(node, block, uses)
         position = start
         for node in block.nodes:
             self.positions[node] = position
@@ -123,7 +128,7 @@ class Writer:
                 for side in self._sides(node, block):
                     position = self._plan(side, position + 1, in_loop=True)
                 self.ends[node] = position
-            if not set(node.outputs) & self.inlined.keys():
+            if self._is_statement(node):
                 self.last_use.update(dict.fromkeys(self._kept_until(node), position))
             position += 1
         if in_loop:
@@ -132,6 +137,26 @@ class Writer:
             if node.form == "loop":
                 self._plan_loop(node, block)
         return position
+
+    def _is_statement(self, node: Node) -> bool:
+        return not any(value in self.inlined or value in self.grouped for value in node.outputs)
+
+    def _group(self, loop: Node, block: Block, uses: Counter[Value]) -> None:
+        """Note what differs between the layers of a loop and is all outputs of nodes that nobody else needs."""
+        makers = {value: node for node in block.nodes if len(node.outputs) > 1 for value in node.outputs}
+        for place, choices in loop.choices.items():
+            nodes = tuple(makers.get(value) for value in loop.args[place])
+            first = nodes[0]
+            if first is None or any(place in group for group, _ in self.groups.get(loop, ())):
+                continue
+            columns = list(zip(*(node.outputs if node is not None else () for node in nodes), strict=False))
+            places = [
+                p for column in columns for p, own in loop.choices.items() if loop.args[p] == column and own == choices
+            ]
+            alone = all(uses[value] == 1 for column in columns for value in column)
+            if len(places) == len(columns) == len(first.outputs) and alone and None not in nodes:
+                self.groups.setdefault(loop, []).append((tuple(places), tuple(n for n in nodes if n is not None)))
+                self.grouped.update({value: node for node in nodes if node is not None for value in node.outputs})
 
     def _sides(self, node: Node, block: Block) -> tuple[Block, Block]:
         """The sides of a branch, each with what is used of it behind."""
@@ -172,8 +197,11 @@ class Writer:
 
     def _reads(self, node: Node) -> Iterable[Value]:
         for value in _mentions(node):
-            if value in self.inlined:
-                yield from self._reads(self.inlined[value])
+            maker = self.inlined.get(value)
+            if node.form == "loop" and value in self.grouped:
+                maker = self.grouped[value]
+            if maker is not None:
+                yield from self._reads(maker)
             else:
                 yield value
 
@@ -239,7 +267,7 @@ class Writer:
                 self._loop(node, block)
             elif node.branch is not None:
                 self.branches.write(node, block)
-            elif not set(node.outputs) & self.inlined.keys():
+            elif self._is_statement(node):
                 text = self.printer.expression(node).text
                 position = self.positions[node]
                 live = [value in self.last_use for value in node.outputs]
@@ -261,6 +289,10 @@ class Writer:
         for role, value in zip(loop.roles, loop.args, strict=True):
             if role == "carried":
                 self.names[value] = self._carried_name(loop, value)
+        for text, values in self.unpacked.items():
+            bound = [self._bind(value, loop.block, self.positions[loop]) for value in values]
+            self.lines.append(f"{', '.join(bound)} = {text}")
+        self.unpacked.clear()
         self.printer.scope = rounds
         self._nodes(loop.block)
         self.printer.scope = self.scope
@@ -276,18 +308,32 @@ class Writer:
     def _varying(self, loop: Node, block: Block, rounds: RoundScope) -> str | None:
         """Put what differs between layers into a dict by the elements of a config list; returns the list's key."""
         assert loop.block is not None
+        groups = {places[0]: (places, nodes) for places, nodes in self.groups.get(loop, ())}
+        together = {place for places, _ in groups.values() for place in places[1:]}
         key = None
         for place, choices in loop.choices.items():
             found = rounds.kinds(choices)
             if found is None or (key is not None and found[0] != key):
                 raise Untranslated(loop, f"no list of the config tells apart what the layers of `{loop.name}` take")
             key, table = found
+            if place in together:
+                continue
             column = loop.args[place]
             containers = (n[:-2] for v in column for n in block.names.get(v, ()) if n.endswith("[]"))
             name = next(containers, f"{_singular(key)}_values")
-            entries = ", ".join(f"{literal(one)}: {self._reference(column[i]).text}" for one, i in table.items())
+            makers = [self.grouped.get(value) for value in column]
+            texts = [
+                (self._reference(value) if maker is None else self.printer.expression(maker)).text
+                for value, maker in zip(column, makers, strict=True)
+            ]
+            entries = ", ".join(f"{literal(one)}: {texts[i]}" for one, i in table.items())
             self.lines += wrap(f"{name} = {{{entries}}}", 8)
-            self.loop_texts[loop.block.inputs[place]] = f"{name}[{_singular(key)}]"
+            places = groups[place][0] if place in groups else (place,)
+            values = [loop.block.inputs[p] for p in places]
+            if place in groups:
+                self.unpacked[f"{name}[{_singular(key)}]"] = values
+            else:
+                self.loop_texts[values[0]] = f"{name}[{_singular(key)}]"
         return key
 
 
