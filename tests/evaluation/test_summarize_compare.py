@@ -89,6 +89,13 @@ def test_more_articles_are_asked_for_where_they_would_tell() -> None:
     assert compare(engine, {"rouge1": tuple(many.tolist())}, tokens, tokens).verdict == "pass"
 
 
+def test_a_model_that_scores_nothing_proves_nothing() -> None:
+    nothing = {"rouge1": (0.0,) * 64}
+    found = compare(nothing, nothing, TOKENS, TOKENS)
+    assert (found.verdict, found.rouge["rouge1"].verdict) == ("cannot_tell", "cannot_tell")
+    assert "score less than 1 point" in found.reason
+
+
 def test_equal_scores_scatter_not() -> None:
     assert smallest_effect([0.0] * 9) is None
     assert smallest_effect([1.0]) is None

@@ -3,8 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from trtllm_port.verification.assemble import summary
 from trtllm_port.verification.compare import TapComparison, compare_tap
+from trtllm_port.verification.gates import tap_gates
 from trtllm_port.verification.metrics import token_errors
+from trtllm_port.verification.taps import Pairing
 from trtllm_port.verification.verdict import Verdict
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -82,3 +85,15 @@ def test_nothing_can_be_told_where_hugging_face_is_not_finite() -> None:
 
 def test_nothing_can_be_told_from_a_useless_yardstick() -> None:
     assert judged(REFERENCE + 0.8 * OTHER_NOISE, noise=0.8).verdict is Verdict.CANNOT_TELL
+
+
+def test_taps_that_cannot_be_judged_are_named() -> None:
+    taps = [
+        TapComparison(name="a", verdict=Verdict.PASS, ratio=1.0),
+        TapComparison(name="b", verdict=Verdict.CANNOT_TELL, note="Hugging Face itself is not finite here"),
+    ]
+    gates = tap_gates("precision", taps, [], Pairing(paired=("a", "b"), missing=(), extra=(), ignored={}))
+    doubtful = next(gate for gate in gates if gate.name == "taps.error")
+    assert doubtful.verdict is Verdict.CANNOT_TELL
+    assert "1 of 2 taps cannot be judged, first `b`: Hugging Face itself is not finite" in doubtful.reason
+    assert "first `b`" in summary(Verdict.CANNOT_TELL, (), gates, "float16")

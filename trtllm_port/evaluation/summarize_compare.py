@@ -29,6 +29,8 @@ SUSPICIOUS_GAIN = 5.0
 """An engine that is better by so many points was probably not compared with the right thing."""
 FEWEST = 8
 """With fewer articles a bootstrap says nothing."""
+LEAST_SCORE = 1.0
+"""Points; a model that writes nothing of the summaries has nothing to lose."""
 RESAMPLES = 10_000
 CONFIDENCE, POWER = 0.95, 0.80
 """Of the interval, and how often a loss of the stated size would be found (Cohen 1988: 0.80)."""
@@ -131,10 +133,11 @@ def _difference(engine: Sequence[float], hugging_face: Sequence[float]) -> Rouge
     low, high = paired_interval(differences)
     allowed = -ALLOWED_LOSS * fmean(hugging_face)
     verdict: Verdict = "cannot_tell"
-    if not any(differences):
-        verdict = "pass"
-    elif len(differences) >= FEWEST:
-        verdict = "pass" if low > allowed else "fail" if high < allowed else "cannot_tell"
+    if not _says_nothing(allowed):
+        if not any(differences):
+            verdict = "pass"
+        elif len(differences) >= FEWEST:
+            verdict = "pass" if low > allowed else "fail" if high < allowed else "cannot_tell"
     effect = smallest_effect(differences)
     return RougeDifference(
         mean=fmean(differences),
@@ -147,6 +150,11 @@ def _difference(engine: Sequence[float], hugging_face: Sequence[float]) -> Rouge
     )
 
 
+def _says_nothing(allowed: float) -> bool:
+    """Whether Hugging Face's own score is too small for a loss to mean anything."""
+    return -allowed < ALLOWED_LOSS * LEAST_SCORE
+
+
 def _articles(articles: int, excess: float) -> int:
     """How many articles shrink the smallest effect to the allowed loss; it goes with the root of their number."""
     return max(FEWEST, math.ceil(articles * excess**2))
@@ -154,6 +162,9 @@ def _articles(articles: int, excess: float) -> int:
 
 def _judge(rouge: dict[str, RougeDifference], ratio: float) -> tuple[Verdict, str]:
     """The verdict and the sentence that says why."""
+    rouge = {kind: difference for kind, difference in rouge.items() if not _says_nothing(difference.allowed)}
+    if not rouge:
+        return "cannot_tell", f"Hugging Face's own summaries score less than {LEAST_SCORE:.0f} point"
     for verdict, what in (("fail", "is worse than"), ("cannot_tell", "cannot be told from more than")):
         kinds = [kind for kind, difference in rouge.items() if difference.verdict == verdict]
         if kinds:

@@ -217,14 +217,15 @@ def summary(verdict: Verdict, divergences: Sequence[Divergence], gates: Sequence
         note = f" ({first.note})" if first.note else ""
         others = f"; {more} more {'module is' if more == 1 else 'modules are'} wrong by themselves" if more else ""
         return f"the port first differs from Hugging Face at `{first.module}`{numbers}{note}{others}"
-    failed = [gate.name for gate in gates if gate.verdict is verdict]
+    failed = [gate for gate in gates if gate.verdict is verdict]
     if verdict is Verdict.PASS:
         warned = sum(gate.verdict is Verdict.WARN for gate in gates)
         return f"the port is as close to Hugging Face as Hugging Face in {dtype} is to itself" + (
             f", with {warned} {'warning' if warned == 1 else 'warnings'}" if warned else ""
         )
-    words = "differs from Hugging Face at" if verdict is Verdict.FAIL else "cannot be judged by"
-    return f"the port {words} {', '.join(failed[:4])}"
+    if verdict is Verdict.CANNOT_TELL:
+        return f"the port cannot be judged: {failed[0].reason.partition(';')[0]}"
+    return f"the port differs from Hugging Face at {', '.join(gate.name for gate in failed[:4])}"
 
 
 def _times(ratio: float) -> str:

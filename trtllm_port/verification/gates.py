@@ -180,7 +180,10 @@ def tap_gates(phase: str, taps: Sequence[TapComparison], own: Sequence[TapCompar
 
 def _taps_gate(name: str, phase: str, taps: Sequence[TapComparison], how: str) -> Gate:
     failing = [tap.name for tap in taps if tap.diverged]
+    doubtful = [tap for tap in taps if tap.verdict is Verdict.CANNOT_TELL]
     said = f"{len(failing)} taps fail, first {failing[0]}" if failing else f"no tap of {len(taps)} fails"
+    if doubtful and not failing:
+        said = f"{len(doubtful)} of {len(taps)} taps cannot be judged, first `{doubtful[0].name}`: {doubtful[0].note}"
     return Gate(
         name=name,
         phase=phase,
