@@ -52,12 +52,14 @@ class Cause:
         status: "likely" or "unknown"; "confirmed" is for causes that were replayed.
         evidence: what was seen.
         place: where to look.
+        id: of the kind of cause, as `norm.epsilon`; "" where nothing is known.
     """
 
     cause: str
     status: str
     evidence: str
     place: str
+    id: str = ""
 
 
 def explain(

@@ -1,0 +1,153 @@
+"""What a bug is: an edit of a port's source, or of its converted weights, and what the checker must say to it.
+
+Nothing here edits the checker, or Hugging Face.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from trtllm_port.verification.prove.source import Change, Edited, Spot, attention_classes, edit
+from trtllm_port.verification.taps import module_of
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patient:
+    """The sound port that bugs are put into.
+
+    Attributes:
+        source: its `model.py`.
+        weights: its parameters in the dtype that is verified.
+        config: Hugging Face's config of the language model.
+        classes: Hugging Face's class of every module.
+        order: Hugging Face's modules in the order in which they complete.
+        tokens: length of the prompt.
+    """
+
+    source: str = field(repr=False)
+    weights: Mapping[str, Tensor] = field(repr=False)
+    config: Mapping[str, Any] = field(repr=False)
+    classes: Mapping[str, str] = field(repr=False)
+    order: tuple[str, ...] = field(repr=False)
+    tokens: int
+
+    def first(self, class_name: str, attribute: str = "") -> tuple[str, ...]:
+        """Return the module of a class that runs first, or what it holds as an attribute."""
+        owners = [path for path in self.order if self.classes.get(path) == class_name] or [""]
+        return (".".join(part for part in (owners[0], attribute) if part),)
+
+    def all_of(self, class_name: str) -> tuple[str, ...]:
+        """Return all modules of a class."""
+        return tuple(path for path in self.order if self.classes.get(path) == class_name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Injection:
+    """A bug that was put into a port.
+
+    Attributes:
+        change: what was changed, before and after.
+        modules: where the checker may say that the port first differs.
+        source: the changed `model.py`, or None.
+        weights: parameters that take another value.
+    """
+
+    change: str
+    modules: tuple[str, ...]
+    source: str | None = None
+    weights: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bug:
+    """One entry of the catalogue.
+
+    Attributes:
+        id: its name.
+        kind: "source" or "weights".
+        description: the mistake, as a person would make it.
+        causes: ids of the causes that name it; the first named cause must be among them.
+        inject: puts it into a port; None where the port has nothing that it fits.
+    """
+
+    id: str
+    kind: str
+    description: str
+    causes: tuple[str, ...]
+    inject: Callable[[Patient], Injection | None]
+
+
+Where = Callable[[Patient, Edited], tuple[str, ...]]
+
+
+def at_owner(patient: Patient, edited: Edited) -> tuple[str, ...]:
+    """The class that was edited."""
+    return patient.first(edited.spot.class_name)
+
+
+def at_attribute(patient: Patient, edited: Edited) -> tuple[str, ...]:
+    """The part that the edited statement makes."""
+    return patient.first(edited.spot.class_name, edited.spot.attribute)
+
+
+def at_called(patient: Patient, edited: Edited) -> tuple[str, ...]:
+    """A part that the edited statement calls, or the class itself."""
+    parts = (patient.first(edited.spot.class_name, name)[0] for name in edited.called)
+    return (*parts, *patient.first(edited.spot.class_name))
+
+
+def at_attention(patient: Patient, edited: Edited) -> tuple[str, ...]:
+    """Any module that computes attention: a mask shows there, and only where it matters."""
+    return tuple(path for name in attention_classes(patient.source) for path in patient.all_of(name))
+
+
+def source_bug(
+    name: str, description: str, causes: str, change: Change, where: Where = at_owner, *, skip: int = 0
+) -> Bug:
+    """A bug that is an edit of `model.py`."""
+
+    def inject(patient: Patient) -> Injection | None:
+        edited = edit(patient.source, change, skip=skip)
+        if edited is None:
+            return None
+        after = edited.after or "deleted"
+        return Injection(
+            change=f"{edited.spot.class_name}: `{edited.before}` → `{after}`",
+            modules=where(patient, edited),
+            source=edited.text,
+        )
+
+    return Bug(id=name, kind="source", description=description, causes=tuple(causes.split()), inject=inject)
+
+
+def weight_bug(name: str, description: str, causes: str, change: Callable[[Patient], Weights | None]) -> Bug:
+    """A bug that changes parameters; the first of them names the module."""
+
+    def inject(patient: Patient) -> Injection | None:
+        changed = change(patient)
+        if not changed:
+            return None
+        modules = sorted({name.rpartition(".")[0] for name in changed}, key=patient.order.index)
+        return Injection(change=", ".join(f"`{name}`" for name in changed), modules=tuple(modules[:1]), weights=changed)
+
+    return Bug(id=name, kind="weights", description=description, causes=tuple(causes.split()), inject=inject)
+
+
+def in_attention(change: Callable[[Any], Any]) -> Change:
+    """Restrict a change to classes that compute attention."""
+
+    def restricted(node: Any, spot: Spot) -> Any:
+        return change(node) if spot.attends else None
+
+    return restricted
+
+
+def modules_in_order(taps: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the modules of taps, each once."""
+    return tuple(dict.fromkeys(module_of(tap) for tap in taps))

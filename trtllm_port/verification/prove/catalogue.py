@@ -1,0 +1,8 @@
+"""The catalogue of bugs."""
+
+from __future__ import annotations
+
+from trtllm_port.verification.prove import attention_bugs, source_bugs, weight_bugs
+from trtllm_port.verification.prove.bugs import Bug
+
+CATALOGUE: tuple[Bug, ...] = (*source_bugs.BUGS, *attention_bugs.BUGS, *weight_bugs.BUGS)

@@ -1,0 +1,271 @@
+"""`verify --prove`: does the check bite? Bugs are put into the port one by one, and each must be found.
+
+Hugging Face's two runs do not depend on the port, so they are made once.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trtllm_port.errors import CheckpointError, PortError
+from trtllm_port.verification.assemble import causes_of, verdict_of
+from trtllm_port.verification.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.metrics import metrics
+from trtllm_port.verification.phase import HuggingFaceSides, PhaseResult, judge_port, phases_of, run_hugging_face
+from trtllm_port.verification.preparation import Model, find_model, settle_dtype
+from trtllm_port.verification.prove.bugs import Bug, Injection, Patient, modules_in_order
+from trtllm_port.verification.prove.catalogue import CATALOGUE
+from trtllm_port.verification.prove.outcome import Outcome, Proof
+from trtllm_port.verification.prove.patients import Ward
+from trtllm_port.verification.runners import SessionRunner
+from trtllm_port.verification.settings import DiffSettings
+from trtllm_port.verification.stimulus import Stimulus, make_stimulus
+from trtllm_port.verification.taps import LOGITS
+from trtllm_port.verification.thresholds import RATIO, ROUNDING
+from trtllm_port.verification.verdict import Verdict
+
+Progress = Callable[[str, int, int], None]
+DEFAULTS = DiffSettings(tokens=256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Laboratory:
+    """Everything that the bugs have in common.
+
+    Attributes:
+        ward: makes ports.
+        sides: Hugging Face's runs, per phase.
+        logits: of the sound port, per phase: prefill, then what came through the cache.
+        patient: the sound port.
+        executor: what runs it.
+    """
+
+    ward: Ward
+    sides: tuple[HuggingFaceSides, ...]
+    logits: tuple[tuple[Tensor, ...], ...] = field(repr=False)
+    patient: Patient
+    executor: str
+
+
+def prove(
+    model_dir: Path,
+    *,
+    workspace: Path = Path("."),
+    dtype: str = "auto",
+    random_weights: bool = False,
+    report_dir: Path | None = None,
+    settings: DiffSettings = DEFAULTS,
+    catalogue: Sequence[Bug] = CATALOGUE,
+    progress: Progress | None = None,
+) -> Proof:
+    """Put bugs into a port and see whether the comparison finds them.
+
+    Args:
+        model_dir: a Hugging Face model directory.
+        workspace: where the port is.
+        dtype: of the port; "auto" follows the checkpoint.
+        random_weights: take seeded random weights instead of the directory's own.
+        report_dir: where `prove.json` is written, and what a run that was interrupted had found.
+        settings: prompt and seed.
+        catalogue: the bugs.
+        progress: called with (phase, done, total).
+
+    Raises:
+        PortError: the model or the port cannot be used, or the port fails the comparison without any bug.
+    """
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="trtllm-port-") as directory:
+        work = Path(directory)
+        model = find_model(
+            model_dir,
+            work,
+            workspace=workspace,
+            dtype=dtype,
+            random_seed=settings.seed if random_weights else None,
+            trust_remote_code=settings.trust_remote_code,
+        )
+        model = settle_dtype(model, work, None, progress)
+        laboratory = equip(model, work, settings)
+        done = Diary(report_dir, model, settings)
+        outcomes = []
+        for number, bug in enumerate(catalogue):
+            if progress is not None:
+                progress("bugs", number, len(catalogue))
+            outcomes.append(done.recall(bug) or done.note(examine(laboratory, bug)))
+    proof = Proof(
+        architecture=model.architecture,
+        port=model.port.name,
+        dtype=model.dtype,
+        tokens=laboratory.patient.tokens,
+        executor=laboratory.executor,
+        outcomes=tuple(outcomes),
+        seconds=time.perf_counter() - started,
+    )
+    done.close(proof)
+    return proof
+
+
+def equip(model: Model, work: Path, settings: DiffSettings) -> Laboratory:
+    """Run Hugging Face and the sound port.
+
+    Raises:
+        PortError: the sound port does not pass.
+    """
+    stimulus = make_stimulus(
+        model.given,
+        tokens=settings.tokens,
+        longest=model.longest,
+        vocab_size=model.vocab_size,
+        prompt_file=settings.prompt_file,
+        seed=settings.seed,
+    )
+
+    def load(dtype: str) -> HuggingFaceRunner:
+        return HuggingFaceRunner.load(
+            model.source, dtype, device=settings.device, trust_remote_code=model.trust_remote_code
+        )
+
+    sides = tuple(run_hugging_face(phase, load, stimulus) for phase in phases_of(model.dtype))
+    ward = Ward(model=model, work=work, length=len(stimulus.ids), rows=max(1, len(stimulus.rows)))
+    results, logits = [], []
+    for each in sides:
+        with ward.port(each.phase.dtype) as port:
+            results.append(judge_port(each, port))
+            logits.append(all_logits(port, stimulus))
+    _require_pass(model, results)
+    patient = Patient(
+        source=(model.port.package_dir / "model.py").read_text(encoding="utf-8"),
+        weights=_weights(model),
+        config=model.config,
+        classes={path: facts.class_name for path, facts in sides[0].facts.modules.items()},
+        order=modules_in_order(sides[0].recording.order),
+        tokens=len(stimulus.ids),
+    )
+    return Laboratory(ward=ward, sides=sides, logits=tuple(logits), patient=patient, executor=results[-1].executor)
+
+
+def examine(laboratory: Laboratory, bug: Bug) -> Outcome:
+    """Put one bug into the port and see what the comparison says."""
+    started = time.perf_counter()
+    found = Outcome(bug=bug.id, kind=bug.kind, description=bug.description, status="no place", causes=bug.causes)
+    injection = bug.inject(laboratory.patient)
+    if injection is None:
+        return replace(found, reason="the port has nothing that this bug fits")
+    found = replace(found, change=injection.change, expected=injection.modules)
+    try:
+        found = _compare(laboratory, injection, found)
+    except CheckpointError as error:
+        found = replace(found, status="caught", gate="weights.accounted", reason=error.message.splitlines()[0])
+    except PortError as error:
+        found = replace(found, status="no place", reason=f"no such port can be built: {error.message.splitlines()[0]}")
+    return replace(found, seconds=time.perf_counter() - started)
+
+
+def _compare(laboratory: Laboratory, injection: Injection, found: Outcome) -> Outcome:
+    results: list[PhaseResult] = []
+    effect = 0.0
+    for sides, sound in zip(laboratory.sides, laboratory.logits, strict=True):
+        with laboratory.ward.port(sides.phase.dtype, injection) as port:
+            results.append(judge_port(sides, port))
+            if results[-1].divergence is not None:
+                break
+            effect = max(effect, _effect(sides, all_logits(port, sides.stimulus), sound))
+    gates = [gate for result in results for gate in result.gates]
+    if verdict_of(gates) is not Verdict.FAIL:
+        if effect > RATIO.warns:
+            return replace(found, status="missed", reason=f"it changes the logits by {effect:.3g} times the noise")
+        reason = f"it changes the logits by {effect:.2g} times Hugging Face's own error"
+        return replace(found, status="not exercised", reason=reason)
+    divergence = next((result.divergence for result in results if result.divergence is not None), None)
+    causes = causes_of(results, laboratory.ward.model.port.package_dir)
+    return replace(
+        found,
+        status="caught",
+        gate=next(gate.name for gate in gates if gate.verdict is Verdict.FAIL),
+        module=divergence,
+        cause=causes[0].id if causes else None,
+        cause_status=causes[0].status if causes else None,
+    )
+
+
+def all_logits(port: SessionRunner, stimulus: Stimulus) -> tuple[Tensor, ...]:
+    """Return the port's logits of the whole prompt at once, and through the cache step by step."""
+    prefill = len(stimulus.ids) - stimulus.decode_steps
+    return (port.run(torch.tensor([stimulus.ids]))[0], *port.run_incrementally([stimulus.ids], [prefill]))
+
+
+def _effect(sides: HuggingFaceSides, logits: tuple[Tensor, ...], sound: tuple[Tensor, ...]) -> float:
+    """Return how much a bug changes the port's logits, in units of Hugging Face's own error."""
+    floor = sides.yardstick.floors[LOGITS]
+    noise = max(float(floor.error_T.sum() / floor.reference_T.sum()) ** 0.5, ROUNDING[sides.phase.dtype])
+    return max(metrics(x, y).rel_l2 for x, y in zip(logits, sound, strict=True)) / noise
+
+
+def _weights(model: Model) -> Mapping[str, Tensor]:
+    from trtllm_port.layers.weights import HuggingFaceWeights
+
+    port: Any = model.port.cls(model.port.cls.config_class.from_hugging_face(model.source, model.dtype))
+    port.load_hugging_face(HuggingFaceWeights(model.source))
+    return dict(port.weights)
+
+
+def _require_pass(model: Model, results: Sequence[PhaseResult]) -> None:
+    gates = [gate for result in results for gate in result.gates]
+    failed = [gate.name for gate in gates if gate.verdict in (Verdict.FAIL, Verdict.CANNOT_TELL)]
+    if failed:
+        raise PortError(
+            f"the port `{model.port.name}` does not pass by itself, at {', '.join(failed[:4])}",
+            hint="`trtllm-port diff-layers` says why; bugs are put into sound ports only",
+        )
+
+
+class Diary:
+    """What was found so far, so that a run that was interrupted goes on where it stopped.
+
+    Args:
+        directory: where it is kept; None keeps nothing.
+        model: the model and its port; another port begins anew.
+        settings: other settings begin anew, too.
+    """
+
+    def __init__(self, directory: Path | None, model: Model, settings: DiffSettings) -> None:
+        self.directory = directory
+        self.key = f"{model.given} {model.port.digest} {model.dtype} {settings}"
+        self.known: dict[str, Outcome] = {}
+        if directory is not None:
+            directory.mkdir(parents=True, exist_ok=True)
+            lines = self._path.read_text().splitlines() if self._path.is_file() else []
+            if lines and json.loads(lines[0]) == self.key:
+                self.known = {o.bug: o for o in map(Outcome.from_dict, map(json.loads, lines[1:]))}
+            else:
+                self._path.write_text(json.dumps(self.key) + "\n")
+
+    @property
+    def _path(self) -> Path:
+        return (self.directory or Path()) / "prove.partial.jsonl"
+
+    def recall(self, bug: Bug) -> Outcome | None:
+        """Return what was found before."""
+        return self.known.get(bug.id)
+
+    def note(self, outcome: Outcome) -> Outcome:
+        """Keep an outcome."""
+        if self.directory is not None:
+            with self._path.open("a") as file:
+                file.write(json.dumps(outcome.to_dict()) + "\n")
+        return outcome
+
+    def close(self, proof: Proof) -> None:
+        """Write the result, and forget the diary."""
+        if self.directory is not None:
+            (self.directory / "prove.json").write_text(json.dumps(proof.to_dict(), indent=2) + "\n")
+            self._path.unlink(missing_ok=True)
