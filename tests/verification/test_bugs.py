@@ -109,20 +109,20 @@ def residual_scaled(model: Any) -> None:
 
 
 CATALOGUE = [
-    (gate_and_up_swapped, "model.layers.1.mlp", "gate and up are swapped"),
-    (gate_and_up_weights_swapped, "model.layers.1.mlp.gate_proj", "swapped with `model.layers.1.mlp.up_proj`"),
-    (activation, "model.layers.1.mlp.act_fn", "wrong activation"),
-    (epsilon, "model.layers.1.input_layernorm", "wrong epsilon"),
-    (gain_plus_one, "model.layers.1.post_attention_layernorm", "1 + weight"),
-    (gain_dropped, "model.norm", "gain dropped"),
-    (value_bias_dropped, "model.layers.1.self_attn.v_proj", "bias dropped"),
-    (key_bias_dropped, "model.layers.1.self_attn.k_proj", "bias dropped"),
-    (rotary_left_off_the_keys, "model.layers.1.self_attn", "rotary embedding"),
-    (rotary_theta, "model.rotary_emb", "theta"),
-    (attention_scale, "model.layers.1.self_attn", "scale"),
-    (head_scale, "lm_head", "wrong multiplier"),
-    (output_transposed, "model.layers.1.self_attn.o_proj", ""),
-    (residual_scaled, "model.layers.1", ""),
+    (gate_and_up_swapped, "model.layers.1.mlp", "module.swapped"),
+    (gate_and_up_weights_swapped, "model.layers.1.mlp.gate_proj", "weight.swapped"),
+    (activation, "model.layers.1.mlp.act_fn", "activation"),
+    (epsilon, "model.layers.1.input_layernorm", "norm.epsilon"),
+    (gain_plus_one, "model.layers.1.post_attention_layernorm", "norm.gain_offset"),
+    (gain_dropped, "model.norm", "norm.gain_left_out"),
+    (value_bias_dropped, "model.layers.1.self_attn.v_proj", "bias.left_out"),
+    (key_bias_dropped, "model.layers.1.self_attn.k_proj", "bias.left_out"),
+    (rotary_left_off_the_keys, "model.layers.1.self_attn", "rope.keys"),
+    (rotary_theta, "model.rotary_emb", "rope.theta"),
+    (attention_scale, "model.layers.1.self_attn", "attention.scale"),
+    (head_scale, "lm_head", "weight.scale"),
+    (output_transposed, "model.layers.1.self_attn.o_proj", "weight.transposed"),
+    (residual_scaled, "model.layers.1", "residual.scale"),
 ]
 
 
@@ -131,9 +131,8 @@ def test_a_bug_is_found_at_its_module(compare_tiny: Compare, bug: Any, module: s
     found = compare_tiny(LOGIC, bug)
     assert found.divergences[0] == module
     assert len(found.divergences) == (2 if bug is gate_and_up_weights_swapped else 1)
-    first = found.causes[module][0]
-    assert cause in first.cause
-    assert first.status == ("likely" if cause else first.status)
+    assert found.causes[module][0].id == cause
+    assert found.causes[module][0].status == ("likely" if bug is rotary_theta else "confirmed")
     verdicts = {gate.name: gate.verdict for gate in found.gates}
     assert verdicts["taps.error"] is Verdict.FAIL
 
@@ -145,7 +144,7 @@ def test_several_bugs_are_found_in_one_run(compare_tiny: Compare) -> None:
         found = compare_tiny(phase, *bugs)
         assert sorted(found.divergences) == sorted(expected)
         if phase is LOGIC:
-            assert all(cause in found.causes[module][0].cause for module, cause in expected.items())
+            assert {module: found.causes[module][0].id for module in expected} == expected
 
 
 def test_a_permutation_that_nothing_minds_is_benign_beside_a_bug(compare_tiny: Compare) -> None:

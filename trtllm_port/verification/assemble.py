@@ -17,6 +17,7 @@ from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.phase import PhaseResult
 from trtllm_port.verification.places import Excerpt, excerpt_of, place_of
 from trtllm_port.verification.preparation import Model
+from trtllm_port.verification.replay import HYPOTHESES
 from trtllm_port.verification.report import Divergence, Subject, TapReport, metric_values
 from trtllm_port.verification.sides import HuggingFaceFacts
 from trtllm_port.verification.taps import LOGITS, ROOT, input_of, is_input, module_of, within
@@ -173,8 +174,13 @@ def _causes(module: str, phase: PhaseResult, phases: Sequence[PhaseResult], pack
     causes = phase.causes.get(module, ())
     if causes and phase.phase.name != "logic":
         causes = (*causes, *_precision_cause(phases))
-    place = place_of(package_dir, module, class_names(phase.facts)) if causes else None
-    return causes if place is None else tuple(replace(cause, place=place) for cause in causes)
+    return tuple(_placed(cause, module, phase, package_dir) for cause in causes)
+
+
+def _placed(cause: Cause, module: str, phase: PhaseResult, package_dir: Path) -> Cause:
+    look = next((hypothesis.look for hypothesis in HYPOTHESES if hypothesis.id == cause.id), ())
+    place = place_of(package_dir, module, class_names(phase.facts), look)
+    return cause if place is None else replace(cause, place=place)
 
 
 def _precision_cause(phases: Sequence[PhaseResult]) -> tuple[Cause, ...]:

@@ -64,7 +64,7 @@ def collect(
     comparisons = known[0]
     wrong = {module: _wrong_inputs(module, expected.recording, comparisons) for module in modules}
     wanted = {module or LOGITS for module in modules} | {tap for taps in wrong.values() for tap in taps}
-    values = _values(port, stimulus, expected, wanted, modules)
+    values = free_values(port, stimulus, expected, wanted, modules)
     for module in modules:
         yield _evidence(module, {tap: values[tap] for tap in wrong[module] if tap in values}, values, expected, known)
 
@@ -111,9 +111,18 @@ def _noise(comparison: TapComparison | None) -> float:
     return comparison.metrics.rel_l2 / comparison.ratio
 
 
-def _values(
+def free_values(
     port: PortRunner, stimulus: Stimulus, expected: Expected, wanted: Collection[str], guilty: Sequence[str]
 ) -> dict[str, Tensor]:
+    """Return the port's values of taps when guilty modules work on Hugging Face's input, and inside on their own.
+
+    Args:
+        port: the port.
+        stimulus: the input.
+        expected: the reference.
+        wanted: the taps.
+        guilty: the modules.
+    """
     kept: dict[str, Tensor] = {}
 
     def keep(tap: str, tensor: Tensor) -> Tensor | None:

@@ -24,6 +24,7 @@ from trtllm_port.verification.locate import first_divergence, mark_benign
 from trtllm_port.verification.metrics import relative_error_per_token
 from trtllm_port.verification.padding import left_padding_gate
 from trtllm_port.verification.recording import Recording, record
+from trtllm_port.verification.replayed import with_replay
 from trtllm_port.verification.routing import Routing, RoutingFacts, force_rows, routing_gate
 from trtllm_port.verification.runners import Force, PortRunner
 from trtllm_port.verification.sides import (
@@ -197,11 +198,15 @@ def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
     own_routing = replace(expected.routing, yardstick=sides.yardstick.own_routing)
     expected = replace(expected, floors=sides.yardstick.own_floors, routing=own_routing)
     own = run_injected(port, stimulus, expected)
-    divergences = own_divergences(recording.order, own)
+    divergences = own_guilty = own_divergences(recording.order, own)
     if not divergences:
         first = first_divergence(recording.order, comparisons)
         divergences = () if first is None else (first,)
     causes = explain(divergences, port, stimulus, expected, (own, facts)) if divergences else {}
+    if causes:
+        # A difference of precision shows in that precision only; any other shows best where the floor is lowest.
+        runner = sides.load(phase.reference_dtype if phase.name == "logic" else phase.dtype)
+        causes = with_replay(causes, runner, port, stimulus, expected, own if own_guilty else comparisons)
     gates = tap_gates(phase.name, list(comparisons.values()), list(own.values()), pairing)
     if taps.routing:
         decided = [router.indices for router in recording.routers]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
@@ -13,6 +14,8 @@ from trtllm_port.verification.taps import parent_of
 
 LONGEST = 44  # lines of an excerpt: a screen beside the verdict
 AROUND = 3  # lines shown before and after a single statement
+NO_CODE = ("def ", "class ", "from ", "import ", '"', "#")
+NAME_ONLY = re.compile(r"\w+,?$")  # a line of an import
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,22 +39,33 @@ class Excerpt:
     note: str
 
 
-def place_of(package_dir: Path, module: str, class_names: Mapping[str, str]) -> str | None:
+def place_of(package_dir: Path, module: str, class_names: Mapping[str, str], look: Sequence[str] = ()) -> str | None:
     """Return the file and line that a module comes from, or None if its source does not show.
 
     Args:
         package_dir: the port's package.
         module: HF module path; "" is the model itself.
         class_names: HF's class of every module; ports keep these names.
+        look: patterns of the statement to look at, the most telling first; without a match it is the whole class.
     """
     source = _read(package_dir / "model.py")
     found = None if source is None else _find(source, module, class_names)
     if source is None or found is None:
         return None
     shown = "/".join((package_dir / "model.py").parts[-3:])
-    if isinstance(found, ast.ClassDef):
-        return f"`{shown}` line {found.lineno}: `class {found.name}`"
-    return f"`{shown}` line {found.lineno}: `{source.splitlines()[found.lineno - 1].strip()}`"
+    line = _matching(source.splitlines(), found, look) if isinstance(found, ast.ClassDef) else found.lineno
+    if isinstance(found, ast.ClassDef) and line == found.lineno:
+        return f"`{shown}` line {line}: `class {found.name}`"
+    return f"`{shown}` line {line}: `{source.splitlines()[line - 1].strip()}`"
+
+
+def _matching(lines: Sequence[str], found: ast.ClassDef, look: Sequence[str]) -> int:
+    """Return the line that fits the first pattern that fits any: in the class, else in all of the file's code."""
+    numbers = [*range(found.lineno, (found.end_lineno or found.lineno) + 1), *range(1, len(lines) + 1)]
+    code = [(number, lines[number - 1].strip()) for number in numbers]
+    code = [(number, text) for number, text in code if not text.startswith(NO_CODE) and not NAME_ONLY.match(text)]
+    fitting = (number for pattern in look for number, text in code if re.search(pattern, text))
+    return next(fitting, found.lineno)
 
 
 def excerpt_of(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 import copy
+import re
 
-from trtllm_port.verification.prove.bugs import Bug, at_attention, at_attribute, at_called, in_attention, source_bug
+from trtllm_port.verification.prove.bugs import Bug, at_attention, at_attribute, at_called, source_bug
 from trtllm_port.verification.prove.source import (
-    DELETE,
     Change,
     Spot,
     calls,
@@ -19,7 +19,6 @@ from trtllm_port.verification.prove.source import (
 )
 
 ROTATION = "rotary_embedding"
-REPEATS = "self.config.num_attention_heads // self.config.num_key_value_heads"
 
 
 def rotation_left_out(word: str) -> Change:
@@ -28,17 +27,6 @@ def rotation_left_out(word: str) -> Change:
     def change(node: ast.AST, spot: Spot) -> ast.AST | None:
         call = calls(node, ROTATION)
         return call.args[0] if call is not None and word in ast.unparse(call.args[0]) else None
-
-    return change
-
-
-def rotation(template: str) -> Change:
-    """Every rotation is done in another way: both statements of an attention are edited alike."""
-
-    def change(node: ast.AST, spot: Spot) -> ast.AST | None:
-        if not isinstance(node, ast.FunctionDef):
-            return None
-        return node
 
     return change
 
@@ -171,8 +159,8 @@ def heads_first(node: ast.AST, spot: Spot) -> ast.AST | None:
     if not isinstance(node, ast.Assign) or not spot.attends or "query" not in ast.unparse(node.targets[0]):
         return None
     text = ast.unparse(node)
-    changed = text.replace(".view(0, 0, -1, self.head_dim).transpose(1, 2)", ".view(0, 0, self.head_dim, -1).permute(0, 3, 1, 2)")
-    changed = changed.replace(".view(0, 0, -1, self.config.head_dim).transpose(1, 2)", ".view(0, 0, self.config.head_dim, -1).permute(0, 3, 1, 2)")
+    cut = re.compile(r"\.view\(0, 0, -1, (self\.(?:config\.)?head_(?:dim|size))\)\.transpose\(1, 2\)")
+    changed = cut.sub(r".view(0, 0, \1, -1).permute(0, 3, 1, 2)", text)
     return None if changed == text else ast.parse(changed).body[0]
 
 
@@ -186,30 +174,77 @@ def attention_input(node: ast.AST, spot: Spot) -> ast.AST | None:
     return changed
 
 
-def output_left_out(node: ast.AST, spot: Spot) -> ast.AST | None:
-    """The statement that reshapes the keys after their norm is dropped."""
-    return DELETE if False else None
-
-
 FIRST = "position_ids[:, 0:1]"
 
 BUGS: tuple[Bug, ...] = (
     source_bug("rope.keys", "keys are not rotated", "rope.keys", rotation_left_out("key")),
     source_bug("rope.queries", "queries are not rotated", "rope.queries", rotation_left_out("query")),
-    source_bug("rope.layout", "queries rotated in pairs instead of halves, or the reverse", "rope.layout", other_layout),
-    source_bug("rope.layout.keys", "keys rotated in pairs instead of halves, or the reverse", "rope.layout", other_layout, skip=1),
+    source_bug(
+        "rope.layout", "queries rotated in pairs instead of halves, or the reverse", "rope.layout", other_layout
+    ),
+    source_bug(
+        "rope.layout.keys",
+        "keys rotated in pairs instead of halves, or the reverse",
+        "rope.layout",
+        other_layout,
+        skip=1,
+    ),
     source_bug("rope.direction", "queries rotated in the other direction", "rope.direction", backwards),
-    source_bug("rope.sine_cosine", "sines and cosines of the keys swapped", "rope.sine_cosine", sine_for_cosine, skip=1),
-    source_bug("rope.theta", "theta hard-coded", "rope.theta", rope_parameters("{0} | {{'rope_theta': 500000.0}}"), at_attribute),
-    source_bug("rope.theta.twice", "theta twice as large", "rope.theta", rope_parameters("{0} | {{'rope_theta': 2 * {0}['rope_theta']}}"), at_attribute),
-    source_bug("rope.scaling", "linear scaling of the positions by 4 that the config does not have", "rope.scaling", rope_parameters("{0} | {{'rope_type': 'linear', 'factor': 4.0}}"), at_attribute),
-    source_bug("positions.offset", "positions one too large", "positions.offset", positions("{0} + 1"), at_called),
-    source_bug("positions.constant", "all positions zero", "positions.constant", positions("{0} * 0"), at_called),
-    source_bug("positions.precision", "positions rounded to bfloat16", "positions.precision", positions("{0}.to('bfloat16').to('int64')"), at_called),
-    source_bug("positions.restart", "positions begin at zero in every decode step", "decode", positions(f"{{0}} - {FIRST}"), at_called),
+    source_bug(
+        "rope.sine_cosine", "sines and cosines of the keys swapped", "rope.sine_cosine", sine_for_cosine, skip=1
+    ),
+    source_bug(
+        "rope.theta",
+        "theta hard-coded",
+        "rope.theta",
+        rope_parameters("{0} | {{'rope_theta': 500000.0}}"),
+        at_attribute,
+    ),
+    source_bug(
+        "rope.theta.twice",
+        "theta twice as large",
+        "rope.theta",
+        rope_parameters("{0} | {{'rope_theta': 2 * {0}['rope_theta']}}"),
+        at_attribute,
+    ),
+    source_bug(
+        "rope.scaling",
+        "linear scaling of the positions by 4 that the config does not have",
+        "rope.scaling",
+        rope_parameters("{0} | {{'rope_type': 'linear', 'factor': 4.0}}"),
+        at_attribute,
+    ),
+    source_bug("positions.offset", "positions one too large", "positions", positions("{0} + 1"), at_called),
+    source_bug("positions.constant", "all positions zero", "positions", positions("{0} * 0"), at_called),
+    source_bug(
+        "positions.precision",
+        "positions rounded to bfloat16",
+        "positions",
+        positions("{0}.to('bfloat16').to('int64')"),
+        at_called,
+    ),
+    source_bug(
+        "positions.restart",
+        "positions begin at zero in every decode step",
+        "decode",
+        positions(f"{{0}} - {FIRST}"),
+        at_called,
+    ),
     source_bug("mask.future", "every token sees the next one", "mask", mask_positions("{0} + 1"), at_attention),
-    source_bug("mask.bidirectional", "every token sees all", "mask", mask_positions("{0} * 0 + (cache.max_seq_len - 1)"), at_attention),
-    source_bug("mask.restart", "a decode step sees the first token only", "decode", mask_positions(f"{{0}} - {FIRST}"), at_attention),
+    source_bug(
+        "mask.bidirectional",
+        "every token sees all",
+        "mask",
+        mask_positions("{0} * 0 + (cache.max_seq_len - 1)"),
+        at_attention,
+    ),
+    source_bug(
+        "mask.restart",
+        "a decode step sees the first token only",
+        "decode",
+        mask_positions(f"{{0}} - {FIRST}"),
+        at_attention,
+    ),
     source_bug("mask.window.left_out", "no window", "mask.window", window(""), at_attention),
     source_bug("mask.window.larger", "a window of one token more", "mask.window", window("{0} + 1"), at_attention),
     source_bug("mask.window.smaller", "a window of one token less", "mask.window", window("{0} - 1"), at_attention),
@@ -221,5 +256,11 @@ BUGS: tuple[Bug, ...] = (
     source_bug("attention.tiled_heads", "heads of keys repeated in the wrong order", "attention.kv_order", tiled_heads),
     source_bug("attention.values", "keys taken for values", "attention.operands", values_of_keys),
     source_bug("attention.heads", "features cut into heads in the wrong order", "attention.heads", heads_first),
-    source_bug("attention.projection", "values from the keys' projection", "module.mixed_up weight.swapped", attention_input, at_called),
+    source_bug(
+        "attention.projection",
+        "values from the keys' projection",
+        "module.mixed_up weight.swapped",
+        attention_input,
+        at_called,
+    ),
 )

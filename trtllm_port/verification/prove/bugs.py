@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from trtllm_port.verification.prove.source import Change, Edited, Spot, attention_classes, edit
+from trtllm_port.verification.prove.source import Change, Edited, attention_classes, edit
 from trtllm_port.verification.taps import module_of
 
 Weights = dict[str, Tensor]
@@ -23,7 +23,7 @@ class Patient:
 
     Attributes:
         source: its `model.py`.
-        weights: its parameters in the dtype that is verified.
+        weights: its parameters in float32.
         config: Hugging Face's config of the language model.
         classes: Hugging Face's class of every module.
         order: Hugging Face's modules in the order in which they complete.
@@ -137,15 +137,6 @@ def weight_bug(name: str, description: str, causes: str, change: Callable[[Patie
         return Injection(change=", ".join(f"`{name}`" for name in changed), modules=tuple(modules[:1]), weights=changed)
 
     return Bug(id=name, kind="weights", description=description, causes=tuple(causes.split()), inject=inject)
-
-
-def in_attention(change: Callable[[Any], Any]) -> Change:
-    """Restrict a change to classes that compute attention."""
-
-    def restricted(node: Any, spot: Spot) -> Any:
-        return change(node) if spot.attends else None
-
-    return restricted
 
 
 def modules_in_order(taps: tuple[str, ...]) -> tuple[str, ...]:

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from trtllm_port.errors import CheckpointError, PortError
-from trtllm_port.verification.assemble import causes_of, verdict_of
+from trtllm_port.verification.assemble import causes_of, divergences_of, verdict_of
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.metrics import metrics
+from trtllm_port.verification.metrics import metrics, summarise
 from trtllm_port.verification.phase import HuggingFaceSides, PhaseResult, judge_port, phases_of, run_hugging_face
 from trtllm_port.verification.preparation import Model, find_model, settle_dtype
 from trtllm_port.verification.prove.bugs import Bug, Injection, Patient, modules_in_order
@@ -34,7 +34,8 @@ from trtllm_port.verification.thresholds import RATIO, ROUNDING
 from trtllm_port.verification.verdict import Verdict
 
 Progress = Callable[[str, int, int], None]
-DEFAULTS = DiffSettings(tokens=256)
+DEFAULTS = DiffSettings()
+TOKENS = 320  # unless told otherwise: past 256, where positions in bfloat16 begin to round
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +123,7 @@ def equip(model: Model, work: Path, settings: DiffSettings) -> Laboratory:
     """
     stimulus = make_stimulus(
         model.given,
-        tokens=settings.tokens,
+        tokens=settings.tokens or TOKENS,
         longest=model.longest,
         vocab_size=model.vocab_size,
         prompt_file=settings.prompt_file,
@@ -186,7 +187,7 @@ def _compare(laboratory: Laboratory, injection: Injection, found: Outcome) -> Ou
         reason = f"it changes the logits by {effect:.2g} times Hugging Face's own error"
         return replace(found, status="not exercised", reason=reason)
     divergence = next((result.divergence for result in results if result.divergence is not None), None)
-    causes = causes_of(results, laboratory.ward.model.port.package_dir)
+    causes = causes_of(results, divergences_of(results, laboratory.ward.model.port.package_dir))
     return replace(
         found,
         status="caught",
@@ -206,14 +207,14 @@ def all_logits(port: SessionRunner, stimulus: Stimulus) -> tuple[Tensor, ...]:
 def _effect(sides: HuggingFaceSides, logits: tuple[Tensor, ...], sound: tuple[Tensor, ...]) -> float:
     """Return how much a bug changes the port's logits, in units of Hugging Face's own error."""
     floor = sides.yardstick.floors[LOGITS]
-    noise = max(float(floor.error_T.sum() / floor.reference_T.sum()) ** 0.5, ROUNDING[sides.phase.dtype])
+    noise = max(summarise(floor).rel_l2, ROUNDING[sides.phase.dtype])
     return max(metrics(x, y).rel_l2 for x, y in zip(logits, sound, strict=True)) / noise
 
 
 def _weights(model: Model) -> Mapping[str, Tensor]:
     from trtllm_port.layers.weights import HuggingFaceWeights
 
-    port: Any = model.port.cls(model.port.cls.config_class.from_hugging_face(model.source, model.dtype))
+    port: Any = model.port.cls(model.port.cls.config_class.from_hugging_face(model.source, "float32"))
     port.load_hugging_face(HuggingFaceWeights(model.source))
     return dict(port.weights)
 

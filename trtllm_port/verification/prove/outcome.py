@@ -106,8 +106,8 @@ class Proof:
         """One sentence."""
         counted = self.exercised
         return (
-            f"{count(counted, 'caught')} of {len(counted)} bugs caught, {count(counted, 'placed')} at the right module, "
-            f"{count(counted, 'explained')} with the right cause first"
+            f"{count(counted, 'caught')} of {len(counted)} bugs caught, "
+            f"{count(counted, 'placed')} at the right module, {count(counted, 'explained')} with the right cause first"
         )
 
     def to_dict(self) -> dict[str, Any]:

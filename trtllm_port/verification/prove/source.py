@@ -130,7 +130,7 @@ def written(template: str, *nodes: ast.expr) -> ast.expr:
 def _walk(tree: ast.Module) -> Iterator[tuple[list[ast.stmt], int, Spot]]:
     for owner in (node for node in tree.body if isinstance(node, ast.ClassDef)):
         text = ast.unparse(owner)
-        attends = "attention(" in text or "softmax(" in text and "cache" in text
+        attends = "attention(" in text or ("softmax(" in text and "cache" in text)
         layers = any(isinstance(node, ast.For) for node in ast.walk(owner))
         root = any("ForCausalLM" in ast.unparse(base) for base in owner.bases)
         for function in (node for node in owner.body if isinstance(node, ast.FunctionDef)):

@@ -5,14 +5,23 @@ from __future__ import annotations
 import ast
 import re
 
-from trtllm_port.verification.prove.bugs import Bug, at_attribute, at_called, at_owner, source_bug
-from trtllm_port.verification.prove.source import DELETE, Spot, calls, own_call, with_argument, without_argument, written
+from trtllm_port.verification.prove.bugs import Bug, at_attribute, at_called, source_bug
+from trtllm_port.verification.prove.source import (
+    DELETE,
+    Change,
+    Spot,
+    calls,
+    own_call,
+    with_argument,
+    without_argument,
+    written,
+)
 
 EPSILON = re.compile(r"eps(ilon)?\b")
 OTHER_ACTIVATION = {"gelu": "gelu_pytorch_tanh", "silu": "gelu"}
 
 
-def epsilon(template: str, *, root: bool = False) -> object:
+def epsilon(template: str, *, root: bool = False) -> Change:
     """The epsilon that a normalisation is made with; of those beside the layers if `root`."""
 
     def change(node: ast.AST, spot: Spot) -> ast.AST | None:
@@ -61,7 +70,9 @@ def other_activation(node: ast.AST, spot: Spot) -> ast.AST | None:
 def near_activation(node: ast.AST, spot: Spot) -> ast.AST | None:
     """GELU by its tanh approximation instead of the error function, or the reverse."""
     call = calls(node, "Activation")
-    return None if call is None else with_argument(call, 0, "'gelu' if {0}.startswith('gelu_') else 'gelu_pytorch_tanh'")
+    return (
+        None if call is None else with_argument(call, 0, "'gelu' if {0}.startswith('gelu_') else 'gelu_pytorch_tanh'")
+    )
 
 
 def activation_left_out(node: ast.AST, spot: Spot) -> ast.AST | None:
@@ -82,7 +93,13 @@ def gate_and_up(node: ast.AST, spot: Spot) -> ast.AST | None:
 def residual_left_out(node: ast.AST, spot: Spot) -> ast.AST | None:
     """The input of a block is not added to its output."""
     operand = _residual(node)
-    return None if operand is None or not isinstance(node, ast.BinOp) else node.right if operand is node.left else node.left
+    return (
+        None
+        if operand is None or not isinstance(node, ast.BinOp)
+        else node.right
+        if operand is node.left
+        else node.left
+    )
 
 
 def residual_scaled(node: ast.AST, spot: Spot) -> ast.AST | None:
@@ -115,7 +132,12 @@ def _residual(node: ast.AST) -> ast.expr | None:
 
 def multiplier_left_out(node: ast.AST, spot: Spot) -> ast.AST | None:
     """A multiplier of embeddings or residuals is forgotten."""
-    if spot.function != "forward" or not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Mult) or spot.attends:
+    if (
+        spot.function != "forward"
+        or not isinstance(node, ast.BinOp)
+        or not isinstance(node.op, ast.Mult)
+        or spot.attends
+    ):
         return None
     return node.left if re.fullmatch(r"self\.(config\.)?\w*(scale|multiplier)\w*", ast.unparse(node.right)) else None
 
@@ -136,12 +158,12 @@ def logits_scaled(node: ast.AST, spot: Spot) -> ast.AST | None:
 
 def embedding_scaled(node: ast.AST, spot: Spot) -> ast.AST | None:
     """Embeddings are multiplied by the root of the hidden size although Hugging Face does not."""
-    if not spot.layers or not isinstance(node, ast.Call) or "emb" not in own_call(node) and own_call(node) != "wte":
+    if not spot.layers or not isinstance(node, ast.Call) or ("emb" not in own_call(node) and own_call(node) != "wte"):
         return None
     return None if "rotary" in own_call(node) else written("{0} * 8.0", node)
 
 
-def soft_cap_left_out(*, root: bool) -> object:
+def soft_cap_left_out(*, root: bool) -> Change:
     """A soft cap is forgotten."""
 
     def change(node: ast.AST, spot: Spot) -> ast.AST | None:
@@ -167,26 +189,81 @@ def half_norm(node: ast.AST, spot: Spot) -> ast.AST | None:
 
 
 BUGS: tuple[Bug, ...] = (
-    source_bug("norm.epsilon.tenfold", "epsilon ten times too large", "norm.epsilon", epsilon("10 * {0}"), at_attribute),
-    source_bug("norm.epsilon.second", "epsilon of a layer's second norm fixed at 1e-3", "norm.epsilon", epsilon("1e-3"), at_attribute, skip=1),
-    source_bug("norm.epsilon.final", "epsilon of the final norm fixed at 1e-8", "norm.epsilon", epsilon("1e-8", root=True), at_attribute),
-    source_bug("norm.gain_offset", "gain `w` instead of `1 + w`, or the reverse", "norm.gain_offset", gain_offset, at_attribute),
+    source_bug(
+        "norm.epsilon.tenfold", "epsilon ten times too large", "norm.epsilon", epsilon("10 * {0}"), at_attribute
+    ),
+    source_bug(
+        "norm.epsilon.second",
+        "epsilon of a layer's second norm fixed at 1e-3",
+        "norm.epsilon",
+        epsilon("1e-3"),
+        at_attribute,
+        skip=1,
+    ),
+    source_bug(
+        "norm.epsilon.final",
+        "epsilon of the final norm fixed at 1e-3",
+        "norm.epsilon",
+        epsilon("1e-3", root=True),
+        at_attribute,
+    ),
+    source_bug(
+        "norm.gain_offset", "gain `w` instead of `1 + w`, or the reverse", "norm.gain_offset", gain_offset, at_attribute
+    ),
     source_bug("norm.left_out", "a layer's norm is not called", "module.left_out", norm_left_out, at_called),
-    source_bug("norm.head_left_out", "the norm of queries or keys is not called", "module.left_out", head_norm_left_out, at_called),
+    source_bug(
+        "norm.head_left_out",
+        "the norm of queries or keys is not called",
+        "module.left_out",
+        head_norm_left_out,
+        at_called,
+    ),
     source_bug("mlp.activation.other", "another activation", "activation", other_activation, at_attribute),
-    source_bug("mlp.activation.near", "GELU by erf instead of tanh, or the reverse", "activation", near_activation, at_attribute),
-    source_bug("mlp.activation.left_out", "no activation", "activation module.left_out", activation_left_out, at_called),
-    source_bug("mlp.gate_up", "gate and up swapped in `forward`", "mlp.gate_up", gate_and_up),
+    source_bug(
+        "mlp.activation.near",
+        "GELU by erf instead of tanh, or the reverse",
+        "activation",
+        near_activation,
+        at_attribute,
+    ),
+    source_bug(
+        "mlp.activation.left_out", "no activation", "activation module.left_out", activation_left_out, at_called
+    ),
+    source_bug("mlp.gate_up", "gate and up swapped in `forward`", "module.swapped", gate_and_up),
     source_bug("residual.left_out", "a residual is not added", "residual.left_out", residual_left_out),
-    source_bug("residual.left_out.second", "a layer's second residual is not added", "residual.left_out", residual_left_out, skip=1),
+    source_bug(
+        "residual.left_out.second",
+        "a layer's second residual is not added",
+        "residual.left_out",
+        residual_left_out,
+        skip=1,
+    ),
     source_bug("residual.scaled", "a residual is added 0.9 times", "residual.scale", residual_scaled),
-    source_bug("residual.shared", "both blocks of a layer add the layer's input", "residual.source", residual_shared, skip=1),
-    source_bug("multiplier.left_out", "a multiplier of embeddings or residuals is forgotten", "multiplier", multiplier_left_out),
-    source_bug("logits.multiplier.left_out", "the multiplier of the logits is forgotten", "multiplier", logits_multiplier_left_out),
+    source_bug(
+        "residual.shared",
+        "both blocks of a layer add the layer's input",
+        "residual.source module.input residual.left_out",
+        residual_shared,
+        skip=1,
+    ),
+    source_bug(
+        "multiplier.left_out", "a multiplier of embeddings or residuals is forgotten", "multiplier", multiplier_left_out
+    ),
+    source_bug(
+        "logits.multiplier.left_out",
+        "the multiplier of the logits is forgotten",
+        "multiplier",
+        logits_multiplier_left_out,
+    ),
     source_bug("logits.scaled", "logits a quarter of what they should be", "multiplier", logits_scaled),
-    source_bug("embedding.scaled", "embeddings eight times too large", "multiplier", embedding_scaled),
+    source_bug("embedding.scaled", "embeddings eight times too large", "multiplier residual.scale", embedding_scaled),
     source_bug("logits.soft_cap", "the soft cap of the logits is forgotten", "soft_cap", soft_cap_left_out(root=True)),
-    source_bug("attention.soft_cap", "the soft cap of the attention scores is forgotten", "soft_cap", soft_cap_left_out(root=False)),
+    source_bug(
+        "attention.soft_cap",
+        "the soft cap of the attention scores is forgotten",
+        "soft_cap",
+        soft_cap_left_out(root=False),
+    ),
     source_bug("precision.softmax", "softmax in the port's dtype", "precision.softmax", half_softmax),
     source_bug("precision.norm", "a norm in the port's dtype", "precision.norm", half_norm),
 )

@@ -61,7 +61,9 @@ def with_matrix(patient: Patient, *, is_matrix: bool) -> Callable[[str, Tensor],
     return fits
 
 
-def changed(change: Callable[[Tensor], Tensor], *fits: Callable[[str, Tensor], bool]) -> Callable[[Patient], Weights | None]:
+def changed(
+    change: Callable[[Tensor], Tensor], *fits: Callable[[str, Tensor], bool]
+) -> Callable[[Patient], Weights | None]:
     """One parameter, changed."""
 
     def bug(patient: Patient) -> Weights | None:
@@ -91,8 +93,10 @@ def late_bias_dropped(patient: Patient) -> Weights | None:
 def of_neighbour(patient: Patient) -> Weights | None:
     """A projection of the layer before."""
     name = pick(patient, matrix)
-    other = None if name is None else LAYER.sub(".0.", name, count=1)
-    return None if name is None or other not in patient.weights else {name: patient.weights[other].clone()}
+    if name is None:
+        return None
+    other = patient.weights.get(LAYER.sub(".0.", name, count=1))
+    return None if other is None else {name: other.clone()}
 
 
 def swapped(*fits: Callable[[str, Tensor], bool]) -> Callable[[Patient], Weights | None]:
@@ -138,18 +142,51 @@ def row_shifted(patient: Patient) -> Weights | None:
 
 
 BUGS: tuple[Bug, ...] = (
-    weight_bug("weights.gain_dropped", "a norm's gain is all ones (zeros where one is added)", "norm.gain_left_out", changed(lambda w: torch.zeros_like(w) if abs(float(w.float().mean())) < 0.5 else torch.ones_like(w), gain)),
+    weight_bug(
+        "weights.gain_dropped",
+        "a norm's gain is all ones (zeros where one is added)",
+        "norm.gain_left_out",
+        changed(lambda w: torch.zeros_like(w) if abs(float(w.float().mean())) < 0.5 else torch.ones_like(w), gain),
+    ),
     weight_bug("weights.norm_bias_dropped", "a norm's bias is zero", "bias.left_out", norm_bias_dropped),
     weight_bug("weights.bias_dropped", "a projection's bias is zero", "bias.left_out", projection_bias_dropped),
-    weight_bug("weights.bias_dropped.mlp", "the bias of the MLP's last projection is zero", "bias.left_out", late_bias_dropped),
-    weight_bug("weights.transposed", "a square matrix is transposed", "weight.transposed", changed(lambda w: w.T, square)),
-    weight_bug("weights.neighbour", "a projection has the weights of the layer before", "weight.neighbour", of_neighbour),
-    weight_bug("weights.gate_up", "weights of gate and up swapped", "weight.swapped", swapped(ends("gate_proj.weight", "up_proj.weight"))),
-    weight_bug("weights.key_value", "weights of keys and values swapped", "weight.swapped", swapped(ends("k_proj.weight", "v_proj.weight"))),
+    weight_bug(
+        "weights.bias_dropped.mlp", "the bias of the MLP's last projection is zero", "bias.left_out", late_bias_dropped
+    ),
+    weight_bug(
+        "weights.transposed", "a square matrix is transposed", "weight.transposed", changed(lambda w: w.T, square)
+    ),
+    weight_bug(
+        "weights.neighbour", "a projection has the weights of the layer before", "weight.neighbour", of_neighbour
+    ),
+    weight_bug(
+        "weights.gate_up",
+        "weights of gate and up swapped",
+        "weight.swapped",
+        swapped(ends("gate_proj.weight", "up_proj.weight")),
+    ),
+    weight_bug(
+        "weights.key_value",
+        "weights of keys and values swapped",
+        "weight.swapped",
+        swapped(ends("k_proj.weight", "v_proj.weight")),
+    ),
     weight_bug("weights.norms", "gains of two norms swapped", "weight.swapped", swapped(gain)),
-    weight_bug("weights.heads", "heads of a projection in reverse order", "weight.permuted", changed(heads_reversed, matrix)),
-    weight_bug("weights.interleaved", "queries permuted for the other rotary layout", "weight.permuted", changed(interleaved, matrix, ends("q_proj.weight", "query_key_value.weight"))),
+    weight_bug(
+        "weights.heads", "heads of a projection in reverse order", "weight.permuted", changed(heads_reversed, matrix)
+    ),
+    weight_bug(
+        "weights.interleaved",
+        "queries permuted for the other rotary layout",
+        "weight.permuted",
+        changed(interleaved, matrix, ends("q_proj.weight", "query_key_value.weight")),
+    ),
     weight_bug("weights.head_tied", "the head has the embedding's weights", "weight.tied", embedding_for_head),
     weight_bug("weights.row_shifted", "embeddings shifted by one token", "weight.permuted", row_shifted),
-    weight_bug("weights.scaled", "a matrix twice as large, as by a dequantisation scale", "weight.scale", changed(lambda w: 2 * w, matrix, ends("_proj.weight", "fc2.weight", "dense.weight"))),
+    weight_bug(
+        "weights.scaled",
+        "a matrix twice as large, as by a dequantisation scale",
+        "weight.scale multiplier",
+        changed(lambda w: 2 * w, matrix, ends("_proj.weight", "fc2.weight", "dense.weight")),
+    ),
 )

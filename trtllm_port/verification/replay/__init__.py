@@ -1,0 +1,8 @@
+"""Causes by replay: a known bug, given to Hugging Face's own module, must give the port's own error."""
+
+from __future__ import annotations
+
+from trtllm_port.verification.replay.catalogue import HYPOTHESES
+from trtllm_port.verification.replay.judge import Trial, replay
+
+__all__ = ["HYPOTHESES", "Trial", "replay"]
