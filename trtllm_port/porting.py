@@ -36,17 +36,20 @@ class PortResult:
         port: where it is.
         source: what the generator found out; None for a blank port.
         check: the comparison with Hugging Face on random weights; None for a blank port.
+        part_of: Hugging Face's class of the whole model, where the port is of its text part.
     """
 
     port: WrittenPort
     source: PortSource | None = None
     check: SelfCheck | None = None
+    part_of: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
         return {
             "name": self.port.name,
             "architecture": self.port.architecture,
+            "part_of": self.part_of,
             "workspace": str(self.port.workspace),
             "written": list(self.port.written),
             "skeletons": [] if self.source is None else [asdict(skeleton) for skeleton in self.source.skeletons],
@@ -83,8 +86,10 @@ def create_port(
 
     config = read_config(model_dir)
     name = default_name(str(config.get("model_type", ""))) if name is None else name
-    refuse_existing(workspace, name, next(iter(config.get("architectures") or []), None), force=force)
+    given = next(iter(config.get("architectures") or []), None)
+    refuse_existing(workspace, name, given, force=force)
     source = generate_port(model_dir, name=name, trust_remote_code=trust_remote_code, progress=progress)
+    refuse_existing(workspace, name, source.architecture, force=force)
     check = check_port(model_dir, source=source, trust_remote_code=trust_remote_code, progress=progress)
     port = write_port(
         source,
@@ -94,7 +99,8 @@ def create_port(
         force=force,
         origin=_origin(source, check, model_dir),
     )
-    return PortResult(port=port, source=source, check=check)
+    whole = given if config.get("model_type") != source.model_type else None
+    return PortResult(port=port, source=source, check=check, part_of=whole)
 
 
 def create_blank_port(

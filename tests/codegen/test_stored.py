@@ -11,11 +11,11 @@ import transformers
 from safetensors.torch import load_file
 from torch import nn
 
-from trtllm_port.codegen.hf_models import quiet
 from trtllm_port.codegen.stored import stored_tensors
 from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.layers import Concat, Stack
 from trtllm_port.layers.weights.steps import run_steps
+from trtllm_port.quiet import quiet_transformers
 
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 31}
 EXPERTS = {"num_key_value_heads": 2, "moe_intermediate_size": 12, "num_experts": 3, "num_experts_per_tok": 2}
@@ -38,7 +38,7 @@ def _model(model_type: str, **values: Any) -> nn.Module:
 )
 def test_files_become_parameters(model_type: str, values: dict[str, Any], tmp_path: Path) -> None:
     model = _model(model_type, **values)
-    with quiet():
+    with quiet_transformers():
         model.save_pretrained(tmp_path)  # type: ignore[operator]
     files = load_file(tmp_path / "model.safetensors")
     made: dict[str, torch.Tensor] = {}

@@ -98,11 +98,11 @@ class Measurement:
         from trtllm_port.porting import create_port
 
         given, tiny = self.directory / "given", self.directory / "tiny"
-        config = write_config(self.row.model_type, given)
+        write_config(self.row.model_type, given)
         self.stage = "new"
         result = create_port(given, workspace=self.directory)
         self._measure(result)
-        write_tiny(config, tiny)
+        write_tiny(given, tiny)
         for dtype in DTYPES:
             self.stage = f"verify {dtype}"
             self._verify(tiny, dtype)
@@ -153,13 +153,12 @@ class Measurement:
         )
 
 
-def write_tiny(config: Any, directory: Path) -> None:
-    """Write the config at a size that no trace has seen."""
+def write_tiny(given: Path, directory: Path) -> None:
+    """Write a directory's config at a size that no trace has seen."""
     from trtllm_port.codegen.sizes import unseen_config
+    from trtllm_port.layers.config import load_hf_config
 
-    tiny = unseen_config(config)
-    tiny.architectures = config.architectures
-    tiny.save_pretrained(directory)
+    unseen_config(load_hf_config(given)).save_pretrained(directory)
 
 
 def largest_ratio(report: Report) -> float | None:

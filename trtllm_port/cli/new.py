@@ -79,6 +79,9 @@ def render(result: PortResult) -> None:
     port = result.port
     for path in port.written:
         console.line(f"wrote {port.workspace / path}")
+    if result.part_of is not None:
+        line = f"ported the text part of `{result.part_of}`: {port.architecture}; images and sounds are not its input"
+        console.line(line)
     if result.source is not None:
         for skeleton in result.source.skeletons:
             console.line(f"to fill in by hand: {skeleton.name} ({skeleton.path}): {skeleton.reason}")

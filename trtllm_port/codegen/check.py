@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from trtllm_port.codegen.generate import PortSource
-from trtllm_port.codegen.hf_models import load_config, quiet, require_causal_lm
+from trtllm_port.codegen.hf_models import load_config, require_causal_lm
 from trtllm_port.codegen.recorder import leaves
 from trtllm_port.codegen.sizes import config_values, unseen_config
 from trtllm_port.errors import PortError
 from trtllm_port.hf_cache import cache_argument
+from trtllm_port.quiet import quiet_transformers
 from trtllm_port.random_weights import save_random_checkpoint
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def check_port(
     config = load_config(model, trust_remote_code) if isinstance(model, str | Path) else model
     require_causal_lm(config, trust_remote_code)
     tiny = unseen_config(config)
-    with quiet(), tempfile.TemporaryDirectory(prefix="trtllm-port-check-") as folder:
+    with quiet_transformers(), tempfile.TemporaryDirectory(prefix="trtllm-port-check-") as folder:
         directory = Path(folder)
         save_random_checkpoint(tiny, directory / "model")
         with _port_class(workspace, source, directory, tiny) as port_class:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any, get_args, get_origin
@@ -30,13 +32,67 @@ def layer_count_key(values: dict[str, Any]) -> str | None:
     return next((key for key in LAYER_COUNTS if isinstance(values.get(key), int)), None)
 
 
-def shorten(values: dict[str, Any], config: Any, needed: int | None, more: int = 0) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Depth:
+    """How to shorten a config.
+
+    Attributes:
+        first: how many of the first layers show every kind; None: choose layers by the config's lists.
+        scaled: numbers of layers among the keys (`num_kv_shared_layers`) shrink in proportion.
+    """
+
+    first: int | None
+    scaled: bool = False
+
+
+def find_depth(config: Any, values: dict[str, Any], make_config: Callable[[dict[str, Any]], Any]) -> Depth:
+    """The least depth that shows every kind of layer, or as many as a few layers can show.
+
+    Args:
+        config: of the user's depth.
+        values: its values, as `config_values` gives them.
+        make_config: makes a config of other values.
+    """
+    key = layer_count_key(values)
+    kinds = None if key is None else _kinds(config, values[key], _OPTIONS)
+    if key is None or kinds is None:
+        return Depth(None)
+    first = 1 + max(kinds.index(kind) for kind in kinds)
+    if first <= MOST:
+        return Depth(first)
+    options = tuple(kind for kind in _OPTIONS if kind is not int)  # numbers of layers are others at another depth
+    wanted = set(_kinds(config, values[key], options) or ())
+    missing: dict[int, int] = {}
+    for count in range(LAYERS, MOST + 1):
+        with suppress(Exception):  # any: the config class may refuse the depth
+            short = shorten(values, config, Depth(count, scaled=True))
+            if found := _kinds(make_config(short), short[key], options):
+                missing[count] = len(wanted - set(found))
+    best = min(missing, key=lambda count: missing[count], default=None)
+    return Depth(best, scaled=best is not None)
+
+
+def _kinds(config: Any, total: int, options: tuple[type, ...]) -> list[str] | None:
+    """The kind of each layer; None if the model does not tell."""
+    try:
+        model = model_on_paper(config)
+    except Exception:  # any: a model may compute with its weights when it is made, which it cannot without memory
+        return None
+    lists = [list(m) for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == total]
+    return (
+        [" ".join(kinds) for kinds in zip(*(kinds_of(layers, options) for layers in lists), strict=True)]
+        if lists
+        else None
+    )
+
+
+def shorten(values: dict[str, Any], config: Any, depth: Depth, more: int = 0) -> dict[str, Any]:
     """Few layers, but every kind of layer.
 
     Args:
         values: as `config_values` gives them.
         config: what they are of.
-        needed: how many of the first layers show every kind; None if that is not known.
+        depth: see `find_depth`.
         more: layers beyond those that suffice.
     """
     key = layer_count_key(values)
@@ -44,16 +100,34 @@ def shorten(values: dict[str, Any], config: Any, needed: int | None, more: int =
         return values
     total = values[key]
     lists = {name: value for name, value in values.items() if _is_per_layer(name, value, total, config)}
-    first = max(LAYERS, needed or 0, _first_combinations(lists, total)) + more
-    if needed is not None and first <= MOST:
+    first = max(LAYERS, depth.first or 0, 0 if depth.scaled else _first_combinations(lists, total)) + more
+    if depth.first is not None and first <= MOST + more:
         chosen = list(range(min(first, total)))
     else:
         chosen = _combinations(lists, total, LAYERS + more)
     chosen += [chosen[-1]] * (max(LAYERS + more, len(chosen)) - len(chosen))  # a config with fewer layers
     shortened = {name: [value[index] for index in chosen] for name, value in lists.items()}
     numbers = {name: [i for i in value if i < len(chosen)] for name, value in _layer_numbers(values, total)}
+    tables = {name: _of_layers(value, len(chosen)) for name, value in values.items() if _is_by_number(value)}
     counts = {name: len(chosen) for name in LAYER_COUNTS if values.get(name) == total}
-    return {**values, **shortened, **numbers, **counts}
+    parts = {name: max(1, round(value * len(chosen) / total)) for name, value in _parts(values, total)}
+    return {**values, **shortened, **numbers, **tables, **(parts if depth.scaled else {}), **counts}
+
+
+def _is_by_number(value: Any) -> bool:
+    """Whether a value is a table with the numbers of layers as keys."""
+    return isinstance(value, dict) and bool(value) and all(str(key).isdigit() for key in value)
+
+
+def _of_layers(table: dict[str, Any], count: int) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if int(key) < count}
+
+
+def _parts(values: dict[str, Any], total: int) -> Iterator[tuple[str, int]]:
+    """Keys that count some of the layers."""
+    for name, value in values.items():
+        if name.endswith("_layers") and name not in LAYER_COUNTS and type(value) is int and 0 < value < total:
+            yield name, value
 
 
 def _is_per_layer(name: str, value: Any, total: int, config: Any) -> bool:
@@ -94,31 +168,28 @@ def _combinations(lists: dict[str, list[Any]], total: int, wanted: int) -> list[
     return sorted(chosen)
 
 
-def layers_needed(model: nn.Module, total: int) -> int | None:
-    """How many of the first layers show every kind of layer; None if the model has no list of so many layers."""
-    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == total]
-    if not lists or total < 2:
-        return None
-    return max(_needed(list(layers)) for layers in lists)
+def kinds_of(layers: list[nn.Module], options: tuple[type, ...] = _OPTIONS) -> list[str]:
+    """The kind of each of the layers: equal for layers that compute the same with weights of equal shapes.
 
-
-def _needed(layers: list[nn.Module]) -> int:
-    settings = [_settings(layer) for layer in layers]
+    Args:
+        layers: in their order.
+        options: types of the attributes that tell kinds apart.
+    """
+    settings = [_settings(layer, options) for layer in layers]
     numbering = _numbering(settings)
-    kinds = [
+    return [
         json.dumps({key: value for key, value in table.items() if key not in numbering}, default=str)
         for table in settings
     ]
-    return 1 + max(kinds.index(kind) for kind in set(kinds))
 
 
-def _settings(layer: nn.Module) -> dict[str, Any]:
+def _settings(layer: nn.Module, options: tuple[type, ...]) -> dict[str, Any]:
     """What tells a layer's kind: classes, shapes, and attributes that are options; any number may be a layer's own."""
     found: dict[str, Any] = {}
     for path, module in layer.named_modules():
         found[path] = type(module).__name__
         for name, value in vars(module).items():
-            if isinstance(value, _OPTIONS) and not name.startswith("_") and name != "training":
+            if type(value) in options and not name.startswith("_") and name != "training":
                 found[f"{path}:{name}"] = value
         for name, parameter in module.named_parameters(recurse=False):
             found[f"{path}.{name}"] = tuple(parameter.shape)

@@ -13,9 +13,10 @@ import transformers
 from trtllm_port.codegen import source
 from trtllm_port.codegen.classes import Skeleton
 from trtllm_port.codegen.exploration import Exploration
-from trtllm_port.codegen.hf_models import load_config, quiet, require_causal_lm
+from trtllm_port.codegen.hf_models import load_config, require_causal_lm
 from trtllm_port.codegen.ledger import Ledger
 from trtllm_port.codegen.weights import weight_names
+from trtllm_port.quiet import quiet_transformers
 
 Progress = Callable[[str, int, int], None]
 
@@ -69,7 +70,7 @@ def generate_port(
     """
     config = load_config(model, trust_remote_code) if isinstance(model, str | Path) else model
     require_causal_lm(config, trust_remote_code)
-    with quiet():
+    with quiet_transformers():
         found = Exploration(config, trust_remote_code, progress or (lambda phase, done, total: None))
     hf_class = type(found.samples[0].trace.model)
     return PortSource(

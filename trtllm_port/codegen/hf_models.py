@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +11,14 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from trtllm_port.errors import ConfigError, UnsupportedModelError
+from trtllm_port.layers.text_part import text_part
+from trtllm_port.quiet import quiet_transformers
 
 BLANK = "`trtllm-port new --blank NAME` writes a port to fill in by hand"
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars and no warnings of `transformers`: tiny models are built and saved by the dozen."""
-    logging = transformers.utils.logging
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-
-
 def load_config(model_dir: str | Path, trust_remote_code: bool = False) -> Any:
-    """The `transformers` config of a directory."""
+    """The `transformers` config of a directory's language model; that of the text part, if it is of several models."""
     path = Path(model_dir) / "config.json"
     if not path.is_file():
         raise ConfigError(f"`{model_dir}` has no `config.json`", hint="give a Hugging Face model directory")
@@ -54,7 +39,8 @@ def load_config(model_dir: str | Path, trust_remote_code: bool = False) -> Any:
             hint=BLANK,
         )
     try:
-        return AutoConfig.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
+        with quiet_transformers():
+            return text_part(AutoConfig.from_pretrained(model_dir, trust_remote_code=trust_remote_code))
     except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
         raise ConfigError(f"`{path}` is not a valid `{raw.get('model_type')}` config: {first_line(error)}") from error
     except Exception as error:  # huggingface_hub's strict dataclasses have an error class of their own

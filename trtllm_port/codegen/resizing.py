@@ -57,7 +57,8 @@ class Plan:
 
     def coupled(self, values: dict[str, Any]) -> set[str]:
         """The keys of a config that do not vary on their own."""
-        related = _related(values, 0, widths=self.keep == "widths") if self.keep else {}
+        relation = _relation(values, 0, self)
+        related = [key for key, value in values.items() if relation is not None and relation.of(key, value) is not None]
         return {*related, *self.describe()}
 
     def describe(self) -> dict[str, str]:
@@ -65,6 +66,32 @@ class Plan:
         told = dict.fromkeys(self.untouched, "left as it is: the model takes no other value at tiny sizes")
         told |= dict.fromkeys(self.omitted, "follows from other keys")
         return told | {key: f"kept equal to `{other}`" for key, other in self.equal}
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Factors of sizes that keep the products between them.
+
+    Attributes:
+        count: of head counts.
+        size: of head sizes.
+        widths: whether other widths than the hidden size are related, too.
+    """
+
+    count: Fraction
+    size: Fraction
+    widths: bool
+
+    def of(self, key: str, value: Any) -> int | None:
+        """The related size, or None for a key that is not related."""
+        if type(value) is not int or value <= 1:
+            return None
+        if _HEADS.search(key):
+            return math.ceil(value * self.count)
+        if _HEAD_DIM.search(key):
+            return math.ceil(value * self.size)
+        related = _HIDDEN.search(key) or (self.widths and _WIDTH.search(key))
+        return math.ceil(value * self.count * self.size) if related else None
 
 
 def resize(config: Any, values: dict[str, Any], plan: Plan, index: int, path: str = "") -> dict[str, Any]:
@@ -77,7 +104,7 @@ def resize(config: Any, values: dict[str, Any], plan: Plan, index: int, path: st
         index: the column.
         path: of a nested config, ending with a point.
     """
-    related = _related(values, index, widths=plan.keep == "widths") if plan.keep else {}
+    relation = _relation(values, index, plan)
     resized: dict[str, Any] = {}
     for key, value in values.items():
         name = path + key
@@ -87,7 +114,7 @@ def resize(config: Any, values: dict[str, Any], plan: Plan, index: int, path: st
         elif name in plan.untouched:
             resized[key] = value
         elif name not in plan.omitted:
-            resized[key] = related[key] if key in related else _value(key, value, index)
+            resized[key] = _value(key, value, index, relation)
     for key, other in plan.equal:
         if key.startswith(path) and (leaf := key.removeprefix(path)) in resized:
             resized[leaf] = resized.get(other.removeprefix(path), resized[leaf])
@@ -110,11 +137,14 @@ def _size_class(key: str) -> bool:
     return any(expression.search(key) for expression in (_HEADS, _HEAD_DIM, _WIDTH))
 
 
-def _value(key: str, value: Any, index: int, *, rope: bool = False) -> Any:
+def _value(key: str, value: Any, index: int, relation: Relation | None = None, *, rope: bool = False) -> Any:
     """One value of one column; whole numbers that no table knows stay, except in rope parameters (`10000`)."""
     if isinstance(value, dict):
         inside = rope or "rope" in key
-        return {name: _value(name, item, index, rope=inside) for name, item in value.items()}
+        return {name: _value(name, item, index, relation, rope=inside) for name, item in value.items()}
+    related = None if relation is None else relation.of(key, value)
+    if related is not None:
+        return related
     if key in LAYER_COUNTS or isinstance(value, bool) or value is None:
         return value
     if key in SPECIAL_TOKENS and isinstance(value, int | list):
@@ -148,23 +178,16 @@ def _factor(key: str, index: int) -> float:
     return 1.0 + 0.5 * number / 2**16 if index else 1.0
 
 
-def _related(values: dict[str, Any], index: int, *, widths: bool) -> dict[str, int]:
+def _relation(values: dict[str, Any], index: int, plan: Plan) -> Relation | None:
     """Head counts times one number, head sizes times another, widths times both: products between them still hold."""
     sizes = {key: value for key, value in values.items() if type(value) is int and value > 1}
-    heads = {key: value for key, value in sizes.items() if _HEADS.search(key)}
-    dims = {key: value for key, value in sizes.items() if _HEAD_DIM.search(key)}
-    hidden = {key: value for key, value in sizes.items() if _HIDDEN.search(key)}
-    if not heads or not hidden:
-        return {}
-    unit = math.gcd(*heads.values())
-    smallest = min(heads.values()) // unit
-    count = _MULTIPLIERS[index] * max(2 if smallest == 1 else 1, -(-4 * unit // max(heads.values())))
-    dim_unit = math.gcd(*dims.values()) if dims else max(1, max(hidden.values()) // max(heads.values()))
-    size = _HEAD_SIZES[index]
-    wide = hidden | {key: value for key, value in sizes.items() if widths and _WIDTH.search(key)}
-    product = Fraction(count * size, unit * dim_unit)
-    return {
-        **{key: math.ceil(value * product) for key, value in wide.items() if key not in dims},
-        **{key: value // unit * count for key, value in heads.items()},
-        **{key: value // dim_unit * size for key, value in dims.items()},
-    }
+    heads = [value for key, value in sizes.items() if _HEADS.search(key)]
+    dims = [value for key, value in sizes.items() if _HEAD_DIM.search(key)]
+    hidden = [value for key, value in sizes.items() if _HIDDEN.search(key)]
+    if not plan.keep or not heads or not hidden:
+        return None
+    unit = math.gcd(*heads)
+    smallest = min(heads) // unit
+    count = _MULTIPLIERS[index] * max(2 if smallest == 1 else 1, -(-4 * unit // max(heads)))
+    dim_unit = math.gcd(*dims) if dims else max(1, max(hidden) // max(heads))
+    return Relation(Fraction(count, unit), Fraction(_HEAD_SIZES[index], dim_unit), plan.keep == "widths")

@@ -22,7 +22,7 @@ _COLUMNS: dict[str, tuple[int | float, ...]] = {
     "intermediate_size ffn_dim d_ff dff ffn_hidden_size n_inner decoder_ffn_dim": (88, 136, 168, 104, 152),
     "intermediate_size_mlp dense_intermediate_size": (96, 120, 152, 88, 136),
     "num_attention_heads n_head n_heads num_heads attention_heads decoder_attention_heads": _HEADS,
-    "num_key_value_heads num_kv_heads n_head_kv": _KEY_VALUE_HEADS,
+    "num_key_value_heads num_kv_heads n_head_kv kv_n_heads": _KEY_VALUE_HEADS,
     "head_dim attention_head_size d_head dim_head kv_channels": _HEAD_DIM,
     "rotary_dim": (8, 12, 16, 6, 10),
     "partial_rotary_factor rotary_pct rope_pct": (0.25, 0.75, 0.4, 0.5, 0.5),

@@ -15,13 +15,13 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
 import torch
 
-from trtllm_port.codegen.depth import layer_count_key, layers_needed, model_on_paper, shorten
+from trtllm_port.codegen.depth import find_depth, layer_count_key, shorten
 from trtllm_port.codegen.resizing import Plan, resize, resized_keys
 from trtllm_port.codegen.size_tables import LAYER_COUNTS, META_KEYS, SIZES, UNSEEN
 from trtllm_port.quiet import quiet_transformers
@@ -45,7 +45,7 @@ SAMPLES = 4
 BATCH = (2, 3, 5, 4)
 LENGTH = (11, 13, 12, 17)
 PAST = (6, 4, 5, 7)  # tokens in the cache before the traced step, so that key and query lengths differ
-MOST_PLANS = 150  # are tried
+MOST_PLANS = 60  # are tried
 _found: dict[str, Samples] = {}
 
 
@@ -126,8 +126,8 @@ def unseen_config(config: Any) -> Any:
 
 def _make_samples(config: Any) -> Samples:
     values = config_values(config)
-    needed = _layers_needed(config, values)
-    short, longer = (shorten(values, config, needed, more) for more in (0, 1))
+    depth = find_depth(config, values, partial(make_config, config))
+    short, longer = (shorten(values, config, depth, more) for more in (0, 1))
     columns = [*((index, short) for index in range(SAMPLES)), (UNSEEN, longer)]
     first: Exception | None = None
     for plan in islice(_plans(config, values), MOST_PLANS):
@@ -175,13 +175,3 @@ def _run(config: Any) -> None:
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **options).eval()
     with torch.no_grad():
         model(input_ids=torch.full((2, 7), 3), use_cache=False)
-
-
-def _layers_needed(config: Any, values: dict[str, Any]) -> int | None:
-    key = layer_count_key(values)
-    if key is None:
-        return None
-    try:
-        return layers_needed(model_on_paper(config), values[key])
-    except Exception:  # any: a model may compute with its weights when it is made, which it cannot without memory
-        return None

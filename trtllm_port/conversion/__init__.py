@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from trtllm_port import __version__
 from trtllm_port.errors import ConfigError, PortError
 from trtllm_port.files import atomic_directory, file_digest, require_space, write_json
-from trtllm_port.hub import read_config
 from trtllm_port.registry import PortEntry, find_port
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ def convert_checkpoint(
     from trtllm_port.conversion.source import StreamedWeights
 
     began = time.perf_counter()
-    port = find_port(workspace, read_architecture(model_dir))
+    port = find_port(workspace, read_architecture(model_dir, trust_remote_code))
     replace = _may_replace(output_dir)
     source = StreamedWeights(model_dir)
     try:
@@ -115,13 +114,15 @@ def convert_checkpoint(
     )
 
 
-def read_architecture(model_dir: Path) -> str:
-    """Return Hugging Face's class name from a directory's `config.json`.
+def read_architecture(model_dir: Path, trust_remote_code: bool = False) -> str:
+    """Return Hugging Face's class name of a directory's language model.
 
     Raises:
         ConfigError: there is no readable `config.json`, or it names no architecture.
     """
-    names = read_config(model_dir).get("architectures")
+    from trtllm_port.layers.config import load_hf_config
+
+    names = load_hf_config(model_dir, trust_remote_code).architectures
     if not names:
         path = model_dir / "config.json"
         raise ConfigError(f"`{path}` names no architecture", hint='add "architectures": ["…ForCausalLM"] to it')

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtllm_port.errors import ConfigError, UnsupportedModelError
+from trtllm_port.layers.text_part import text_part
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.registry import PortEntry, find_port
 from trtllm_port.verification.runners import SessionRunner
@@ -186,7 +187,7 @@ def _load_config(model_dir: Path, trust_remote_code: bool) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
+        return text_part(AutoConfig.from_pretrained(model_dir, trust_remote_code=trust_remote_code))
     except (OSError, ValueError, KeyError) as error:
         raise UnsupportedModelError(
             f"transformers cannot read `{model_dir / 'config.json'}`: {str(error).splitlines()[0]}",

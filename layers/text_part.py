@@ -1,0 +1,37 @@
+"""The language model inside a config of several models (vision or sound beside text): the one place that decides.
+
+A port is of the text part: the config of the part, and the class that transformers has for it. Everything that reads a
+model directory's config asks here, so a directory of the whole model is as good as one of its text part.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+
+def text_part(config: Any) -> Any:
+    """The config of the text part, naming its own class as architecture; any other config as it is.
+
+    A config has a text part if it holds the configs of several models and transformers has a causal language model
+    for the one of text: either listed for that config's type, or listed for the whole and made from that config.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
+
+    text = config.get_text_config(decoder=True)
+    if text is config or len(getattr(config, "sub_configs", None) or {}) < 2:
+        return config
+    listed = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if type(text) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        found = MODEL_FOR_CAUSAL_LM_MAPPING[type(text)]
+    elif listed is not None and listed.config_class is type(text):
+        found = listed
+        AutoModelForCausalLM.register(type(text), found, exist_ok=True)  # transformers lists it for the whole only
+    else:
+        return config
+    part = copy.deepcopy(text)
+    part.architectures = [found.__name__]
+    part.dtype = text.dtype or config.dtype
+    if getattr(config, "quantization_config", None):
+        part.quantization_config = config.quantization_config
+    return part

@@ -1,0 +1,45 @@
+"""A directory of a model of several parts is read as its text part, everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+from trtllm_port.conversion import read_architecture
+from trtllm_port.layers.config import load_hf_config
+from trtllm_port.layers.text_part import text_part
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (transformers.Gemma3Config(), "Gemma3ForCausalLM"),  # the text config's own class
+        (transformers.GotOcr2Config(), "Qwen2ForCausalLM"),  # another model's
+        (transformers.Emu3Config(), "Emu3ForCausalLM"),  # listed for the whole, made from the text config
+        (transformers.Llama4Config(), "Llama4ForCausalLM"),
+    ],
+)
+def test_text_part(config: Any, expected: str, tmp_path: Path) -> None:
+    config.architectures = ["SomethingForConditionalGeneration"]
+    config.save_pretrained(tmp_path)
+    part = load_hf_config(tmp_path)
+    assert part.architectures == [expected]
+    assert type(part) is type(config.get_text_config(decoder=True))
+    assert part.vocab_size == config.get_text_config(decoder=True).vocab_size
+    assert read_architecture(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        transformers.LlamaConfig(),
+        transformers.Gemma4UnifiedAssistantConfig(),  # it holds a text config, and computes something else with it
+        transformers.DbrxConfig(),
+        transformers.BartConfig(),
+    ],
+)
+def test_a_model_of_one_part(config: Any) -> None:
+    assert text_part(config) is config
