@@ -43,14 +43,16 @@ class Recognizer:
         """[L]: the positions of the new tokens."""
         return torch.arange(self.sample.past, self.sample.past + self.sample.length)
 
-    def offset_of_positions(self, tensor: Tensor) -> int | None:
-        """How much more than the tokens' positions an integer tensor [1 or B, L] is, or None if it is none."""
-        sizes = (1, self.sample.batch)
-        if tensor.dtype not in (torch.int64, torch.int32) or tensor.ndim != 2 or tensor.shape[0] not in sizes:
+    def offset_of_positions(self, tensor: Tensor, shapes: int = 2) -> int | None:
+        """How much more than the tokens' positions an integer tensor [1 or B, L] is, or None if it is none.
+
+        Of one dimension, [L], only if `shapes` is 1.
+        """
+        if tensor.dtype not in (torch.int64, torch.int32) or tensor.ndim != shapes:
             return None
-        if tensor.shape[1] != self.sample.length:
+        if tensor.shape[-1] != self.sample.length or (shapes == 2 and tensor.shape[0] not in (1, self.sample.batch)):
             return None
-        offset = int(tensor[0, 0]) - self.sample.past
+        offset = int(tensor.flatten()[0]) - self.sample.past
         return offset if 0 <= offset <= LARGEST_OFFSET and bool((tensor == self.positions + offset).all()) else None
 
     def mask(self, tensor: Tensor) -> tuple[int | None, bool] | None:
@@ -108,11 +110,14 @@ class Recognition:
     def __init__(self, trace: Trace) -> None:
         self.inputs = trace.inputs
         self.model = trace.model
+        self.with_rows: set[Value] = set()  # [B, L, …], where Hugging Face has [L, …]
         self.positional = {trace.inputs["position_ids"]}  # what follows from positions and constants alone
         self.recognizer = Recognizer(trace.sample)
 
     def outputs(self, block: Block, operation: Operation) -> dict[Value, Value | Literal] | None:
         """What the outputs of an operation are, where they need no node of their own: constants and the like."""
+        if operation.name == "unsqueeze" and operation.args[0] in self.with_rows and operation.args[1:] == (0,):
+            return {operation.outputs[0]: operation.args[0]}
         tensors = [
             leaf for leaf in leaves((operation.args, operation.kwargs)) if isinstance(leaf, Value | Attribute | Literal)
         ]
@@ -148,12 +153,24 @@ class Recognition:
         def replaced(arg: Any) -> Any:
             if not isinstance(arg, Literal) or arg.tensor.numel() == 1:
                 return arg
+            if operation.name in SELECTIONS and self.recognizer.offset_of_positions(arg.tensor, 1) is not None:
+                return self._for_all_rows(block, arg.tensor, operation)
             number = uniform(arg.tensor) if spread else None
             if number is not None:
                 return Literal(arg.tensor.flatten()[0])
             return self.filled(block, arg.tensor, operation.location) or arg
 
         return replace(operation, args=map_structure(replaced, operation.args))
+
+    def _for_all_rows(self, block: Block, positions: Tensor, operation: Operation) -> Value:
+        """The position ids in place of [L]: what is looked up by them becomes [B, L, …], as in other models."""
+        rows = self.inputs["position_ids"].tensor.shape[0]
+        for value in operation.outputs:
+            value.tensor = value.tensor.expand(rows, *value.tensor.shape)
+            self.with_rows.add(value)
+        shifted = self.recognizer.offset_of_positions(positions, 1)
+        assert shifted is not None  # the caller knows
+        return self._shifted(block, shifted, Value(positions), operation.location)
 
     def positions(self, block: Block, value: Value, location: Location | None) -> Value | None:
         """The position ids (more some offset) that a value is."""

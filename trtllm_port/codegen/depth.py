@@ -19,7 +19,7 @@ from typing import Any, get_args, get_origin
 import torch
 from torch import nn
 
-from trtllm_port.codegen.size_tables import LAYER_COUNTS
+from trtllm_port.codegen.size_tables import DECODER_COUNTS, ENCODER_COUNTS, LAYER_COUNTS
 
 LAYERS = 4
 MOST = 12  # layers in a trace, unless the config's lists need more
@@ -110,6 +110,8 @@ def shorten(values: dict[str, Any], config: Any, depth: Depth, more: int = 0) ->
     numbers = {name: [i for i in value if i < len(chosen)] for name, value in _layer_numbers(values, total)}
     tables = {name: _of_layers(value, len(chosen)) for name, value in values.items() if _is_by_number(value)}
     counts = {name: len(chosen) for name in LAYER_COUNTS if values.get(name) == total}
+    if key in DECODER_COUNTS:  # a cache is made for as many layers as the config's first count says: the encoder's
+        counts |= {name: len(chosen) for name in ENCODER_COUNTS if name in values}
     parts = {name: max(1, round(value * len(chosen) / total)) for name, value in _parts(values, total)}
     return {**values, **shortened, **numbers, **tables, **(parts if depth.scaled else {}), **counts}
 

@@ -177,11 +177,11 @@ class Exploration:
     def _follow(self, base: Sample, key: str, other: Any, changed: Lowered) -> str | None:
         """Express the classes over a changed key, too, alone and with all others that were followed; or say why not."""
         added = [changed]
-        if other is None:  # what the model takes instead of the key is told by two sizes, not by one
+        if other is None or isinstance(other, bool):  # what the model then takes is told by two sizes, not by one
             try:
-                added.append(self._lower(self.samples[1].trace.sample.with_values({key: None})))
+                added.append(self._lower(self.samples[1].trace.sample.with_values({key: other})))
             except Exception as error:  # any, as above
-                return f"None does not go with all sizes: {first_line(error)}"
+                return f"{other} does not go with all sizes: {first_line(error)}"
         if self.followed:
             try:
                 added.append(self._lower(base.with_values({**self.followed, key: other})))

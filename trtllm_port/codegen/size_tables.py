@@ -56,7 +56,9 @@ SIZES: dict[str, tuple[int | float, ...]] = {
     name: column for names, column in _COLUMNS.items() for name in names.split()
 }
 
-LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "num_decoder_layers")
+DECODER_COUNTS = ("decoder_layers", "num_decoder_layers")  # of configs that count an encoder's layers, too
+LAYER_COUNTS = (*DECODER_COUNTS, "num_hidden_layers", "n_layer", "n_layers", "num_layers")
+ENCODER_COUNTS = ("encoder_layers", "num_encoder_layers", "num_hidden_layers")
 SPECIAL_TOKENS = {
     "pad_token_id": 0,
     "bos_token_id": 1,

@@ -176,6 +176,7 @@ class Writer:
             names = self._candidates(final, block) or self._candidates(end, block) or ["hidden_states"]
             self.loop_names.update({end: names[0], final: names[0]})
             begin = loop.args[index]
+            self.last_use.setdefault(begin, self.positions[loop])
             if self.last_use[begin] <= self._end_of(loop) and self._may_be_called(begin, names[0], block):
                 self.loop_names[begin] = names[0]
 
