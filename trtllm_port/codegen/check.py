@@ -219,8 +219,8 @@ def _port_taps(
 
 def _relative_error(found: Tensor, expected: Tensor) -> float:
     """‖found - expected‖ / ‖expected‖; infinite where shapes differ or something is not finite."""
-    if expected.shape == found.shape[1:] or expected.shape == (1, *found.shape[1:]):  # computed once, for all rows
-        expected = expected.expand(found.shape)
+    if expected.ndim == found.ndim - 1 or expected.shape[:1] == (1,):  # what HF computes once, for all rows
+        expected = expected.expand(found.shape[0], *expected.shape[expected.ndim - found.ndim + 1 :])
     if found.shape != expected.shape:
         if expected.shape[:-1] == found.shape[:-1] and expected.shape[-1] == 2 * found.shape[-1]:
             twice = (expected.chunk(2, -1)[0], expected[..., ::2])  # HF's rotary tables hold every angle twice
