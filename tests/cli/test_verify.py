@@ -45,3 +45,22 @@ def test_an_encoder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (tmp_path / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
     assert main(["diff-layers", str(tmp_path), "--workspace", str(tmp_path), "--json"]) == 2
     assert "hint" in capsys.readouterr().err
+
+
+def test_a_tensor_in_the_wrong_place_blames_the_place_alone(
+    tiny_llama: Path, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = next(workspace.glob("models/*/model.py"))
+    source = model.read_text().replace("    silu,\n", "    Activation,\n")
+    made = "config.hidden_size, bias=False)\n\n    def forward(self, x: Tensor)"
+    assert source.count(made) == 1
+    source = source.replace(made, made.replace("\n\n", '\n        self.act_fn = Activation("silu")\n\n'))
+    model.write_text(
+        source.replace("silu(self.gate_proj(x)) * self.up_proj", "self.act_fn(self.up_proj(x)) * self.gate_proj")
+    )
+    assert main(["diff-layers", str(tiny_llama), "--workspace", str(workspace), "--tokens", "40", "--json"]) == 1
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["causes"][0]["cause"] == "gate and up are swapped"
+    assert {found["module"].rpartition(".")[2] for found in printed["divergences"]} == {"mlp"}
+    line = printed["excerpts"][0]
+    assert line["lines"][line["marked"][0] - line["first_line"]].strip().startswith("return self.down_proj(self.act_fn")

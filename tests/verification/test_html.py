@@ -241,3 +241,14 @@ def test_junit_counts_failures_errors_and_skips() -> None:
     assert [gates.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["5", "1", "1", "1"]
     taps = next(suite for suite in root if suite.get("name", "").endswith("taps"))
     assert taps.get("failures") == "2"
+
+
+def test_one_mistake_in_many_layers_is_said_once() -> None:
+    given = report()
+    names = [f"model.layers.{i}.mlp" for i in range(1, 8)] + ["model.norm"]
+    found = [given["divergence"] | {"module": name, "causes": [], "end_to_end": 1.0} for name in names]
+    parser = Balanced()
+    parser.feed(html_page(given | {"divergences": found}))
+    text = " ".join("".join(parser.text).split())
+    assert "the same in model.layers.2.mlp, model.layers.3.mlp, model.layers.4.mlp and 3 more" in text
+    assert text.count("wrong by itself, too") == 1

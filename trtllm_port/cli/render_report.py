@@ -44,7 +44,7 @@ def _divergence(report: Report) -> None:
     for cause in report.causes:
         console.line(f"  {cause.status} cause: {cause.cause}: {cause.evidence}")
         console.line(f"  look at {cause.place}")
-    _further_divergences(report.divergences[1:])
+    _further_divergences(report.divergences)
     for excerpt in report.excerpts:
         whose = "port" if excerpt.side == "port" else "Hugging Face"
         console.line(f"  {whose}, {excerpt.path}" + (f": {excerpt.note}" if excerpt.note else ""))
@@ -53,13 +53,21 @@ def _divergence(report: Report) -> None:
 
 
 def _further_divergences(divergences: Sequence[Divergence]) -> None:
-    for found in divergences[:SHOWN_DIVERGENCES]:
+    from trtllm_port.verification.grouping import group_alike, some
+
+    first, *others = group_alike([found.module for found in divergences]) or [[0]]
+    if first[1:]:
+        console.line(f"  the same in {some([divergences[i].module for i in first[1:]])}")
+    for group in others[:SHOWN_DIVERGENCES]:
+        found = divergences[group[0]]
         own = f"{_number(found.ratio)} times the floor on Hugging Face's input, {_number(found.end_to_end)} end to end"
-        console.line(f"wrong by itself, too: {found.module} ({found.class_name}): {own}")
+        console.line(
+            f"wrong by itself, too: {some([divergences[i].module for i in group])} ({found.class_name}): {own}"
+        )
         for cause in found.causes[:1]:
             console.line(f"  {cause.status} cause: {cause.cause}: {cause.evidence}")
-    if len(divergences) > SHOWN_DIVERGENCES:
-        console.line(f"… and {len(divergences) - SHOWN_DIVERGENCES} more modules")
+    if len(others) > SHOWN_DIVERGENCES:
+        console.line(f"… and {len(others) - SHOWN_DIVERGENCES} more")
 
 
 def _next_steps(report: Report) -> None:

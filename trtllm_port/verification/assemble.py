@@ -14,6 +14,7 @@ from torch import Tensor
 from trtllm_port.verification.causes import Cause, cache_cause
 from trtllm_port.verification.compare import TapComparison
 from trtllm_port.verification.gates import Gate
+from trtllm_port.verification.grouping import group_alike
 from trtllm_port.verification.phase import PhaseResult
 from trtllm_port.verification.places import Excerpt, excerpt_of, place_of
 from trtllm_port.verification.preparation import Model
@@ -218,10 +219,10 @@ def binned(values_T: Tensor, bins: int = POSITION_BINS) -> tuple[float, ...]:
 def summary(verdict: Verdict, divergences: Sequence[Divergence], gates: Sequence[Gate], dtype: str) -> str:
     """Say the outcome in one sentence."""
     if divergences:
-        first, more = divergences[0], len(divergences) - 1
+        first, more = divergences[0], len(group_alike([each.module for each in divergences])) - 1
         numbers = "" if first.ratio is None else f", {_times(first.ratio)} times Hugging Face's own error"
         note = f" ({first.note})" if first.note else ""
-        others = f"; {more} more {'module is' if more == 1 else 'modules are'} wrong by themselves" if more else ""
+        others = f"; {more} more {'module is' if more == 1 else 'modules are'} wrong, too" if more else ""
         return f"the port first differs from Hugging Face at `{first.module}`{numbers}{note}{others}"
     failed = [gate for gate in gates if gate.verdict is verdict]
     if verdict is Verdict.PASS:

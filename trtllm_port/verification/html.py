@@ -20,6 +20,7 @@ from trtllm_port.verification.charts import (
     log_chart,
     position_rows,
 )
+from trtllm_port.verification.grouping import group_alike, some
 
 TABLE_ROWS = 400  # taps in the table: all that do not pass, then the largest ratios
 PROBLEMS = 6  # gates on the first screen where no module is to blame
@@ -59,12 +60,26 @@ def html_page(report: dict[str, Any]) -> str:
         heat_metrics=[(name, METRIC_LABELS[name]) for name in HEAT_METRICS],
         two_phases=any(tap["logic"] for tap in report["taps"]),
         positions=position_rows(report["taps"]),
+        alike=alike(report["divergences"]),
+        others=others(report["divergences"]),
         problems=[gate for gate in report["gates"] if gate["verdict"] == report["verdict"]][:PROBLEMS],
         charts=charts(report),
         plot={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT},
         table=table_rows(report["taps"]),
         table_rows=TABLE_ROWS,
     )
+
+
+def alike(divergences: list[dict[str, Any]]) -> str:
+    """Name the modules of other layers that are wrong like the first one."""
+    groups = group_alike([found["module"] for found in divergences])
+    return some([divergences[i]["module"] for i in groups[0][1:]]) if groups else ""
+
+
+def others(divergences: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """Return the further modules that are wrong by themselves, those of several layers together."""
+    groups = group_alike([found["module"] for found in divergences])[1:]
+    return [(some([divergences[i]["module"] for i in group]), divergences[group[0]]) for group in groups]
 
 
 def charts(report: dict[str, Any]) -> list[Chart]:

@@ -208,7 +208,10 @@ def run_port(port: PortRunner, stimulus: Stimulus, expected: Expected, inject: C
         return _placed(reference, tensor) if inject(tap) and injectable(tap, reference) else None
 
     pairing = expected.pairing
-    logits = port.run(torch.tensor([stimulus.ids]), on_tap=compare, taps=pairing.paired)
+    # Taps of one tensor see it one after another. What a module gives comes before what others expect of it: a tensor
+    # that goes to the wrong place is right there, and wrong here.
+    taps = sorted(pairing.paired, key=is_input)
+    logits = port.run(torch.tensor([stimulus.ids]), on_tap=compare, taps=taps)
     compare(LOGITS, logits)
     decisions, facts = expected.routing.judge(routing, expected.dtype)
     comparisons |= decisions
