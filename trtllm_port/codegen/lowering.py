@@ -12,7 +12,7 @@ from torch import nn
 from trtllm_port.codegen import probing
 from trtllm_port.codegen.constants import Recognition, stored_tensor
 from trtllm_port.codegen.experts import experts_arguments, probe_experts
-from trtllm_port.codegen.folding import fold
+from trtllm_port.codegen.folding import LAYER, fold
 from trtllm_port.codegen.formatting import literal
 from trtllm_port.codegen.handed import Handed
 from trtllm_port.codegen.instances import role
@@ -61,6 +61,7 @@ def lower(trace: Trace) -> Lowered:
     taken: Taken = {}
     while True:
         root = lowering.block(trace.root)
+        _complete_signatures(list(_walk(root)))
         root.outputs = (lowering.resolve(trace.logits),)
         _remove_dead(root, taken)
         _gather_tokens(root, logits_indices)
@@ -72,6 +73,22 @@ def lower(trace: Trace) -> Lowered:
         taken |= found
     fold(root, layer_count(trace.sample.config))
     return Lowered(trace, root, blocks, logits_indices)
+
+
+def _complete_signatures(blocks: list[Block]) -> None:
+    """Where some layers are given a tensor and others None, a mask, say, as well give it to all."""
+    made = {value for block in blocks if LAYER.match(block.path) for item in block.nodes for value in _defined(item)}
+    found: dict[tuple[str, str], list[Block]] = {}
+    for block in blocks:
+        if LAYER.match(block.path):
+            found.setdefault(role(block), []).append(block)
+    for alike in found.values():
+        longest = max((block.signature for block in alike), key=len)
+        given = {k: v for block in reversed(alike) for k, v in block.signature.items() if v not in made}
+        for block in alike:
+            known = {**given, **block.signature}
+            names = [name for name in longest if name in known]
+            block.signature = {name: known[name] for name in dict.fromkeys([*names, *block.signature])}
 
 
 def _taken(blocks: list[Block]) -> Taken:

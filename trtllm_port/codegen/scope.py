@@ -60,6 +60,8 @@ class Scope:
         self.arguments: dict[str, Values] = {}
         self.fields: set[str] = set()
         self.deciding: set[str] = set()
+        self._over_attributes: dict[int, Solver] = {}  # by how many of HF's attributes
+        self._setting: list[str] = []  # attributes whose expressions are sought, outermost first
         made_with = [instance.trace.made_with.get(instance.block.module, {}) for instance in self.instances]
         self.from_config = "config" in made_with[0] or not made_with[0] or not self.instances[0].block.path
         self._given = _columns(made_with)
@@ -82,9 +84,24 @@ class Scope:
             with_own = Solver({**self._atoms, **own}).solve(value.values)
             plain = with_own if with_own is not None and (plain is None or with_own.cost < plain.cost) else plain
         if plain is None:
+            plain = self._through_attributes(value.values)
+        if plain is None:
             raise NotExpressible(value.values, what)
         self._note(plain)
         return plain
+
+    def _through_attributes(self, values: Values) -> Expression | None:
+        """Over attributes that HF's class sets, which `__init__` then sets; one attribute over those before it."""
+        names = list(self._found_attributes)
+        last = self._setting[-1] if self._setting else None
+        before = names[: names.index(last)] if last in names else names
+        if not before or not self.from_config:
+            return None
+        if len(before) not in self._over_attributes:
+            atoms = {f"self.{name}": self._found_attributes[name] for name in before}
+            self._over_attributes[len(before)] = Solver({**self._atoms, **atoms})
+        found = self._over_attributes[len(before)].solve(values)
+        return found if found is not None and self._set_attributes(found) else None
 
     def activation(self, value: Any) -> Expression:
         """An activation as an argument: the config key that names it, or its name."""
@@ -131,10 +148,13 @@ class Scope:
             if name not in self.attributes:
                 values = self._found_attributes.get(name, self._given.get(name))
                 assert values is not None
+                self._setting.append(name)
                 try:
                     self.attributes[name] = self.in_init(Symbol(values), name)
                 except NotExpressible:
                     return False
+                finally:
+                    self._setting.pop()
         return True
 
     def settle_attributes(self) -> None:

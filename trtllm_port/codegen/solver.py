@@ -28,6 +28,7 @@ from trtllm_port.codegen.expressions import (
     is_numeric,
     power_text,
 )
+from trtllm_port.codegen.memory import recall, remember
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 _PRECEDENCE = {"*": PRODUCT, "//": PRODUCT, "/": PRODUCT, "int": ATOM, "+": SUM, "-": SUM}
@@ -72,7 +73,10 @@ class Solver:
             return found and replace(found, values=values)
         key = tuple((type(value).__name__, repr(value)) for value in values)
         if key not in self._found:
-            self._found[key] = self._solve(values)
+            found = recall(self.atoms, values) or self._solve(values)
+            self._found[key] = found
+            if found is not None:
+                remember(self.atoms, values, found)
         return self._found[key]
 
     def _part(self, instances: tuple[int, ...], options: int) -> Solver:
