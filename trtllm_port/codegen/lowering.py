@@ -12,10 +12,10 @@ from torch import nn
 from trtllm_port.codegen import probing
 from trtllm_port.codegen.constants import Recognition, stored_tensor
 from trtllm_port.codegen.experts import experts_arguments, probe_experts
-from trtllm_port.codegen.folding import LAYER, fold
+from trtllm_port.codegen.folding import fold
 from trtllm_port.codegen.formatting import literal
 from trtllm_port.codegen.handed import Handed
-from trtllm_port.codegen.instances import role
+from trtllm_port.codegen.inputs import Taken, complete_signatures, find_inputs, remove_dead, taken_by_some, walk
 from trtllm_port.codegen.ir import Block, Leaf, Node
 from trtllm_port.codegen.recorder import (
     CASTS,
@@ -34,8 +34,6 @@ from trtllm_port.codegen.rules import DTYPES, node, translate
 from trtllm_port.codegen.sizes import layer_count
 from trtllm_port.codegen.tracing import Trace
 from trtllm_port.errors import UnsupportedModelError
-
-Taken = dict[tuple[str, str], frozenset[str]]  # role → names of the inputs that all blocks of the role get
 
 
 @dataclass(eq=False)
@@ -61,54 +59,18 @@ def lower(trace: Trace) -> Lowered:
     taken: Taken = {}
     while True:
         root = lowering.block(trace.root)
-        _complete_signatures(list(_walk(root)))
+        complete_signatures(list(walk(root)))
         root.outputs = (lowering.resolve(trace.logits),)
-        _remove_dead(root, taken)
+        remove_dead(root, taken)
         _gather_tokens(root, logits_indices)
-        _find_inputs(root, trace.inputs["cache"], taken)
-        blocks = list(_walk(root))
-        found = _taken(blocks)
+        find_inputs(root, trace.inputs["cache"], taken)
+        blocks = list(walk(root))
+        found = taken_by_some(blocks)
         if all(keys <= taken.get(kind, frozenset()) for kind, keys in found.items()):
             break
         taken |= found
     fold(root, layer_count(trace.sample.config))
     return Lowered(trace, root, blocks, logits_indices)
-
-
-def _complete_signatures(blocks: list[Block]) -> None:
-    """Where some layers are given a tensor and others None, a mask, say, as well give it to all."""
-    made = {value for block in blocks if LAYER.match(block.path) for item in block.nodes for value in _defined(item)}
-    found: dict[tuple[str, str], list[Block]] = {}
-    for block in blocks:
-        if LAYER.match(block.path):
-            found.setdefault(role(block), []).append(block)
-    for alike in found.values():
-        longest = max((block.signature for block in alike), key=len)
-        given = {k: v for block in reversed(alike) for k, v in block.signature.items() if v not in made}
-        for block in alike:
-            known = {**given, **block.signature}
-            names = [name for name in longest if name in known]
-            block.signature = {name: known[name] for name in dict.fromkeys([*names, *block.signature])}
-
-
-def _taken(blocks: list[Block]) -> Taken:
-    """What is taken by some but not by all of the modules that have the same place in different layers."""
-    found: dict[tuple[str, str], list[Block]] = {}
-    for block in blocks:
-        found.setdefault(role(block), []).append(block)
-    taken = {kind: frozenset(key for block in alike for key in block.keys) for kind, alike in found.items()}
-    return {
-        kind: keys
-        for kind, keys in taken.items()
-        if any(key in block.signature and key not in block.keys for block in found[kind] for key in keys)
-    }
-
-
-def _walk(block: Block) -> Iterator[Block]:
-    yield block
-    for item in block.nodes:
-        if item.block is not None and item.block.leaf is None:
-            yield from _walk(item.block)
 
 
 def _gather_tokens(root: Block, logits_indices: Value) -> None:
@@ -148,7 +110,7 @@ class _Lowering:
         return map_structure(lambda leaf: self.resolve(leaf) if isinstance(leaf, Value) else leaf, tree)
 
     def block(self, call: Call) -> Block:
-        """The block of a call, with the nodes of everything it computed; `_remove_dead` has not run yet."""
+        """The block of a call, with the nodes of everything it computed; `remove_dead` has not run yet."""
         block = Block(call.path, call.module)
         self.handed.blocks.append(block)
         for item in call.body:
@@ -341,66 +303,3 @@ def _signature(call: Call, lowering: _Lowering) -> dict[str, Value]:
             if isinstance(resolved, Value) and resolved not in named.values():
                 named[name if len(given) == 1 else f"{name}.{i}"] = resolved
     return named
-
-
-def _remove_dead(block: Block, taken: Taken) -> None:
-    """Keep what the block's outputs need.
-
-    The blocks of its calls lose outputs that nobody uses, but not the first, by which modules are compared with HF's.
-    """
-    live = set(block.outputs)
-    kept: list[Node] = []
-    for item in reversed(block.nodes):
-        if not live.intersection(_defined(item)):
-            continue
-        child = item.block
-        if child is not None and child.leaf is None:
-            needed = [value for value in _defined(item) if value in live or value in child.outputs[:1]]
-            order = {value: i for i, value in enumerate(child.outputs)}
-            child.outputs = tuple(sorted(needed, key=lambda value: order.get(value, len(order))))
-            _remove_dead(child, taken)
-            item.outputs = child.outputs
-            live.update(_free(child, taken))
-        live.update(leaf for leaf in leaves((item.args, item.keywords)) if isinstance(leaf, Value))
-        kept.append(item)
-    block.nodes = kept[::-1]
-
-
-def _defined(item: Node) -> list[Value]:
-    """All values that come to be in a node, also those that a block does not return."""
-    if item.block is None or item.block.leaf is not None:
-        return list(item.outputs)
-    return [value for inner in item.block.nodes for value in _defined(inner)]
-
-
-def _free(block: Block, taken: Taken) -> list[Value]:
-    """Values that a block takes from outside, in order of first use, and those that others in its place take."""
-    defined: set[Value] = set()
-    free: dict[Value, None] = {}
-    for item in block.nodes:
-        inner = _free(item.block, taken) if item.block is not None and item.block.leaf is None else []
-        for value in [*(leaf for leaf in leaves((item.args, item.keywords)) if isinstance(leaf, Value)), *inner]:
-            if value not in defined:
-                free[value] = None
-        defined.update(_defined(item))
-    free.update({value: None for value in block.outputs if value not in defined})
-    keys = taken.get(role(block), frozenset())
-    free.update({value: None for key, value in block.signature.items() if key in keys})
-    return list(free)
-
-
-def _find_inputs(block: Block, cache: Value, taken: Taken) -> None:
-    """Fix the inputs of every block and the arguments of every call, ordered as in the signature of HF's `forward`.
-
-    What HF passes otherwise comes behind, and the cache at the end.
-    """
-    names = {value: name for name, value in block.signature.items()}
-    order = {value: i for i, value in enumerate(names)}
-    order[cache] = len(order) + 1
-    block.inputs = tuple(sorted(_free(block, taken), key=lambda value: order.get(value, len(names))))
-    others = iter(range(len(block.inputs)))
-    block.keys = tuple("cache" if v is cache else names[v] if v in names else f"{next(others)}" for v in block.inputs)
-    for item in block.nodes:
-        if item.block is not None and item.block.leaf is None:
-            _find_inputs(item.block, cache, taken)
-            item.args = item.block.inputs
