@@ -101,8 +101,23 @@ def _longrope(rope: dict[str, Any], dim: int, max_position_embeddings: int, key:
     return 1.0 / (factors * rope["rope_theta"] ** _exponents(dim)), attention_factor
 
 
+def dynamic(rope: dict[str, Any], dim: int, max_position_embeddings: int) -> tuple[torch.Tensor, float]:
+    """As `default` up to `max_position_embeddings`; see `dynamic_exponents` for what is longer."""
+    _ = rope["factor"]  # which longer sequences need
+    return default(rope, dim, max_position_embeddings)
+
+
+def dynamic_exponents(dim: int) -> torch.Tensor:
+    """The powers of `factor * length / max_position_embeddings - (factor - 1)` by which frequencies shrink.
+
+    Lengths beyond `max_position_embeddings` make the base greater; transformers' `_compute_dynamic_ntk_parameters`.
+    """
+    return -dim / (dim - 2) * _exponents(dim)
+
+
 ROPE_TYPES: dict[str, RopeFunction] = {
     "default": default,
+    "dynamic": dynamic,
     "linear": linear,
     "llama3": llama3,
     "longrope": longrope,
@@ -117,8 +132,7 @@ def inverse_frequencies(
     """The inverse frequencies [dim / 2] and the factor for cosines and sines.
 
     Raises:
-        ConfigError: the rope type is unknown, or a parameter that it needs is missing. "dynamic" is refused: its
-            frequencies depend on the lengths of earlier calls.
+        ConfigError: the rope type is unknown, or a parameter that it needs is missing.
     """
     rope_type = rope_parameters.get("rope_type", "default")
     if rope_type not in ROPE_TYPES:

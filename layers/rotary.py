@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from trtllm_port.layers.functional import cos, max, sin, unsqueeze, where
+from trtllm_port.layers.functional import cos, max, maximum, sin, unsqueeze, where
 from trtllm_port.layers.module import Module
-from trtllm_port.layers.rope import inverse_frequencies, longrope_long
+from trtllm_port.layers.rope import dynamic_exponents, inverse_frequencies, longrope_long
 from trtllm_port.layers.tensor import Tensor
 
 
@@ -33,6 +33,10 @@ class RotaryEmbedding(Module):
         if rope_parameters.get("rope_type") == "longrope":
             self.long_inv_freq_F = longrope_long(rope_parameters, dim, max_position_embeddings)[0]
             self.short_context = int(rope_parameters["original_max_position_embeddings"])
+        self.growth_exponents_F: torch.Tensor | None = None
+        if rope_parameters.get("rope_type") == "dynamic":
+            self.growth_exponents_F = dynamic_exponents(dim)
+            self.factor, self.context = float(rope_parameters["factor"]), max_position_embeddings
 
     def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """(cos, sin), each [B, L, F] in the data type of x."""
@@ -47,7 +51,15 @@ class RotaryEmbedding(Module):
     def _frequencies(self, position_ids: Tensor) -> Tensor:
         network = position_ids.network
         short_11F = network.constant(self.inv_freq_F[None, None])
+        if self.growth_exponents_F is not None:
+            return short_11F * self._growth(position_ids) ** network.constant(self.growth_exponents_F[None, None])
         if self.long_inv_freq_F is None:
             return short_11F
         is_long_11 = max(position_ids, (0, 1), keepdim=True) >= self.short_context  # the length is one more
         return where(unsqueeze(is_long_11, 2), network.constant(self.long_inv_freq_F[None, None]), short_11F)
+
+    def _growth(self, position_ids: Tensor) -> Tensor:
+        """[1, 1, 1] float32: 1 up to the context that the model was trained for, more beyond."""
+        length_11 = max(position_ids, (0, 1), keepdim=True).float() + 1.0
+        times_11 = maximum(length_11, float(self.context)) / float(self.context)
+        return unsqueeze(times_11 * self.factor - (self.factor - 1.0), 2)

@@ -19,6 +19,7 @@ HEAD, CONTEXT = 16, 64
 ROPES: dict[str, dict[str, Any]] = {
     "default": {},
     "linear": {"factor": 4.0},
+    "dynamic": {"factor": 4.0},
     "proportional": {"partial_rotary_factor": 0.5, "factor": 2.0},
     "llama3": {
         "factor": 8.0,
@@ -60,7 +61,7 @@ def transformers_tables(name: str, x: torch.Tensor, positions: torch.Tensor) -> 
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("length", [9, 40])
+@pytest.mark.parametrize("length", [9, 40, 100])
 @pytest.mark.parametrize("name", sorted(ROPES))
 def test_tables_are_transformers(evaluate: Any, name: str, length: int, dtype: str) -> None:
     """Short and longer than the original context, which is where longrope changes its frequencies."""
@@ -104,9 +105,9 @@ def test_frequencies_at_real_sizes(name: str, head: int) -> None:
     assert found_scale == pytest.approx(scale)
 
 
-def test_every_type_of_transformers_is_known_or_refused() -> None:
-    assert set(ROPE_INIT_FUNCTIONS) == set(ROPE_TYPES) - {"default"} | {"dynamic"}
-    with pytest.raises(ConfigError, match="rope type `dynamic` is not supported"):
-        RotaryEmbedding({"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}, HEAD, CONTEXT)
+def test_every_type_of_transformers_is_known_and_others_are_refused() -> None:
+    assert set(ROPE_INIT_FUNCTIONS) == set(ROPE_TYPES) - {"default"}
+    with pytest.raises(ConfigError, match="rope type `spiral` is not supported"):
+        RotaryEmbedding({"rope_type": "spiral", "rope_theta": 1e4, "factor": 2.0}, HEAD, CONTEXT)
     with pytest.raises(ConfigError, match="of type `linear` lacks 'factor'"):
         RotaryEmbedding({"rope_type": "linear", "rope_theta": 1e4}, HEAD, CONTEXT)

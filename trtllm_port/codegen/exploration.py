@@ -22,6 +22,7 @@ from trtllm_port.errors import PortError, UnsupportedModelError
 Progress = Callable[[str, int, int], None]
 
 
+LONG = 16  # lines that a port may become longer to follow a key; it is built in otherwise
 NOT_READ_FROM_FILES = frozenset(("gradient_checkpointing", "pruned_heads", "torchscript"))  # set by callers
 
 
@@ -194,6 +195,9 @@ class Exploration:
         skeletons = [sum(text.skeleton is not None for text in texts) for texts in (classes, self.classes)]
         if skeletons[0] > skeletons[1]:
             return "the generator cannot express the change"
+        lengths = [sum(len(text.lines) for text in texts) for texts in (classes, self.classes)]
+        if lengths[0] - lengths[1] > LONG:
+            return f"the model computes something else, which would be {lengths[0] - lengths[1]} lines more"
         self.samples += added
         self.classes = classes
         self.followed[key] = other

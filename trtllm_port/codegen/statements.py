@@ -373,4 +373,6 @@ def _singular(key: str) -> str:
 def _fallback(node: Node) -> str:
     """A name for a value that HF's code never named: after what makes it."""
     base = node.name.rpartition(".")[2]
+    if node.form == "function":  # whose name is taken by the function
+        return f"{base}_output"
     return base if base.isidentifier() and not keyword.iskeyword(base) else "x"
