@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import math
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +63,12 @@ def _values(name: str, parameter: torch.Tensor, owner: str, seed: int) -> torch.
 
 
 def save_random_checkpoint(
-    model: str | Path | Any, output_dir: str | Path, dtype: str = "float32", seed: int = 0
+    model: str | Path | Any,
+    output_dir: str | Path,
+    dtype: str = "float32",
+    seed: int = 0,
+    *,
+    trust_remote_code: bool = False,
 ) -> None:
     """Write a Hugging Face directory with conditioned random weights, from a config alone.
 
@@ -70,6 +77,7 @@ def save_random_checkpoint(
         output_dir: made if it does not exist; gets `config.json` and `model.safetensors` (sharded where large).
         dtype: "float32", "float16" or "bfloat16".
         seed: equal seeds give equal weights.
+        trust_remote_code: run modelling code that comes with the model; the code goes along with the weights.
 
     Raises:
         ConfigError: there is no readable `config.json`.
@@ -77,11 +85,23 @@ def save_random_checkpoint(
     """
     from transformers import AutoModelForCausalLM
 
-    config: Any = load_hf_config(model) if isinstance(model, str | Path) else model
-    if type(config) not in AutoModelForCausalLM._model_mapping:
+    config: Any = load_hf_config(model, trust_remote_code) if isinstance(model, str | Path) else model
+    code = getattr(config, "auto_map", None) if trust_remote_code else None
+    if type(config) not in AutoModelForCausalLM._model_mapping and not code:
         raise UnsupportedModelError(f"transformers has no causal language model for `{config.model_type}`")
     config = copy.deepcopy(config)
-    built = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    built = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code)
     condition(built, seed)
     with quiet_transformers():
         built.save_pretrained(output_dir)
+    if code and isinstance(model, str | Path):
+        _copy_code(Path(model), Path(output_dir))
+
+
+def _copy_code(model_dir: Path, output_dir: Path) -> None:
+    """Give a checkpoint the modelling code of a model directory, and the names of its classes."""
+    for path in model_dir.glob("*.py"):
+        shutil.copy(path, output_dir / path.name)
+    config = json.loads((output_dir / "config.json").read_text())
+    config["auto_map"] = json.loads((model_dir / "config.json").read_text())["auto_map"]
+    (output_dir / "config.json").write_text(json.dumps(config, indent=2))

@@ -67,6 +67,10 @@ def unknown_model_type(model: Path) -> None:
     edit_config(model, model_type="no-such-model")
 
 
+def wrong_type(model: Path) -> None:
+    edit_config(model, hidden_size="wide")
+
+
 def remote_code(model: Path) -> None:
     edit_config(model, model_type="no-such-model", auto_map={"AutoConfig": "evil.EvilConfig"})
     (model / "evil.py").write_text("import pathlib\npathlib.Path('ran').touch()\nclass EvilConfig: pass\n")
@@ -116,6 +120,7 @@ def missing_shard(model: Path) -> None:
         (no_architecture, "names no architecture"),
         (encoder, "no port for `BertForMaskedLM`"),
         (unknown_model_type, "no-such-model"),
+        (wrong_type, "Field 'hidden_size' expected int, got str (value: 'wide')"),
         (remote_code, "trust_remote_code"),
         (missing_tensor, "missing `model.norm.weight`"),
         (extra_tensor, "unexpected `model.surprise`"),
@@ -145,6 +150,7 @@ def test_convert(damage: Damage, what: str, place: Path, capsys: pytest.CaptureF
         (broken_config, "`model/config.json` cannot be read"),
         (encoder, "encoder model"),
         (unknown_model_type, "does not know the model type `no-such-model`"),
+        (wrong_type, "Field 'hidden_size' expected int, got str (value: 'wide')"),
         (remote_code, "does not know the model type `no-such-model`"),
     ],
 )
@@ -152,6 +158,28 @@ def test_new(damage: Damage, what: str, place: Path, capsys: pytest.CaptureFixtu
     damage(place / "model")
     before = files(place)
     assert main(["new", "model", "--workspace", "fresh", "--name", "mine"]) == 2
+    out, err = capsys.readouterr()
+    assert what in err
+    assert out == ""
+    assert files(place) == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        (no_config, "`model` has no `config.json`"),
+        (broken_config, "`model/config.json` cannot be read"),
+        (no_architecture, "names 0 architectures"),
+        (unknown_model_type, "no-such-model"),
+        (wrong_type, "Field 'hidden_size' expected int, got str (value: 'wide')"),
+        (remote_code, "trust_remote_code"),
+    ],
+)
+@pytest.mark.parametrize("command", ["verify", "diff-layers"])
+def test_verification(command: str, damage: Damage, what: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damage(place / "model")
+    before = files(place)
+    assert main([command, "model", "--random-weights"]) == 2
     out, err = capsys.readouterr()
     assert what in err
     assert out == ""

@@ -11,6 +11,7 @@ import transformers
 
 from trtllm_port.codegen import check_port, generate_port
 from trtllm_port.errors import ConfigError, UnsupportedModelError
+from trtllm_port.random_weights import save_random_checkpoint
 
 
 def _directory(folder: Path, **values: Any) -> Path:
@@ -70,6 +71,12 @@ def test_code_that_comes_with_the_model_is_traced_like_any_other(tmp_path: Path)
         tmp_path,
         model_type="mine",
         architectures=["MineForCausalLM"],
+        hidden_size=64,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        num_hidden_layers=2,
+        intermediate_size=96,
+        vocab_size=101,
         auto_map={
             "AutoConfig": "configuration_mine.MineConfig",
             "AutoModelForCausalLM": "modeling_mine.MineForCausalLM",
@@ -79,6 +86,9 @@ def test_code_that_comes_with_the_model_is_traced_like_any_other(tmp_path: Path)
     assert port.architecture == "MineForCausalLM"
     assert "modeling_mine.py, which comes with the model" in port.files["model.py"]
     assert check_port(directory, source=port, trust_remote_code=True).passed
+    save_random_checkpoint(directory, tmp_path / "random", trust_remote_code=True)
+    saved = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "random", trust_remote_code=True)
+    assert type(saved).__name__ == "MineForCausalLM"
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,7 @@ def test_one_class_is_a_skeleton(
     assert "hidden_states = self.mlp(hidden_states)" in text
     check = check_port(transformers.LlamaConfig(), source=port)
     assert not check.passed
+    assert str(check.problem).startswith("1 class is to be written by hand: `LlamaMLP`: ")
     assert reason in str(check.problem)
     (tmp_path / "model.py").write_text(text)
     pyproject = str(Path(__file__).parents[2] / "pyproject.toml")

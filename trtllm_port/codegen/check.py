@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from trtllm_port.codegen.classes import Skeleton
 from trtllm_port.codegen.generate import PortSource
 from trtllm_port.codegen.hf_models import load_config, require_causal_lm
 from trtllm_port.codegen.recorder import leaves
@@ -93,12 +94,20 @@ def check_port(
     """
     config = load_config(model, trust_remote_code) if isinstance(model, str | Path) else model
     require_causal_lm(config, trust_remote_code)
+    if source is not None and source.skeletons:
+        return SelfCheck(passed=False, problem=_to_be_written(source.skeletons))
     tiny = unseen_config(config)
     with quiet_transformers(), tempfile.TemporaryDirectory(prefix="trtllm-port-check-") as folder:
         directory = Path(folder)
         save_random_checkpoint(tiny, directory / "model")
         with _port_class(workspace, source, directory, tiny) as port_class:
             return _compare(port_class, directory / "model", tiny, progress or (lambda phase, done, total: None))
+
+
+def _to_be_written(skeletons: Sequence[Skeleton]) -> str:
+    classes = "1 class is" if len(skeletons) == 1 else f"{len(skeletons)} classes are"
+    reasons = (f"`{skeleton.name}`: {skeleton.reason}" for skeleton in skeletons)
+    return f"{classes} to be written by hand: {'; '.join(reasons)}"
 
 
 @contextmanager

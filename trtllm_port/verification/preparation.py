@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtllm_port.errors import ConfigError, UnsupportedModelError
-from trtllm_port.layers.text_part import text_part
+from trtllm_port.layers.config import load_hf_config
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.registry import PortEntry, find_port
 from trtllm_port.verification.runners import SessionRunner
@@ -74,10 +74,11 @@ def find_model(
         trust_remote_code: run Python code that comes with the model.
 
     Raises:
-        UnsupportedModelError: the config cannot be read, or names no architecture.
+        ConfigError: the config cannot be read.
+        UnsupportedModelError: it names no architecture.
         RegistryError: no port serves the architecture.
     """
-    config = _load_config(model_dir, trust_remote_code)
+    config = load_hf_config(model_dir, trust_remote_code)
     architectures: list[str] = getattr(config, "architectures", None) or []
     if len(architectures) != 1:
         raise UnsupportedModelError(
@@ -86,7 +87,9 @@ def find_model(
         )
     text = config.get_text_config()
     port = find_port(workspace, architectures[0])
-    source = model_dir if random_seed is None else _random_weights(model_dir, work / "random", random_seed)
+    source = model_dir
+    if random_seed is not None:
+        source = _random_weights(model_dir, work / "random", random_seed, trust_remote_code)
     return Model(
         given=model_dir,
         source=source,
@@ -183,18 +186,6 @@ def parameter_names(engine_dir: Path) -> Sequence[str]:
     return sorted(names)
 
 
-def _load_config(model_dir: Path, trust_remote_code: bool) -> Any:
-    from transformers import AutoConfig
-
-    try:
-        return text_part(AutoConfig.from_pretrained(model_dir, trust_remote_code=trust_remote_code))
-    except (OSError, ValueError, KeyError) as error:
-        raise UnsupportedModelError(
-            f"transformers cannot read `{model_dir / 'config.json'}`: {str(error).splitlines()[0]}",
-            hint="give the directory of a causal language model; `--trust-remote-code` runs code that comes with it",
-        ) from error
-
-
 def _aliases(config: Any) -> dict[str, Any]:
     """Return the standard names that a config knows under its own, as GPT-2's `n_positions`."""
     return {name: getattr(config, name) for name in getattr(config, "attribute_map", {}) if hasattr(config, name)}
@@ -205,9 +196,9 @@ def _dtype(*configs: Any) -> str:
     return str(named).removeprefix("torch.")
 
 
-def _random_weights(model_dir: Path, output: Path, seed: int) -> Path:
+def _random_weights(model_dir: Path, output: Path, seed: int, trust_remote_code: bool) -> Path:
     from trtllm_port.random_weights import save_random_checkpoint
 
     with quiet_transformers():
-        save_random_checkpoint(model_dir, output, "float32", seed)
+        save_random_checkpoint(model_dir, output, "float32", seed, trust_remote_code=trust_remote_code)
     return output
