@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from trtllm_port.errors import NetworkError
 from trtllm_port.layers.dtypes import FLOAT_DTYPES
 from trtllm_port.layers.functional._common import require
-from trtllm_port.layers.functional.creation import arange
+from trtllm_port.layers.functional.creation import arange, full
 from trtllm_port.layers.functional.explicit_attention import explicit_attention
 from trtllm_port.layers.functional.indexing import gather_nd
-from trtllm_port.layers.functional.shaping import transpose, unsqueeze
+from trtllm_port.layers.functional.shaping import concat, shape, transpose, unsqueeze
 from trtllm_port.layers.tensor import Operand, Tensor
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def attention(
 
     Args:
         query_BNLH: queries; N is a multiple of K, each key head serves N / K neighbouring query heads.
-        key_BKSH, value_BKSH: keys and values of all slots.
+        key_BKSH, value_BKSH: keys and values of all slots; values may have another H.
         mask: [B or 1, N or 1, L, S]; bool: True may attend; or of the query's data type: added to the scores.
         scale: None: H ** -0.5. The layer has no scale, so queries are multiplied by it.
         softcap: scores become softcap * tanh(scores / softcap); the layer has none, so single operations do it.
@@ -65,6 +65,10 @@ def attention(
         return explicit_attention(query_BNLH, key_BKSH, value_BKSH, mask, scale, softcap, sinks)
     if scale != 1.0:
         query_BNLH = query_BNLH * scale
+    value_size = value_BKSH.shape[-1]
+    if value_size != head_size:  # the layer has one size for all: zeros change neither scores nor values
+        head_size = max(head_size, value_size)
+        query_BNLH, key_BKSH, value_BKSH = (_padded(x, head_size) for x in (query_BNLH, key_BKSH, value_BKSH))
     trt = network.trt
     layer = network.definition.add_attention_v2(
         *(t.itensor for t in (query_BNLH, key_BKSH, value_BKSH)),
@@ -75,7 +79,17 @@ def attention(
         layer.decomposable = needs_decomposition(query_BNLH.dtype, head_size)
         if mask is not None:
             layer.mask = mask.itensor
-    return transpose(network.add("attention", layer), 1, 2)
+    output_BLNH = transpose(network.add("attention", layer), 1, 2)
+    return output_BLNH if value_size == head_size else output_BLNH[..., :value_size]
+
+
+def _padded(x: Tensor, size: int) -> Tensor:
+    """x with zeros behind its last dimension's elements, up to `size`."""
+    missing = size - x.shape[-1]
+    if not missing:
+        return x
+    sizes = [static if static >= 0 else shape(x, dim) for dim, static in enumerate(x.shape[:-1])]
+    return concat([x, full([*sizes, missing], 0.0, like=x)], -1)
 
 
 def causal_mask(position_ids: Tensor, cache: KVCache, *, window: int | None = None) -> Tensor:

@@ -56,6 +56,14 @@ def test_added_masks(evaluate: Any) -> None:
     )
 
 
+@pytest.mark.parametrize(("key_size", "value_size"), [(8, 5), (5, 8)])
+def test_values_of_another_size(evaluate: Any, key_size: int, value_size: int) -> None:
+    query, key, value = torch.randn(2, 4, 3, key_size), torch.randn(2, 2, 6, key_size), torch.randn(2, 2, 6, value_size)
+    found = evaluate(L.attention, query, key, value, dynamic=(0, 2))
+    expected = nn.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+    torch.testing.assert_close(found, expected.transpose(1, 2))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("is_bool", [True, False])
 def test_soft_caps_are_gemmas(evaluate: Any, dtype: str, is_bool: bool) -> None:
