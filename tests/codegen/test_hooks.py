@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from transformers import masking_utils
+from transformers.models.deepseek_v3.modeling_deepseek_v3 import apply_rotary_pos_emb_interleave as apart_rotation
 from transformers.models.glm.modeling_glm import apply_rotary_pos_emb as glm_rotation
 from transformers.models.gpt_neox.modeling_gpt_neox import apply_rotary_pos_emb as partial_rotation
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb as half_rotation
@@ -74,3 +75,10 @@ def test_attention_is_torchs() -> None:
     )
     found = compute_attention(query, key, value, mask, 0.3)
     torch.testing.assert_close(found, expected.transpose(1, 2))
+
+
+def test_neighbours_brought_apart() -> None:
+    x = torch.randn(2, 4, 5, 16, generator=torch.Generator().manual_seed(1))
+    cos, sin = _tables(16, "halves")
+    out, _ = apart_rotation(x, x[:, :1], cos, sin)
+    assert probe_rotation(x, cos, sin, out) == {"interleaved": False, "tables": "halves", "apart": True}

@@ -182,7 +182,7 @@ def _compare(port_class: type[Any], model_dir: Path, config: Any, progress: Prog
         phase = "prefill" if index == 0 else f"decode step {index}"
         for name in (name for name in expected if name in found):
             tap = f"{phase}: {name}"
-            errors[tap] = _relative_error(found[name], expected[name])
+            errors[tap] = _relative_error(_filled(found[name], expected[name]), expected[name])
             limits[tap] = max(TOLERANCE, NOISE * _relative_error(expected[name], exact[name]))
         progress("check", index + 1, 1 + STEPS)
     return _verdict(errors, limits, sizes, session.executor.name)
@@ -224,6 +224,14 @@ def _port_taps(
     indices = torch.arange(ids.shape[1]).expand(ROWS, -1).contiguous()
     logits = session.forward(ids, positions, cache, indices, on_tap=keep, taps=names)
     return {**found, "": logits}
+
+
+def _filled(found: Tensor, expected: Tensor) -> Tensor:
+    """What a port computes for all slots of its cache, for the slots that hold tokens: Hugging Face's cache grows."""
+    differing = [dim for dim, size in enumerate(found.shape) if expected.shape[dim : dim + 1] != (size,)]
+    if found.ndim != expected.ndim or len(differing) != 1 or found.shape[differing[0]] != TOKENS + STEPS:
+        return found
+    return found.narrow(differing[0], 0, expected.shape[differing[0]])
 
 
 def _relative_error(found: Tensor, expected: Tensor) -> float:

@@ -15,6 +15,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import product
 from typing import Any
 from unittest import mock
 
@@ -31,6 +32,7 @@ from transformers.cache_utils import (
 from trtllm_port.codegen import attentions, experts, recurrences
 from trtllm_port.codegen.active import active_recorder
 from trtllm_port.codegen.attentions import to_additive
+from trtllm_port.codegen.recorder import Recorder
 
 IMPLEMENTATION = "trtllm_port"
 WARNING = "warn_if_padding_and_no_attention_mask"  # looks for padding among the tokens; computes nothing
@@ -175,18 +177,21 @@ def probe_rotation(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> dict[str
         tables["pairs"] = (cos[..., ::2], sin[..., ::2])
     tolerance = 4 * torch.finfo(x.dtype).eps * float(x.abs().max())
     for layout, (c, s) in tables.items():
-        for interleaved in (False, True):
-            if 2 * c.shape[-1] <= x.shape[-1]:
-                for backwards in (False, True):
-                    turn = -s.float() if backwards else s.float()
-                    got = rotate(x.float(), c.float(), turn, interleaved=interleaved)
-                    if torch.allclose(got, out.float(), rtol=0, atol=tolerance):
-                        return {
-                            "interleaved": interleaved,
-                            "tables": layout,
-                            **({"backwards": True} if backwards else {}),
-                        }
+        if 2 * c.shape[-1] > x.shape[-1]:
+            continue
+        for backwards, (interleaved, apart) in product((False, True), ((False, False), (True, False), (False, True))):
+            turn = -s.float() if backwards else s.float()
+            start = torch.cat(neighbours_apart(x), -1) if apart else x
+            got = rotate(start.float(), c.float(), turn, interleaved=interleaved)
+            if torch.allclose(got, out.float(), rtol=0, atol=tolerance):
+                options = {"backwards": backwards, "apart": apart}
+                return {"interleaved": interleaved, "tables": layout, **{k: True for k, v in options.items() if v}}
     return None
+
+
+def neighbours_apart(x: Tensor) -> list[Tensor]:
+    """The elements with even and those with odd numbers of the last dimension."""
+    return [x[..., start::2] for start in (0, 1)]
 
 
 def _rotation_hook(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -211,10 +216,24 @@ def _rotation_hook(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(*args, **kwargs)
         recorder.learn_names()
         for x, y, options in zip(inputs, results, found, strict=True):
-            recorder.record("rotary_embedding", recorder.reference((x, *tables)), options or {}, y, recorder.location())
+            options = options or {}
+            start = _record_apart(recorder, x) if options.pop("apart", False) else x
+            recorder.record("rotary_embedding", recorder.reference((start, *tables)), options, y, recorder.location())
         return out
 
     return hooked
+
+
+def _record_apart(recorder: Recorder, x: Tensor) -> Tensor:
+    """Neighbours brought apart, as recorded operations: some models leave them there after an interleaved rotation."""
+    place = recorder.location()
+    with torch._C.DisableTorchFunction():
+        parts = neighbours_apart(x)
+        joined = torch.cat(parts, -1)
+    for start, part in enumerate(parts):
+        recorder.record("getitem", (*recorder.reference((x,)), (Ellipsis, slice(start, None, 2))), {}, part, place)
+    recorder.record("cat", recorder.reference((tuple(parts), -1)), {}, joined, place)
+    return joined
 
 
 def register() -> None:

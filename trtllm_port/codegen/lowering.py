@@ -12,6 +12,7 @@ from torch import nn
 from trtllm_port.codegen import probing
 from trtllm_port.codegen.constants import Recognition, stored_tensor
 from trtllm_port.codegen.experts import experts_arguments, probe_experts
+from trtllm_port.codegen.filling import Filling
 from trtllm_port.codegen.folding import fold
 from trtllm_port.codegen.formatting import literal
 from trtllm_port.codegen.handed import Handed
@@ -98,6 +99,7 @@ class _Lowering:
         self.sets: dict[Call, str] = {}  # calls of rotary modules → which of the config's rope parameters they go by
         self.uses = _uses(trace.root)
         self.handed = Handed(trace.model)
+        self.filling = Filling()
         self.casts = {_place(operation) for operation in _operations(trace.root) if _casts(operation)}
         self.recognition = Recognition(trace)
 
@@ -136,7 +138,7 @@ class _Lowering:
         operation = replace(operation, args=self.handed.tree(operation.args), kwargs=self.handed.tree(operation.kwargs))
         if operation.name == "rotary_embedding":
             operation = self._turned_back(block, self._halve_tables(block, operation))
-        result = translate(operation)
+        result = self.filling.joined(operation) or translate(operation)
         if operation.name in CASTS and isinstance(result, Value) and _place(operation) in self.casts:
             result = node(operation, "cast", DTYPES[operation.outputs[0].tensor.dtype], result)
         if isinstance(result, Value):

@@ -174,6 +174,7 @@ class Recorder(TorchFunctionMode):
         self._paths = {id(module): path for path, module in model.named_modules()}
         self._handles: list[Any] = []
         self._overwritten: list[Value] = []  # keeps their identities valid
+        self._parts: dict[int, tuple[Any, ...]] = {}  # what indexing gave → itself, which tensor's part, which part
 
     # the run
 
@@ -229,8 +230,16 @@ class Recorder(TorchFunctionMode):
             if read:
                 self._stack[-1].host_reads.append((name, _location(frame)))
             return func(*args, **kwargs)
+        part = self._parts.get(id(args[0])) if name == "copy_" else None
+        if part is not None:  # `x[index].copy_(y)` is `x[index] = y`
+            recorded = self.reference(((part[1], part[2], args[1]), {}))
+            out = func(*args, **kwargs)
+            self.record("__setitem__", recorded[0], {}, part[1], _location(frame), in_place=True)
+            return out
         recorded = self.reference((tuple(args), kwargs))
         out = func(*args, **kwargs)
+        if name == "__getitem__":
+            self._parts[id(out)] = (out, *args)
         if name in CASTS and args and out is args[0] and id(out) in self._values:
             out = out.view_as(out)  # a tensor of its own, to be told from what was cast
         self.record(name, recorded[0], recorded[1], out, _location(frame), in_place=_is_in_place(name, kwargs))

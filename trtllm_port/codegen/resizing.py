@@ -133,6 +133,16 @@ def resized_keys(config: Any, values: dict[str, Any], path: str = "") -> dict[st
     return found
 
 
+def equal_keys(values: dict[str, Any]) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
+    """Head counts that are all equal, each with the first of them; and every two head sizes that are equal."""
+    sizes = {key: value for key, value in values.items() if type(value) is int and value > 1}
+    heads = [key for key in sizes if _HEADS.search(key)]
+    dims = [key for key in sizes if _HEAD_DIM.search(key)]
+    is_one = len({sizes[key] for key in heads}) == 1
+    pairs = tuple((a, b) for i, a in enumerate(dims) for b in dims[i + 1 :] if sizes[a] == sizes[b])
+    return tuple((key, heads[0]) for key in heads[1:]) if is_one else (), pairs
+
+
 def _size_class(key: str) -> bool:
     return any(expression.search(key) for expression in (_HEADS, _HEAD_DIM, _WIDTH))
 

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from trtllm_port.codegen.depth import find_depth, layer_count_key, shorten
-from trtllm_port.codegen.resizing import Plan, resize, resized_keys
+from trtllm_port.codegen.resizing import Plan, equal_keys, resize, resized_keys
 from trtllm_port.codegen.size_tables import LAYER_COUNTS, META_KEYS, SIZES, UNSEEN
 from trtllm_port.quiet import quiet_transformers
 
@@ -150,7 +150,11 @@ def _plans(config: Any, values: dict[str, Any]) -> Iterator[Plan]:
     """The simple ones first, then those with an exception."""
     keys = resized_keys(config, values)
     derived = frozenset(_derived(config, values, keys))
-    plans = [Plan(), *([Plan(omitted=derived)] if derived else []), Plan(keep="heads"), Plan(keep="widths")]
+    heads, dims = equal_keys(values)
+    plans = [Plan(omitted=omitted) for omitted in dict.fromkeys((frozenset[str](), derived))]
+    plans += [replace(plan, equal=heads) for plan in plans] if heads else []
+    plans += [Plan(equal=(*heads, pair)) for pair in dims]
+    plans += [Plan(keep="heads"), Plan(keep="widths")]
     yield from plans
     for plan in plans:
         yield from plan.variants(keys)

@@ -29,6 +29,7 @@ from trtllm_port.codegen.expressions import (
     power_text,
 )
 from trtllm_port.codegen.memory import recall, remember
+from trtllm_port.codegen.size_tables import LAYER_COUNTS
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 _PRECEDENCE = {"*": PRODUCT, "//": PRODUCT, "/": PRODUCT, "int": ATOM, "+": SUM, "-": SUM}
@@ -144,7 +145,10 @@ class Solver:
         wanted = np.array([values[i] for i in columns], dtype=np.float64)
         doubled = [e for b in self._numeric for e in _combine(self._numbers[1], b, symbols=("*",))]
         sums = [e for a in self._numeric for b in doubled for e in _combine(a, b, symbols=("+",))]  # queries + 2 keys
-        simple = [*self._pairs, *(p for e in self._numeric for p in _powers(e)), *sums]
+        depths = [
+            atom for atom in self.atoms if atom.text.removeprefix("config.") in LAYER_COUNTS
+        ]  # few, if they differ
+        simple = [*self._pairs, *(p for e in (*self._numeric, *depths) for p in _powers(e)), *sums]
         next_to = [e for a in self._numeric for e in _combine(a, self._numbers[0], symbols=("+", "-"))]
         others = [*self._numeric, *self._numbers, *next_to]
         left, right = _matrix(simple, columns), _matrix(others, columns)
