@@ -8,7 +8,7 @@ Shape suffixes: B batch, L tokens, T tokens whose logits are wanted, V vocabular
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +98,13 @@ class Session:
 
     @classmethod
     def from_network(
-        cls, network: Network, *, max_batch_size: int = 16, max_input_len: int | None = None, device: str = "cpu"
+        cls,
+        network: Network,
+        *,
+        max_batch_size: int = 16,
+        max_input_len: int | None = None,
+        device: str = "cpu",
+        release: Callable[[], None] | None = None,
     ) -> Session:
         """Run a network that was just defined on the reference executor, without writing anything.
 
@@ -107,6 +113,7 @@ class Session:
             max_batch_size: prompts at once.
             max_input_len: tokens of a prompt; the cache's length by default.
             device: "cpu" or "cuda".
+            release: see `ReferenceExecutor`.
         """
         from trtllm_port.runtime.network_file import NetworkFile, parameter_values
         from trtllm_port.runtime.reference import ReferenceExecutor
@@ -119,7 +126,8 @@ class Session:
             max_seq_len=network.max_seq_len,
         )
         device = _torch_device(device)
-        executor = ReferenceExecutor(NetworkFile.from_network(network), parameter_values(network), device=device)
+        file, weights = NetworkFile.from_network(network), parameter_values(network)
+        executor = ReferenceExecutor(file, weights, device=device, release=release)
         return cls(executor, build, device=device)
 
     def new_cache(self, batch: int) -> dict[str, torch.Tensor]:
@@ -151,11 +159,42 @@ class Session:
         Returns:
             Logits [B, T, V] in the port's data type.
         """
+        feeds = self._feeds(input_ids, position_ids, logits_indices, cache)
+        return self.executor.run(feeds, on_tap=on_tap, taps=taps)["logits"]
+
+    @torch.inference_mode()
+    def forward_together(
+        self,
+        inputs: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]],
+        cache: dict[str, torch.Tensor],
+    ) -> list[torch.Tensor]:
+        """Compute several steps of the same rows, layer by layer: each weight is read once for all of them.
+
+        Args:
+            inputs: per step `input_ids`, `position_ids` and `logits_indices`, as for `forward`, in their order.
+            cache: from `new_cache`.
+
+        Raises:
+            EngineError: the executor cannot do that, or the network has states.
+        """
+        from trtllm_port.runtime.reference import ReferenceExecutor
+
+        if not isinstance(self.executor, ReferenceExecutor):
+            raise EngineError(f"{self.executor.name} runs one step after another")
+        results = self.executor.run_together([self._feeds(*each, cache) for each in inputs])
+        return [result["logits"] for result in results]
+
+    def _feeds(
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        logits_indices: torch.Tensor | None,
+        cache: dict[str, torch.Tensor],
+    ) -> dict[str, torch.Tensor]:
         if logits_indices is None:
             logits_indices = torch.full_like(input_ids[:, :1], input_ids.shape[1] - 1)
         feeds = {"input_ids": input_ids, "position_ids": position_ids, "logits_indices": logits_indices, **cache}
-        feeds = {name: tensor.to(self.device) for name, tensor in feeds.items()}
-        return self.executor.run(feeds, on_tap=on_tap, taps=taps)["logits"]
+        return {name: tensor.to(self.device) for name, tensor in feeds.items()}
 
 
 def choose_backend(wanted: str, directory: EngineDirectory, machine: Machine) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trtllm_port.errors import EngineError, PortError
 from trtllm_port.runtime.executor import OnTap, TensorSpec
-from trtllm_port.runtime.kv_cache import replace_states
+from trtllm_port.runtime.kv_cache import STATE_PREFIX, replace_states
 from trtllm_port.runtime.network_file import NetworkFile
 from trtllm_port.runtime.network_file.dtypes import STORAGE
 from trtllm_port.runtime.reference.arrangement import arrange
@@ -19,7 +19,18 @@ from trtllm_port.runtime.reference.caches import caches_of
 from trtllm_port.runtime.reference.compiler import Compiler
 from trtllm_port.runtime.reference.errors import LayerExecutionError
 from trtllm_port.runtime.reference.fusion import fused
-from trtllm_port.runtime.reference.program import SELF_SLOT, Slots, Step, execute, execute_observed, with_liveness
+from trtllm_port.runtime.reference.program import (
+    SELF_SLOT,
+    Slots,
+    Step,
+    execute,
+    execute_observed,
+    execute_together,
+    with_liveness,
+    with_releases,
+)
+
+RELEASE_BYTES = 512 << 20  # of weights read before their memory is given back
 
 
 class ReferenceExecutor:
@@ -30,6 +41,7 @@ class ReferenceExecutor:
         weights: the checkpoint's tensors by name, in the dtypes that the network expects.
         device: where to run; the weights are moved there once.
         check: compare every computed tensor with the dtype and shape that TensorRT inferred for it. Slower.
+        release: gives back the memory of memory-mapped weights; called time and again while the network runs.
 
     Raises:
         UnsupportedLayerError: a layer, or an attribute of one, is not implemented exactly.
@@ -43,6 +55,7 @@ class ReferenceExecutor:
         *,
         device: str | torch.device = "cpu",
         check: bool = False,
+        release: Callable[[], None] | None = None,
     ) -> None:
         self.device = torch.empty(0, device=device).device  # "cuda" has become "cuda:0"
         self.name = f"reference executor (torch {torch.__version__.split('+')[0]}, {_device_name(self.device)})"
@@ -53,6 +66,10 @@ class ReferenceExecutor:
         self._caches = caches_of(network)
         compiler = Compiler(network, weights, self.device)
         drafts = compiler.compile_nodes(arrange(network.layers))
+        if release is not None:
+            sizes = {slot: compiler.slots[slot].nbytes for slot in compiler.known}
+            drafts = with_releases(drafts, sizes, release, RELEASE_BYTES, compiler.new_slot())
+            release()
         self._input_slots = [(spec, compiler.slot(spec.name)) for spec in self.inputs]
         self._output_slots = {name: compiler.slot(name) for name in network.outputs}
         kept = {*self._output_slots.values(), *(compiler.slot(name) for name in network.taps.values())}
@@ -84,6 +101,25 @@ class ReferenceExecutor:
         slots.clear()
         replace_states(feeds, result)
         return result
+
+    def run_together(self, feeds: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """Execute the network for several sets of inputs, layer by layer: each weight is read once for all of them.
+
+        Sets may share KV caches if each masks the slots behind its own positions: all write before any reads.
+
+        Args:
+            feeds: every input by name, per set.
+
+        Raises:
+            EngineError: the network has states, which one set would have to hand to the next.
+        """
+        stateful = [spec.name for spec in self.inputs if spec.name.startswith(STATE_PREFIX)]
+        if stateful:
+            raise EngineError(f"the network has states ({stateful[0]} and so on), so its runs follow one another")
+        runs = [self._filled(each) for each in feeds]
+        with torch.no_grad():
+            execute_together(self._steps, runs)
+        return [{name: slots[slot] for name, slot in self._output_slots.items()} for slots in runs]
 
     def _filled(self, feeds: Mapping[str, Tensor]) -> Slots:
         names = {spec.name for spec in self.inputs}

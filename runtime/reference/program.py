@@ -7,7 +7,7 @@ reads again, so that memory stays bounded by what is alive.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
@@ -89,6 +89,41 @@ def execute_observed(steps: Sequence[Step], slots: Slots, after: Callable[[Step,
             return
         for i in step.frees:
             slots[i] = None
+
+
+def execute_together(steps: Sequence[Step], runs: Sequence[Slots]) -> None:
+    """Run the steps in order, each for all runs before the next: what is read once serves them all."""
+    for step in steps:
+        for slots in runs:
+            try:
+                slots[step.output] = step.run(*[slots[i] for i in step.inputs])
+            except VALUE_ERRORS as error:
+                _fail(step, slots, error)
+            for i in step.frees:
+                slots[i] = None
+
+
+def with_releases(
+    drafts: Sequence[Draft], sizes: Mapping[int, int], release: Callable[[], None], limit: int, slot: int
+) -> list[Draft]:
+    """The steps, with a call of `release` whenever weights of `limit` bytes were read since the one before.
+
+    Args:
+        drafts: the steps.
+        sizes: bytes of each slot that holds weights.
+        release: gives back the memory of weights.
+        limit: bytes.
+        slot: an unused one, which takes what `release` returns.
+    """
+    result: list[Draft] = []
+    pending = 0
+    for draft in drafts:
+        result.append(draft)
+        pending += sum(sizes.get(i, 0) for i in draft.reads)
+        if pending >= limit:
+            result.append(Draft(release, (), slot, draft.layer))
+            pending = 0
+    return result
 
 
 def _fail(step: Step, slots: Slots, error: Exception) -> NoReturn:

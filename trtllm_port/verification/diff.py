@@ -28,10 +28,19 @@ from trtllm_port.verification.assemble import (
     versions,
 )
 from trtllm_port.verification.bundle.save import check_target, save_bundle
-from trtllm_port.verification.coverage import not_exercised
+from trtllm_port.verification.coverage import NotExercised, not_exercised
 from trtllm_port.verification.finish import finish
 from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.large import (
+    first_layers,
+    is_large,
+    open_mapped,
+    shortened,
+    stored_dtype,
+    what_is_left_out,
+    without_batch,
+)
 from trtllm_port.verification.phase import LoadHuggingFace, Phase, PhaseResult, phases_of, run_phase
 from trtllm_port.verification.preparation import Model, find_model, network_of, open_port, prepare_port, settle_dtype
 from trtllm_port.verification.report import Report
@@ -100,6 +109,7 @@ class Comparison:
     stimulus: Stimulus
     tokens: tuple[Gate, ...]
     phases: tuple[PhaseResult, ...]
+    left_out: tuple[NotExercised, ...] = ()
 
 
 def compare_model(model: Model, work: Path, settings: DiffSettings, progress: Progress | None = None) -> Comparison:
@@ -112,6 +122,10 @@ def compare_model(model: Model, work: Path, settings: DiffSettings, progress: Pr
         progress: called with (phase, done, total).
     """
     own = None if settings.engine_dir is None else open_port(settings.engine_dir, backend="reference")
+    # A bundle holds sketches of the whole model in both phases, and that wants all of it in memory.
+    large = is_large(model) and settings.device == "cpu" and settings.save is None
+    if large and own is None:
+        model = stored_dtype(model)
     model = settle_dtype(model, work, own, progress)
     stimulus = make_stimulus(
         model.given,
@@ -122,20 +136,33 @@ def compare_model(model: Model, work: Path, settings: DiffSettings, progress: Pr
         seed=settings.seed,
     )
 
-    def port(phase: Phase) -> SessionRunner:
+    def port(part: Model, phase: Phase) -> SessionRunner:
         if own is not None and phase.dtype == model.dtype:
             return own
-        rows = max(1, len(stimulus.rows))
-        return prepare_port(model, phase.dtype, work, length=len(stimulus.ids), rows=rows, progress=progress)
+        size = {"length": len(stimulus.ids), "rows": max(1, len(stimulus.rows))}
+        if large and stored_dtype(replace(part, dtype="auto")).dtype == phase.dtype:
+            return open_mapped(part, phase.dtype, **size)
+        return prepare_port(part, phase.dtype, work, **size, progress=progress)
 
-    load = loader(model, settings)
-    phases = tuple(run_phase(phase, load, port(phase), stimulus, progress) for phase in phases_of(model.dtype))
+    phases: list[PhaseResult] = []
+    left_out: tuple[NotExercised, ...] = ()
+    for phase in phases_of(model.dtype):
+        part, fed = model, stimulus
+        if large and phase.dtype != model.dtype:
+            part, phase = first_layers(model, work), replace(phase, incremental=True)
+            fed = shortened(stimulus, part.vocab_size)
+            left_out = what_is_left_out(model, part)
+        elif left_out:
+            fed = without_batch(stimulus)
+        phases.append(run_phase(phase, loader(part, settings, layer_by_layer=large), port(part, phase), fed, progress))
     tokens = token_gates(model.given, model.vocab_size, trust_remote_code=model.trust_remote_code)
-    return Comparison(model=model, stimulus=stimulus, tokens=tuple(tokens), phases=phases)
+    return Comparison(model=model, stimulus=stimulus, tokens=tuple(tokens), phases=tuple(phases), left_out=left_out)
 
 
-def loader(model: Model, settings: DiffSettings) -> LoadHuggingFace:
-    """Return what loads Hugging Face's model in a dtype."""
+def loader(model: Model, settings: DiffSettings, *, layer_by_layer: bool = False) -> LoadHuggingFace:
+    """Return what loads Hugging Face's model in a dtype, whole or layer by layer."""
+    if layer_by_layer:
+        return partial(HuggingFaceRunner.stream, model.source, trust_remote_code=model.trust_remote_code)
     return partial(
         HuggingFaceRunner.load, model.source, device=settings.device, trust_remote_code=model.trust_remote_code
     )
@@ -177,7 +204,10 @@ def diff_report(comparison: Comparison, *, random_weights: bool, seed: int) -> R
         taps=tap_reports(phases),
         ignored=phases[-1].ignored,
         position_profile=position_profile(phases),
-        not_exercised=not_exercised(model.config, stimulus, phases, gates, random_weights=random_weights),
+        not_exercised=(
+            *not_exercised(model.config, stimulus, phases, gates, random_weights=random_weights),
+            *comparison.left_out,
+        ),
         versions=versions(),
         commands=(),
         seconds=0.0,

@@ -17,7 +17,9 @@ from trtllm_port.errors import CheckpointError, UnsupportedModelError
 from trtllm_port.hf_cache import cache_argument
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.verification.hooks import tapped
+from trtllm_port.verification.mapped import MappedCheckpoint
 from trtllm_port.verification.runners import OnTap
+from trtllm_port.verification.streamed import streamed_model
 from trtllm_port.verification.taps import ModuleFacts
 
 EPSILON_NAMES = ("variance_epsilon", "eps", "epsilon", "layer_norm_eps")
@@ -28,10 +30,12 @@ class HuggingFaceRunner:
 
     Args:
         model: in evaluation mode; its hooks are removed after every run.
+        vectors: the one-dimensional parameters, where the model does not hold its weights all the time.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, vectors: Mapping[str, Tensor] | None = None) -> None:
         self.model = model
+        self._vectors = vectors
 
     @classmethod
     def load(
@@ -79,12 +83,34 @@ class HuggingFaceRunner:
             raise CheckpointError(f"`{model_dir}` has tensors that transformers does not use")
         return cls(model.to(device).eval())
 
+    @classmethod
+    def stream(cls, model_dir: Path, dtype: str, *, trust_remote_code: bool = False) -> HuggingFaceRunner:
+        """Open a model directory whose weights are read layer by layer, on every run, on the CPU.
+
+        Raises:
+            UnsupportedModelError: its tensors cannot be read one by one.
+        """
+        with quiet_transformers():
+            model, names = streamed_model(model_dir, getattr(torch, dtype), trust_remote_code)
+        checkpoint = MappedCheckpoint(model_dir)
+        one_dimensional = [name for name, parameter in model.named_parameters() if parameter.ndim == 1]
+        vectors = {name: checkpoint.tensor(names[name], torch.float64) for name in one_dimensional}
+        checkpoint.release()
+        return cls(model, vectors)
+
     @property
     def name(self) -> str:
         """The library, its version and the dtype."""
         import transformers
 
-        return f"transformers {transformers.__version__}, eager attention, {self.dtype} on {self.device}"
+        return f"transformers {transformers.__version__}, eager attention, {self.dtype} on {self.device}" + (
+            ", layer by layer" if self.streamed else ""
+        )
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the weights are read layer by layer."""
+        return self._vectors is not None
 
     @property
     def dtype(self) -> str:
@@ -93,8 +119,8 @@ class HuggingFaceRunner:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.model.parameters()).device
+        """Where it runs."""
+        return torch.device("cpu") if self.streamed else next(self.model.parameters()).device
 
     @property
     def source(self) -> Path | None:
@@ -119,6 +145,12 @@ class HuggingFaceRunner:
     def parameters(self) -> Mapping[str, Tensor]:
         """Return all parameters by name, tied ones once."""
         return dict(self.model.named_parameters())
+
+    def vectors(self) -> Mapping[str, Tensor]:
+        """Return the one-dimensional parameters (gains, biases) by name."""
+        if self._vectors is not None:
+            return self._vectors
+        return {name: parameter for name, parameter in self.parameters().items() if parameter.ndim == 1}
 
     @torch.no_grad()
     def run(self, ids_BL: Tensor, *, on_tap: OnTap | None = None, taps: Collection[str] | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Error measures of one tensor against its reference. Pure functions; everything is widened to float64 first.
+"""Error measures of one tensor against its reference. Pure functions; sums are in float64 in the end.
 
 B batch, T tokens (all leading dimensions taken together), F features (the last dimension)
 """
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 CHUNK_ELEMENTS = 1 << 20  # keeps the float64 copies small, whatever the vocabulary
+LARGEST_IN_FLOAT32 = 1e12  # its square, summed over many features, is far from overflowing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +70,16 @@ def token_errors(value: Tensor, reference: Tensor) -> TokenErrors:
         raise ValueError("nothing to compare")
     sums: list[Tensor] = []
     maxima: list[Tensor] = []
-    for x_TF, ref_TF in _chunks(value, reference):
+    wide = _wide_enough(value, reference)
+    for x_TF, ref_TF in _chunks(value, reference, wide):
         difference_TF = x_TF - ref_TF
         sums.append(
             torch.stack(
-                [(a * b).sum(-1) for a, b in ((difference_TF,) * 2, (ref_TF,) * 2, (x_TF,) * 2, (x_TF, ref_TF))]
-            )
+                [
+                    torch.linalg.vecdot(a, b)
+                    for a, b in ((difference_TF,) * 2, (ref_TF,) * 2, (x_TF,) * 2, (x_TF, ref_TF))
+                ]
+            ).double()
         )
         maxima.append(torch.stack([t.abs().max() for t in (difference_TF, ref_TF, x_TF)]))
     error_T, reference_T, value_T, dot_T = torch.cat(sums, dim=1)
@@ -134,13 +139,21 @@ def _ratio(error: float, scale: float) -> float:
     return error / scale if scale else float("inf")
 
 
-def _chunks(value: Tensor, reference: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def _wide_enough(value: Tensor, reference: Tensor) -> torch.dtype:
+    """float32 for what has 16 bits and is no giant: a quarter of the time, and still thousands of times finer."""
+    if value.dtype not in (torch.bfloat16, torch.float16) or reference.dtype != torch.float32:
+        return torch.float64
+    largest = max(float(each.abs().max()) for each in (value, reference))
+    return torch.float32 if largest < LARGEST_IN_FLOAT32 else torch.float64
+
+
+def _chunks(value: Tensor, reference: Tensor, wide: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
     features = value.shape[-1] if value.ndim > 1 else 1
     x_TF = value.detach().reshape(-1, features)
     ref_TF = reference.detach().reshape(-1, features)
     step = max(1, CHUNK_ELEMENTS // features)
     for start in range(0, x_TF.shape[0], step):
         yield (
-            x_TF[start : start + step].to("cpu", torch.float64),
-            ref_TF[start : start + step].to("cpu", torch.float64),
+            x_TF[start : start + step].to("cpu", wide),
+            ref_TF[start : start + step].to("cpu", wide),
         )

@@ -177,7 +177,7 @@ def run_hugging_face(
 
 def _reference(runner: HuggingFaceRunner, stimulus: Stimulus) -> tuple[Recording, HuggingFaceFacts]:
     with ScorePeak() as scores:
-        recording = record(runner, stimulus)
+        recording = record(runner, stimulus, on_disk=runner.streamed)
     return recording, replace(HuggingFaceFacts.of(runner), score_peak=scores.peak)
 
 
@@ -251,7 +251,9 @@ def incremental_gates(sides: HuggingFaceSides, port: PortRunner) -> list[Gate]:
         gates += logit_gates("decode", phase.name, phase.dtype, runs)
     else:
         gates.append(skipped("decode", phase.name, "the prompt is too short for a decode step"))
-    if not stimulus.rows or port.max_batch_size < len(stimulus.rows):
+    if not stimulus.rows:
+        return [*gates, skipped("batch", phase.name, "no batch was fed")]
+    if port.max_batch_size < len(stimulus.rows):
         return [*gates, skipped("batch", phase.name, f"the port takes {port.max_batch_size} rows at once")]
     forced = _forced_routing(recording, port, recording.row_routing)
     rows_TV = torch.cat(port.run_incrementally(stimulus.rows, stimulus.row_prefill, **forced))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from trtllm_port.verification.routing import Router, routers_of
 from trtllm_port.verification.runners import Runner
 from trtllm_port.verification.stimulus import Stimulus
+from trtllm_port.verification.tap_store import TapStore
 from trtllm_port.verification.taps import LOGITS
 
 
@@ -29,7 +30,7 @@ class Recording:
     """
 
     order: tuple[str, ...]
-    taps: dict[str, Tensor] = field(repr=False)
+    taps: Mapping[str, Tensor] = field(repr=False)
     logits: Tensor = field(repr=False)
     rows: tuple[Tensor, ...] = field(repr=False)
     routers: tuple[Router, ...] = ()
@@ -41,16 +42,27 @@ class Recording:
         return frozenset(tap for router in self.routers for tap in router.taps)
 
 
-def record(runner: Runner, stimulus: Stimulus) -> Recording:
+def record(runner: Runner, stimulus: Stimulus, *, on_disk: bool = False) -> Recording:
     """Run the long prompt with all taps, then every row alone.
 
     Tensors are kept without a copy; a model that later writes into one of them is run again with copies.
+
+    Args:
+        runner: the reference.
+        stimulus: the input.
+        on_disk: keep the taps in temporary files instead of in memory.
     """
     ids_BL = torch.tensor([stimulus.ids])
-    taps, logits, altered = _record_taps(runner, ids_BL, copy=False)
-    if altered:
-        taps, logits, _ = _record_taps(runner, ids_BL, copy=True)
-    routers = routers_of(taps)
+    taps: MutableMapping[str, Tensor]
+    if on_disk:
+        taps = TapStore()
+        logits = runner.run(ids_BL, on_tap=taps.__setitem__)
+        routers = routers_of(taps.like)
+    else:
+        taps, logits, altered = _record_taps(runner, ids_BL, copy=False)
+        if altered:
+            taps, logits, _ = _record_taps(runner, ids_BL, copy=True)
+        routers = routers_of(taps)
     taps[LOGITS] = logits
     recorded = [_record_row(runner, row, routers) for row in stimulus.rows]
     return Recording(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -84,13 +84,15 @@ class SessionRunner:
     Args:
         session: the network and what computes it.
         parameter_names: names of the port's parameters.
+        together: run all steps of a decode layer by layer, so that weights that stay on disk are read once.
     """
 
     PADDING = 0
 
-    def __init__(self, session: Session, parameter_names: Sequence[str] = ()) -> None:
+    def __init__(self, session: Session, parameter_names: Sequence[str] = (), *, together: bool = False) -> None:
         self.session = session
         self.parameter_names = tuple(parameter_names)
+        self.together = together
 
     @property
     def name(self) -> str:
@@ -120,26 +122,46 @@ class SessionRunner:
         force: Force | None = None,
         taps: Collection[str] = (),
     ) -> list[Tensor]:
-        def forward(ids: Tensor, positions: Tensor, wanted: Tensor | None, places: Sequence[range]) -> Tensor:
-            on_tap = None if force is None else partial(_forced, force, places)
-            return self.session.forward(ids, positions, cache, wanted, on_tap=on_tap, taps=taps).cpu()
-
-        longest = max(prefill)
         cache = self.session.new_cache(len(rows))
+        calls = self._calls(rows, prefill)
+        if self.together and force is None:
+            inputs = [(call.ids, call.positions, call.wanted) for call in calls]
+            outputs = iter(self.session.forward_together(inputs, cache))
+        else:
+            outputs = (self._forward(call, cache, force, taps) for call in calls)
+        first_BLV = next(outputs).cpu()
+        collected = [[first_BLV[b, :n]] for b, n in enumerate(prefill)]
+        for logits_B1V in outputs:
+            for b, parts in enumerate(collected):
+                parts.append(logits_B1V[b].cpu().clone())
+        return [torch.cat(parts) for parts in collected]
+
+    def _forward(self, call: _Call, cache: dict[str, Tensor], force: Force | None, taps: Collection[str]) -> Tensor:
+        on_tap = None if force is None else partial(_forced, force, call.places)
+        return self.session.forward(call.ids, call.positions, cache, call.wanted, on_tap=on_tap, taps=taps)
+
+    def _calls(self, rows: Sequence[Sequence[int]], prefill: Sequence[int]) -> list[_Call]:
+        longest = max(prefill)
         ids_BL = torch.tensor(
             [[*row[:n], *([self.PADDING] * (longest - n))] for row, n in zip(rows, prefill, strict=True)]
         )
         positions_BL = torch.arange(longest).minimum(torch.tensor(prefill)[:, None] - 1)  # padding: as the last token
         everywhere_BL = torch.arange(longest).expand_as(ids_BL)
-        first_BLV = forward(ids_BL, positions_BL, everywhere_BL, [range(longest) for _ in rows])
-        collected = [[first_BLV[b, :n]] for b, n in enumerate(prefill)]
+        calls = [_Call(ids_BL, positions_BL, everywhere_BL, [range(longest) for _ in rows])]
         for step in range(len(rows[0]) - prefill[0]):
             ids_B1 = torch.tensor([[row[n + step]] for row, n in zip(rows, prefill, strict=True)])
             positions_B1 = torch.tensor([[n + step] for n in prefill])
-            logits_B1V = forward(ids_B1, positions_B1, None, [range(n + step, n + step + 1) for n in prefill])
-            for b, parts in enumerate(collected):
-                parts.append(logits_B1V[b].clone())
-        return [torch.cat(parts) for parts in collected]
+            calls.append(_Call(ids_B1, positions_B1, None, [range(n + step, n + step + 1) for n in prefill]))
+        return calls
+
+
+class _Call(NamedTuple):
+    """One forward of a padded batch: `wanted` are the tokens whose logits count (None: the last), see `Force`."""
+
+    ids: Tensor
+    positions: Tensor
+    wanted: Tensor | None
+    places: Sequence[range]
 
 
 def _forced(force: Force, places: Sequence[range], tap: str, tensor: Tensor) -> Tensor:

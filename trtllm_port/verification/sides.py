@@ -46,7 +46,7 @@ class HuggingFaceFacts:
     @classmethod
     def of(cls, runner: HuggingFaceRunner) -> HuggingFaceFacts:
         """Read them from a loaded model."""
-        vectors = {name: p for name, p in runner.parameters().items() if p.ndim == 1}
+        vectors = runner.vectors()
         return cls(
             root=type(runner.model).__name__,
             modules=runner.modules(),

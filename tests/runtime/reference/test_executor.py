@@ -73,6 +73,27 @@ def test_a_value_of_another_shape_is_refused(net: Any) -> None:
         _chain(net).run(net.feeds, on_tap=lambda _name, _value: torch.zeros(3), taps=["e1"])
 
 
+def test_several_runs_together_are_the_runs_alone(net: Any) -> None:
+    executor = _chain(net)
+    feeds = [{"x0": torch.tensor([0.5, -1.0])}, {"x0": torch.tensor([2.0])}]
+    together = executor.run_together(feeds)
+    assert [result.keys() for result in together] == [{"y0"}, {"y0"}]
+    for result, each in zip(together, feeds, strict=True):
+        assert_close(result["y0"], executor.run(each)["y0"])
+
+
+def test_weights_are_given_back_while_the_network_runs(net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trtllm_port.runtime.reference.executor.RELEASE_BYTES", 16)
+    tensor = net.input(torch.ones(4))
+    for _ in range(5):
+        weight = net.constant(torch.ones(4))
+        tensor = net.definition.add_elementwise(tensor, weight, trt.ElementWiseOperation.SUM).get_output(0)
+    calls: list[int] = []
+    executor = ReferenceExecutor(net.file(tensor), {}, release=lambda: calls.append(1))
+    assert_close(executor.run(net.feeds)["y0"], torch.full((4,), 6.0))
+    assert len(calls) == 1 + 5  # once after the constants were folded, then with every 16 bytes
+
+
 def test_without_a_listener_taps_are_returned(net: Any) -> None:
     result = _chain(net).run(net.feeds, taps=["model.layers.1"])
     assert result.keys() == {"y0", "model.layers.1"}

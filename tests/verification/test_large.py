@@ -1,0 +1,119 @@
+"""Models that are read layer by layer: the same numbers, less memory, and what is left out is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import GPT2Config, LlamaConfig, Qwen3Config
+
+from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.random_weights import save_random_checkpoint
+from trtllm_port.verification import DiffSettings, Verdict, diff_layers, large
+from trtllm_port.verification.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.preparation import find_model
+from trtllm_port.verification.sides import HuggingFaceFacts
+from trtllm_port.verification.tap_store import TapStore
+
+IDS = torch.arange(40)[None] % 90
+SIZES = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 96}
+CONFIGS = [
+    LlamaConfig(**SIZES, intermediate_size=48, num_hidden_layers=3),
+    Qwen3Config(**SIZES, intermediate_size=48, num_hidden_layers=2, head_dim=8, tie_word_embeddings=True),
+    GPT2Config(n_embd=32, n_head=4, n_layer=2, vocab_size=96),
+]
+
+
+@pytest.fixture
+def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large, "LARGE_BYTES", 0)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.model_type)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+def test_a_model_gives_the_same_layer_by_layer(tmp_path: Path, config: LlamaConfig, dtype: str) -> None:
+    save_random_checkpoint(config, tmp_path, "bfloat16")
+    whole, streamed = HuggingFaceRunner.load(tmp_path, dtype), HuggingFaceRunner.stream(tmp_path, dtype)
+    first, again = streamed.run(IDS), streamed.run(IDS)
+    assert torch.equal(whole.run(IDS), first)
+    assert torch.equal(first, again)
+    assert all(parameter.is_meta for parameter in streamed.model.parameters())
+    vectors = HuggingFaceFacts.of(streamed).vectors
+    assert all(torch.equal(vectors[name], value) for name, value in HuggingFaceFacts.of(whole).vectors.items())
+
+
+def test_tensors_of_other_names_are_refused(tmp_path: Path) -> None:
+    save_random_checkpoint(CONFIGS[0], tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes().replace(b"model.norm.weight", b"model.mron.weight"))
+    with pytest.raises(UnsupportedModelError, match=r"`model\.norm\.weight` is no tensor of the checkpoint"):
+        HuggingFaceRunner.stream(tmp_path, "float32")
+
+
+def test_taps_on_disk_are_what_was_put_there() -> None:
+    store = TapStore()
+    values = {"a": torch.randn(2, 3), "b": torch.randn(4).bfloat16(), "c": torch.tensor([[1, 2]])}
+    for name, value in values.items():
+        store[name] = value
+    written = values["a"].clone()
+    values["a"].add_(1)  # a later change is not seen, a new value under the same tensor is
+    store["d"] = values["a"]
+    assert torch.equal(store["a"], written)
+    assert torch.equal(store["d"], values["a"])
+    assert store["b"].dtype == torch.bfloat16
+    assert store.like["c"].is_meta
+    assert list(store) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.usefixtures("everything_is_large")
+def test_a_large_port_passes_and_what_is_left_out_is_said(model_dir: Path, workspace: Path, tmp_path: Path) -> None:
+    source = in_bfloat16(model_dir, tmp_path / "bfloat16")
+    report = diff_layers(source, workspace=workspace, settings=DiffSettings(tokens=150))
+    assert (report.verdict, report.subject.dtype) == (Verdict.PASS, "bfloat16")
+    assert all("layer by layer" in each for each in report.reference.values())
+    assert "batch" in {gate.name for gate in report.gates if gate.verdict is Verdict.SKIPPED}
+    left_out = [item.what for item in report.not_exercised]
+    assert "the logic phase in the layers 2 to 2" in left_out
+    assert "the batch in all layers" in left_out
+
+
+@pytest.mark.usefixtures("everything_is_large")
+@pytest.mark.parametrize(
+    ("old", "new", "module"),
+    [
+        ("silu(self.gate_proj(x)) * self.up_proj(x)", "silu(self.up_proj(x)) * self.gate_proj(x)", "layers.0.mlp"),
+        ("config.rms_norm_eps)\n        self.post", "1e-4)\n        self.post", "layers.0.input_layernorm"),
+    ],
+)
+def test_a_bug_in_a_large_port_is_found(
+    model_dir: Path, workspace: Path, tmp_path: Path, edit: Callable[[str, str], None], old: str, new: str, module: str
+) -> None:
+    edit(old, new)
+    source = in_bfloat16(model_dir, tmp_path / "bfloat16")
+    report = diff_layers(source, workspace=workspace, settings=DiffSettings(tokens=150))
+    assert report.first_divergence == f"model.{module}"
+    assert [each.module for each in report.divergences] == [f"model.{module}", f"model.{module}".replace("0", "1")]
+
+
+def test_the_first_layers_show_every_kind(model_dir: Path, tmp_path: Path, workspace: Path) -> None:
+    kinds = ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]
+    config = Qwen3Config(**SIZES, intermediate_size=48, num_hidden_layers=4, head_dim=8, layer_types=kinds)
+    save_random_checkpoint(config, tmp_path / "model")
+    options = {"workspace": workspace, "dtype": "float32", "random_seed": None, "trust_remote_code": False}
+    model = find_model(model_dir, tmp_path, **options)
+    part = large.first_layers(replace(model, source=tmp_path / "model", config=config.to_dict()), tmp_path)
+    runner = HuggingFaceRunner.load(part.source, "float32")
+    assert runner.model.config.layer_types == kinds[:3]
+    assert len(runner.model.model.layers) == 3
+
+
+def in_bfloat16(model_dir: Path, target: Path) -> Path:
+    """A copy of the tiny model with three layers, in bfloat16."""
+    config = LlamaConfig.from_pretrained(model_dir)
+    config.num_hidden_layers = 3
+    config.dtype = "bfloat16"
+    save_random_checkpoint(config, target, "bfloat16")
+    return target

@@ -1,0 +1,73 @@
+"""Weights that stay on disk: memory-mapped, read when they are needed, and given back to the system afterwards.
+
+Pages of a mapped file count as the process's memory until they are given back; what was given back is read again from
+the file, or from the system's cache of it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from trtllm_port.layers.weights import HuggingFaceWeights
+
+MADV_DONTNEED = 4  # Linux
+CHUNK_BYTES = 64 << 20  # read at once where a tensor is cast
+
+
+def checkpoint_bytes(model_dir: Path) -> int:
+    """Return the size of a model's safetensors files; 0 if there are none."""
+    return sum(path.stat().st_size for path in model_dir.glob("*.safetensors"))
+
+
+def give_back(tensors: Iterable[Tensor]) -> None:
+    """Tell the system that the mapped files behind these tensors are not needed in memory now.
+
+    Args:
+        tensors: views of mapped files that nobody writes into.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "madvise"):
+        return
+    ranges = {(t.untyped_storage().data_ptr(), t.untyped_storage().nbytes()) for t in tensors}
+    for start, size in ranges:
+        aligned = start - start % mmap.PAGESIZE
+        libc.madvise(ctypes.c_void_p(aligned), ctypes.c_size_t(size + start - aligned), MADV_DONTNEED)
+
+
+class MappedCheckpoint:
+    """The tensors of a Hugging Face directory.
+
+    Args:
+        model_dir: with safetensors.
+
+    Raises:
+        CheckpointError: the files are incomplete.
+    """
+
+    def __init__(self, model_dir: Path) -> None:
+        self.source = HuggingFaceWeights(model_dir)
+        self._handed_out: dict[int, Tensor] = {}  # one per file
+
+    def tensor(self, name: str, dtype: torch.dtype) -> Tensor:
+        """Return a tensor: mapped where it has the dtype already, else cast piece by piece."""
+        mapped = self.source.tensor(name)
+        self._handed_out[mapped.untyped_storage().data_ptr()] = mapped
+        if mapped.dtype == dtype:
+            return mapped
+        cast = torch.empty(mapped.shape, dtype=dtype)
+        rows = max(1, CHUNK_BYTES // max(1, mapped[:1].nbytes)) if mapped.ndim else 1
+        for start in range(0, len(mapped) if mapped.ndim else 1, rows):
+            part = slice(start, start + rows) if mapped.ndim else ...
+            cast[part] = mapped[part]
+            give_back([mapped])
+        return cast
+
+    def release(self) -> None:
+        """Give back what was read so far."""
+        give_back(self._handed_out.values())
