@@ -118,7 +118,7 @@ def _divergence(phase: PhaseResult, module: str, causes: tuple[Cause, ...]) -> D
 def _tap_at(phase: PhaseResult, module: str) -> tuple[Mapping[str, TapComparison], str]:
     """Return the guilty module's own tap or else the first failing one inside it, by the injected run if that fails."""
     output = module or LOGITS
-    for taps in (phase.own, phase.taps):
+    for taps in (phase.own, phase.taps, phase.steps):
         failing = [tap for tap in (*phase.order, *taps) if tap in taps and taps[tap].diverged]
         inside = [tap for tap in failing if tap == output or within(module_of(tap), module)]
         if output in inside:

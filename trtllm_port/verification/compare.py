@@ -14,6 +14,8 @@ from trtllm_port.verification.metrics import TapMetrics, TokenErrors, summarise,
 from trtllm_port.verification.thresholds import RATIO, REL_L2_FLOAT32, ROUNDING, TAP_THRESHOLDS, USELESS_FLOOR
 from trtllm_port.verification.verdict import Verdict, worst
 
+NO_SUCH_TAP = "the port has no such tap"
+
 
 @dataclass(frozen=True, kw_only=True)
 class TapComparison:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from trtllm_port.verification.causes import Cause, explain
 from trtllm_port.verification.compare import TapComparison
+from trtllm_port.verification.decoding import step_comparisons, step_divergence
 from trtllm_port.verification.gates import Gate, logit_gates, skipped, tap_gates
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.injected import own_divergences, run_injected
@@ -38,6 +39,7 @@ from trtllm_port.verification.sides import (
 from trtllm_port.verification.softcaps import ScorePeak
 from trtllm_port.verification.stimulus import Stimulus
 from trtllm_port.verification.taps import pair
+from trtllm_port.verification.verdict import Verdict
 
 Progress = Callable[[str, int, int], None]
 """Called with (phase, done, total)."""
@@ -79,6 +81,7 @@ class PhaseResult:
         order: all taps in Hugging Face's execution order, the logits last.
         taps: the comparison of each, missing ones included.
         own: the same from the injected run, where every module works on Hugging Face's values.
+        steps: those of the first step after the prefill, if that is where the port goes wrong.
         ignored: taps that were not compared and need not be, with the reason.
         gates: for the taps and the logits.
         divergences: paths of all guilty modules ("" is the model itself), in Hugging Face's order.
@@ -95,6 +98,7 @@ class PhaseResult:
     order: tuple[str, ...]
     taps: Mapping[str, TapComparison]
     own: Mapping[str, TapComparison]
+    steps: Mapping[str, TapComparison] = field(default_factory=dict)
     ignored: Mapping[str, str]
     gates: tuple[Gate, ...]
     divergences: tuple[str, ...]
@@ -214,11 +218,16 @@ def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
         gates.append(routing_gate(phase.name, taps.routing, found))
     gates += logit_gates("prefill", phase.name, phase.dtype, (taps.logits, recording.logits, sides.yardstick.logits))
     gates += incremental_gates(sides, port)
+    steps: dict[str, TapComparison] = {}
+    if not divergences and any(gate.name.startswith("decode.") and gate.verdict is Verdict.FAIL for gate in gates):
+        steps = step_comparisons(port, stimulus, replace(expected, floors=sides.yardstick.floors))
+        divergences, causes = step_divergence(recording.order, steps)
     return PhaseResult(
         phase=phase,
         order=recording.order,
         taps=comparisons,
         own=own,
+        steps=steps,
         ignored={**pairing.ignored, **taps.skipped},
         gates=tuple(gates),
         divergences=divergences,

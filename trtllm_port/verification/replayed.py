@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from trtllm_port.verification.causes import Cause
-from trtllm_port.verification.compare import TapComparison
+from trtllm_port.verification.compare import NO_SUCH_TAP, TapComparison
 from trtllm_port.verification.evidence import free_values
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.replay import Trial, replay
@@ -39,12 +39,25 @@ def with_replay(
     targets = {module: targets_of(module, expected.recording.order, own) for module in causes}
     wanted = {tap for taps in targets.values() for tap in taps}
     values = free_values(port, stimulus, expected, wanted, tuple(causes)) if wanted else {}
-    found = {}
+    found: dict[str, tuple[Cause, ...]] = {}
     for module, guessed in causes.items():
+        if module in own and own[module].note == NO_SUCH_TAP:
+            found[module] = (_never_called(module),)
+            continue
         measured = [(tap, values[tap], _noise(own[tap])) for tap in targets[module] if tap in values and tap in own]
         trials = replay(runner, stimulus.ids, module, measured) if measured else ()
         found[module] = _merged([_cause(trial, module, measured[0][0]) for trial in trials], guessed)
     return found
+
+
+def _never_called(module: str) -> Cause:
+    return Cause(
+        id="module.left_out",
+        cause="a module is not called",
+        status="confirmed",
+        evidence=f"the port has no tap `{module}`: nothing calls it",
+        place=f"the `forward` that should call `{module}` in `model.py`",
+    )
 
 
 def targets_of(module: str, order: Sequence[str], own: Mapping[str, TapComparison]) -> tuple[str, ...]:

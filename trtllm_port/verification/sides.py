@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trtllm_port.verification.compare import TapComparison, compare_tap, failure, judge
+from trtllm_port.verification.compare import NO_SUCH_TAP, TapComparison, compare_tap, failure, judge
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.metrics import TokenErrors, relative_error_per_token, token_errors
 from trtllm_port.verification.recording import Recording, forced_row_logits
@@ -220,7 +220,7 @@ def run_port(port: PortRunner, stimulus: Stimulus, expected: Expected, inject: C
             skipped[tap] = "the port does not tap all that its router returns"
         if tap not in comparisons and tap not in skipped:
             comparisons[tap] = failure(tap, "the port announced this tap and did not deliver it")
-    comparisons |= {tap: failure(tap, "the port has no such tap") for tap in pairing.missing}
+    comparisons |= {tap: failure(tap, NO_SUCH_TAP) for tap in pairing.missing}
     comparisons |= {tap: failure(tap, "Hugging Face has no such module") for tap in pairing.extra}
     return PortTaps(comparisons=comparisons, tokens=tokens, logits=logits[0], skipped=skipped, routing=tuple(facts))
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from trtllm_port.verification.bundle.record import Logits, RecordedPhase
 from trtllm_port.verification.bundle.sketch import sketch, sketched_errors
-from trtllm_port.verification.compare import TapComparison, failure, judge
+from trtllm_port.verification.compare import NO_SUCH_TAP, TapComparison, failure, judge
 from trtllm_port.verification.gates import Gate, logit_gates, skipped, tap_gates
 from trtllm_port.verification.locate import first_divergence, mark_benign
 from trtllm_port.verification.metrics import relative_error_per_token, token_errors
@@ -98,7 +98,7 @@ class _Comparison:
         for tap in pairing.paired:
             if tap not in self.taps and tap not in self.skipped:
                 self.taps[tap] = failure(tap, "the port announced this tap and did not deliver it")
-        self.taps |= {tap: failure(tap, "the port has no such tap") for tap in pairing.missing}
+        self.taps |= {tap: failure(tap, NO_SUCH_TAP) for tap in pairing.missing}
         self.taps |= {tap: failure(tap, "Hugging Face has no such module") for tap in pairing.extra}
         return self.taps
 

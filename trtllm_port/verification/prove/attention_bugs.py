@@ -259,7 +259,7 @@ BUGS: tuple[Bug, ...] = (
     source_bug(
         "attention.projection",
         "values from the keys' projection",
-        "module.mixed_up weight.swapped",
+        "module.mixed_up module.left_out",
         attention_input,
         at_called,
     ),
