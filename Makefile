@@ -6,7 +6,7 @@ JOBS ?= 2
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test test-fast test-slow lint wheel-test bench conformance coverage constraints clean
+.PHONY: help demo test test-fast test-slow lint wheel-test bench conformance coverage prove constraints clean
 help:
 	@echo "make demo         port, build and verify the model that ships with the package"
 	@echo "make test         every test that needs neither a GPU nor the network"
@@ -14,6 +14,7 @@ help:
 	@echo "make wheel-test   build the wheel and run the tests against it"
 	@echo "make bench        speed and memory as ratios; writes docs/benchmarks.md"
 	@echo "make conformance  run the ONNX node tests; writes docs/conformance.md"
+	@echo "make prove        put known bugs into ports and see that each is found; writes docs/verification.md"
 	@echo "make coverage     port and verify every model type of transformers; writes docs/coverage.md"
 	@echo "make clean        remove the environment and every build output"
 
@@ -50,6 +51,9 @@ bench: $(VENV)/.installed
 
 conformance: $(VENV)/.installed
 	$(BIN)/python tests/conformance/report.py
+
+prove: $(VENV)/.installed
+	$(BIN)/python tests/prove/run.py --output docs/verification.md
 
 coverage: $(VENV)/.installed
 	$(BIN)/python tests/coverage/run.py --jobs $(JOBS) $(COVERAGE)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trtllm_port.cli import options, verification
+from trtllm_port.cli import console, options, verification
+from trtllm_port.cli.render_proof import render
+
+if TYPE_CHECKING:
+    from trtllm_port.verification import VerifySettings
 
 ComputeCapability = Annotated[
     list[str] | None,
@@ -30,6 +34,13 @@ Dataset = Annotated[
     ),
 ]
 NumSamples = Annotated[int, typer.Option("--num-samples", min=1, metavar="N", help="Articles for ROUGE at most.")]
+Prove = Annotated[
+    bool,
+    typer.Option(
+        "--prove",
+        help="Prove the check instead: put known bugs into a copy of the port, one by one, and see that each is found.",
+    ),
+]
 DEFAULT_ARTICLES = 16
 
 
@@ -47,6 +58,7 @@ def verify(
     dataset: Dataset = None,
     num_samples: NumSamples = DEFAULT_ARTICLES,
     save: verification.Save = None,
+    prove: Prove = False,
     device: verification.Device = "cpu",
     seed: verification.Seed = 0,
     trust_remote_code: options.TrustRemoteCode = False,
@@ -55,9 +67,10 @@ def verify(
     """Take a port all the way and prove it: convert, build, prompt, ROUGE, diff-layers; one verdict, one report.
 
     Exit code 0: every stage passes; 1: the port differs from Hugging Face, or it cannot be told.
+    With `--prove` 0: every bug that shows was caught; 1: one was not.
     """
     from trtllm_port.verification import VerifySettings
-    from trtllm_port.verification import verify as prove
+    from trtllm_port.verification import verify as run
 
     settings = VerifySettings(
         prompt_file=prompt_file,
@@ -72,8 +85,18 @@ def verify(
         articles=num_samples,
         save=save,
     )
+    if prove:
+        return _prove(
+            model_dir,
+            workspace=workspace,
+            dtype=dtype,
+            random_weights=random_weights,
+            report_dir=report_dir,
+            settings=settings,
+            as_json=as_json,
+        )
     return verification.report_on(
-        prove,
+        run,
         model_dir,
         workspace=workspace,
         dtype=dtype,
@@ -82,3 +105,30 @@ def verify(
         settings=settings,
         as_json=as_json,
     )
+
+
+def _prove(
+    model_dir: str,
+    *,
+    workspace: Path,
+    dtype: options.DtypeChoice,
+    random_weights: bool,
+    report_dir: Path | None,
+    settings: VerifySettings,
+    as_json: bool,
+) -> int:
+    from trtllm_port.hub import locate_model
+    from trtllm_port.verification.prove import prove
+
+    with console.progress() as progress:
+        proof = prove(
+            locate_model(model_dir, weights=not random_weights),
+            workspace=workspace,
+            dtype=dtype,
+            random_weights=random_weights,
+            report_dir=report_dir,
+            settings=settings,
+            progress=progress,
+        )
+    console.emit(proof, render, as_json=as_json)
+    return proof.exit_code

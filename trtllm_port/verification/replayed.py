@@ -14,6 +14,7 @@ from trtllm_port.verification.runners import PortRunner
 from trtllm_port.verification.sides import Expected
 from trtllm_port.verification.stimulus import Stimulus
 from trtllm_port.verification.taps import LOGITS, is_input, module_of, nearest_tapped_parent, within
+from trtllm_port.verification.thresholds import ROUNDING
 
 LAYER = re.compile(r"(^|.*\.)\d+\.")
 
@@ -44,7 +45,11 @@ def with_replay(
         if module in own and own[module].note == NO_SUCH_TAP:
             found[module] = (_never_called(module),)
             continue
-        measured = [(tap, values[tap], _noise(own[tap])) for tap in targets[module] if tap in values and tap in own]
+        measured = [
+            (tap, values[tap], _noise(own[tap], expected.dtype))
+            for tap in targets[module]
+            if tap in values and tap in own
+        ]
         trials = replay(runner, stimulus.ids, module, measured) if measured else ()
         found[module] = _merged([_cause(trial, module, measured[0][0]) for trial in trials], guessed)
     return found
@@ -79,10 +84,12 @@ def _caller(tap: str, own: Mapping[str, TapComparison]) -> str:
     return "" if parent == LOGITS else parent
 
 
-def _noise(comparison: TapComparison) -> float:
-    if comparison.metrics is None or not comparison.ratio:
-        return 0.0 if comparison.floor is None else comparison.floor.rel_l2
-    return comparison.metrics.rel_l2 / comparison.ratio
+def _noise(comparison: TapComparison, dtype: str) -> float:
+    """Return Hugging Face's own error, two roundings at least: with the bug, a value may be rounded once more."""
+    noise = 0.0
+    if comparison.metrics is not None and comparison.ratio:
+        noise = comparison.metrics.rel_l2 / comparison.ratio
+    return max(noise, 2 * ROUNDING[dtype])
 
 
 def _merged(replayed: Sequence[Cause], guessed: Sequence[Cause]) -> tuple[Cause, ...]:

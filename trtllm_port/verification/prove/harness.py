@@ -35,7 +35,7 @@ from trtllm_port.verification.verdict import Verdict
 
 Progress = Callable[[str, int, int], None]
 DEFAULTS = DiffSettings()
-TOKENS = 320  # unless told otherwise: past 256, where positions in bfloat16 begin to round
+TOKENS = 272  # unless told otherwise: past 256, where positions in bfloat16 begin to round
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +177,7 @@ def _compare(laboratory: Laboratory, injection: Injection, found: Outcome) -> Ou
     for sides, sound in zip(laboratory.sides, laboratory.logits, strict=True):
         with laboratory.ward.port(sides.phase.dtype, injection) as port:
             results.append(judge_port(sides, port))
-            if results[-1].divergence is not None:
+            if verdict_of(results[-1].gates) is Verdict.FAIL:
                 break
             effect = max(effect, _effect(sides, all_logits(port, sides.stimulus), sound))
     gates = [gate for result in results for gate in result.gates]
@@ -240,7 +240,7 @@ class Diary:
 
     def __init__(self, directory: Path | None, model: Model, settings: DiffSettings) -> None:
         self.directory = directory
-        self.key = f"{model.given} {model.port.digest} {model.dtype} {settings}"
+        self.key = f"{model.given} {model.port.digest} {model.dtype} {settings} {TOKENS}"
         self.known: dict[str, Outcome] = {}
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True)

@@ -134,17 +134,16 @@ def _walk(tree: ast.Module) -> Iterator[tuple[list[ast.stmt], int, Spot]]:
         layers = any(isinstance(node, ast.For) for node in ast.walk(owner))
         root = any("ForCausalLM" in ast.unparse(base) for base in owner.bases)
         for function in (node for node in owner.body if isinstance(node, ast.FunctionDef)):
-            for block in _blocks(function):
-                for index, statement in enumerate(block):
-                    spot = Spot(
-                        class_name=owner.name,
-                        function=function.name,
-                        attribute=_assigned(statement),
-                        attends=attends,
-                        layers=layers,
-                        root=root,
-                    )
-                    yield block, index, spot
+            for block, index in _places(function):
+                spot = Spot(
+                    class_name=owner.name,
+                    function=function.name,
+                    attribute=_assigned(block[index]),
+                    attends=attends,
+                    layers=layers,
+                    root=root,
+                )
+                yield block, index, spot
 
 
 def _own_nodes(statement: ast.stmt) -> Iterator[ast.AST]:
@@ -155,14 +154,13 @@ def _own_nodes(statement: ast.stmt) -> Iterator[ast.AST]:
             yield from ast.walk(child)
 
 
-def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
-    """Return the lists of statements below a function; a compound statement counts by its parts."""
+def _places(node: ast.AST) -> Iterator[tuple[list[ast.stmt], int]]:
+    """Return the statements below a function in their order, each as a list and its place in it."""
     for name in ("body", "orelse"):
         block = getattr(node, name, None)
-        if isinstance(block, list):
-            yield block
-            for statement in block:
-                yield from _blocks(statement)
+        for index, statement in enumerate(block if isinstance(block, list) else ()):
+            yield block, index  # type: ignore[misc]  # a list, then
+            yield from _places(statement)
 
 
 def _replace(block: list[ast.stmt], index: int, node: ast.AST, changed: ast.AST) -> str:

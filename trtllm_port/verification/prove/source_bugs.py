@@ -265,5 +265,5 @@ BUGS: tuple[Bug, ...] = (
         soft_cap_left_out(root=False),
     ),
     source_bug("precision.softmax", "softmax in the port's dtype", "precision.softmax", half_softmax),
-    source_bug("precision.norm", "a norm in the port's dtype", "precision.norm", half_norm),
+    source_bug("precision.norm", "a norm in the port's dtype", "precision.cast", half_norm),
 )

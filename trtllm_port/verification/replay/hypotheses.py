@@ -58,6 +58,8 @@ def fitted(
         except IMPOSSIBLE:
             return math.inf
 
+    if experiment.settled:
+        return low
     a, b = math.log(low), math.log(high)
     grid = [a + (b - a) * i / 8 for i in range(9)]
     errors = [error(x) for x in grid]

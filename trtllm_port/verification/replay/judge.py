@@ -102,6 +102,7 @@ def _try_all(e: Experiment, hypotheses: Sequence[Hypothesis]) -> list[Trial]:
         known = best.get(hypothesis.id)
         if found is not None and (known is None or found.error < 0.5 * known.error):
             best[hypothesis.id] = found
+            e.settled = e.settled or found.error <= e.noise
     return _judged(_decided(e, list(best.values())), before, e.noise)
 
 
