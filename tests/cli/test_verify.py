@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+import trtllm_port.verification.prove as proving
 from trtllm_port.cli.app import main
+from trtllm_port.verification.prove.catalogue import CATALOGUE
 
 QUICK = ["--backend", "reference", "--tokens", "40", "--max-output-len", "3", "--json"]
 
@@ -64,3 +67,21 @@ def test_a_tensor_in_the_wrong_place_blames_the_place_alone(
     assert {found["module"].rpartition(".")[2] for found in printed["divergences"]} == {"mlp"}
     line = printed["excerpts"][0]
     assert line["lines"][line["marked"][0] - line["first_line"]].strip().startswith("return self.down_proj(self.act_fn")
+
+
+def test_the_check_itself_is_proven(
+    tiny_llama: Path, workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = [bug for bug in CATALOGUE if bug.id in ("mask.future", "logits.soft_cap")]
+    monkeypatch.setattr(proving, "prove", partial(proving.prove, catalogue=chosen))
+    words = ["verify", str(tiny_llama), "--workspace", str(workspace), "--prove", "--tokens", "60"]
+    assert main([*words, "--dtype", "float32"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("1 of 1 bugs caught, 1 at the right module, 1 with the right cause first\n")
+    assert "1 bugs of the catalogue fit nothing in this port" in printed
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {outcome["bug"]: outcome["status"] for outcome in found["outcomes"]} == {
+        "logits.soft_cap": "no place",
+        "mask.future": "caught",
+    }

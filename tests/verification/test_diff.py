@@ -50,7 +50,7 @@ def test_a_right_port_passes_and_is_reported(model_dir: Path, workspace: Path, t
             "silu(self.gate_proj(x)) * self.up_proj(x)",
             "silu(self.up_proj(x)) * self.gate_proj(x)",
             "model.layers.0.mlp",
-            "two modules are swapped",
+            "gate and up are swapped",
         ),
         (
             "self.post_attention_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps)",
@@ -93,7 +93,7 @@ def test_several_bugs_are_reported_at_once(model_dir: Path, workspace: Path, edi
     ]
     causes = [each.causes[0].cause for each in report.divergences[:3]]
     assert "rotary embedding" in causes[0]
-    assert causes[1:] == ["wrong epsilon", "two modules are swapped"]
+    assert causes[1:] == ["wrong epsilon", "gate and up are swapped"]
     assert problems(report.to_dict()) == []
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from trtllm_port.cli import console, options, verification
 from trtllm_port.cli.render_proof import render
-
-if TYPE_CHECKING:
-    from trtllm_port.verification import VerifySettings
 
 ComputeCapability = Annotated[
     list[str] | None,
@@ -85,18 +83,8 @@ def verify(
         articles=num_samples,
         save=save,
     )
-    if prove:
-        return _prove(
-            model_dir,
-            workspace=workspace,
-            dtype=dtype,
-            random_weights=random_weights,
-            report_dir=report_dir,
-            settings=settings,
-            as_json=as_json,
-        )
-    return verification.report_on(
-        run,
+    stage = _prove if prove else partial(verification.report_on, run)
+    return stage(
         model_dir,
         workspace=workspace,
         dtype=dtype,
@@ -107,28 +95,12 @@ def verify(
     )
 
 
-def _prove(
-    model_dir: str,
-    *,
-    workspace: Path,
-    dtype: options.DtypeChoice,
-    random_weights: bool,
-    report_dir: Path | None,
-    settings: VerifySettings,
-    as_json: bool,
-) -> int:
+def _prove(model_dir: str, *, random_weights: bool, as_json: bool, **options: Any) -> int:
     from trtllm_port.hub import locate_model
     from trtllm_port.verification.prove import prove
 
     with console.progress() as progress:
-        proof = prove(
-            locate_model(model_dir, weights=not random_weights),
-            workspace=workspace,
-            dtype=dtype,
-            random_weights=random_weights,
-            report_dir=report_dir,
-            settings=settings,
-            progress=progress,
-        )
+        located = locate_model(model_dir, weights=not random_weights)
+        proof = prove(located, random_weights=random_weights, progress=progress, **options)
     console.emit(proof, render, as_json=as_json)
     return proof.exit_code

@@ -101,7 +101,7 @@ def _merged(replayed: Sequence[Cause], guessed: Sequence[Cause]) -> tuple[Cause,
 def _cause(trial: Trial, module: str, tap: str) -> Cause:
     return Cause(
         id=trial.hypothesis.id,
-        cause=trial.hypothesis.cause,
+        cause=trial.cause,
         status=trial.status,
         evidence=(
             f"the port computes what Hugging Face computes {trial.detail}: "

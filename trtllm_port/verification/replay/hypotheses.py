@@ -22,10 +22,12 @@ class Variant:
     Attributes:
         detail: in words that complete "the port computes what Hugging Face computes …".
         compute: runs Hugging Face with it; returns the target.
+        cause: in a few words, where that can be more telling than the hypothesis is.
     """
 
     detail: str
     compute: Callable[[], Tensor] = field(repr=False)
+    cause: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ class Trial:
 
     Attributes:
         hypothesis: the known bug.
+        cause: in a few words.
         detail: its best variant.
         before, after: the port's error against Hugging Face as it is, and as it is with the bug.
         noise: Hugging Face's own error there.
@@ -34,6 +35,7 @@ class Trial:
     """
 
     hypothesis: Hypothesis
+    cause: str
     detail: str
     before: float
     after: float
@@ -160,8 +162,15 @@ def _judged(found: list[_Best], before: float, noise: float) -> list[Trial]:
             status = "likely"
         else:
             break
-        detail = each.variant.detail
         trials.append(
-            Trial(hypothesis=each.hypothesis, detail=detail, before=before, after=after, noise=noise, status=status)
+            Trial(
+                hypothesis=each.hypothesis,
+                cause=each.variant.cause or each.hypothesis.cause,
+                detail=each.variant.detail,
+                before=before,
+                after=after,
+                noise=noise,
+                status=status,
+            )
         )
     return trials

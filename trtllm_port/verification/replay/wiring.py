@@ -57,6 +57,7 @@ def swapped(e: Experiment) -> Iterator[Variant]:
     for (name, unit), (other_name, other) in _alike(e):
         yield Variant(
             detail=f"with `{name}` and `{other_name}` swapped",
+            cause=f"{name.removesuffix('_proj')} and {other_name.removesuffix('_proj')} are swapped",
             compute=partial(e.run, patch=partial(_swapped, unit, other)),
         )
 
