@@ -32,6 +32,8 @@ def text_part(config: Any) -> Any:
     part = copy.deepcopy(text)
     part.architectures = [found.__name__]
     part.dtype = text.dtype or config.dtype
+    if listed is not None and listed.config_class is type(config):  # the head is the whole's, and so is its flag
+        part.tie_word_embeddings = getattr(config, "tie_word_embeddings", part.tie_word_embeddings)
     if getattr(config, "quantization_config", None):
         part.quantization_config = config.quantization_config
     return part

@@ -28,6 +28,8 @@ def test_text_part(config: Any, expected: str, tmp_path: Path) -> None:
     part = load_hf_config(tmp_path)
     assert part.architectures == [expected]
     assert type(part) is type(config.get_text_config(decoder=True))
+    if expected in ("Gemma3ForCausalLM", "Qwen2ForCausalLM"):  # the whole has the head
+        assert part.tie_word_embeddings == config.tie_word_embeddings
     assert part.vocab_size == config.get_text_config(decoder=True).vocab_size
     assert read_architecture(tmp_path) == expected
 

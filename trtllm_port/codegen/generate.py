@@ -13,9 +13,10 @@ import transformers
 from trtllm_port.codegen import source
 from trtllm_port.codegen.classes import Skeleton
 from trtllm_port.codegen.exploration import Exploration
-from trtllm_port.codegen.hf_models import load_config, require_causal_lm
+from trtllm_port.codegen.hf_models import load_config, load_whole_config, require_causal_lm
 from trtllm_port.codegen.ledger import Ledger
-from trtllm_port.codegen.weights import weight_names
+from trtllm_port.codegen.weights import WeightNames, weight_names
+from trtllm_port.codegen.whole import add_whole_names, whole_names
 from trtllm_port.quiet import quiet_transformers
 
 Progress = Callable[[str, int, int], None]
@@ -79,14 +80,24 @@ def generate_port(
         model_type=config.model_type,
         port_class=hf_class.__name__,
         config_class=f"{found.title}Config",
-        files=_files(found, hf_class),
+        files=_files(found, hf_class, _names(found, model, trust_remote_code)),
         skeletons=tuple(text.skeleton for text in found.classes if text.skeleton is not None),
         ledger=found.ledger,
         hf_class=f"{hf_class.__module__}.{hf_class.__name__}",
     )
 
 
-def _files(found: Exploration, hf_class: type[Any]) -> dict[str, str]:
+def _names(found: Exploration, model: str | Path | Any, trust_remote_code: bool) -> WeightNames:
+    """Names of the tensors in files, those of a model that holds the ported one included."""
+    names = weight_names(found.samples[0])
+    whole = load_whole_config(model, trust_remote_code) if isinstance(model, str | Path) else found.config
+    if type(whole) is not type(found.config):
+        with quiet_transformers():
+            add_whole_names(names, whole_names(whole, type(found.samples[0].trace.model), found.config))
+    return names
+
+
+def _files(found: Exploration, hf_class: type[Any], names: WeightNames) -> dict[str, str]:
     config_class = f"{found.title}Config"
     columns = [sample.trace.sample.values for sample in found.samples]
     fields = {
@@ -105,9 +116,7 @@ def _files(found: Exploration, hf_class: type[Any]) -> dict[str, str]:
             title=found.title,
             hf_config_class=type(found.config).__name__,
         ),
-        "convert.py": source.convert_file(
-            weight_names(found.samples[0]), title=found.title, architecture=hf_class.__name__
-        ),
+        "convert.py": source.convert_file(names, title=found.title, architecture=hf_class.__name__),
     }
 
 

@@ -19,6 +19,11 @@ BLANK = "`trtllm-port new --blank NAME` writes a port to fill in by hand"
 
 def load_config(model_dir: str | Path, trust_remote_code: bool = False) -> Any:
     """The `transformers` config of a directory's language model; that of the text part, if it is of several models."""
+    return text_part(load_whole_config(model_dir, trust_remote_code))
+
+
+def load_whole_config(model_dir: str | Path, trust_remote_code: bool = False) -> Any:
+    """The `transformers` config of a directory."""
     path = Path(model_dir) / "config.json"
     if not path.is_file():
         raise ConfigError(f"`{model_dir}` has no `config.json`", hint="give a Hugging Face model directory")
@@ -40,7 +45,7 @@ def load_config(model_dir: str | Path, trust_remote_code: bool = False) -> Any:
         )
     try:
         with quiet_transformers():
-            return text_part(AutoConfig.from_pretrained(model_dir, trust_remote_code=trust_remote_code))
+            return AutoConfig.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
     except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
         raise ConfigError(f"`{path}` is not a valid `{raw.get('model_type')}` config: {first_line(error)}") from error
     except Exception as error:  # huggingface_hub's strict dataclasses have an error class of their own

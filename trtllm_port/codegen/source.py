@@ -125,9 +125,14 @@ def convert_file(names: WeightNames, *, title: str, architecture: str) -> str:
     if not entries:
         return "\n".join([*lines, "WEIGHT_MAP: WeightMap = {}"]) + "\n"
     lines.append("WEIGHT_MAP: WeightMap = {")
-    for pattern, text in sorted(entries.items(), key=str):
+    for pattern, text in sorted(entries.items(), key=lambda entry: (_is_prefix(entry[0]), str(entry))):
         lines += indent(_entry(pattern, text))
     return "\n".join([*lines, "}"]) + "\n"
+
+
+def _is_prefix(pattern: str | tuple[str, ...]) -> bool:
+    """Whether a pattern takes all names with a beginning: it stands behind those that take some of them."""
+    return isinstance(pattern, str) and pattern.endswith(".*")
 
 
 def _used(names: WeightNames) -> set[str]:

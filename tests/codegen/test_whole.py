@@ -1,0 +1,75 @@
+"""A port of the text part reads the files of the whole model: names with a beginning, other parts dropped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from trtllm_port.codegen.whole import whole_names
+from trtllm_port.conversion import convert_checkpoint
+from trtllm_port.layers.text_part import text_part
+from trtllm_port.porting import create_port
+from trtllm_port.quiet import quiet_transformers
+
+TEXT = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 101,
+}
+VISION = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32, "patch_size": 16}
+
+
+@pytest.mark.parametrize(
+    ("config", "architecture", "prefixes", "others"),
+    [
+        (
+            transformers.Gemma3Config(text_config=TEXT, vision_config=VISION | {"intermediate_size": 48}),
+            "Gemma3ForConditionalGeneration",
+            {"language_model.": ""},
+            ("multi_modal_projector.", "vision_tower."),
+        ),
+        (
+            transformers.Qwen3_5Config(text_config=TEXT),
+            "Qwen3_5ForConditionalGeneration",
+            {"model.language_model.": "model.", "lm_head.": "lm_head."},
+            ("model.visual.",),
+        ),
+    ],
+)
+def test_names(config: Any, architecture: str, prefixes: dict[str, str], others: tuple[str, ...]) -> None:
+    config.architectures = [architecture]
+    part = text_part(config)
+    found = whole_names(config, getattr(transformers, part.architectures[0]), part)
+    assert found.prefixes == prefixes
+    assert found.others == others
+
+
+@pytest.mark.slow
+def test_the_files_of_the_whole_are_converted(tmp_path: Path) -> None:
+    config = transformers.GotOcr2Config(
+        text_config={"model_type": "qwen2", **TEXT},
+        vision_config=VISION | {"output_channels": 16, "num_pos_feats": 8, "global_attn_indexes": [0]},
+        image_token_id=4,
+    )
+    with quiet_transformers():
+        whole = transformers.GotOcr2ForConditionalGeneration(config)
+        whole.save_pretrained(tmp_path / "whole")
+    result = create_port(tmp_path / "whole", workspace=tmp_path)
+    assert result.part_of == "GotOcr2ForConditionalGeneration"
+    assert result.check is not None
+    assert result.check.passed
+    converted = convert_checkpoint(tmp_path / "whole", tmp_path / "checkpoint", workspace=tmp_path)
+    assert any(name.startswith("vision_tower.") for name in converted.dropped)
+    assert "another part of `GotOcr2ForConditionalGeneration`" in next(iter(converted.dropped.values()))
+    tensors = load_file(tmp_path / "checkpoint" / "rank0.safetensors")
+    expected = whole.model.language_model.state_dict()
+    assert torch.equal(tensors["model.embed_tokens.weight"], expected["embed_tokens.weight"])
+    assert torch.equal(tensors["model.layers.1.mlp.up_proj.weight"], expected["layers.1.mlp.up_proj.weight"])
