@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from itertools import pairwise
 
 WIDTH = 120
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
@@ -23,6 +25,10 @@ def wrap(line: str, depth: int) -> list[str]:
         inner = f"{first} {rest}"
         pieces = [inner] if len(inner) + depth + 4 <= WIDTH else [first, *_alternatives(rest)]
         return [f"{head}(", *(f"    {piece}" for piece in pieces), ")"]
+    chain = _chain(line)
+    if chain is not None:
+        head, calls = chain
+        return [f"{head}(", *(f"    {call}" for call in calls), ")"]
     start = _matching(line) if line[-1] in ")]}" else None
     if start is None:
         return [line]
@@ -30,6 +36,20 @@ def wrap(line: str, depth: int) -> list[str]:
     if len(inner) + depth + 4 <= WIDTH and len(split_arguments(inner)) > 1:
         return [head, f"    {inner}", end]
     return [head, *(f"    {part}," for part in split_arguments(inner)), end]
+
+
+def _chain(line: str) -> tuple[str, list[str]] | None:
+    """`name = ` (or `return `) and the calls of a chain of three or more, or None."""
+    head, found, value = line.partition(" = ")
+    if not found:
+        head, found, value = line.partition("return ")
+    outside = list(_outside(value))
+    if not found or "(" in head or any(value[i] == " " for i in outside):
+        return None
+    starts = [i for i in outside if value[i] == "." and value[i - 1] in ")]" and re.match(r"\.\w+\(", value[i:])]
+    if len(starts) < 2:
+        return None
+    return head + found, [value[i:j] for i, j in pairwise([0, *starts, len(value)])]
 
 
 def _choice(line: str) -> tuple[str, str, str] | None:
