@@ -210,7 +210,7 @@ class ConstructorWriter:
         what = f"an argument of `{path}`"
         defaults = DEFAULTS.get(leaf.kind, {})
         sizes = leaf.args[:-1] if leaf.kind in ENDS_WITH_ACTIVATION else leaf.args
-        args = [self.scope.in_init(arg, what).text for arg in sizes]
+        args = [self.scope.named(arg, path) or self.scope.in_init(arg, what).text for arg in sizes]
         args += [self.scope.activation(arg).text for arg in leaf.args[len(sizes) :]]
         named = {k: v for k, v in leaf.keywords.items() if k not in defaults or v != defaults[k]}
         args += [f"{key}={self.scope.in_init(value, what).text}" for key, value in named.items()]

@@ -206,6 +206,12 @@ class _Lowering:
             return rotary.leaf if rotary is not None else None
         return leaf
 
+    def _positions(self, value: Any) -> Any:
+        """The tokens' positions for what only repeats them: on several axes, which are one for text."""
+        positions = self.trace.inputs["position_ids"]
+        repeats = isinstance(value, Value) and value.tensor.dtype == torch.int64 and value.tensor.ndim == 3
+        return positions if repeats and torch.equal(value.tensor, positions.tensor.expand_as(value.tensor)) else value
+
     def _leaf_arguments(self, block: Block, call: Call, leaf: Leaf) -> tuple[Any, ...]:
         if leaf.kind == "Experts":
             return tuple(self.resolve(value) for value in experts_arguments(call) or ())
@@ -214,6 +220,8 @@ class _Lowering:
             (self.recognition.filled(block, arg.tensor, call.location) or arg) if isinstance(arg, Literal) else arg
             for arg in given
         ]
+        if leaf.kind == "RotaryEmbedding":
+            given = [self._positions(arg) for arg in given]
         return tuple(given if leaf.kind in ("RotaryEmbedding", "CausalConv1d") else given[:1])
 
 

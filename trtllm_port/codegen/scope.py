@@ -103,6 +103,17 @@ class Scope:
         found = self._over_attributes[len(before)].solve(values)
         return found if found is not None and self._set_attributes(found) else None
 
+    def named(self, value: Any, path: str) -> str | None:
+        """The set of parameters in the config that has the name by which the port holds a module, if that is it."""
+        if not path.endswith("]"):
+            return None
+        column = value.values if isinstance(value, Symbol) else (value,) * len(self.instances)
+        ending = path[path.index("[") :]
+        found = (text for text, values in self._atoms.items() if text.endswith(ending) and _same(column, values))
+        text = next(found, None)
+        self.fields.update(re.findall(r"\bconfig\.(\w+)", text or ""))
+        return text
+
     def activation(self, value: Any) -> Expression:
         """An activation as an argument: the config key that names it, or its name."""
         if not isinstance(value, Symbol):

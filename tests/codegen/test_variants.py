@@ -1,0 +1,63 @@
+"""Blocks that differ, merged into one class: traces of small models, printed without exploring their configs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.codegen.conftest import hf_config
+from trtllm_port.codegen.classes import ClassWriter
+from trtllm_port.codegen.lowering import lower
+from trtllm_port.codegen.merging import make_classes
+from trtllm_port.codegen.sizes import make_samples
+from trtllm_port.codegen.tracing import trace
+from trtllm_port.quiet import quiet_transformers
+
+
+def _classes(model_type: str, **values: Any) -> dict[str, list[str]]:
+    """Class name → its lines."""
+    with quiet_transformers():
+        samples = [lower(trace(sample)) for sample in make_samples(hf_config(model_type, **values)).traced[:2]]
+        classes = make_classes(samples)
+        writer = ClassWriter(samples, "Config")
+        texts = [writer.write(item, is_model=item is classes[-1]) for item in classes]
+    return {text.name: [line.strip() for line in text.lines] for text in texts}
+
+
+def test_what_only_some_layers_compute_is_a_branch() -> None:
+    lines = _classes("smollm3", pad_token_id=0, num_hidden_layers=4)["SmolLM3Attention"]
+    start = lines.index("if self.config.no_rope_layers[self.layer_idx]:")
+    assert lines[start + 1 : start + 4] == [
+        "query_states = rotary_embedding(query_states, cos, sin)",
+        "key_states = rotary_embedding(key_states, cos, sin)",
+        "key_states, value_states = cache.update(self.layer_idx, key_states, value_states)",
+    ]
+
+
+def test_layers_that_take_different_tensors_are_one_loop() -> None:
+    lines = _classes("cohere2", num_hidden_layers=4, pad_token_id=0)["Cohere2Model"]
+    assert "for layer, layer_type in zip(self.layers, self.config.layer_types, strict=True):" in lines
+
+
+def test_a_sub_module_of_either_class_is_chosen_by_the_config() -> None:
+    classes = _classes(
+        "dots1",
+        num_hidden_layers=4,
+        n_routed_experts=4,
+        n_group=1,
+        topk_group=1,
+        first_k_dense_replace=2,
+        n_shared_experts=1,
+        num_experts_per_tok=2,
+        routed_scaling_factor=1.5,
+        norm_topk_prob=True,
+    )
+    assert any(line.startswith("self.mlp = Dots1MLP(config) if layer_idx") for line in classes["Dots1DecoderLayer"])
+    shared = "self.shared_experts = Dots1MLP(config, intermediate_size="
+    assert any(line.startswith(shared) for line in classes["Dots1MoE"])
+    assert "def __init__(self, config: Config, intermediate_size: int | None = None) -> None:" in classes["Dots1MLP"]
+
+
+def test_rope_parameters_by_layer_type_are_modules_by_name() -> None:
+    model = _classes("olmo3", num_hidden_layers=4)["Olmo3Model"]
+    assert "for name, parameters in config.rope_parameters.items()" in model
+    assert "cos, sin = position_embeddings[layer_type]" in model
