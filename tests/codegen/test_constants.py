@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.gptj.modeling_gptj import create_sinusoidal_positions
+from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 from transformers.models.xglm.modeling_xglm import XGLMSinusoidalPositionalEmbedding
 
 from trtllm_port.codegen import check_port, generate_port
@@ -52,6 +54,16 @@ def test_sinusoids() -> None:
     assert STEP.sinusoid(table[POSITIONS].flip(-1)[None]) is None
 
 
+@pytest.mark.parametrize("heads", [4, 6])
+def test_alibi(heads: int) -> None:
+    bloom = build_alibi_tensor(torch.ones(2, SLOTS), heads, torch.bfloat16)
+    assert STEP.alibi(bloom, heads) == 8.0
+    assert STEP.alibi(build_mpt_alibi_tensor(heads, SLOTS, 4), heads) == 4.0
+    assert STEP.alibi(-bloom, heads) is None
+    assert STEP.alibi(bloom.flip(0), heads) is None
+    assert STEP.alibi(torch.randn(heads, 1, SLOTS), heads) is None
+
+
 def test_uniform() -> None:
     assert uniform(torch.zeros(2, 3, dtype=torch.int64)) == 0
     assert uniform(torch.arange(3)) is None
@@ -60,6 +72,8 @@ def test_uniform() -> None:
 MODELS: dict[str, tuple[dict[str, Any], list[str]]] = {  # model type → config, what its port must say
     "gptj": ({"rotary_dim": 16}, ["sinusoidal_positions(position_ids, self.config.rotary_dim)"]),
     "bert": ({"is_decoder": True}, ["full_like(input_ids, 0)", "self.position_embeddings(position_ids)"]),
+    "bloom": ({}, ["alibi_bias(position_ids, cache, ", "= attention("]),
+    "megatron-bert": ({"is_decoder": True}, ["= attention("]),
     "roberta": (
         {"is_decoder": True},
         ["position_ids + (self.config.pad_token_id + 1)"],

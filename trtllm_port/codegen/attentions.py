@@ -35,6 +35,8 @@ def attention(
     Where the model's own eager attention computes something else, that is recorded, operation by operation.
     """
     recorder = active_recorder()
+    if recorder is not None:
+        recorder.asked_for.add("attention")
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
     named = {OPTIONS[name]: option for name, option in options.items() if name in OPTIONS and option is not None}
     own = _own_attention(module, options, scale)

@@ -7,6 +7,7 @@ its own, and samples that are not recognised alike do not merge: a coincidence m
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from trtllm_port.codegen.recorder import Attribute, Literal, Location, Operation
 from trtllm_port.codegen.rules import BINARY, DTYPES
 from trtllm_port.codegen.sizes import Sample
 from trtllm_port.codegen.tracing import Trace
+from trtllm_port.layers import alibi_slopes
 
 LARGEST_OFFSET = 16  # of learned positions: 2 in BART's family, 1 more than the padding token's number in RoBERTa's
 HALF_PRECISION = 0.06  # tables are made in the trace's precision: bfloat16 angles of a few dozen positions
@@ -72,6 +74,27 @@ class Recognizer:
             if torch.equal(mask, causal & (slot > query - window)):
                 return window, hidden
         return None
+
+    def alibi(self, tensor: Tensor, heads: int) -> float | None:
+        """`max_bias` of the ALiBi, for so many heads, that a tensor [*, heads, 1 or L, S] is; or None.
+
+        Any two numbers of a row may be shifted alike: a softmax does not see it. Batch and heads may be one dimension.
+        """
+        slots = self.sample.past + self.sample.length
+        if not tensor.is_floating_point() or tensor.ndim < 3 or tensor.shape[-1] != slots or tensor.numel() % heads:
+            return None
+        if tensor.shape[-3] % heads or tensor.shape[-2] not in (1, self.sample.length):
+            return None
+        rows = tensor.float().reshape(-1, heads, tensor.shape[-2], slots)
+        slopes = (rows[..., -1] - rows[..., 0]) / (slots - 1)
+        straight = rows[..., :1] + slopes[..., None] * torch.arange(slots)
+        power = 2 ** math.floor(math.log2(heads))
+        steepest = float(slopes[0, 0, 0])
+        if steepest <= 0 or not torch.allclose(rows, straight, rtol=0, atol=0.01 * float(rows.abs().max())):
+            return None
+        max_bias = round(-power * math.log2(steepest) * 4) / 4
+        same = torch.allclose(slopes, alibi_slopes(heads, max_bias)[:, None].expand(slopes.shape), rtol=0.02, atol=0)
+        return max_bias if same else None
 
     def sinusoid(self, tensor: Tensor) -> tuple[int, dict[str, bool]] | None:
         """The offset of positions and the options that make `sinusoidal_positions` give a tensor [*, L, D], or None."""

@@ -57,6 +57,7 @@ def _mask(
         kind = classify_mask(mask_function)
     if recorder is None:
         return mask
+    recorder.asked_for.add("mask")
     recorder.learn_names()
     position_ids, cache = recorder.model_inputs["position_ids"], recorder.model_inputs["cache"]
     recorder.record(

@@ -34,6 +34,7 @@ from trtllm_port.codegen.rotary import probe_rotary
 from trtllm_port.codegen.rules import DTYPES, node, translate
 from trtllm_port.codegen.sizes import layer_count
 from trtllm_port.codegen.tracing import Trace
+from trtllm_port.codegen.written_out import join_attention
 from trtllm_port.errors import UnsupportedModelError
 
 
@@ -115,7 +116,7 @@ class _Lowering:
         """The block of a call, with the nodes of everything it computed; `remove_dead` has not run yet."""
         block = Block(call.path, call.module)
         self.handed.blocks.append(block)
-        for item in call.body:
+        for item in join_attention(call, self.trace):
             if isinstance(item, Operation):
                 self._operation(block, item)
             else:

@@ -173,6 +173,7 @@ class Recorder(TorchFunctionMode):
         self._attributes = _named_tensors(model)
         self._paths = {id(module): path for path, module in model.named_modules()}
         self._handles: list[Any] = []
+        self.asked_for: set[str] = set()  # of transformers' interfaces: "attention", "mask"
         self._overwritten: list[Value] = []  # keeps their identities valid
         self._parts: dict[int, tuple[Any, ...]] = {}  # what indexing gave → itself, which tensor's part, which part
 

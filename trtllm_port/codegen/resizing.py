@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
-from trtllm_port.codegen.size_tables import LAYER_COUNTS, SIZES, SPECIAL_TOKENS
+from trtllm_port.codegen.size_tables import LAYER_COUNTS, PROJECTED, SIZES, SPECIAL_TOKENS
 
 _HEADS = re.compile(r"heads?$|^n_heads?_kv$|n_?groups$")
 _HEAD_DIM = re.compile(r"head_?dim$|^d_head$|_d_head$|dim_head$|head_size$|^rotary_dim$|^kv_channels$|^d_kv$")
@@ -118,6 +118,9 @@ def resize(config: Any, values: dict[str, Any], plan: Plan, index: int, path: st
     for key, other in plan.equal:
         if key.startswith(path) and (leaf := key.removeprefix(path)) in resized:
             resized[leaf] = resized.get(other.removeprefix(path), resized[leaf])
+    for key in PROJECTED:
+        if values.get(key) is not None and values[key] == values.get("hidden_size"):
+            resized[key] = resized["hidden_size"]
     return resized
 
 

@@ -18,7 +18,12 @@ _VOCABULARY = (101, 131, 163, 193, 211)
 _EXPERTS = (16, 24, 32, 40, 48)  # room for any top-k; divisible into eight groups
 
 _COLUMNS: dict[str, tuple[int | float, ...]] = {
-    "hidden_size d_model n_embd dim embedding_dim word_embed_proj_dim": _HIDDEN,
+    "hidden_size d_model n_embd dim embedding_dim": _HIDDEN,
+    "embedding_size word_embed_proj_dim": (48, 80, 96, 112, 128),
+    "pronunciation_embed_dim": (12, 20, 8, 24, 28),
+    "shape_embed_dim": (10, 14, 18, 22, 26),
+    "prompt_length": (3, 4, 5, 6, 7),
+    "prompt_types": (8, 10, 12, 9, 11),
     "intermediate_size ffn_dim d_ff dff ffn_hidden_size n_inner decoder_ffn_dim": (88, 136, 168, 104, 152),
     "intermediate_size_mlp dense_intermediate_size": (96, 120, 152, 88, 136),
     "num_attention_heads n_head n_heads num_heads attention_heads decoder_attention_heads": _HEADS,
@@ -56,6 +61,7 @@ SIZES: dict[str, tuple[int | float, ...]] = {
     name: column for names, column in _COLUMNS.items() for name in names.split()
 }
 
+PROJECTED = ("embedding_size", "word_embed_proj_dim")  # of the hidden size, where there is no projection to it
 DECODER_COUNTS = ("decoder_layers", "num_decoder_layers")  # of configs that count an encoder's layers, too
 LAYER_COUNTS = (*DECODER_COUNTS, "num_hidden_layers", "n_layer", "n_layers", "num_layers")
 ENCODER_COUNTS = ("encoder_layers", "num_encoder_layers", "num_hidden_layers")

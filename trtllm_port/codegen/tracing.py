@@ -97,6 +97,8 @@ def _trace(sample: Sample, implementation: str, trust_remote_code: bool) -> Trac
             out = model(**{name: step[name] for name in given}, **{argument: cache}, use_cache=True)
         recorder.states.check_empty()
     assert recorder.root is not None  # the model was called
+    if implementation == IMPLEMENTATION and recorder.asked_for == {"mask"}:  # with masks for the registered attention
+        raise KeyError(IMPLEMENTATION)
     return Trace(sample, model, recorder.root, inputs, recorder.value(out.logits), made_with, frozenset(absent))
 
 

@@ -77,6 +77,11 @@ def _mask(operation: Operation) -> Result:
     return node(operation, "function", "chunked_causal_mask", *operation.args, chunk=size) if kind == "chunk" else None
 
 
+@LAYERS.rule("alibi_bias")
+def _alibi_bias(operation: Operation) -> Result:
+    return node(operation, "function", "alibi_bias", *operation.args, **operation.kwargs)
+
+
 @LAYERS.rule("cache_update")
 def _cache_update(operation: Operation) -> Result:
     return node(operation, "cache", "update", *operation.args)

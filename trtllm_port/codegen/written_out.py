@@ -1,0 +1,269 @@
+"""Attention that a model writes out: scores, biases, masks, softmax and the product with the values, as one operation.
+
+    softmax(scale query keyᵀ + bias, where masked: -max) value   →   attention(query, key, value, mask=…, scale=…)
+
+The chain is followed from the softmax back to the product of queries and keys. It is replaced only if every step of it
+is understood and if both ways give the recorded result; else all of it stays as it is written.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trtllm_port.codegen.attentions import compute_attention
+from trtllm_port.codegen.constants import Recognizer
+from trtllm_port.codegen.recorder import Call, Literal, Operation, Value, leaves, words
+from trtllm_port.codegen.rules import canonical_name
+from trtllm_port.codegen.tracing import Trace
+
+SAME = words("to float type dropout contiguous view reshape clone")
+ADD, TIMES, OVER = words("add"), words("mul multiply"), words("div truediv true_divide divide")
+LOWEST = -1e4  # what hides a score is below
+TOLERANCE = 0.02  # of the trace's bfloat16, relative to the largest element
+
+Item = Operation | Call
+
+
+@dataclass
+class Scores:
+    """What is known of a chain, from its end backwards.
+
+    Attributes:
+        factor: what the scores are multiplied by behind the place that was reached.
+        added: biases with their factors.
+        hidden: bool masks; True hides where the flag says so, else shows.
+    """
+
+    factor: float = 1.0
+    added: list[tuple[Any, float]] = field(default_factory=list)
+    hidden: list[tuple[Any, bool]] = field(default_factory=list)
+
+
+def join_attention(call: Call, trace: Trace) -> list[Item]:
+    """The body of a call, with an "attention" in place of every one that is written out."""
+    body = list(call.body)
+    for end in [item for item in body if isinstance(item, Operation) and item.name == "softmax"]:
+        made = _Chain(body, trace).join(end)
+        if made is not None:
+            new, position = made
+            body[position : position + 1] = new
+    return body
+
+
+class _Chain:
+    def __init__(self, body: list[Item], trace: Trace) -> None:
+        self.body = body
+        self.trace = trace
+        self.makers: dict[Value, Item] = {value: item for item in body for value in item.outputs}
+        self.made: list[Operation] = []
+
+    def join(self, softmax: Operation) -> tuple[list[Operation], int] | None:
+        """The operations that take the place of one of the body's, and which."""
+        scores = Scores()
+        product = self._back(softmax.args[0], scores)
+        use = self._weighted(softmax.outputs[0])
+        if product is None or use is None:
+            return None
+        parts = [self._heads(x) for x in (product[0], self._transposed(product[1]), use.args[1])]
+        if any(part is None for part in parts):
+            return None
+        query, key, value = (part for part in parts if part is not None)
+        mask = self._mask(scores, query, use)
+        if mask is False or not self._agrees((query, key, value), mask, product[2], use.outputs[0].tensor):
+            return None
+        return self._attention((query, key, value), mask, product[2], use), self.body.index(use)
+
+    def _back(self, value: Any, scores: Scores) -> tuple[Any, Any, float] | None:
+        """(queries, transposed keys, scale), or None where a step is not understood."""
+        while isinstance(value, Value):
+            item = self.makers.get(value)
+            if isinstance(item, Call) or item is None:
+                return None
+            name, exchanged = canonical_name(item.name)
+            args = item.args[::-1] if exchanged else item.args
+            if name in ("matmul", "bmm"):
+                return args[0], args[1], scores.factor
+            if name == "baddbmm":
+                scores.added.append((args[0], float(item.kwargs.get("beta", 1)) * scores.factor))
+                one, other = (item.kwargs.get(f"batch{i}", args[i] if len(args) > i else None) for i in (1, 2))
+                return one, other, float(item.kwargs.get("alpha", 1)) * scores.factor
+            following = self._step(name, args, item, scores)
+            if following is None:
+                return None
+            value = following
+        return None
+
+    def _step(self, name: str, args: tuple[Any, ...], item: Operation, scores: Scores) -> Any:
+        """What the scores were before a step, which is noted."""
+        if name in SAME:
+            return args[0]
+        if name in ADD and len(args) == 2:
+            bias, rest = sorted(args, key=lambda arg: self._is_score(arg))
+            scores.added.append((bias, scores.factor))
+            return rest
+        number = _number(args[1]) if len(args) > 1 else None
+        if name in TIMES and number is not None:
+            scores.factor *= number
+            return args[0]
+        if name in OVER and number is not None:
+            scores.factor /= number
+            return args[0]
+        if name in ("max", "maximum") and number is not None and number < LOWEST:
+            return args[0]
+        if name == "masked_fill" and (_number(args[2]) or 0) < LOWEST:
+            scores.hidden.append((args[1], True))
+            return args[0]
+        if name == "where" and (_number(args[2]) or 0) < LOWEST:
+            scores.hidden.append((args[0], False))
+            return args[1]
+        return None
+
+    def _is_score(self, arg: Any) -> bool:
+        """Whether a tensor comes from a product of this body, and is not a mask or a bias."""
+        seen = arg
+        while isinstance(seen, Value) and isinstance(item := self.makers.get(seen), Operation):
+            name, exchanged = canonical_name(item.name)
+            if name in ("matmul", "bmm", "baddbmm"):
+                return True
+            seen = item.args[-1] if exchanged else item.args[1 if name == "where" else 0]
+        return False
+
+    def _weighted(self, value: Value) -> Operation | None:
+        """The product of the attention weights with the values."""
+        while True:
+            users = [
+                item
+                for item in self.body
+                if (value in item.args if isinstance(item, Operation) else value in leaves(item.args))
+            ]
+            for item in users:
+                name = canonical_name(item.name)[0] if isinstance(item, Operation) else "dropout"
+                if isinstance(item, Operation) and name in ("matmul", "bmm") and item.args[0] is value:
+                    return item
+            following = next((u for u in users if self._passes(u)), None)
+            if following is None or not following.outputs:
+                return None
+            value = following.outputs[0]
+
+    def _passes(self, item: Item) -> bool:
+        if isinstance(item, Call):
+            return type(item.module).__name__ == "Dropout"
+        return canonical_name(item.name)[0] in SAME
+
+    def _transposed(self, value: Any) -> Any:
+        item = self.makers.get(value)
+        if not isinstance(item, Operation) or canonical_name(item.name)[0] != "transpose":
+            return None
+        ndim = item.outputs[0].tensor.ndim
+        return item.args[0] if {dim % ndim for dim in item.args[1:]} == {ndim - 1, ndim - 2} else None
+
+    def _heads(self, value: Any) -> Value | None:
+        """[B, N, L, H] of what is perhaps [B N, L, H]."""
+        if not isinstance(value, Value):
+            return None
+        if value.tensor.ndim == 4:
+            return value
+        item = self.makers.get(value)
+        source = item.args[0] if isinstance(item, Operation) and item.name in ("view", "reshape") else None
+        return source if isinstance(source, Value) and source.tensor.ndim == 4 else None
+
+    # masks
+
+    def _mask(self, scores: Scores, query: Value, use: Operation) -> Value | bool | None:
+        """One mask of all that is added and hidden; None if there is nothing, False if it cannot be said."""
+        total: Value | None = None
+        for bias, factor in scores.added[::-1]:
+            term = self._bias(bias, query, use)
+            if term is None:
+                return False
+            if not math.isclose(factor, 1.0):
+                term = self._make("mul", (term, factor), term.tensor * factor, use)
+            total = term if total is None else self._make("add", (total, term), total.tensor + term.tensor, use)
+        for mask, hides in scores.hidden:
+            if not isinstance(mask, Value | Literal) or mask.tensor.dtype != torch.bool:
+                return False
+            if total is None and len(scores.hidden) == 1:
+                shown = mask if not hides else self._make("logical_not", (mask,), ~mask.tensor, use)
+                return shown if isinstance(shown, Value) else False
+            lowest = torch.finfo(query.tensor.dtype).min
+            if total is None:
+                return False
+            order = (mask, lowest, total) if hides else (mask, total, lowest)
+            wide = torch.where(mask.tensor if hides else ~mask.tensor, lowest, total.tensor)
+            total = self._make("where", order, wide, use)
+        return total
+
+    def _bias(self, bias: Any, query: Value, use: Operation) -> Value | None:
+        """What is added to the scores, as [B, N or 1, L, S] in the queries' data type."""
+        if isinstance(bias, Value) and self._is_computed(bias):
+            if bias.tensor.ndim != 4:
+                return None
+            if bias.tensor.dtype == query.tensor.dtype:
+                return bias
+            return self._make("to", (bias, query.tensor.dtype), bias.tensor.to(query.tensor.dtype), use)
+        tensor = bias.tensor if isinstance(bias, Value | Literal) else None
+        heads = query.tensor.shape[1]
+        max_bias = Recognizer(self.trace.sample).alibi(tensor, heads) if tensor is not None else None
+        if tensor is None or max_bias is None:
+            return None
+        rows, slots = query.tensor.shape[0], tensor.shape[-1]
+        wide = (
+            tensor.float().reshape(-1, heads, tensor.shape[-2], slots)[:1].expand(rows, -1, query.tensor.shape[2], -1)
+        )
+        options = {} if max_bias == 8.0 else {"max_bias": max_bias}
+        inputs = self.trace.inputs["position_ids"], self.trace.inputs["cache"]
+        made = self._make("alibi_bias", (*inputs, heads), wide, use, options)
+        return self._make("to", (made, query.tensor.dtype), wide.to(query.tensor.dtype), use)
+
+    def _is_computed(self, value: Value) -> bool:
+        """Whether a value is a mask that was recorded as one, or follows from one; constants are recognised instead."""
+        return value.tensor.ndim == 4 and value.tensor.shape[1] == 1
+
+    def _make(
+        self, name: str, args: tuple[Any, ...], tensor: Tensor, like: Operation, options: dict[str, Any] | None = None
+    ) -> Value:
+        value = Value(tensor)
+        self.made.append(Operation(name, args, options or {}, (value,), like.location))
+        return value
+
+    # the result
+
+    def _agrees(self, inputs: tuple[Value, ...], mask: Any, scale: float, found: Tensor) -> bool:
+        query, key, attended = (value.tensor.float() for value in inputs)
+        bias = mask.tensor if isinstance(mask, Value) else None
+        bias = bias.float() if bias is not None and bias.dtype != torch.bool else bias
+        expected = compute_attention(query, key, attended, bias, scale).transpose(1, 2)
+        tolerance = TOLERANCE * float(expected.abs().max())
+        return torch.allclose(found.float().reshape(expected.shape), expected, rtol=0, atol=tolerance)
+
+    def _attention(self, inputs: tuple[Value, ...], mask: Any, scale: float, use: Operation) -> list[Operation]:
+        result = use.outputs[0]
+        heads_last = result.tensor.reshape(
+            inputs[0].tensor.shape[0], inputs[0].tensor.shape[1], *result.tensor.shape[-2:]
+        )
+        keywords = {"mask": mask if isinstance(mask, Value) else None, "scale": scale}
+        out = self._make("attention", inputs, heads_last.transpose(1, 2).contiguous(), use, keywords)
+        if result.tensor.ndim == 4:
+            self.made.append(Operation("transpose", (out, 1, 2), {}, (result,), use.location))
+            return self.made
+        merged = self._make("transpose", (out, 1, 2), heads_last, use)
+        for i, item in enumerate(self.body):
+            is_view = isinstance(item, Operation) and item.name in ("view", "reshape") and item.args[0] is result
+            if is_view and isinstance(item, Operation) and item.outputs[0].tensor.shape == heads_last.shape:
+                self.body[i] = replace(item, args=(merged, *heads_last.shape))
+        return [*self.made, replace(use, name="view", args=(merged, *result.tensor.shape))]
+
+
+def _number(arg: Any) -> float | None:
+    if isinstance(arg, int | float) and not isinstance(arg, bool):
+        return float(arg)
+    if isinstance(arg, Literal) and arg.tensor.numel() == 1:
+        return float(arg.tensor)
+    if isinstance(arg, Value) and arg.tensor.numel() == 1:
+        return float(arg.tensor)
+    return None
