@@ -15,12 +15,18 @@ from safetensors.torch import save_file
 SIZES = {
     "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 8},
     "300m": {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 20, "num_attention_heads": 16},
+    "8b": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32},
     "2b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 30, "num_attention_heads": 32},
 }
 
 
-def write_llama(directory: Path, sizes: dict[str, int], *, dtype: torch.dtype, seed: int = 0) -> Path:
-    """Write `config.json` and `model.safetensors` with N(0, 1/fan_in) weights; returns `directory`."""
+def write_llama(
+    directory: Path, sizes: dict[str, int], *, dtype: torch.dtype, seed: int = 0, sharded: bool = False
+) -> Path:
+    """Write `config.json` and weights, N(0, 1/fan_in); returns `directory`.
+
+    With a shard per tensor, one tensor is in memory at a time: the largest of these models has 16 GB.
+    """
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -30,10 +36,17 @@ def write_llama(directory: Path, sizes: dict[str, int], *, dtype: torch.dtype, s
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in LlamaForCausalLM(config).state_dict().items()}
     generator = torch.Generator().manual_seed(seed)
-    weights = {name: _random(shape, dtype, generator) for name, shape in shapes.items()}
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "config.json").write_text(json.dumps(config.to_dict(), indent=1))
-    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    if not sharded:
+        weights = {name: _random(shape, dtype, generator) for name, shape in shapes.items()}
+        save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+        return directory
+    for number, (name, shape) in enumerate(shapes.items()):
+        weights = {name: _random(shape, dtype, generator)}
+        save_file(weights, directory / f"model-{number}.safetensors", metadata={"format": "pt"})
+    names = {name: f"model-{number}.safetensors" for number, name in enumerate(shapes)}
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
     return directory
 
 
@@ -45,4 +58,4 @@ def _random(shape: torch.Size, dtype: torch.dtype, generator: torch.Generator) -
 
 
 if __name__ == "__main__":
-    write_llama(Path(sys.argv[3]), SIZES[sys.argv[1]], dtype=getattr(torch, sys.argv[2]))
+    write_llama(Path(sys.argv[3]), SIZES[sys.argv[1]], dtype=getattr(torch, sys.argv[2]), sharded=sys.argv[1] == "8b")

@@ -115,6 +115,20 @@ def executor(scratch: Path) -> list[Row]:
     return rows
 
 
+def diff_layers(scratch: Path, size: str) -> list[Row]:
+    """`diff-layers` of a model that is read layer by layer, against the two forwards that its noise floor needs."""
+    model_dir = _model(scratch, size, "bfloat16")
+    workspace = _workspace(scratch, model_dir)
+    forwards = measure([sys.executable, HERE / "hugging_face_forwards.py", model_dir, "bfloat16", "512"])
+    ours = measure([CLI, "diff-layers", model_dir, "--workspace", workspace, "--tokens", "512"])
+    ratio, peak = ours.seconds / forwards.seconds, ours.peak_bytes / GIB
+    what = f"`diff-layers`, Llama {size}, bfloat16, 512 tokens"
+    return [
+        _row(f"{what} / two forwards of transformers", ours, forwards, ratio, "≤ 1.50", ratio <= 1.5),
+        Row(f"{what}: peak memory", f"{peak:.1f} GiB", "", "", "≤ 6.0 GiB", peak <= 6),
+    ]
+
+
 def _model(scratch: Path, size: str, dtype: str) -> Path:
     """A random Llama's directory, made by a process of its own."""
     directory = scratch / f"llama-{size}-{dtype}"
@@ -165,7 +179,10 @@ BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
     "executor": executor,
     "engine": engine,
     "convert": convert,
+    "diff-layers": lambda scratch: diff_layers(scratch, "2b"),
+    "diff-layers-8b": lambda scratch: diff_layers(scratch, "8b"),
 }
+ON_DEMAND = ("diff-layers-8b",)  # 16 GB on disk and many minutes
 
 
 def main() -> None:
@@ -176,7 +193,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory(prefix="trtllm-port-bench-") as scratch:
-        for name in arguments.only or BENCHMARKS:
+        for name in arguments.only or [name for name in BENCHMARKS if name not in ON_DEMAND]:
             print(f"{name} …", file=sys.stderr)
             rows += BENCHMARKS[name](Path(scratch))
     page = render(rows)

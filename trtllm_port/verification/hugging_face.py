@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from trtllm_port.errors import CheckpointError, UnsupportedModelError
 from trtllm_port.hf_cache import cache_argument
 from trtllm_port.quiet import quiet_transformers
+from trtllm_port.verification.cache_contents import Layers
 from trtllm_port.verification.hooks import tapped
 from trtllm_port.verification.mapped import MappedCheckpoint
 from trtllm_port.verification.runners import OnTap
@@ -158,6 +159,25 @@ class HuggingFaceRunner:
         with tapped(self.model, on_tap, taps):
             logits: Tensor = self.model(input_ids=ids_BL.to(self.device), use_cache=False).logits
         return logits.cpu()
+
+    @torch.no_grad()
+    def run_cache(self, ids: Sequence[int], routing: Mapping[str, Tensor]) -> Layers:
+        """Return what the model's KV cache holds after a prompt, per layer keys and values [K, L, H].
+
+        Args:
+            ids: the prompt.
+            routing: taps of routers and the values that they are to have.
+        """
+        with tapped(self.model, lambda tap, tensor: routing[tap].to(tensor, copy=True), tuple(routing)):
+            output = self.model(input_ids=torch.tensor([list(ids)], device=self.device), use_cache=True)
+        layers = getattr(getattr(output, "past_key_values", None), "layers", ())
+        pairs = ((getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in layers)
+        return [
+            (keys[0].cpu(), values[0].cpu())
+            if isinstance(keys, Tensor) and isinstance(values, Tensor) and keys.shape[-2:-1] == (len(ids),)
+            else None
+            for keys, values in pairs
+        ]
 
     @torch.no_grad()
     def run_left_padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, ...] | None:

@@ -15,6 +15,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
+from trtllm_port.verification.cache_contents import Layers, cache_gates
 from trtllm_port.verification.causes import Cause, explain
 from trtllm_port.verification.compare import TapComparison
 from trtllm_port.verification.decoding import step_comparisons, step_divergence
@@ -126,6 +127,7 @@ class HuggingFaceSides:
         load: gives Hugging Face's model in a dtype.
         stimulus: the input.
         recording, yardstick: the two runs.
+        caches: what the KV caches of the two hold after the prompt; empty where that was not asked for.
         left: the yardstick's logits of the rows from a left-padded batch, None if it cannot run one.
         facts: about the model.
     """
@@ -136,6 +138,7 @@ class HuggingFaceSides:
     recording: Recording = field(repr=False)
     yardstick: Yardstick = field(repr=False)
     left: tuple[Tensor, ...] | None = field(repr=False)
+    caches: tuple[Layers, Layers] = field(default=((), ()), repr=False)
     facts: HuggingFaceFacts = field(repr=False)
 
 
@@ -168,14 +171,29 @@ def run_hugging_face(
             progress(f"compare {phase.dtype}", done, 3)
 
     step(0)
-    recording, facts = _reference(load(phase.reference_dtype), stimulus)
+    runner = load(phase.reference_dtype)
+    recording, facts = _reference(runner, stimulus)
+    # Of a large model the first layers' cache is compared: a forward more of all layers would cost too much.
+    whole = not runner.streamed or phase.name == "logic"
+    with_cache = phase.incremental and stimulus.decode_steps > 0 and whole
+    cache = runner.run_cache(stimulus.ids, {}) if with_cache else ()
     step(1)
+    del runner  # two precisions need not be in memory together
     runner = load(phase.dtype)
+    routing = {tap: recording.taps[tap] for tap in recording.forced}
+    caches = (cache, runner.run_cache(stimulus.ids, routing) if with_cache else ())
     yardstick = run_yardstick(runner, stimulus, recording)
     left = runner.run_left_padded(stimulus.rows)
     step(2)
     return HuggingFaceSides(
-        phase=phase, load=load, stimulus=stimulus, recording=recording, yardstick=yardstick, left=left, facts=facts
+        phase=phase,
+        load=load,
+        stimulus=stimulus,
+        recording=recording,
+        yardstick=yardstick,
+        left=left,
+        caches=caches,
+        facts=facts,
     )
 
 
@@ -255,9 +273,11 @@ def incremental_gates(sides: HuggingFaceSides, port: PortRunner) -> list[Gate]:
     if stimulus.decode_steps:
         prefill = len(stimulus.ids) - stimulus.decode_steps
         forced = _forced_routing(recording, port, [recording.taps])
-        logits = port.run_incrementally([stimulus.ids], [prefill], **forced)[0][prefill:]
+        cache: dict[str, Tensor] = {}
+        logits = port.run_incrementally([stimulus.ids], [prefill], **forced, keep=cache)[0][prefill:]
         runs = (logits, recording.logits[prefill:], yardstick.logits[prefill:])
         gates += logit_gates("decode", phase.name, phase.dtype, runs)
+        gates += cache_gates((phase.name, phase.dtype), cache, sides.caches, gates)
     else:
         gates.append(skipped("decode", phase.name, "the prompt is too short for a decode step"))
     if not stimulus.rows:

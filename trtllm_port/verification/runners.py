@@ -63,6 +63,7 @@ class PortRunner(Runner, Protocol):
         *,
         force: Force | None = None,
         taps: Collection[str] = (),
+        keep: dict[str, Tensor] | None = None,
     ) -> list[Tensor]:
         """Feed a prefix of each row at once, padded on the right, then one token of each row per step.
 
@@ -71,6 +72,7 @@ class PortRunner(Runner, Protocol):
             prefill: length of each row's prefix.
             force: gives the values that take the place of each of `taps`.
             taps: names of taps.
+            keep: is given the cache as it is at the end, by the names of the network's inputs.
 
         Returns:
             Per row, logits [L_b, V] for all of its positions.
@@ -121,6 +123,7 @@ class SessionRunner:
         *,
         force: Force | None = None,
         taps: Collection[str] = (),
+        keep: dict[str, Tensor] | None = None,
     ) -> list[Tensor]:
         cache = self.session.new_cache(len(rows))
         calls = self._calls(rows, prefill)
@@ -134,6 +137,8 @@ class SessionRunner:
         for logits_B1V in outputs:
             for b, parts in enumerate(collected):
                 parts.append(logits_B1V[b].cpu().clone())
+        if keep is not None:
+            keep.update(cache)
         return [torch.cat(parts) for parts in collected]
 
     def _forward(self, call: _Call, cache: dict[str, Tensor], force: Force | None, taps: Collection[str]) -> Tensor:
