@@ -19,7 +19,7 @@ from trtllm_port.codegen.formatting import literal, split_arguments, wrap
         "x = self.projection(states).view("
         + ", ".join(f"self.config.size_{i}" for i in range(6))
         + ").transpose(1, 2)",
-        "x = mask.unsqueeze(-1).expand(-1, -1, self.config.n_routed_experts // 2).view(-1, self.config.n_routed_experts)",
+        "x = mask.unsqueeze(-1).expand(-1, -1, self.config.experts // 2).view(-1, self.config.number_of_experts)",
         "x = function_with_a_long_name(" + ", ".join(f"argument_number_{i}" for i in range(6)) + ")",
         "x = function_with_a_long_name(" + ", ".join(f"argument_number_{i}=[{i}, {i}]" for i in range(9)) + ")",
         "self.mlp = " + "A" * 50 + "(config) if config.layers[layer_idx] == 3 else " + "B" * 20 + "(config)",

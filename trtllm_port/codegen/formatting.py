@@ -28,7 +28,7 @@ def wrap(line: str, depth: int) -> list[str]:
     chain = _chain(line)
     if chain is not None:
         head, calls = chain
-        return [f"{head}(", *(f"    {call}" for call in calls), ")"]
+        return [f"{head}(", *indent([piece for call in calls for piece in wrap(call, depth + 4)]), ")"]
     start = _matching(line) if line[-1] in ")]}" else None
     if start is None:
         return [line]
