@@ -21,6 +21,7 @@ from trtllm_port.codegen.expressions import (
     POWER,
     PRODUCT,
     SUM,
+    UNARY,
     Expression,
     Values,
     all_close,
@@ -95,10 +96,17 @@ class Solver:
         if all(isinstance(value, bool) for value in values):
             return find_condition(self._known, values)
         if is_numeric(values):
+            if all(value < 0 for value in values):
+                return self._minus(tuple(-value for value in values))
             found = self._simple(values)
             longer = (search(values) for search in (self._defaulted, self._deeper, self._chosen))
             return found or min(filter(None, longer), key=lambda expression: expression.cost, default=None)
         return None
+
+    def _minus(self, values: Values) -> Expression | None:
+        found = self.solve(values)
+        wanted = tuple(-value for value in values)
+        return found and Expression(f"-{found.inside(UNARY)}", wanted, UNARY, found.cost + 1)
 
     @cached_property
     def _known(self) -> list[Expression]:

@@ -21,7 +21,7 @@ from trtllm_port.codegen.recorder import Value, leaves
 from trtllm_port.codegen.rules import TRACE_DTYPE
 from trtllm_port.codegen.scope import RoundScope, Scope
 
-HOLDERS = frozenset(("kwargs", "args", "self", INPUT_DTYPE, "batch_size", "seq_length", "num_slots", "num_tokens"))
+HOLDERS = frozenset(("_", "kwargs", "args", "self", INPUT_DTYPE, "batch_size", "seq_length", "num_slots", "num_tokens"))
 
 
 @dataclass
