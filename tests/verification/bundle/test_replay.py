@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from trtllm_port.building import build_engine
 from trtllm_port.cli.app import main
@@ -20,7 +21,9 @@ from trtllm_port.errors import BundleError
 from trtllm_port.verification import DiffSettings, Report, Verdict, diff_layers, is_bundle, replay
 from trtllm_port.verification.bundle import save
 from trtllm_port.verification.bundle.files import BUNDLE_JSON, _digest
+from trtllm_port.verification.bundle.record import _layouts
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.taps import ModuleFacts
 
 Edit = Callable[[str, str], None]
 SHORT = DiffSettings(tokens=96)
@@ -180,6 +183,12 @@ def test_a_link_that_leads_out_is_refused(bundle: Path, tmp_path: Path) -> None:
     (bundle / "report.json").symlink_to(tmp_path / "outside.json")
     with pytest.raises(BundleError, match="lies outside"):
         replay(bundle)
+
+
+def test_choices_of_experts_are_no_values() -> None:
+    facts = {"gate": ModuleFacts(class_name="Router", holds_parameters=True)}
+    assert _layouts("gate:2", torch.tensor([[3, 1], [0, 2]]), facts) == ()
+    assert len(_layouts("gate", torch.ones(2, 4), facts)) == 1
 
 
 def test_what_is_no_bundle_is_not_replaced(model_dir: Path, workspace: Path, tmp_path: Path) -> None:

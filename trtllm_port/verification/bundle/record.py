@@ -79,6 +79,7 @@ class RecordedPhase:
         order: taps in the order of execution.
         sketches: of the reference, by tap; a rotary table has one per layout that a port may give it.
         floors: of the yardstick, in the same order.
+        decisions: outputs that are no values, such as a router's choice of experts.
         prompt, rows: logits; the rows of the batch one after another, None if there are none.
         root: class name of the model.
         modules: facts of every module.
@@ -89,6 +90,7 @@ class RecordedPhase:
     order: tuple[str, ...]
     sketches: Mapping[str, tuple[Sketch, ...]] = field(repr=False)
     floors: Mapping[str, tuple[Floor, ...]] = field(repr=False)
+    decisions: tuple[str, ...]
     prompt: Logits
     rows: Logits | None
     root: str
@@ -108,12 +110,15 @@ def record_phase(phase: Phase, load: LoadHuggingFace, stimulus: Stimulus) -> Rec
     facts = HuggingFaceFacts.of(runner)
     sketches: dict[str, tuple[Sketch, ...]] = {}
     floors: dict[str, tuple[Floor, ...]] = {}
+    decisions: list[str] = []
 
     def layouts(tap: str, tensor: Tensor) -> tuple[Sketch, ...]:
         return tuple(sketch(each) for each in _layouts(tap, tensor, facts.modules))
 
     def keep(tap: str, tensor: Tensor) -> None:
         sketches[tap] = layouts(tap, tensor)
+        if _is_decision(tap, tensor):
+            decisions.append(tap)
 
     def measure(tap: str, tensor: Tensor) -> None:
         pairs = zip(layouts(tap, tensor), sketches.get(tap, ()), strict=False)
@@ -129,6 +134,7 @@ def record_phase(phase: Phase, load: LoadHuggingFace, stimulus: Stimulus) -> Rec
         order=tuple(sketches),
         sketches=sketches,
         floors=floors,
+        decisions=tuple(decisions),
         prompt=_logits(precise, rough),
         rows=_logits(precise_rows, rough_rows) if precise_rows is not None and rough_rows is not None else None,
         root=facts.root,
@@ -146,12 +152,17 @@ def _run(runner: Runner, stimulus: Stimulus, on_tap: Callable[[str, Tensor], Non
 
 def _layouts(tap: str, tensor: Tensor, modules: Mapping[str, ModuleFacts]) -> tuple[Tensor, ...]:
     """Return a tensor in every layout that a port may give it: a rotary table may hold each angle once."""
-    if tensor.is_complex() or not tensor.numel():
+    if tensor.is_complex() or not tensor.numel() or _is_decision(tap, tensor):
         return ()
     if is_input(tap) or not is_rotary(modules[module_of(tap)].class_name) or tensor.shape[-1] % 2:
         return (tensor,)
     half = match_table(tensor, tensor[..., : tensor.shape[-1] // 2])
     return (tensor,) if half is None else (tensor, half)
+
+
+def _is_decision(tap: str, tensor: Tensor) -> bool:
+    """Whether a module gives whole numbers, as a router its choice: they have no distance that a sketch could keep."""
+    return not is_input(tap) and not tensor.is_floating_point() and not tensor.is_complex()
 
 
 def _floor(value: Sketch, reference: Sketch) -> Floor:

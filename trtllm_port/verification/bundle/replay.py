@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from trtllm_port.verification.report import Report, Subject
 from trtllm_port.verification.runners import SessionRunner
 from trtllm_port.verification.stimulus import Stimulus
 
+FREE_CHOICE = "a replay compares values and lets the port choose: near a tie it may choose otherwise, and values follow"
 Progress = Callable[[str, int, int], None]
 
 
@@ -82,6 +84,9 @@ def replay(
             hint="give `--engine-dir` with an engine of the same checkpoint",
         )
     report = _report(bundle, subject, stimulus, results, (content, engine_dir))
+    if decisions := sorted({tap for phase in recorded for tap in phase.decisions}):
+        item = NotExercised(what=f"decisions, as `{decisions[0]}`", reason=FREE_CHOICE)
+        report = replace(report, not_exercised=(*report.not_exercised, item))
     return finish(report, started, report_dir)
 
 

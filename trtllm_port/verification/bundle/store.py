@@ -63,6 +63,7 @@ def to_parts(recorded: RecordedPhase) -> tuple[dict[str, Any], dict[str, Tensor]
             tap: [layout(*pair) for pair in zip(recorded.sketches[tap], recorded.floors.get(tap, ()), strict=False)]
             for tap in recorded.order
         },
+        "decisions": list(recorded.decisions),
         "prompt": logits(recorded.prompt),
         "rows": logits(recorded.rows),
     }
@@ -95,6 +96,7 @@ def from_parts(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Rec
         order=tuple(content["taps"]),
         sketches={tap: tuple(map(reference, layouts)) for tap, layouts in content["taps"].items()},
         floors={tap: tuple(map(floor, layouts)) for tap, layouts in content["taps"].items()},
+        decisions=tuple(content["decisions"]),
         prompt=logits(content["prompt"]),
         rows=None if content["rows"] is None else logits(content["rows"]),
         root=content["root"],
