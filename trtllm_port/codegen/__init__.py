@@ -2,8 +2,10 @@
 
 The way of a model through the files here:
 
-    sizes → tracing (recorder, hooks) → lowering (operations, probing, rotary, folding) → merging
-          → classes (scope, expressions, statements, printing, formatting) → source;  generate, ledger;  check
+    sizes → tracing (recorder, hooks) → lowering (operations, probing, rotary, folding)
+          → merging (instances, alignment, variants)
+          → classes (scope, conditions, expressions, statements, branches, printing, formatting)
+          → source;  generate, ledger;  check
 """
 
 from trtllm_port.codegen.check import SelfCheck, check_port
