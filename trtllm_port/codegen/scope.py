@@ -15,6 +15,7 @@ from trtllm_port.codegen.formatting import literal
 from trtllm_port.codegen.instances import Instance
 from trtllm_port.codegen.ir import Branch
 from trtllm_port.codegen.merging import PortClass
+from trtllm_port.codegen.origins import in_source
 from trtllm_port.codegen.probing import named_activation
 from trtllm_port.codegen.recorder import Value
 from trtllm_port.codegen.solver import Solver
@@ -84,7 +85,7 @@ class Scope:
             with_own = Solver({**self._atoms, **own}).solve(value.values)
             plain = with_own if with_own is not None and (plain is None or with_own.cost < plain.cost) else plain
         if plain is None:
-            plain = self._through_attributes(value.values)
+            plain = self._through_attributes(value.values) or self._as_in_source(value.values)
         if plain is None:
             raise NotExpressible(value.values, what)
         self._note(plain)
@@ -113,6 +114,16 @@ class Scope:
         text = next(found, None)
         self.fields.update(re.findall(r"\bconfig\.(\w+)", text or ""))
         return text
+
+    def _as_in_source(self, values: Values) -> Expression | None:
+        """HF's own expression for the attribute that is being set, or for any other size."""
+        if not self.from_config:
+            return None
+        name = self._setting[-1] if self._setting else None
+        modules = [instance.block.module for instance in self.instances]
+        configs = [instance.trace.sample.values for instance in self.instances]
+        found = in_source(name, modules, configs, values)
+        return found if found is not None and self._set_attributes(found) else None
 
     def activation(self, value: Any) -> Expression:
         """An activation as an argument: the config key that names it, or its name."""
@@ -159,21 +170,25 @@ class Scope:
             if name not in self.attributes:
                 values = self._found_attributes.get(name, self._given.get(name))
                 assert values is not None
-                self._setting.append(name)
                 try:
-                    self.attributes[name] = self.in_init(Symbol(values), name)
+                    self.attributes[name] = self._attribute(name, values)
                 except NotExpressible:
                     return False
-                finally:
-                    self._setting.pop()
         return True
+
+    def _attribute(self, name: str, values: Values) -> Expression:
+        self._setting.append(name)
+        try:
+            return self.in_init(Symbol(values), name)
+        finally:
+            self._setting.pop()
 
     def settle_attributes(self) -> None:
         """Put the attributes into HF's order, each expressed by those before it where that is shorter."""
         wanted, self.attributes = self.attributes, {}
         for name in [*self._found_attributes, *self._given]:
             if name in wanted and name not in self.attributes:
-                self.attributes[name] = self.in_init(Symbol(wanted[name].values), name)
+                self.attributes[name] = self._attribute(name, wanted[name].values)
 
     def note_keys(self, expression: Expression) -> None:
         """Take note of the config keys in an expression."""

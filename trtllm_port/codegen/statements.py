@@ -225,7 +225,7 @@ class Writer:
             return names[0]
         if value in self.common:
             return self.common[value]
-        return fallback
+        return fallback if fallback not in self.reserved else "x"
 
     def _bind(self, value: Value, block: Block, position: int, fallback: str = "x") -> str:
         """Give `value` its name at a statement; a value that still needs this name gets another one first."""
