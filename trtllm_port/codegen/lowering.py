@@ -196,7 +196,8 @@ class _Lowering:
         key = probing.signature(call.module)
         if key not in self.leaves:
             self.leaves[key] = probing.probe(call.module)
-        leaf = self.leaves[key]
+        taken = [value for value in leaves(call.args) if isinstance(value, Value)]
+        leaf = self.leaves[key] if len(taken) == 1 else None  # a norm with a gate is more than a norm
         if leaf is None and len(call.outputs) == 1:
             leaf = probe_experts(call)
         if leaf is None and len(call.outputs) == 2 and not any(True for _ in call.module.children()):

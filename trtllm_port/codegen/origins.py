@@ -19,7 +19,7 @@ _NAMES = {"self", "config", "int"}
 
 
 @cache
-def sums(kind: type[nn.Module]) -> tuple[dict[str, str], tuple[str, ...]]:
+def sums(kind: Any) -> tuple[dict[str, str], tuple[str, ...]]:
     """Attribute → the arithmetic over `config` and other attributes that it is set to; and all such arithmetic."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(kind.__init__)))
@@ -40,7 +40,8 @@ def in_source(
     name: str | None, modules: Sequence[nn.Module], configs: Sequence[Mapping[str, Any]], values: Values
 ) -> Expression | None:
     """The expression of Hugging Face's class for an attribute, or without a name any, that gives these values."""
-    attributes, every = sums(type(modules[0]))
+    kind: Any = type(modules[0])
+    attributes, every = sums(kind)
     own = [attributes[name]] if name in attributes else []
     for text in [*own, *(text for text in every if f"self.{name}" not in text)]:
         if text != f"self.{name}" and _gives(text, modules, configs, values):

@@ -132,8 +132,12 @@ class Printer:
         return self._parameter(node.args[0], node)
 
     def _cache(self, node: Node) -> Expression:
-        cache, *rest = node.args
-        return _atom(f"{self.argument(cache, node).text}.{node.name}({self._arguments(node, tuple(rest))})")
+        cache, layer, *rest = node.args
+        instances = self.scope.instances if isinstance(self.scope, Scope) else ()
+        own = bool(instances) and all(one.layer_idx == layer for one in instances)  # the only layer of its kind
+        number = "self.layer_idx" if own else self.argument(layer, node).text
+        others = self._arguments(node, tuple(rest))
+        return _atom(f"{self.argument(cache, node).text}.{node.name}({number}, {others})")
 
     def _method(self, node: Node) -> Expression:
         target = self.argument(node.args[0], node).inside(ATOM)
