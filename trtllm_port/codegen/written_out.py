@@ -135,7 +135,9 @@ class _Chain:
 
     def _weighted(self, value: Value) -> Operation | None:
         """The product of the attention weights with the values."""
+        seen: set[Value] = set()
         while True:
+            seen.add(value)
             users = [
                 item
                 for item in self.body
@@ -145,8 +147,9 @@ class _Chain:
                 name = canonical_name(item.name)[0] if isinstance(item, Operation) else "dropout"
                 if isinstance(item, Operation) and name in ("matmul", "bmm") and item.args[0] is value:
                     return item
-            following = next((u for u in users if self._passes(u)), None)
-            if following is None or not following.outputs:
+            passing = (u for u in users if self._passes(u) and u.outputs and u.outputs[0] not in seen)
+            following = next(passing, None)  # a dropout may give back what it was given
+            if following is None:
                 return None
             value = following.outputs[0]
 
