@@ -136,5 +136,7 @@ def _common_names(sample: Lowered) -> dict[Value, str]:
     counts: dict[Value, Counter[str]] = {}
     for block in sample.blocks:
         for value, names in block.names.items():
-            counts.setdefault(value, Counter()).update(name for name in names if not name.endswith("[]"))
+            counts.setdefault(value, Counter()).update(
+                name for name in names if name != "_" and not name.endswith("[]")
+            )
     return {value: counter.most_common(1)[0][0] for value, counter in counts.items() if counter}
