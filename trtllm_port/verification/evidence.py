@@ -134,6 +134,8 @@ def free_values(
         reference = expected.counterpart(tap, tensor)
         if reference is None or reference.shape != tensor.shape or not injectable(tap, reference):
             return None
+        if tensor.is_floating_point() != reference.is_floating_point():
+            return None
         return reference.to(tensor, copy=True)
 
     kept[LOGITS] = port.run(torch.tensor([stimulus.ids]), on_tap=keep, taps=expected.pairing.paired)
