@@ -10,6 +10,14 @@ import copy
 from typing import Any
 
 
+def loads_whole(config: Any) -> bool:
+    """Whether transformers loads the whole model, under other names than the text part's, where a config has one."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    listed = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    return text_part(config) is not config and listed is not None and listed.config_class is type(config)
+
+
 def text_part(config: Any) -> Any:
     """The config of the text part, naming its own class as architecture; any other config as it is.
 

@@ -10,7 +10,7 @@ import transformers
 
 from trtllm_port.conversion import read_architecture
 from trtllm_port.layers.config import load_hf_config
-from trtllm_port.layers.text_part import text_part
+from trtllm_port.layers.text_part import loads_whole, text_part
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,7 @@ def test_text_part(config: Any, expected: str, tmp_path: Path) -> None:
         assert part.tie_word_embeddings == config.tie_word_embeddings
     assert part.vocab_size == config.get_text_config(decoder=True).vocab_size
     assert read_architecture(tmp_path) == expected
+    assert loads_whole(config) == (expected in ("Gemma3ForCausalLM", "Qwen2ForCausalLM"))
 
 
 @pytest.mark.parametrize(
@@ -45,3 +46,4 @@ def test_text_part(config: Any, expected: str, tmp_path: Path) -> None:
 )
 def test_a_model_of_one_part(config: Any) -> None:
     assert text_part(config) is config
+    assert not loads_whole(config)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtllm_port.errors import ConfigError, UnsupportedModelError
 from trtllm_port.layers.config import load_hf_config
+from trtllm_port.layers.text_part import loads_whole
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.registry import PortEntry, find_port
 from trtllm_port.verification.runners import SessionRunner
@@ -88,7 +89,9 @@ def find_model(
     text = config.get_text_config()
     port = find_port(workspace, architectures[0])
     source = model_dir
-    if random_seed is not None:
+    if random_seed is None:
+        _refuse_whole(model_dir, trust_remote_code)
+    else:
         source = _random_weights(model_dir, work / "random", random_seed, trust_remote_code)
     return Model(
         given=model_dir,
@@ -194,6 +197,18 @@ def _aliases(config: Any) -> dict[str, Any]:
 def _dtype(*configs: Any) -> str:
     named = next((config.dtype for config in configs if config.dtype is not None), "float32")
     return str(named).removeprefix("torch.")
+
+
+def _refuse_whole(model_dir: Path, trust_remote_code: bool) -> None:
+    """Refuse weights that transformers loads into a model whose modules have other names than the port's."""
+    from transformers import AutoConfig
+
+    whole = AutoConfig.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
+    if loads_whole(whole):
+        raise UnsupportedModelError(
+            f"`{model_dir}` holds a `{whole.model_type}` model of several parts, whose weights cannot be verified",
+            hint="save its language model as a model of its own, or verify the port with `--random-weights`",
+        )
 
 
 def _random_weights(model_dir: Path, output: Path, seed: int, trust_remote_code: bool) -> Path:
