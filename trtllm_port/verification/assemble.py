@@ -13,12 +13,12 @@ from torch import Tensor
 
 from trtllm_port.verification.causes import Cause, cache_cause
 from trtllm_port.verification.compare import TapComparison
+from trtllm_port.verification.experiments import HYPOTHESES
 from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.grouping import group_alike
 from trtllm_port.verification.phase import PhaseResult
 from trtllm_port.verification.places import Excerpt, excerpt_of, place_of
 from trtllm_port.verification.preparation import Model
-from trtllm_port.verification.replay import HYPOTHESES
 from trtllm_port.verification.report import Divergence, Subject, TapReport, metric_values
 from trtllm_port.verification.sides import HuggingFaceFacts
 from trtllm_port.verification.taps import LOGITS, ROOT, input_of, is_input, module_of, within

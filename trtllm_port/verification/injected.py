@@ -39,7 +39,7 @@ def run_injected(port: PortRunner, stimulus: Stimulus, expected: Expected) -> di
             break
         suspects = more
         freed = run_port(port, stimulus, expected, partial(_is_not_in, suspects)).comparisons
-    benign = {tap for tap in suspects if _harmless(tap, freed, suspects)}
+    benign = {tap for tap in suspects if _harmless(tap, (own, freed), suspects)}
     if not benign:
         return own
     if benign != suspects:
@@ -51,11 +51,16 @@ def _is_not_in(taps: Collection[str], tap: str) -> bool:
     return tap not in taps
 
 
-def _harmless(tap: str, freed: Mapping[str, TapComparison], suspects: Collection[str]) -> bool:
-    """Whether the module that holds a tap works with the port's value: its wiring and its output are right."""
+def _harmless(tap: str, runs: tuple[Mapping[str, TapComparison], ...], suspects: Collection[str]) -> bool:
+    """Whether the module that holds a tap works with the port's value: its wiring and its output are right.
+
+    And so is everything in it that was right when it worked on Hugging Face's value.
+    """
+    own, freed = runs
     holder = nearest_tapped_parent(module_of(tap), freed) or LOGITS
-    wiring = (each for each in freed if is_input(each) and within(module_of(each), module_of(holder)))
-    return not any(freed[each].diverged for each in (*wiring, holder) if each not in suspects)
+    inside = [each for each in freed if within(module_of(each), module_of(holder))]
+    minding = [each for each in inside if is_input(each) or not (each in own and own[each].diverged)]
+    return not any(freed[each].diverged for each in (*minding, holder) if each not in suspects)
 
 
 def own_divergences(order: Sequence[str], own: Mapping[str, TapComparison]) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from trtllm_port.verification.causes import Cause
 from trtllm_port.verification.compare import NO_SUCH_TAP, TapComparison
 from trtllm_port.verification.evidence import free_values
+from trtllm_port.verification.experiments import Trial, replay
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.replay import Trial, replay
 from trtllm_port.verification.runners import PortRunner
 from trtllm_port.verification.sides import Expected
 from trtllm_port.verification.stimulus import Stimulus
@@ -46,7 +46,7 @@ def with_replay(
             found[module] = (_never_called(module),)
             continue
         measured = [
-            (tap, values[tap], _noise(own[tap], expected.dtype))
+            (tap, values[tap], _noise(tap, module, own, expected))
             for tap in targets[module]
             if tap in values and tap in own
         ]
@@ -84,12 +84,17 @@ def _caller(tap: str, own: Mapping[str, TapComparison]) -> str:
     return "" if parent == LOGITS else parent
 
 
-def _noise(comparison: TapComparison, dtype: str) -> float:
-    """Return Hugging Face's own error, two roundings at least: with the bug, a value may be rounded once more."""
+def _noise(tap: str, module: str, own: Mapping[str, TapComparison], expected: Expected) -> float:
+    """Return Hugging Face's own error at a tap; its parts' where that is more, for a bug may leave nothing but a part.
+
+    Two roundings at least: with the bug, a value may be rounded once more.
+    """
+    comparison = own[tap]
     noise = 0.0
     if comparison.metrics is not None and comparison.ratio:
         noise = comparison.metrics.rel_l2 / comparison.ratio
-    return max(noise, 2 * ROUNDING[dtype])
+    parts = (each.floor.rel_l2 for name, each in own.items() if within(module_of(name), module) and each.floor)
+    return max(noise, 2 * ROUNDING[expected.dtype], *parts, 0.0)
 
 
 def _merged(replayed: Sequence[Cause], guessed: Sequence[Cause]) -> tuple[Cause, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from trtllm_port.verification.experiments.catalogue import IDS
 from trtllm_port.verification.prove.catalogue import CATALOGUE
-from trtllm_port.verification.replay.catalogue import IDS
 
 STEP = "decode"  # named without a replay, see `decoding.py`
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trtllm_port.verification.replay.experiment import Experiment, attribute, first_tensor, parameter
-from trtllm_port.verification.replay.hypotheses import Hypothesis, Variant, fitted
-from trtllm_port.verification.replay.operations import units
+from trtllm_port.verification.experiments.experiment import Experiment, attribute, first_tensor, parameter
+from trtllm_port.verification.experiments.hypotheses import Hypothesis, Variant, fitted
+from trtllm_port.verification.experiments.operations import units
 from trtllm_port.verification.rotary import is_rotary, match_table
 from trtllm_port.verification.taps import is_input, module_of
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trtllm_port.verification.experiments.operations import Operation, Operations, Replacement, own_operations, units
 from trtllm_port.verification.hooks import INPUT_KEYWORDS
-from trtllm_port.verification.replay.operations import Operation, Operations, Replacement, own_operations, units
 from trtllm_port.verification.rotary import match_table
 from trtllm_port.verification.taps import LOGITS, is_input, module_of
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trtllm_port.verification.replay.catalogue import HYPOTHESES
-from trtllm_port.verification.replay.judge import Trial, replay
+from trtllm_port.verification.experiments.catalogue import HYPOTHESES
+from trtllm_port.verification.experiments.judge import Trial, replay
 
 __all__ = ["HYPOTHESES", "Trial", "replay"]

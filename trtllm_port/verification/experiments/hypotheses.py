@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from trtllm_port.verification.replay.experiment import IMPOSSIBLE, Experiment
+from trtllm_port.verification.experiments.experiment import IMPOSSIBLE, Experiment
 
 NEWTON_STEPS = 6
 NEARBY = 1e-3

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from trtllm_port.verification.replay import arithmetic, attention, parameters, wiring
-from trtllm_port.verification.replay.hypotheses import Hypothesis
+from trtllm_port.verification.experiments import arithmetic, attention, parameters, wiring
+from trtllm_port.verification.experiments.hypotheses import Hypothesis
 
 HYPOTHESES: tuple[Hypothesis, ...] = (
     *parameters.TABLE,

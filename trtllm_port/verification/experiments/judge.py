@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from trtllm_port.verification.experiments.catalogue import HYPOTHESES
+from trtllm_port.verification.experiments.experiment import IMPOSSIBLE, Experiment
+from trtllm_port.verification.experiments.hypotheses import Hypothesis, Variant
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.replay.catalogue import HYPOTHESES
-from trtllm_port.verification.replay.experiment import IMPOSSIBLE, Experiment
-from trtllm_port.verification.replay.hypotheses import Hypothesis, Variant
 from trtllm_port.verification.thresholds import RATIO
 
 FALLS = 10.0
@@ -155,7 +155,8 @@ def _judged(found: list[_Best], before: float, noise: float) -> list[Trial]:
     trials = []
     for place, each in enumerate(ranked):
         after = each.error
-        worse = ranked[place + 1].error if place + 1 < len(ranked) else float("inf")
+        rivals = (other.error for other in ranked[place + 1 :] if not other.hypothesis.general)
+        worse = min(rivals, default=float("inf"))
         if after <= floor and after < before:
             status = "confirmed"
         elif place == 0 and before >= FALLS * after and worse >= RUNNER_UP * after:

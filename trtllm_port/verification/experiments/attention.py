@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trtllm_port.verification.experiments.experiment import Experiment, attribute
+from trtllm_port.verification.experiments.hypotheses import Hypothesis, Variant
+from trtllm_port.verification.experiments.operations import units
 from trtllm_port.verification.metrics import relative_error_per_token, token_errors
-from trtllm_port.verification.replay.experiment import Experiment, attribute
-from trtllm_port.verification.replay.hypotheses import Hypothesis, Variant
-from trtllm_port.verification.replay.operations import units
 
 SIDES = {"queries": (0,), "keys": (1,), "queries and keys": (0, 1)}
 CLEAR = 50.0  # a token whose error exceeds the noise this many times is wrong
@@ -97,9 +97,19 @@ def _reordered(
     before: Callable[[Tensor], Tensor],
     after: Callable[[Tensor], Tensor],
 ) -> Any:
+    bound = inspect.signature(function).bind(*args, **kwargs).arguments
+    part = bound["cos"].shape[-1] if isinstance(bound.get("cos"), Tensor) else args[0].shape[-1]
     count = _count(function)
-    outputs = function(*(before(x) for x in args[:count]), *args[count:], **kwargs)
-    return tuple(after(x) for x in outputs) if isinstance(outputs, tuple) else after(outputs)
+    outputs = function(*(_in_part(x, part, before) for x in args[:count]), *args[count:], **kwargs)
+    is_pair = isinstance(outputs, tuple)
+    return tuple(_in_part(x, part, after) for x in outputs) if is_pair else _in_part(outputs, part, after)
+
+
+def _in_part(x: Tensor, part: int, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Change the rotated part of a head; a table of cosines may be half as long as it."""
+    if x.shape[-1] in (part, 2 * part):
+        return change(x)
+    return torch.cat((change(x[..., :part]), x[..., part:]), dim=-1)
 
 
 def _tables(change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Rotation:

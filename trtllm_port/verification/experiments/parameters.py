@@ -12,8 +12,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from trtllm_port.verification.replay.experiment import Experiment, parameter
-from trtllm_port.verification.replay.hypotheses import Hypothesis, Variant
+from trtllm_port.verification.experiments.experiment import Experiment, parameter
+from trtllm_port.verification.experiments.hypotheses import Hypothesis, Variant
 from trtllm_port.verification.taps import parent_of
 
 SAME_DIRECTION = 0.9999  # cosine of two columns that are the same but for rounding
@@ -159,7 +159,7 @@ def _shape(order_F: Tensor) -> str:
 TABLE: tuple[Hypothesis, ...] = (
     Hypothesis(id="bias.left_out", cause="bias dropped or added twice", look=(r"bias",), variants=biases),
     Hypothesis(id="weight.transposed", cause="matrix transposed", look=(), variants=transposed),
-    Hypothesis(id="weight.scale", cause="matrix has a wrong factor", look=(), variants=scaled),
+    Hypothesis(id="weight.scale", cause="matrix has a wrong factor", look=(), variants=scaled, general=True),
     Hypothesis(id="weight.swapped", cause="weights swapped with a sibling's", look=(), variants=swapped),
     Hypothesis(id="weight.tied", cause="head and embedding wrongly tied", look=(r"tie",), variants=tied),
     Hypothesis(id="weight.neighbour", cause="weights of another layer", look=(), variants=neighbours),

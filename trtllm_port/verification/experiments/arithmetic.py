@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trtllm_port.verification.replay.experiment import Experiment
-from trtllm_port.verification.replay.hypotheses import Hypothesis, Variant, config_numbers, fitted
-from trtllm_port.verification.replay.operations import Operation, Replacement
+from trtllm_port.verification.experiments.experiment import Experiment
+from trtllm_port.verification.experiments.hypotheses import Hypothesis, Variant, config_numbers, fitted
+from trtllm_port.verification.experiments.operations import Operation, Replacement
 
 SMALL = 1e-2  # a number that is added and is below this is an epsilon
 SCORES = 4  # dimensions of attention scores
