@@ -97,7 +97,7 @@ class _Best:
 def _try_all(e: Experiment, hypotheses: Sequence[Hypothesis]) -> list[Trial]:
     before = e.error(e.reference)
     best: dict[str, _Best] = {}
-    for order, hypothesis in enumerate(hypotheses):
+    for order, hypothesis in enumerate(sorted(hypotheses, key=lambda each: each.general)):
         if hypothesis.general and any(each.error <= RATIO.warns * e.noise for each in best.values()):
             continue  # it would explain what a special one explains
         found = _best(e, hypothesis, order)
