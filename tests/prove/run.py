@@ -37,6 +37,7 @@ SIZES: dict[str, dict[str, Any]] = {
     | dict(residual_multiplier=0.3, attention_multiplier=0.2),
     "MixtralForCausalLM": GROUPED | dict(num_local_experts=4, num_experts_per_tok=2),
 }
+KEPT = ("bug", "status", "gate", "module", "cause", "cause_status", "placed", "explained")  # of an outcome
 DTYPES = ("float32", "bfloat16")
 
 
@@ -86,7 +87,10 @@ def main() -> None:
         return
     chosen.output.write_text(document(proofs, CATALOGUE))
     summary = [proof.to_dict() for proof in proofs]
-    chosen.output.with_suffix(".json").write_text(json.dumps(summary, indent=1) + "\n")
+    for values in summary:
+        values["outcomes"] = [{name: each.get(name) for name in KEPT} for each in values["outcomes"]]
+    rows = ",\n".join(json.dumps(values) for values in summary)
+    chosen.output.with_suffix(".json").write_text(f"[\n{rows}\n]\n")
 
 
 if __name__ == "__main__":

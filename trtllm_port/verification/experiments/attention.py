@@ -70,16 +70,6 @@ def unrotated(function: Callable[..., Any], args: tuple[Any, ...], _kwargs: dict
     return args[:2] if _count(function) == 2 else args[0]
 
 
-def other_layout(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Neighbouring pairs where Hugging Face takes halves."""
-    return _reordered(function, args, kwargs, to_halves, to_pairs)
-
-
-def same_layout(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Halves where Hugging Face takes neighbouring pairs."""
-    return _reordered(function, args, kwargs, to_pairs, to_halves)
-
-
 def to_halves(x: Tensor) -> Tensor:
     """Features 0 2 4 … 1 3 5 …."""
     return torch.cat((x[..., ::2], x[..., 1::2]), dim=-1)
@@ -110,6 +100,10 @@ def _in_part(x: Tensor, part: int, change: Callable[[Tensor], Tensor]) -> Tensor
     if x.shape[-1] in (part, 2 * part):
         return change(x)
     return torch.cat((change(x[..., :part]), x[..., part:]), dim=-1)
+
+
+other_layout = partial(_reordered, before=to_halves, after=to_pairs)  # pairs where Hugging Face takes halves
+same_layout = partial(_reordered, before=to_pairs, after=to_halves)  # halves where Hugging Face takes pairs
 
 
 def _tables(change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Rotation:
