@@ -17,6 +17,7 @@ TYPES = {
     "attention_v2": {"ATTENTION_INPUT", "ATTENTION_OUTPUT"},
     "gather_v2": {"GATHER"},
     "normalization_v2": {"NORMALIZATION"},
+    "loop": {"TRIP_LIMIT", "ITERATOR", "RECURRENCE", "LOOP_OUTPUT"},  # its boundary
 }
 # Communication between ranks needs several processes: TensorRT's alone.
 NOT_HERE = {"DIST_COLLECTIVE"}
