@@ -9,13 +9,16 @@ import pytest
 import torch
 from transformers import masking_utils
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import apply_rotary_pos_emb_interleave as apart_rotation
+from transformers.models.gemma4 import modeling_gemma4
 from transformers.models.glm.modeling_glm import apply_rotary_pos_emb as glm_rotation
 from transformers.models.gpt_neox.modeling_gpt_neox import apply_rotary_pos_emb as partial_rotation
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb as half_rotation
 from transformers.models.nanochat.modeling_nanochat import apply_rotary_pos_emb as backward_rotation
 
+from trtllm_port.codegen.active import recording
 from trtllm_port.codegen.attentions import compute_attention
-from trtllm_port.codegen.hooks import classify_mask, probe_rotation, rotate
+from trtllm_port.codegen.hooks import classify_mask, hooks, probe_rotation, rotate
+from trtllm_port.codegen.recorder import Operation, Recorder
 
 
 @pytest.mark.parametrize(
@@ -82,3 +85,28 @@ def test_neighbours_brought_apart() -> None:
     cos, sin = _tables(16, "halves")
     out, _ = apart_rotation(x, x[:, :1], cos, sin)
     assert probe_rotation(x, cos, sin, out) == {"interleaved": False, "tables": "halves", "apart": True}
+
+
+class _TokensFirst(torch.nn.Module):
+    """Rotates [B, L, N, H], as models do that bring heads to the front afterwards."""
+
+    def forward(self, query: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        rotated = modeling_gemma4.apply_rotary_pos_emb(query, cos, sin, unsqueeze_dim=2)
+        return rotated.transpose(1, 2)
+
+
+def test_a_rotation_with_the_tokens_before_the_heads_is_recorded_between_transposes() -> None:
+    query = torch.randn(2, 5, 4, 16, generator=torch.Generator().manual_seed(1))
+    model = _TokensFirst()
+    model.__class__.__module__ = modeling_gemma4.__name__  # where the rotation is looked for
+    recorder = Recorder(model)
+    with torch.no_grad(), hooks(model), recording(recorder), recorder:
+        model(query, *_tables(16, "halves"))
+    assert recorder.root is not None
+    operations = [item for item in recorder.root.body if isinstance(item, Operation)]
+    assert [operation.name for operation in operations] == ["transpose", "rotary_embedding", "transpose", "transpose"]
+    turn = operations[1]
+    first, cos, sin = (value.tensor for value in turn.args)
+    expected = rotate(first, cos[..., :8], sin[..., :8], interleaved=False)
+    torch.testing.assert_close(turn.outputs[0].tensor, expected)
+    torch.testing.assert_close(operations[-1].outputs[0].tensor, expected)

@@ -212,17 +212,45 @@ def _rotation_hook(original: Callable[..., Any]) -> Callable[..., Any]:
             out = original(*args, **kwargs)
             results = [out] if isinstance(out, Tensor) else list(out)
             cos, sin = tables
-            found = [probe_rotation(x, cos, sin, y) for x, y in zip(inputs, results, strict=False)]
+            found = [_probe_either_way(x, cos, sin, y) for x, y in zip(inputs, results, strict=False)]
         if len(found) != len(results) or None in found:
             return original(*args, **kwargs)
         recorder.learn_names()
         for x, y, options in zip(inputs, results, found, strict=True):
-            options = options or {}
-            start = _record_apart(recorder, x) if options.pop("apart", False) else x
-            recorder.record("rotary_embedding", recorder.reference((start, *tables)), options, y, recorder.location())
+            _record_rotation(recorder, x, tables, y, options or {})
         return out
 
     return hooked
+
+
+def _probe_either_way(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> dict[str, Any] | None:
+    """As `probe_rotation`, for [B, L, N, H], too: then with `tokens_first`."""
+    found = probe_rotation(x, cos, sin, out)
+    if found is None and x.ndim == 4:
+        found = probe_rotation(x.transpose(1, 2), cos, sin, out.transpose(1, 2))
+        return found and {**found, "tokens_first": True}
+    return found
+
+
+def _record_rotation(recorder: Recorder, x: Tensor, tables: list[Tensor], out: Tensor, options: dict[str, Any]) -> None:
+    """A rotation as an operation, with those that bring `x` into the order that it takes."""
+    place = recorder.location()
+    tokens_first = options.pop("tokens_first", False)
+    start = _record_transposed(recorder, x) if tokens_first else x
+    start = _record_apart(recorder, start) if options.pop("apart", False) else start
+    with torch._C.DisableTorchFunction():
+        turned = out.transpose(1, 2) if tokens_first else out
+    recorder.record("rotary_embedding", recorder.reference((start, *tables)), options, turned, place)
+    if tokens_first:
+        recorder.record("transpose", recorder.reference((turned, 1, 2)), {}, out, place)
+
+
+def _record_transposed(recorder: Recorder, x: Tensor) -> Tensor:
+    """[B, L, N, H] as [B, N, L, H], a recorded operation."""
+    with torch._C.DisableTorchFunction():
+        swapped = x.transpose(1, 2)
+    recorder.record("transpose", recorder.reference((x, 1, 2)), {}, swapped, recorder.location())
+    return swapped
 
 
 def _record_apart(recorder: Recorder, x: Tensor) -> Tensor:

@@ -96,6 +96,7 @@ class _Lowering:
         self.trace = trace
         self.same: dict[Value, Value | Literal] = {}  # value → the value it equals, or what it always is
         self.leaves: dict[Any, Leaf | None] = {}  # by what tells modules apart: layers of a model are alike
+        self.swapped: dict[Value, tuple[Value, frozenset[int]]] = {}  # what `transpose` gave → of what, and which sizes
         self.half_tables: set[Value] = set()  # cos and sin that the port holds once, HF twice
         self.sets: dict[Call, str] = {}  # calls of rotary modules → which of the config's rope parameters they go by
         self.uses = _uses(trace.root)
@@ -139,7 +140,7 @@ class _Lowering:
         operation = replace(operation, args=self.handed.tree(operation.args), kwargs=self.handed.tree(operation.kwargs))
         if operation.name == "rotary_embedding":
             operation = self._turned_back(block, self._halve_tables(block, operation))
-        result = self.filling.joined(operation) or translate(operation)
+        result = self._swapped_back(operation) or self.filling.joined(operation) or translate(operation)
         if operation.name in CASTS and isinstance(result, Value) and _place(operation) in self.casts:
             result = node(operation, "cast", DTYPES[operation.outputs[0].tensor.dtype], result)
         if isinstance(result, Value):
@@ -149,6 +150,16 @@ class _Lowering:
         if result.form == "operator":
             result = _promote(block, result, self.trace.model)
         block.nodes.append(result)
+
+    def _swapped_back(self, operation: Operation) -> Value | None:
+        """What a `transpose` after an equal one gives: what there was before both."""
+        if operation.name != "transpose" or operation.kwargs or not isinstance(operation.args[0], Value):
+            return None
+        source, *dims = operation.args
+        pair = frozenset(dim % source.tensor.ndim for dim in dims)
+        self.swapped[operation.outputs[0]] = source, pair
+        before, swapped = self.swapped.get(source, (source, frozenset()))
+        return before if swapped == pair else None
 
     def _halve_tables(self, block: Block, operation: Operation) -> Operation:
         """TensorRT's rotation takes every angle once; cut the tables of a model that holds them twice."""

@@ -355,17 +355,25 @@ def _columns(tables: list[dict[str, Any]]) -> dict[str, Values]:
     }
 
 
+def _entries(text: str, column: Values) -> dict[str, Values]:
+    """The entries that all values of a column of dicts have, inner dicts' included."""
+    if not all(isinstance(value, dict) for value in column):
+        return {}
+    found: dict[str, Values] = {}
+    for inner in column[0]:
+        if all(inner in value for value in column):
+            entry = tuple(value[inner] for value in column)
+            found |= {f'{text}["{inner}"]': entry, **_entries(f'{text}["{inner}"]', entry)}
+    return found
+
+
 def _atoms(instances: list[Instance]) -> dict[str, Values]:
     configs = [instance.trace.sample.values for instance in instances]
     atoms: dict[str, Values] = {}
     for key in dict.fromkeys(key for config in configs for key in config):
         column = tuple(config.get(key) for config in configs)
         atoms[f"config.{key}"] = column
-        dicts = [value for value in column if isinstance(value, dict)]
-        if len(dicts) == len(column):
-            for inner in dicts[0]:
-                if all(inner in value for value in dicts):
-                    atoms[f'config.{key}["{inner}"]'] = tuple(value[inner] for value in dicts)
+        atoms |= _entries(f"config.{key}", column)
     numbers = [instance.layer_idx for instance in instances]
     layers = tuple(number for number in numbers if number is not None)
     if len(layers) == len(numbers):

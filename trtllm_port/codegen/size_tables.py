@@ -27,6 +27,7 @@ _COLUMNS: dict[str, tuple[int | float, ...]] = {
     "intermediate_size ffn_dim d_ff dff ffn_hidden_size n_inner decoder_ffn_dim": (88, 136, 168, 104, 152),
     "intermediate_size_mlp dense_intermediate_size": (96, 120, 152, 88, 136),
     "num_attention_heads n_head n_heads num_heads attention_heads decoder_attention_heads": _HEADS,
+    "num_attention_heads_per_layer": (6, 4, 18, 12, 30),  # other ones than `num_attention_heads`, for the same keys
     "num_key_value_heads num_kv_heads n_head_kv kv_n_heads": _KEY_VALUE_HEADS,
     "head_dim attention_head_size d_head dim_head kv_channels": _HEAD_DIM,
     "rotary_dim": (8, 12, 16, 6, 10),

@@ -58,6 +58,14 @@ def _layer_norm(operation: Operation) -> Result:
     return node(operation, "function", "layer_norm", operation.args[0], weight, bias, eps)
 
 
+@LAYERS.rule("rms_norm")
+def _rms_norm(operation: Operation) -> Result:
+    weight, eps = argument(operation, "weight", 2), argument(operation, "eps", 3)
+    if len(argument(operation, "normalized_shape", 1)) != 1 or eps is None:
+        return None
+    return node(operation, "function", "rms_norm", operation.args[0], weight, eps)
+
+
 @LAYERS.rule("einsum")
 def _einsum(operation: Operation) -> Result:
     return node(operation, "function", "einsum", *operation.args)
