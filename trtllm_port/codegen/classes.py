@@ -83,7 +83,8 @@ class ClassWriter:
         tied = tied_parameters(self.samples, scope) if is_model else []
         constructor = writer.write(forward, parameters, tied, is_model=is_model)
         self.constructors[port_class.name] = constructor
-        base = "DecoderModelForCausalLM" if is_model else "Module"
+        in_order = any(path.partition(".")[0].isdigit() for path in port_class.children)  # its modules have numbers
+        base = "DecoderModelForCausalLM" if is_model else "ModuleList" if in_order else "Module"
         imports = {base, "Tensor", *constructor.imports, *(body.printer.functions if body is not None else ())}
         if any("cache: KVCache" in line for line in forward):
             imports.add("KVCache")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from trtllm_port.codegen.constants import stored_tensor
 from trtllm_port.codegen.expressions import MISSING, Symbol, merge_values
-from trtllm_port.codegen.formatting import indent, literal, wrap
+from trtllm_port.codegen.formatting import indent, literal, reference, wrap
 from trtllm_port.codegen.instances import Instance
 from trtllm_port.codegen.ir import Leaf
 from trtllm_port.codegen.lowering import Lowered
@@ -110,6 +111,7 @@ class ConstructorWriter:
         order = {name: i for i, (name, _) in enumerate(self.port_class.block.module.named_modules())}
         children = self.port_class.children
         holders: set[str] = set()  # modules that only hold others
+        counts: Counter[str] = Counter()  # of what is in lists
         for path in sorted(children, key=lambda path: order.get(path.replace(".*", ".0").partition("[")[0], 0)):
             name = path.removesuffix(".*")
             if path.endswith("]"):
@@ -119,9 +121,26 @@ class ConstructorWriter:
             for holder in (".".join(parts[:i]) for i in range(1, len(parts))):
                 if holder not in children and holder not in holders:
                     holders.add(holder)
-                    self.made.imports.add("Module")
-                    yield f"self.{holder} = Module()"
+                    kind = (
+                        "ModuleList"
+                        if any(re.match(rf"{re.escape(holder)}\.\d", one) for one in children)
+                        else "Module"
+                    )
+                    self.made.imports.add(kind)
+                    yield from self._filled_up(holder, counts)
+                    yield assigned(holder, f"{kind}()")
+            yield from self._filled_up(name, counts)
             yield from self._options(path, children[path])
+
+    def _filled_up(self, name: str, counts: Counter[str]) -> Iterator[str]:
+        """Empty places in a list for modules that compute nothing, before what comes behind them."""
+        holder, _, last = name.rpartition(".")
+        if last.isdigit():
+            missing = int(last) - counts[holder]
+            if missing:
+                self.made.imports.add("Module")
+            yield from [assigned(name, "Module()")] * missing
+            counts[holder] = int(last) + 1
 
     def _entry(self, path: str) -> Iterator[str]:
         """The statement for modules that the port holds by name, at the first of them."""
@@ -145,7 +164,7 @@ class ConstructorWriter:
         """The statement for a sub-module, which may be one or the other, or not always there."""
         name, what = path.removesuffix(".*"), f"what `{path}` is"
         if path.endswith(".*"):
-            yield f"self.{name} = {self._layers(options)}"
+            yield assigned(name, self._layers(options))
             return
         there = tuple(any(column) for column in zip(*(option.there for option in options), strict=True))
         condition = self.scope.there(there, f"whether there is a `{path}`")
@@ -156,7 +175,7 @@ class ConstructorWriter:
             known = tuple(mine if some else MISSING for mine, some in zip(option.there, column, strict=True))
             choice = self.scope.in_init(Symbol(known), what).text
             text = f"{self._child(path, option)} if {choice} else {text}"
-        statement = f"self.{name} = {text}"
+        statement = assigned(name, text)
         yield from [f"if {condition.text}:", f"    {statement}"] if condition else [statement]
 
     def _child(self, path: str, option: Child) -> str:
@@ -239,6 +258,13 @@ class ConstructorWriter:
         """The shape of a parameter that an instance uses; None if it does not."""
         name = f"{instance.block.path}.{path}" if instance.block.path else path
         return tuple(stored_tensor(instance.trace.model, name).shape) if name in used_by(instance.block) else None
+
+
+def assigned(path: str, text: str) -> str:
+    """The statement that makes a module what `path` says; those that have numbers are in lists, one after the other."""
+    holder, _, last = path.rpartition(".")
+    target = reference(holder) if last.isdigit() else reference(path)
+    return f"{target}.append({text})" if last.isdigit() else f"{target} = {text}"
 
 
 def tied_parameters(samples: list[Lowered], scope: Scope) -> list[str]:

@@ -127,3 +127,9 @@ def literal(value: object) -> str:
     if isinstance(value, float):
         return repr(float(value)) if math.isfinite(value) else f'float("{float(value)}")'
     return repr(value)
+
+
+def reference(path: str) -> str:
+    """A module below `self`: `experts.0.up` as `self.experts[0].up`."""
+    parts = path.split(".") if path else []
+    return "".join(("self", *(f"[{part}]" if part.isdigit() else f".{part}" for part in parts)))

@@ -15,7 +15,7 @@ from trtllm_port.codegen.expressions import (
     Symbol,
     power_text,
 )
-from trtllm_port.codegen.formatting import literal
+from trtllm_port.codegen.formatting import literal, reference
 from trtllm_port.codegen.instances import relative_path
 from trtllm_port.codegen.ir import Node
 from trtllm_port.codegen.recorder import Attribute, Literal, Value
@@ -121,7 +121,7 @@ class Printer:
     # forms
 
     def _call(self, node: Node) -> Expression:
-        name = "layer" if node.name.endswith(".*") else f"self.{_indexed(node.name)}"
+        name = "layer" if node.name.endswith(".*") else reference(node.name)
         return _atom(f"{name}({self._arguments(node, node.args)})")
 
     def _function(self, node: Node) -> Expression:
@@ -208,9 +208,3 @@ class Printer:
 
 def _atom(text: str) -> Expression:
     return Expression(text, (), ATOM, 0)
-
-
-def _indexed(path: str) -> str:
-    """`experts.0.up` as Python: `experts[0].up`."""
-    parts = path.split(".")
-    return "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in parts).removeprefix(".")

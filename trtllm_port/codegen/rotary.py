@@ -64,10 +64,13 @@ def probe_rotary(call: Call, trace: Trace, uses: dict[Value, list[Operation]]) -
 
 
 def _sets(call: Call, parameters: dict[str, Any]) -> list[tuple[str | None, dict[str, Any]]]:
-    """The parameters that a call may go by: the only ones, or those of a type of layers, the type it names first."""
+    """The parameters that a call may go by: its module's own ones, or the config's: the only ones, or those of a type
+    of layers, the type it names first.
+    """
+    own = getattr(getattr(call.module, "config", None), "rope_parameters", parameters)
     nested = {key: value for key, value in parameters.items() if isinstance(value, dict)}
-    if not nested:
-        return [(None, parameters)]
+    if not nested:  # a module may be made from a changed copy of the config
+        return [(None, parameters), *([(None, own)] if isinstance(own, dict) and own != parameters else [])]
     named = [arg for arg in call.args.values() if isinstance(arg, str) and arg in nested]
     return [(key, nested[key]) for key in dict.fromkeys([*named, *nested])]
 
