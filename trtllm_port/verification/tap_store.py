@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,8 +18,9 @@ RECENT = 8
 class TapStore(MutableMapping[str, Tensor]):
     """Tensors by name, on disk.
 
-    Reading gives a new tensor every time. `like` has their shapes and dtypes without reading. A tensor that comes
-    several times in a row, as one module's output and the next one's input, is written once.
+    Reading maps the file and copies nothing; nobody may write into what it gives. `like` has their shapes and dtypes without reading. A tensor that comes
+    several times in a row, as one module's output and the next one's input, is written once,
+    and read as one tensor, too, if it is asked for several times in a row.
     """
 
     def __init__(self) -> None:
@@ -29,6 +29,7 @@ class TapStore(MutableMapping[str, Tensor]):
         self.like: dict[str, Tensor] = {}
         self._files: dict[str, Path] = {}
         self._recent: deque[tuple[Tensor, int, Path]] = deque(maxlen=RECENT)
+        self._mapped: deque[tuple[Path, Tensor]] = deque(maxlen=RECENT)
 
     def __setitem__(self, name: str, tensor: Tensor) -> None:
         version = tensor._version
@@ -44,9 +45,13 @@ class TapStore(MutableMapping[str, Tensor]):
         return path
 
     def __getitem__(self, name: str) -> Tensor:
-        like = self.like[name]
-        data = torch.from_numpy(np.fromfile(self._files[name], dtype=np.uint8))
-        return data.view(like.dtype).view(like.shape)
+        like, path = self.like[name], self._files[name]
+        mapped = next((tensor for file, tensor in self._mapped if file == path), None)
+        if mapped is None:
+            size = like.numel() * like.element_size()
+            mapped = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8) if size else torch.empty(0)
+            self._mapped.append((path, mapped))
+        return mapped.view(like.dtype).view(like.shape)
 
     def __delitem__(self, name: str) -> None:
         del self._files[name], self.like[name]

@@ -48,7 +48,6 @@ class Floor:
             dot_T=reference.norms_N - self.error_N / 2,
             max_error=self.max_error,
             max_reference=reference.largest,
-            max_value=reference.largest,
             elements=1,
             finite=self.finite,
             reference_finite=reference.finite,

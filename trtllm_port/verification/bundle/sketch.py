@@ -72,7 +72,6 @@ def sketched_errors(value: Sketch, reference: Sketch) -> TokenErrors:
         dot_T=(value.norms_N + reference.norms_N - error_N) / 2,
         max_error=float(difference_NK.abs().max()),
         max_reference=reference.largest,
-        max_value=value.largest,
         elements=int(np.prod(value.shape)),
         finite=value.finite,
         reference_finite=reference.finite,
