@@ -165,14 +165,18 @@ class Session:
     @torch.inference_mode()
     def forward_together(
         self,
-        inputs: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]],
-        cache: dict[str, torch.Tensor],
+        inputs: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, dict[str, torch.Tensor]]],
+        *,
+        on_tap: OnTap | None = None,
+        taps: Collection[str] = (),
     ) -> list[torch.Tensor]:
-        """Compute several steps of the same rows, layer by layer: each weight is read once for all of them.
+        """Compute several steps layer by layer: each weight is read once for all of them.
 
         Args:
-            inputs: per step `input_ids`, `position_ids` and `logits_indices`, as for `forward`, in their order.
-            cache: from `new_cache`.
+            inputs: per step `input_ids`, `position_ids`, `logits_indices` and the cache, as for `forward`; steps of the
+                same cache in their order.
+            on_tap: sees `taps` of the first step, as in `forward`.
+            taps: names of intermediate tensors.
 
         Raises:
             EngineError: the executor cannot do that, or the network has states.
@@ -181,7 +185,7 @@ class Session:
 
         if not isinstance(self.executor, ReferenceExecutor):
             raise EngineError(f"{self.executor.name} runs one step after another")
-        results = self.executor.run_together([self._feeds(*each, cache) for each in inputs])
+        results = self.executor.run_together([self._feeds(*each) for each in inputs], on_tap=on_tap, taps=taps)
         return [result["logits"] for result in results]
 
     def _feeds(

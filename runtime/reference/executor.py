@@ -102,13 +102,17 @@ class ReferenceExecutor:
         replace_states(feeds, result)
         return result
 
-    def run_together(self, feeds: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
+    def run_together(
+        self, feeds: Sequence[Mapping[str, Tensor]], *, on_tap: OnTap | None = None, taps: Collection[str] = ()
+    ) -> list[dict[str, Tensor]]:
         """Execute the network for several sets of inputs, layer by layer: each weight is read once for all of them.
 
         Sets may share KV caches if each masks the slots behind its own positions: all write before any reads.
 
         Args:
             feeds: every input by name, per set.
+            on_tap: sees `taps` of the first set, as in `run`.
+            taps: module paths or TensorRT tensor names.
 
         Raises:
             EngineError: the network has states, which one set would have to hand to the next.
@@ -117,8 +121,14 @@ class ReferenceExecutor:
         if stateful:
             raise EngineError(f"the network has states ({stateful[0]} and so on), so its runs follow one another")
         runs = [self._filled(each) for each in feeds]
+        observe = on_tap or (lambda _name, _value: None)
+        wanted = self._handed_out_before(runs[0], observe, taps)
+
+        def after(step: Step, value: Any) -> Any:
+            return _handed_out(wanted[step.output], value, observe) if step.output in wanted else value
+
         with torch.no_grad():
-            execute_together(self._steps, runs)
+            execute_together(self._every_step if taps else self._steps, runs, after)
         return [{name: slots[slot] for name, slot in self._output_slots.items()} for slots in runs]
 
     def _filled(self, feeds: Mapping[str, Tensor]) -> Slots:
@@ -155,13 +165,8 @@ class ReferenceExecutor:
     ) -> dict[str, Tensor]:
         tapped: dict[str, Tensor] = {}
         on_tap = tapped.__setitem__ if on_tap is None else on_tap
-        wanted: dict[int, list[str]] = {}
-        for tap in taps:
-            wanted.setdefault(self._tap_slot(tap), []).append(tap)
         last = -1 if stop_after is None else self._tap_slot(stop_after)
-        for slot, names in wanted.items():
-            if slots[slot] is not None:  # an input or a constant: there before the first step
-                slots[slot] = _handed_out(names, slots[slot], on_tap)
+        wanted = self._handed_out_before(slots, on_tap, taps)
         reached = {slot for slot in self._output_slots.values() if slots[slot] is not None}
 
         def after(step: Step, value: Any) -> bool:
@@ -174,6 +179,16 @@ class ReferenceExecutor:
         if last == -1 or slots[last] is None:
             execute_observed(self._every_step, slots, after)
         return {name: slots[slot] for name, slot in self._output_slots.items() if slot in reached} | tapped
+
+    def _handed_out_before(self, slots: Slots, on_tap: OnTap, taps: Collection[str]) -> dict[int, list[str]]:
+        """Hand out inputs and constants, which are there before the first step; return the names of taps by slot."""
+        wanted: dict[int, list[str]] = {}
+        for tap in taps:
+            wanted.setdefault(self._tap_slot(tap), []).append(tap)
+        for slot, names in wanted.items():
+            if slots[slot] is not None:
+                slots[slot] = _handed_out(names, slots[slot], on_tap)
+        return wanted
 
     def _verify(self, slot: int, value: Any) -> None:
         if slot not in self._records or value is None:

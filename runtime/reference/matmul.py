@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from trtllm_port.runtime.reference.layer import Bound, Evaluator, Layer
+from trtllm_port.runtime.reference.linear import Linear
 
 
 def matrix_multiply(layer: Layer) -> Evaluator | Bound:
@@ -22,7 +22,7 @@ def matrix_multiply(layer: Layer) -> Evaluator | Bound:
     if weight is not None and op0 == "NONE" and op1 != "VECTOR" and weight.shape[:-2].numel() == 1:
         matrix = weight.reshape(weight.shape[-2:])
         matrix = matrix if op1 == "TRANSPOSE" else matrix.t()
-        return Bound(lambda x: F.linear(x, matrix), (layer.slot(0),))
+        return Bound(Linear(matrix), (layer.slot(0),))
     if "VECTOR" not in (op0, op1):
         return lambda a, b: torch.matmul(a.mT if op0 == "TRANSPOSE" else a, b.mT if op1 == "TRANSPOSE" else b)
     return lambda a, b: _with_vectors(a, op0, b, op1)

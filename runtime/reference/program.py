@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 from trtllm_port.runtime.network_file.schema import LayerRecord
 from trtllm_port.runtime.reference.errors import LayerExecutionError
 from trtllm_port.runtime.reference.layer import Evaluator
+from trtllm_port.runtime.reference.linear import Linear
 
 NONE_SLOT = 0
 SELF_SLOT = 1
@@ -91,14 +92,25 @@ def execute_observed(steps: Sequence[Step], slots: Slots, after: Callable[[Step,
             slots[i] = None
 
 
-def execute_together(steps: Sequence[Step], runs: Sequence[Slots]) -> None:
-    """Run the steps in order, each for all runs before the next: what is read once serves them all."""
+def execute_together(steps: Sequence[Step], runs: Sequence[Slots], after: Callable[[Step, Any], Any]) -> None:
+    """Run the steps in order, each for all runs before the next: what is read once serves them all.
+
+    `after(step, value)` sees each value of the first run, and what it returns takes its place.
+    """
     for step in steps:
+        slots = runs[0]
+        try:
+            if isinstance(step.run, Linear):
+                values = step.run.together([slots[step.inputs[0]] for slots in runs])
+                for slots, value in zip(runs, values, strict=True):
+                    slots[step.output] = value
+            else:
+                for slots in runs:
+                    slots[step.output] = step.run(*[slots[i] for i in step.inputs])
+        except VALUE_ERRORS as error:
+            _fail(step, slots, error)
+        runs[0][step.output] = after(step, runs[0][step.output])
         for slots in runs:
-            try:
-                slots[step.output] = step.run(*[slots[i] for i in step.inputs])
-            except VALUE_ERRORS as error:
-                _fail(step, slots, error)
             for i in step.frees:
                 slots[i] = None
 
@@ -120,6 +132,7 @@ def with_releases(
     for draft in drafts:
         result.append(draft)
         pending += sum(sizes.get(i, 0) for i in draft.reads)
+        pending += draft.run.weight.nbytes if isinstance(draft.run, Linear) else 0
         if pending >= limit:
             result.append(Draft(release, (), slot, draft.layer))
             pending = 0

@@ -19,9 +19,10 @@ from torch.nn import functional
 from trtllm_port.verification.compare import TapComparison
 from trtllm_port.verification.evidence import Evidence, collect
 from trtllm_port.verification.gates import Gate
+from trtllm_port.verification.ports import Expected
 from trtllm_port.verification.rotary import is_rotary
 from trtllm_port.verification.runners import PortRunner
-from trtllm_port.verification.sides import Expected, HuggingFaceFacts
+from trtllm_port.verification.sides import HuggingFaceFacts
 from trtllm_port.verification.stimulus import Stimulus
 from trtllm_port.verification.taps import module_of, within
 from trtllm_port.verification.verdict import Verdict

@@ -15,8 +15,8 @@ from trtllm_port.verification.causes import Cause
 from trtllm_port.verification.compare import TapComparison, judge
 from trtllm_port.verification.locate import first_divergence
 from trtllm_port.verification.metrics import token_errors
+from trtllm_port.verification.ports import Expected
 from trtllm_port.verification.runners import PortRunner
-from trtllm_port.verification.sides import Expected
 from trtllm_port.verification.stimulus import Stimulus
 from trtllm_port.verification.taps import LOGITS
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from trtllm_port.verification.compare import TapComparison
+from trtllm_port.verification.ports import Expected
 from trtllm_port.verification.recording import Recording
 from trtllm_port.verification.runners import PortRunner
-from trtllm_port.verification.sides import Expected, HuggingFaceFacts, injectable
+from trtllm_port.verification.sides import HuggingFaceFacts, injectable
 from trtllm_port.verification.stimulus import Stimulus
 from trtllm_port.verification.taps import LOGITS, ROOT, input_of, is_input, module_of, parent_of, within
 

@@ -123,13 +123,15 @@ def open_mapped(model: Model, dtype: str, *, length: int, rows: int) -> SessionR
         length: tokens that the KV cache must hold.
         rows: prompts at once.
     """
+    from trtllm_port.runtime.kv_cache import STATE_PREFIX
     from trtllm_port.runtime.session import Session
 
     port = model.port.cls.from_hugging_face(model.source, dtype)
     network = port.define(max_seq_len=length)
     weights = list(port.weights.values())
     session = Session.from_network(network, max_batch_size=rows, release=lambda: give_back(weights))
-    return SessionRunner(session, tuple(port.weights), together=True)
+    stateful = any(spec.name.startswith(STATE_PREFIX) for spec in session.executor.inputs)
+    return SessionRunner(session, tuple(port.weights), together=not stateful)
 
 
 def what_is_left_out(model: Model, logic: Model) -> tuple[NotExercised, ...]:

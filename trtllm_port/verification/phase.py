@@ -7,7 +7,7 @@ phase runs the port in its dtype against Hugging Face in float32. A float32 port
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypedDict
@@ -25,16 +25,15 @@ from trtllm_port.verification.injected import own_divergences, run_injected
 from trtllm_port.verification.locate import first_divergence, mark_benign
 from trtllm_port.verification.metrics import relative_error_per_token
 from trtllm_port.verification.padding import left_padding_gate
+from trtllm_port.verification.ports import Expected, PortTaps, run_port, run_port_twice
 from trtllm_port.verification.recording import Recording, record
 from trtllm_port.verification.replayed import with_replay
 from trtllm_port.verification.routing import Routing, RoutingFacts, force_rows, routing_gate
-from trtllm_port.verification.runners import Force, PortRunner
+from trtllm_port.verification.runners import Force, OnTap, PortRunner, SessionRunner
 from trtllm_port.verification.sides import (
-    Expected,
     HuggingFaceFacts,
     Yardstick,
     input_variances,
-    run_port,
     run_yardstick,
 )
 from trtllm_port.verification.softcaps import ScorePeak
@@ -215,11 +214,11 @@ def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
         pairing=pairing,
         modules=facts.modules,
     )
-    taps = run_port(port, stimulus, expected, lambda _tap: False)
+    taps, first_own, decoded = _run_port(sides, port, expected)
     comparisons = mark_benign(recording.order, taps.comparisons)
     own_routing = replace(expected.routing, yardstick=sides.yardstick.own_routing)
     expected = replace(expected, floors=sides.yardstick.own_floors, routing=own_routing)
-    own = run_injected(port, stimulus, expected)
+    own = run_injected(port, stimulus, expected, first_own)
     divergences = own_guilty = own_divergences(recording.order, own)
     if not divergences:
         first = first_divergence(recording.order, comparisons)
@@ -235,7 +234,7 @@ def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
         found = [run[tap] for run in (comparisons, own) for tap in decided if tap in run]
         gates.append(routing_gate(phase.name, taps.routing, found))
     gates += logit_gates("prefill", phase.name, phase.dtype, (taps.logits, recording.logits, sides.yardstick.logits))
-    gates += incremental_gates(sides, port)
+    gates += incremental_gates(sides, port, decoded)
     steps: dict[str, TapComparison] = {}
     if not divergences and any(gate.name.startswith("decode.") and gate.verdict is Verdict.FAIL for gate in gates):
         steps = step_comparisons(port, stimulus, replace(expected, floors=sides.yardstick.floors))
@@ -260,7 +259,30 @@ def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
     )
 
 
-def incremental_gates(sides: HuggingFaceSides, port: PortRunner) -> list[Gate]:
+Decoded = tuple[Tensor, Mapping[str, Tensor]]
+"""Logits [L, V] of a prefix and the steps after it, and the cache that they leave."""
+
+
+def _run_port(
+    sides: HuggingFaceSides, port: PortRunner, expected: Expected
+) -> tuple[PortTaps, Mapping[str, TapComparison] | None, Decoded | None]:
+    """Run the port from end to end and, where weights are read from disk, all else in the same pass over them."""
+    stimulus = sides.stimulus
+    if not isinstance(port, SessionRunner) or not port.together or expected.recording.routers:
+        return run_port(port, stimulus, expected, lambda _tap: False), None, None
+    prefill = len(stimulus.ids) - stimulus.decode_steps
+    decoded: list[Decoded] = []
+
+    def run(ids_BL: Tensor, on_tap: OnTap, taps: Collection[str]) -> Tensor:
+        logits_BLV, rows, cache = port.run_all(ids_BL, [stimulus.ids], [prefill], on_tap=on_tap, taps=taps)
+        decoded.append((rows[0], cache))
+        return logits_BLV
+
+    found, own = run_port_twice(run, stimulus, expected, sides.yardstick.own_floors)
+    return found, None if own is None else own.comparisons, decoded[0]
+
+
+def incremental_gates(sides: HuggingFaceSides, port: PortRunner, decoded: Decoded | None = None) -> list[Gate]:
     """Judge logits that came through the KV cache: forced decode steps, then a right-padded batch.
 
     Every one of them must equal what Hugging Face's full forward gives at the same position, the batch also what a
@@ -272,10 +294,8 @@ def incremental_gates(sides: HuggingFaceSides, port: PortRunner) -> list[Gate]:
     gates: list[Gate] = []
     if stimulus.decode_steps:
         prefill = len(stimulus.ids) - stimulus.decode_steps
-        forced = _forced_routing(recording, port, [recording.taps])
-        cache: dict[str, Tensor] = {}
-        logits = port.run_incrementally([stimulus.ids], [prefill], **forced, keep=cache)[0][prefill:]
-        runs = (logits, recording.logits[prefill:], yardstick.logits[prefill:])
+        logits_LV, cache = decoded or _decode(sides, port, prefill)
+        runs = (logits_LV[prefill:], recording.logits[prefill:], yardstick.logits[prefill:])
         gates += logit_gates("decode", phase.name, phase.dtype, runs)
         gates += cache_gates((phase.name, phase.dtype), cache, sides.caches, gates)
     else:
@@ -289,6 +309,13 @@ def incremental_gates(sides: HuggingFaceSides, port: PortRunner) -> list[Gate]:
     expected = torch.cat(recording.rows), torch.cat(yardstick.rows)
     gates += logit_gates("batch", phase.name, phase.dtype, (rows_TV, *expected))
     return [*gates, left_padding_gate((phase.name, phase.dtype), rows_TV, expected, sides.left)]
+
+
+def _decode(sides: HuggingFaceSides, port: PortRunner, prefill: int) -> Decoded:
+    forced = _forced_routing(sides.recording, port, [sides.recording.taps])
+    cache: dict[str, Tensor] = {}
+    logits_LV = port.run_incrementally([sides.stimulus.ids], [prefill], **forced, keep=cache)[0]
+    return logits_LV, cache
 
 
 class _Forced(TypedDict, total=False):

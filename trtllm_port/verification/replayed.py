@@ -10,8 +10,8 @@ from trtllm_port.verification.compare import NO_SUCH_TAP, TapComparison
 from trtllm_port.verification.evidence import free_values
 from trtllm_port.verification.experiments import Trial, replay
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.ports import Expected
 from trtllm_port.verification.runners import PortRunner
-from trtllm_port.verification.sides import Expected
 from trtllm_port.verification.stimulus import Stimulus
 from trtllm_port.verification.taps import LOGITS, is_input, module_of, nearest_tapped_parent, within
 from trtllm_port.verification.thresholds import ROUNDING

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -128,18 +128,34 @@ class SessionRunner:
         cache = self.session.new_cache(len(rows))
         calls = self._calls(rows, prefill)
         if self.together and force is None:
-            inputs = [(call.ids, call.positions, call.wanted) for call in calls]
-            outputs = iter(self.session.forward_together(inputs, cache))
+            outputs = iter(self.session.forward_together([(*call.feeds, cache) for call in calls]))
         else:
             outputs = (self._forward(call, cache, force, taps) for call in calls)
-        first_BLV = next(outputs).cpu()
-        collected = [[first_BLV[b, :n]] for b, n in enumerate(prefill)]
-        for logits_B1V in outputs:
-            for b, parts in enumerate(collected):
-                parts.append(logits_B1V[b].cpu().clone())
+        rows_LV = _by_row(outputs, prefill)
         if keep is not None:
             keep.update(cache)
-        return [torch.cat(parts) for parts in collected]
+        return rows_LV
+
+    def run_all(
+        self,
+        ids_BL: Tensor,
+        rows: Sequence[Sequence[int]],
+        prefill: Sequence[int],
+        *,
+        on_tap: OnTap,
+        taps: Collection[str],
+    ) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
+        """Compute what `run` and `run_incrementally` do, layer by layer, so that weights are read once for both.
+
+        Returns:
+            What they return, and the cache of the latter.
+        """
+        position_ids = torch.arange(ids_BL.shape[1]).expand_as(ids_BL)
+        cache = self.session.new_cache(len(rows))
+        calls = [(*call.feeds, cache) for call in self._calls(rows, prefill)]
+        whole = (ids_BL, position_ids, position_ids, self.session.new_cache(len(ids_BL)))
+        logits_BLV, *outputs = self.session.forward_together([whole, *calls], on_tap=on_tap, taps=taps)
+        return logits_BLV.cpu(), _by_row(iter(outputs), prefill), cache
 
     def _forward(self, call: _Call, cache: dict[str, Tensor], force: Force | None, taps: Collection[str]) -> Tensor:
         on_tap = None if force is None else partial(_forced, force, call.places)
@@ -167,6 +183,21 @@ class _Call(NamedTuple):
     positions: Tensor
     wanted: Tensor | None
     places: Sequence[range]
+
+    @property
+    def feeds(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What a session takes beside the cache."""
+        return self.ids, self.positions, self.wanted
+
+
+def _by_row(outputs: Iterator[Tensor], prefill: Sequence[int]) -> list[Tensor]:
+    """Put together each row's logits of a padded prefix and of the steps after it."""
+    first_BLV = next(outputs).cpu()
+    collected = [[first_BLV[b, :n]] for b, n in enumerate(prefill)]
+    for logits_B1V in outputs:
+        for b, parts in enumerate(collected):
+            parts.append(logits_B1V[b].cpu().clone())
+    return [torch.cat(parts) for parts in collected]
 
 
 def _forced(force: Force, places: Sequence[range], tap: str, tensor: Tensor) -> Tensor:

@@ -5,22 +5,19 @@ Only the reference's taps are kept; those of the others are compared when they a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from trtllm_port.verification.compare import NO_SUCH_TAP, TapComparison, compare_tap, failure, judge
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.metrics import TokenErrors, relative_error_per_token, token_errors
+from trtllm_port.verification.metrics import TokenErrors, token_errors
+from trtllm_port.verification.pairs import PairErrors
 from trtllm_port.verification.recording import Recording, forced_row_logits
-from trtllm_port.verification.rotary import is_rotary, match_table
-from trtllm_port.verification.routing import Routing, RoutingFacts
-from trtllm_port.verification.runners import PortRunner
 from trtllm_port.verification.stimulus import Stimulus
-from trtllm_port.verification.taps import LOGITS, ModuleFacts, Pairing, input_of, is_input, module_of
+from trtllm_port.verification.taps import LOGITS, ModuleFacts, input_of, is_input
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,29 +75,15 @@ class Yardstick:
     name: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class PortTaps:
-    """The port's taps, compared.
-
-    Attributes:
-        comparisons: one per tap, also for taps that did not come.
-        tokens: relative error per token, float32 [T].
-        logits: [L, V].
-        skipped: taps that have no comparable counterpart, with the reason.
-        routing: how its routers decided.
-    """
-
-    comparisons: dict[str, TapComparison]
-    tokens: dict[str, Tensor] = field(repr=False)
-    logits: Tensor = field(repr=False)
-    skipped: dict[str, str]
-    routing: tuple[RoutingFacts, ...]
-
-
 def run_yardstick(runner: HuggingFaceRunner, stimulus: Stimulus, recording: Recording) -> Yardstick:
     """Run Hugging Face in the port's dtype, end to end and on the reference's values; keep its errors only."""
-    floors, routing, logits = _floors(runner, stimulus, recording, inject=False)
-    own_floors, own_routing, _ = _floors(runner, stimulus, recording, inject=True)
+    routing: dict[str, Tensor] = {}
+    own_routing: dict[str, Tensor] = {}
+    if runner.streamed and not recording.routers:
+        floors, own_floors, logits = _both_floors(runner, stimulus, recording)
+    else:
+        floors, routing, logits = _floors(runner, stimulus, recording, inject=False)
+        own_floors, own_routing, _ = _floors(runner, stimulus, recording, inject=True)
     return Yardstick(
         floors=floors,
         own_floors=own_floors,
@@ -118,20 +101,63 @@ def _floors(
     floors: dict[str, TokenErrors] = {}
     routing: dict[str, Tensor] = {}
     routed = {tap for router in recording.routers for tap in (*router.taps, router.scores)}
+    errors_of = PairErrors()
 
     def compare(tap: str, tensor: Tensor) -> Tensor | None:
         reference = recording.taps.get(tap)
-        if reference is None or not _comparable(tensor, reference):
+        if reference is None or not comparable(tensor, reference):
             return None
-        floors[tap] = token_errors(tensor, reference)
+        floors[tap] = errors_of(tensor, reference)
         if tap in routed:
             routing[tap] = tensor.clone()
         wanted = tap in recording.forced or (inject and injectable(tap, reference))
-        return _placed(reference, tensor) if wanted else None
+        return placed(reference, tensor) if wanted else None
 
     logits = runner.run(torch.tensor([stimulus.ids]), on_tap=compare)
     floors[LOGITS] = token_errors(logits, recording.taps[LOGITS])
     return floors, routing, logits[0]
+
+
+def _both_floors(
+    runner: HuggingFaceRunner, stimulus: Stimulus, recording: Recording
+) -> tuple[dict[str, TokenErrors], dict[str, TokenErrors], Tensor]:
+    """Run the prompt twice at once, as a batch of two rows: the second continues with the reference's values.
+
+    What has no rows, such as a table for all of them, is the same in both.
+    """
+    floors: dict[str, TokenErrors] = {}
+    own_floors: dict[str, TokenErrors] = {}
+    errors_of = PairErrors()
+
+    def compare(tap: str, tensor: Tensor) -> Tensor | None:
+        reference = recording.taps.get(tap)
+        if reference is None:
+            return None
+        first, second = halves(tensor, reference)
+        if not comparable(first, reference):
+            return None
+        floors[tap] = errors_of(first, reference)
+        own_floors[tap] = errors_of(second, reference)
+        return None if first is second or not injectable(tap, reference) else with_second(tensor, reference)
+
+    logits = runner.run(torch.tensor([stimulus.ids, stimulus.ids]), on_tap=compare)
+    floors[LOGITS], own_floors[LOGITS] = (token_errors(each, recording.taps[LOGITS]) for each in logits.chunk(2))
+    return floors, own_floors, logits[0]
+
+
+def halves(tensor: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """Split a batch of two rows, whose reference has one, or give the tensor twice if it has no rows."""
+    batched = tensor.ndim > reference.ndim or (tensor.ndim == reference.ndim and reference.shape[:1] == (1,))
+    if (batched and len(tensor) == 2) or (tensor.numel() == 2 * reference.numel() and len(tensor) % 2 == 0):
+        first, second = tensor.chunk(2)
+        return first, second
+    return tensor, tensor
+
+
+def with_second(tensor: Tensor, reference: Tensor) -> Tensor:
+    """Return a batch of two rows with the reference's values in the second."""
+    first, second = tensor.chunk(2)
+    return torch.cat([first, placed(reference, second)])
 
 
 def injectable(tap: str, reference: Tensor) -> bool:
@@ -139,93 +165,9 @@ def injectable(tap: str, reference: Tensor) -> bool:
     return reference.is_floating_point() or not is_input(tap)
 
 
-def _placed(reference: Tensor, tensor: Tensor) -> Tensor:
-    """The reference's value as the tensor that it replaces."""
+def placed(reference: Tensor, tensor: Tensor) -> Tensor:
+    """Return the reference's value as the tensor that it replaces."""
     return reference.reshape(tensor.shape).to(tensor, copy=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Expected:
-    """What the port's taps are compared with.
-
-    Attributes:
-        recording: the reference's taps.
-        floors: the yardstick's errors against them.
-        routing: the reference's and the yardstick's decisions.
-        dtype: of the port; selects the thresholds.
-        pairing: the taps to compare.
-        modules: Hugging Face's modules, to know rotary tables.
-    """
-
-    recording: Recording
-    floors: Mapping[str, TokenErrors] = field(repr=False)
-    routing: Routing = field(repr=False)
-    dtype: str
-    pairing: Pairing
-    modules: Mapping[str, ModuleFacts] = field(repr=False)
-
-    def counterpart(self, tap: str, tensor: Tensor) -> Tensor | None:
-        """Return the reference of a tap in the layout of the port's tensor; None for tables of another kind."""
-        reference = self.recording.taps[tap]
-        if tensor.shape[-1:] == reference.shape[-1:] and tensor.numel() == reference.numel():
-            return reference.reshape(tensor.shape)  # tokens in one dimension or in two
-        if tap != LOGITS and not is_input(tap) and is_rotary(self.modules[module_of(tap)].class_name):
-            return match_table(reference, tensor)
-        return reference
-
-
-def run_port(port: PortRunner, stimulus: Stimulus, expected: Expected, inject: Callable[[str], bool]) -> PortTaps:
-    """Run the port and judge every paired tap against the noise floor.
-
-    Args:
-        port: in `expected.dtype`.
-        stimulus: the input.
-        expected: what to compare with.
-        inject: for which taps the reference's value takes the place of the port's once it was compared.
-    """
-    comparisons: dict[str, TapComparison] = {}
-    tokens: dict[str, Tensor] = {}
-    skipped: dict[str, str] = {}
-    routing: dict[str, Tensor] = {}
-    forced = expected.recording.forced
-
-    def compare(tap: str, tensor: Tensor) -> Tensor | None:
-        reference = expected.counterpart(tap, tensor)
-        floor = expected.floors.get(tap)
-        if reference is None:
-            shape = list(expected.recording.taps[tap].shape)
-            skipped[tap] = f"a rotary table of shape {list(tensor.shape)}, not comparable with {shape}"
-            return None
-        if is_input(tap) and tensor.is_floating_point() != reference.is_floating_point():
-            skipped[tap] = f"{tensor.dtype} for the port, {reference.dtype} for Hugging Face: not the same argument"
-            return None
-        if not _comparable(tensor, reference):
-            comparisons[tap] = compare_tap(tap, tensor, reference, floor, expected.dtype)
-            return None
-        if tap in forced:
-            routing[tap] = tensor.clone()
-            return _placed(reference, tensor)
-        errors = token_errors(tensor, reference)
-        tokens[tap] = relative_error_per_token(errors).to(torch.float32)
-        comparisons[tap] = judge(tap, errors, floor, expected.dtype)
-        return _placed(reference, tensor) if inject(tap) and injectable(tap, reference) else None
-
-    pairing = expected.pairing
-    # Taps of one tensor see it one after another. What a module gives comes before what others expect of it: a tensor
-    # that goes to the wrong place is right there, and wrong here.
-    taps = sorted(pairing.paired, key=is_input)
-    logits = port.run(torch.tensor([stimulus.ids]), on_tap=compare, taps=taps)
-    compare(LOGITS, logits)
-    decisions, facts = expected.routing.judge(routing, expected.dtype)
-    comparisons |= decisions
-    for tap in pairing.paired:
-        if tap not in comparisons and tap in routing:
-            skipped[tap] = "the port does not tap all that its router returns"
-        if tap not in comparisons and tap not in skipped:
-            comparisons[tap] = failure(tap, "the port announced this tap and did not deliver it")
-    comparisons |= {tap: failure(tap, NO_SUCH_TAP) for tap in pairing.missing}
-    comparisons |= {tap: failure(tap, "Hugging Face has no such module") for tap in pairing.extra}
-    return PortTaps(comparisons=comparisons, tokens=tokens, logits=logits[0], skipped=skipped, routing=tuple(facts))
 
 
 def input_variances(recording: Recording, modules: Mapping[str, ModuleFacts]) -> dict[str, float]:
@@ -238,5 +180,5 @@ def input_variances(recording: Recording, modules: Mapping[str, ModuleFacts]) ->
     return found
 
 
-def _comparable(tensor: Tensor, reference: Tensor) -> bool:
+def comparable(tensor: Tensor, reference: Tensor) -> bool:
     return tensor.shape == reference.shape and tensor.numel() > 0 and not reference.is_complex()

@@ -18,9 +18,9 @@ RECENT = 8
 class TapStore(MutableMapping[str, Tensor]):
     """Tensors by name, on disk.
 
-    Reading maps the file and copies nothing; nobody may write into what it gives. `like` has their shapes and dtypes without reading. A tensor that comes
-    several times in a row, as one module's output and the next one's input, is written once,
-    and read as one tensor, too, if it is asked for several times in a row.
+    Reading maps the file and copies nothing; nobody may write into what it gives. `like` has shapes and dtypes without
+    reading. A tensor that comes several times in a row, as one module's output and the next one's input, is written
+    once, and read as one tensor, too, if it is asked for several times in a row.
     """
 
     def __init__(self) -> None:

@@ -1,0 +1,196 @@
+"""The port's side of a comparison: it runs, and every paired tap is judged against the noise floor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from trtllm_port.verification.compare import NO_SUCH_TAP, TapComparison, compare_tap, failure, judge
+from trtllm_port.verification.metrics import TokenErrors, relative_error_per_token
+from trtllm_port.verification.pairs import PairErrors
+from trtllm_port.verification.recording import Recording
+from trtllm_port.verification.rotary import is_rotary, match_table
+from trtllm_port.verification.routing import Routing, RoutingFacts
+from trtllm_port.verification.runners import OnTap, PortRunner
+from trtllm_port.verification.sides import comparable, halves, injectable, placed, with_second
+from trtllm_port.verification.stimulus import Stimulus
+from trtllm_port.verification.taps import LOGITS, ModuleFacts, Pairing, is_input, module_of
+from trtllm_port.verification.verdict import Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortTaps:
+    """The port's taps, compared.
+
+    Attributes:
+        comparisons: one per tap, also for taps that did not come.
+        tokens: relative error per token, float32 [T].
+        logits: [L, V].
+        skipped: taps that have no comparable counterpart, with the reason.
+        routing: how its routers decided.
+    """
+
+    comparisons: dict[str, TapComparison]
+    tokens: dict[str, Tensor] = field(repr=False)
+    logits: Tensor = field(repr=False)
+    skipped: dict[str, str]
+    routing: tuple[RoutingFacts, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What the port's taps are compared with.
+
+    Attributes:
+        recording: the reference's taps.
+        floors: the yardstick's errors against them.
+        routing: the reference's and the yardstick's decisions.
+        dtype: of the port; selects the thresholds.
+        pairing: the taps to compare.
+        modules: Hugging Face's modules, to know rotary tables.
+    """
+
+    recording: Recording
+    floors: Mapping[str, TokenErrors] = field(repr=False)
+    routing: Routing = field(repr=False)
+    dtype: str
+    pairing: Pairing
+    modules: Mapping[str, ModuleFacts] = field(repr=False)
+
+    def counterpart(self, tap: str, tensor: Tensor) -> Tensor | None:
+        """Return the reference of a tap in the layout of the port's tensor; None for tables of another kind."""
+        reference = self.recording.taps[tap]
+        if tensor.shape[-1:] == reference.shape[-1:] and tensor.numel() == reference.numel():
+            return reference.reshape(tensor.shape)  # tokens in one dimension or in two
+        if tap != LOGITS and not is_input(tap) and is_rotary(self.modules[module_of(tap)].class_name):
+            return match_table(reference, tensor)
+        return reference
+
+
+RunTwice = Callable[[Tensor, OnTap, Collection[str]], Tensor]
+"""Runs the port on token ids, with a listener to its taps; returns logits."""
+
+
+class _Judge:
+    """Compares the taps of one run; `expected` says with what."""
+
+    def __init__(self, expected: Expected, errors_of: PairErrors) -> None:
+        self.expected = expected
+        self.errors_of = errors_of
+        self.comparisons: dict[str, TapComparison] = {}
+        self.tokens: dict[str, Tensor] = {}
+        self.skipped: dict[str, str] = {}
+        self.routing: dict[str, Tensor] = {}
+
+    def compare(self, tap: str, tensor: Tensor) -> Tensor | None:
+        """Compare a tap; return the reference in the port's layout, unless the two cannot be compared."""
+        expected = self.expected
+        reference = expected.counterpart(tap, tensor)
+        floor = expected.floors.get(tap)
+        if reference is None:
+            shape = list(expected.recording.taps[tap].shape)
+            self.skipped[tap] = f"a rotary table of shape {list(tensor.shape)}, not comparable with {shape}"
+            return None
+        if is_input(tap) and tensor.is_floating_point() != reference.is_floating_point():
+            kinds = f"{tensor.dtype} for the port, {reference.dtype} for Hugging Face"
+            self.skipped[tap] = f"{kinds}: not the same argument"
+            return None
+        if not comparable(tensor, reference):
+            self.comparisons[tap] = compare_tap(tap, tensor, reference, floor, expected.dtype)
+            return None
+        if tap in expected.recording.forced:
+            self.routing[tap] = tensor.clone()
+            return reference
+        errors = self.errors_of(tensor, reference)
+        self.tokens[tap] = relative_error_per_token(errors).to(torch.float32)
+        self.comparisons[tap] = judge(tap, errors, floor, expected.dtype)
+        return reference
+
+    def finish(self, logits: Tensor) -> PortTaps:
+        """Compare the logits, judge the routers, and note what did not come."""
+        expected, pairing = self.expected, self.expected.pairing
+        self.compare(LOGITS, logits)
+        decisions, facts = expected.routing.judge(self.routing, expected.dtype)
+        comparisons = self.comparisons | decisions
+        for tap in pairing.paired:
+            if tap not in comparisons and tap in self.routing:
+                self.skipped[tap] = "the port does not tap all that its router returns"
+            if tap not in comparisons and tap not in self.skipped:
+                comparisons[tap] = failure(tap, "the port announced this tap and did not deliver it")
+        comparisons |= {tap: failure(tap, NO_SUCH_TAP) for tap in pairing.missing}
+        comparisons |= {tap: failure(tap, "Hugging Face has no such module") for tap in pairing.extra}
+        return PortTaps(
+            comparisons=comparisons,
+            tokens=self.tokens,
+            logits=logits[0],
+            skipped=self.skipped,
+            routing=tuple(facts),
+        )
+
+
+def run_port(port: PortRunner, stimulus: Stimulus, expected: Expected, inject: Callable[[str], bool]) -> PortTaps:
+    """Run the port and judge every paired tap against the noise floor.
+
+    Args:
+        port: in `expected.dtype`.
+        stimulus: the input.
+        expected: what to compare with.
+        inject: for which taps the reference's value takes the place of the port's once it was compared.
+    """
+    run = _Judge(expected, PairErrors())
+    forced = expected.recording.forced
+
+    def compare(tap: str, tensor: Tensor) -> Tensor | None:
+        reference = run.compare(tap, tensor)
+        if reference is None or not (tap in forced or (inject(tap) and injectable(tap, reference))):
+            return None
+        return placed(reference, tensor)
+
+    return run.finish(port.run(torch.tensor([stimulus.ids]), on_tap=compare, taps=_in_order(expected.pairing)))
+
+
+def run_port_twice(
+    run: RunTwice, stimulus: Stimulus, expected: Expected, own_floors: Mapping[str, TokenErrors]
+) -> tuple[PortTaps, PortTaps | None]:
+    """Run the port from end to end and on Hugging Face's values at once, as a batch of two rows.
+
+    Args:
+        run: computes.
+        stimulus: the input.
+        expected: what to compare with; no routers.
+        own_floors: of the injected run.
+
+    Returns:
+        The two runs. None for the second if a tensor without rows differs, which both work with.
+    """
+    errors_of = PairErrors()
+    whole = _Judge(expected, errors_of)
+    own = _Judge(replace(expected, floors=own_floors), errors_of)
+    shared: list[str] = []
+
+    def compare(tap: str, tensor: Tensor) -> Tensor | None:
+        first, second = halves(tensor, expected.recording.taps[tap])
+        whole.compare(tap, first)
+        reference = own.compare(tap, second)
+        if first is second:
+            shared.append(tap)
+            return None
+        return None if reference is None or not injectable(tap, reference) else with_second(tensor, reference)
+
+    taps = _in_order(expected.pairing)
+    logits = run(torch.tensor([stimulus.ids, stimulus.ids]), compare, taps)
+    found, injected = whole.finish(logits[:1]), own.finish(logits[1:])
+    same = all(found.comparisons[tap].verdict is Verdict.PASS for tap in shared if tap in found.comparisons)
+    return found, injected if same else None
+
+
+def _in_order(pairing: Pairing) -> list[str]:
+    """Put inputs last.
+
+    Taps of one tensor see it one after another. What a module gives comes before what others expect of it: a tensor
+    that goes to the wrong place is right there, and wrong here.
+    """
+    return sorted(pairing.paired, key=is_input)
