@@ -85,10 +85,23 @@ def _gather_tokens(root: Block, logits_indices: Value) -> None:
     hidden = root.nodes[index].outputs[0]
     chosen = Value(hidden.tensor)
     for item in root.nodes[index + 1 :]:
-        item.args, item.keywords = substitute((item.args, item.keywords), {hidden: chosen})
+        _substitute_inside(item, {hidden: chosen})
     root.outputs = substitute(root.outputs, {hidden: chosen})
     root.nodes.insert(index + 1, Node("function", "gather_tokens", (hidden, logits_indices), {}, (chosen,)))
     root.names[chosen] = root.names.pop(hidden, [])
+
+
+def _substitute_inside(item: Node, mapping: dict[Value, Value]) -> None:
+    """Replace values in a node and in all that the module it calls computes."""
+    item.args, item.keywords = substitute((item.args, item.keywords), mapping)
+    block = item.block
+    if block is None or block.leaf is not None:
+        return
+    for inner in block.nodes:
+        _substitute_inside(inner, mapping)
+    block.outputs = substitute(block.outputs, mapping)
+    block.signature = substitute(block.signature, mapping)
+    block.names = {mapping.get(value, value): names for value, names in block.names.items()}
 
 
 class _Lowering:

@@ -209,7 +209,9 @@ class Recorder(TorchFunctionMode):
 
     def _leave_module(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         call = self._stack.pop()
-        call.outputs = tuple(self.value(leaf) for leaf in leaves(output) if isinstance(leaf, torch.Tensor))
+        given = (leaf for leaf in leaves(output) if isinstance(leaf, torch.Tensor))
+        # A parameter that a module hands out is none of its results: who uses it uses the parameter.
+        call.outputs = tuple(self.value(leaf) for leaf in given if id(leaf) not in self._attributes)
 
     # operations
 

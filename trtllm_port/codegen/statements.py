@@ -287,9 +287,9 @@ class Writer:
         key = self._varying(loop, block, rounds)
         outer, self.lines = self.lines, []
         names = dict(self.names)
-        for role, value in zip(loop.roles, loop.args, strict=True):
+        for role, value, inner in zip(loop.roles, loop.args, loop.block.inputs, strict=True):
             if role == "carried":
-                self.names[value] = self._carried_name(loop, value)
+                self.names[value] = self.names[inner] = self._carried_name(loop, value)
         for text, values in self.unpacked.items():
             bound = [self._bind(value, loop.block, self.positions[loop]) for value in values]
             self.lines.append(f"{', '.join(bound)} = {text}")

@@ -89,7 +89,8 @@ class _Chain:
             if name in ("matmul", "bmm"):
                 return args[0], args[1], scores.factor
             if name == "baddbmm":
-                scores.added.append((args[0], float(item.kwargs.get("beta", 1)) * scores.factor))
+                if not (isinstance(args[0], Literal) and bool((args[0].tensor == 0).all())):
+                    scores.added.append((args[0], float(item.kwargs.get("beta", 1)) * scores.factor))
                 one, other = (item.kwargs.get(f"batch{i}", args[i] if len(args) > i else None) for i in (1, 2))
                 return one, other, float(item.kwargs.get("alpha", 1)) * scores.factor
             following = self._step(name, args, item, scores)
