@@ -24,6 +24,7 @@ from trtllm_port.codegen.hf_models import load_config, require_causal_lm
 from trtllm_port.codegen.recorder import leaves
 from trtllm_port.codegen.sizes import config_values, unseen_config
 from trtllm_port.errors import PortError
+from trtllm_port.exact import ExactSoftmax
 from trtllm_port.hf_cache import cache_argument
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.random_weights import save_random_checkpoint
@@ -177,7 +178,8 @@ def _compare(port_class: type[Any], model_dir: Path, config: Any, progress: Prog
     for index, (start, stop) in enumerate(bounds):
         positions = torch.arange(start, stop).expand(ROWS, -1).contiguous()
         expected, past = _hf_taps(single, ids[:, start:stop], past)
-        exact, exact_past = _hf_taps(double, ids[:, start:stop], exact_past)
+        with ExactSoftmax():
+            exact, exact_past = _hf_taps(double, ids[:, start:stop], exact_past)
         found = _port_taps(session, ids[:, start:stop], positions, cache, expected)
         phase = "prefill" if index == 0 else f"decode step {index}"
         for name in (name for name in expected if name in found):

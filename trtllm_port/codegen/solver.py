@@ -101,7 +101,7 @@ class Solver:
             found = self._simple(values)
             longer = (search(values) for search in (self._defaulted, self._deeper, self._chosen))
             return found or min(filter(None, longer), key=lambda expression: expression.cost, default=None)
-        return None
+        return self._chosen(values) if None in values else None  # a number that not every layer has
 
     def _minus(self, values: Values) -> Expression | None:
         found = self.solve(values)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from trtllm_port.errors import CheckpointError, UnsupportedModelError
+from trtllm_port.exact import ExactSoftmax
 from trtllm_port.hf_cache import cache_argument
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.verification.cache_contents import Layers
@@ -156,7 +158,8 @@ class HuggingFaceRunner:
     @torch.no_grad()
     def run(self, ids_BL: Tensor, *, on_tap: OnTap | None = None, taps: Collection[str] | None = None) -> Tensor:
         """Return logits [B, L, V] of a full forward without a cache (see `Runner.run`)."""
-        with tapped(self.model, on_tap, taps):
+        exactly = ExactSoftmax() if self.dtype == "float64" else nullcontext()
+        with tapped(self.model, on_tap, taps), exactly:
             logits: Tensor = self.model(input_ids=ids_BL.to(self.device), use_cache=False).logits
         return logits.cpu()
 

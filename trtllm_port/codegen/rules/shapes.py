@@ -115,10 +115,20 @@ def _repeat_interleave(operation: Operation) -> Result:
 @SHAPES.rule("getitem")
 def _index(operation: Operation) -> Result:
     index: Any = operation.args[1]
-    items = tuple(index) if isinstance(index, tuple) else (index,)
+    items = tuple(_kept(item) for item in (index if isinstance(index, tuple) else (index,)))
     if any(isinstance(item, list | bool | Literal) for item in items):
         return None
     return unchanged(operation) or node(operation, "index", "", operation.args[0], items)
+
+
+def _kept(item: Any) -> Any:
+    """The part that a list of neighbours chooses, as a slice; any other item as it is."""
+    if not isinstance(item, list) or not item or not all(type(number) is int for number in item):
+        return item
+    first, last = item[0], item[-1]
+    if item != [*range(first, last + 1)] or first < 0 <= last:
+        return item
+    return slice(first, None if last == -1 else last + 1)
 
 
 @SHAPES.rule("index_select")
