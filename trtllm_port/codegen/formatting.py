@@ -32,10 +32,21 @@ def wrap(line: str, depth: int) -> list[str]:
     start = _matching(line) if line[-1] in ")]}" else None
     if start is None:
         return [line]
-    head, inner, end = line[: start + 1], line[start + 1 : -1], line[-1]
+    stop = len(line) - 1
+    if start + 1 + depth > WIDTH:  # that would not help: an earlier bracket is the long one
+        start, stop = max(_brackets(line), key=lambda bracket: bracket[1] - bracket[0])
+    head, inner, end = line[: start + 1], line[start + 1 : stop], line[stop:]
     if len(inner) + depth + 4 <= WIDTH and len(split_arguments(inner)) > 1:
         return [head, f"    {inner}", end]
-    return [head, *(f"    {part}," for part in split_arguments(inner)), end]
+    parts = [wrap(part, depth + 5) for part in split_arguments(inner)]
+    return [head, *indent([line for *before, last in parts for line in (*before, f"{last},")]), end]
+
+
+def _brackets(line: str) -> list[tuple[int, int]]:
+    """Where the outermost brackets of a line open and close."""
+    depths = _depths(line)
+    starts = [i for i, depth in enumerate(depths) if depth == 1 and line[i] in _CLOSING]
+    return [(start, next(i for i in range(start, len(line)) if depths[i] == 1 and line[i] in ")]}")) for start in starts]
 
 
 def _chain(line: str) -> tuple[str, list[str]] | None:
@@ -101,9 +112,8 @@ def _outside(text: str) -> list[int]:
 def _matching(text: str) -> int | None:
     """Where the bracket that closes at the end of `text` opens."""
     depths = _depths(text)
-    before = [position for position, depth in enumerate(depths) if depth == 0]
-    start = before[-1] + 1 if before else 0
-    return start if depths and start < len(text) and text[start] in _CLOSING else None
+    starts = [position for position, depth in enumerate(depths) if depth == 1 and text[position] in _CLOSING]
+    return starts[-1] if starts and depths[-1] == 1 else None
 
 
 def split_arguments(text: str) -> list[str]:

@@ -37,6 +37,8 @@ from trtllm_port.codegen.tracing import Trace
 from trtllm_port.codegen.written_out import join_attention
 from trtllm_port.errors import UnsupportedModelError
 
+JOINS = ("concat", "stack")
+
 
 @dataclass(eq=False)
 class Lowered:
@@ -162,6 +164,13 @@ class _Lowering:
         assert isinstance(result, Node)
         if result.form == "operator":
             result = _promote(block, result, self.trace.model)
+        if result.name in JOINS and result.form == "function":
+            joined = _promote(block, replace(result, args=tuple(result.args[0])), self.trace.model)
+            result = replace(joined, args=(joined.args,))
+        source = _turned_back_axes(block, result)
+        if source is not None:
+            self.same[operation.outputs[0]] = source
+            return
         block.nodes.append(result)
 
     def _swapped_back(self, operation: Operation) -> Value | None:
@@ -249,6 +258,29 @@ class _Lowering:
         if leaf.kind == "RotaryEmbedding":
             given = [self._positions(arg) for arg in given]
         return tuple(given if leaf.kind in ("RotaryEmbedding", "CausalConv1d") else given[:1])
+
+
+def _turned_back_axes(block: Block, turned: Node) -> Value | None:
+    """What a tensor was before its axes were exchanged, if a node puts them back where they were."""
+    source = turned.args[0] if turned.form == "method" and turned.name in ("transpose", "permute") else None
+    before = next((node for node in block.nodes if source in node.outputs), None)
+    if before is None or before.form != "method" or before.name not in ("transpose", "permute"):
+        return None
+    first, second = _order(before), _order(turned)
+    origin = before.args[0]
+    in_place = [first[dim] for dim in second] == sorted(first)
+    return origin if in_place and isinstance(origin, Value) else None
+
+
+def _order(turned: Node) -> list[int]:
+    """For each axis of the result of a `transpose` or `permute`, which one of the source it is."""
+    ndim = turned.outputs[0].tensor.ndim
+    dims = [dim % ndim for dim in turned.args[1:]]
+    if turned.name == "permute":
+        return dims
+    order = list(range(ndim))
+    order[dims[0]], order[dims[1]] = dims[1], dims[0]
+    return order
 
 
 def _promote(block: Block, operator: Node, model: nn.Module) -> Node:
