@@ -251,7 +251,14 @@ class _Chain:
             inputs[0].tensor.shape[0], inputs[0].tensor.shape[1], *result.tensor.shape[-2:]
         )
         keywords = {"mask": mask if isinstance(mask, Value) else None, "scale": scale}
-        out = self._make("attention", inputs, heads_last.transpose(1, 2).contiguous(), use, keywords)
+        query, key, value = inputs
+        wide, narrow = query.tensor.dtype, value.tensor.dtype
+        if wide != narrow:  # scores in more precision than values
+            value = self._make("to", (value, wide), value.tensor.to(wide), use)
+        attended = heads_last.transpose(1, 2).contiguous()
+        out = self._make("attention", (query, key, value), attended.to(wide), use, keywords)
+        if wide != narrow:
+            out = self._make("to", (out, narrow), attended, use)
         if result.tensor.ndim == 4:
             self.made.append(Operation("transpose", (out, 1, 2), {}, (result,), use.location))
             return self.made
