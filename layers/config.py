@@ -112,7 +112,7 @@ class PretrainedConfig:
         wrong = [
             f"`{key}` is {getattr(hf_config, key)!r}, the port was written for {expected!r}"
             for key, expected in sorted(cls.FIXED.items())
-            if hasattr(hf_config, key) and _plain(getattr(hf_config, key)) != _plain(expected)
+            if hasattr(hf_config, key) and not _is(getattr(hf_config, key), expected)
         ]
         if wrong:
             raise ConfigError("; ".join(wrong), hint="generate a port from this model with `trtllm-port new`")
@@ -142,6 +142,14 @@ class PretrainedConfig:
         if not isinstance(mapping, dict) or set(mapping) != {"tp_size", "pp_size", "rank"}:
             raise ConfigError(f"`mapping` is {mapping!r}, expected tp_size, pp_size and rank")
         return cls(**{**cls._typed(dict(values)), "mapping": Mapping(**mapping)})
+
+
+def _is(found: Any, expected: Any) -> bool:
+    """Whether a value is the expected one; of a config within the config, the keys that are expected."""
+    if isinstance(expected, dict) and hasattr(found, "to_dict"):
+        values = found.to_dict()
+        return all(key in values and _plain(values[key]) == _plain(item) for key, item in expected.items())
+    return bool(_plain(found) == _plain(expected))
 
 
 def _plain(value: Any) -> Any:

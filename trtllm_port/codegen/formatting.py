@@ -46,7 +46,9 @@ def _brackets(line: str) -> list[tuple[int, int]]:
     """Where the outermost brackets of a line open and close."""
     depths = _depths(line)
     starts = [i for i, depth in enumerate(depths) if depth == 1 and line[i] in _CLOSING]
-    return [(start, next(i for i in range(start, len(line)) if depths[i] == 1 and line[i] in ")]}")) for start in starts]
+    return [
+        (start, next(i for i in range(start, len(line)) if depths[i] == 1 and line[i] in ")]}")) for start in starts
+    ]
 
 
 def _chain(line: str) -> tuple[str, list[str]] | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from trtllm_port.codegen.classes import ClassText
 from trtllm_port.codegen.formatting import WIDTH, indent, literal, wrap
+from trtllm_port.codegen.size_tables import META_KEYS
 from trtllm_port.codegen.weights import WeightNames
 from trtllm_port.layers.weights import Step
 
@@ -79,6 +80,8 @@ def config_file(
 
 def fixed_text(value: Any) -> str:
     """A built-in value; of a list with one value for each layer, that value, for any number of layers."""
+    if isinstance(value, dict) and "model_type" in value:  # a config within the config
+        value = {key: item for key, item in value.items() if key not in META_KEYS and key[0] != "_"}
     if isinstance(value, list) and len(value) > 1 and all(item == value[0] for item in value):
         return f"Every({literal(value[0])})"
     return literal(value)
