@@ -1,0 +1,102 @@
+"""Attention that a model writes out becomes one operation; what is not quite attention stays as it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trtllm_port.codegen.attentions import compute_attention
+from trtllm_port.codegen.recorder import Operation, Recorder, Value
+from trtllm_port.codegen.written_out import join_attention
+
+BATCH, HEADS, LENGTH, SIZE = 2, 3, 5, 4
+SHOWN = torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril()[None, None]
+LOWEST = torch.finfo(torch.float32).min
+
+
+def plain(query: Tensor, key: Tensor, value: Tensor, shown: Tensor) -> Tensor:
+    scores = torch.matmul(query, key.transpose(-1, -2)) * 0.5
+    return torch.matmul(functional.softmax(scores.masked_fill(~shown, LOWEST), dim=-1), value)
+
+
+def divided(query: Tensor, key: Tensor, value: Tensor, shown: Tensor) -> Tensor:
+    scores = torch.where(shown, query @ key.transpose(2, 3) / 2.0, LOWEST)
+    return functional.dropout(scores.softmax(-1), 0.1, training=False) @ value
+
+
+def flat(query: Tensor, key: Tensor, value: Tensor, shown: Tensor) -> Tensor:
+    rows = BATCH * HEADS
+    bias = torch.where(shown, 0.0, LOWEST).expand(BATCH, 1, LENGTH, LENGTH)
+    queries, keys = query.reshape(rows, LENGTH, SIZE), key.reshape(rows, LENGTH, SIZE).transpose(1, 2)
+    scores = torch.bmm(queries, keys).mul(0.5).view(BATCH, HEADS, LENGTH, LENGTH) + bias
+    weights = scores.softmax(-1).view(rows, LENGTH, LENGTH)
+    return torch.bmm(weights, value.reshape(rows, LENGTH, SIZE)).view(BATCH, HEADS, LENGTH, SIZE)
+
+
+def wide_scores(query: Tensor, key: Tensor, value: Tensor, shown: Tensor) -> Tensor:
+    scores = query @ key.transpose(-1, -2) * 0.5
+    weights = scores.masked_fill(~shown, LOWEST).softmax(-1).to(torch.bfloat16)
+    return weights @ value.to(torch.bfloat16)
+
+
+def squared(query: Tensor, key: Tensor, value: Tensor, shown: Tensor) -> Tensor:
+    scores = (query @ key.transpose(-1, -2)) ** 2
+    return scores.masked_fill(~shown, LOWEST).softmax(-1) @ value
+
+
+def over_queries(query: Tensor, key: Tensor, value: Tensor, shown: Tensor) -> Tensor:
+    return (query @ key.transpose(-1, -2)).masked_fill(~shown, LOWEST).softmax(-2) @ value
+
+
+def weakly_hidden(query: Tensor, key: Tensor, value: Tensor, shown: Tensor) -> Tensor:
+    return (query @ key.transpose(-1, -2)).masked_fill(~shown, -2.0).softmax(-1) @ value
+
+
+class Attention(nn.Module):
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, shown: Tensor) -> Tensor:
+        return self.function(query, key, value, shown)
+
+
+def joined(function: Callable[..., Tensor]) -> tuple[list[Operation], tuple[Tensor, ...]]:
+    """The operations that are left, and the inputs of the model."""
+    torch.manual_seed(0)
+    inputs = *(torch.randn(BATCH, HEADS, LENGTH, SIZE) for _ in range(3)), SHOWN
+    model = Attention(function)
+    with Recorder(model) as recorder:
+        model(*inputs)
+    assert recorder.root is not None
+    trace: Any = SimpleNamespace(sample=SimpleNamespace(batch=BATCH, length=LENGTH, past=0), inputs={})
+    return [item for item in join_attention(recorder.root, trace) if isinstance(item, Operation)], inputs
+
+
+@pytest.mark.parametrize("function", [plain, divided, flat, wide_scores])
+def test_it_is_one_operation(function: Callable[..., Tensor]) -> None:
+    body, (query, key, value, shown) = joined(function)
+    found = next(item for item in body if item.name == "attention")
+    pairs = zip(found.args, (query, key, value), strict=True)
+    assert all(torch.allclose(item.tensor.float(), each, rtol=1e-2) for item, each in pairs)
+    assert found.kwargs["scale"] == 0.5
+    assert len({item.tensor.dtype for item in found.args}) == 1  # as TensorRT wants
+    mask = found.kwargs["mask"]
+    assert isinstance(mask, Value)
+    tensors = (item.tensor.float() for item in found.args)
+    given = compute_attention(*tensors, mask.tensor, 0.5).transpose(1, 2)
+    expected = functional.scaled_dot_product_attention(query, key, value, shown, scale=0.5)
+    assert torch.allclose(given, expected, atol=2e-2 if function is wide_scores else 1e-5)
+
+
+@pytest.mark.parametrize("function", [squared, over_queries, weakly_hidden])
+def test_what_is_something_else_stays(function: Callable[..., Tensor]) -> None:
+    body, _ = joined(function)
+    assert not [item for item in body if item.name == "attention"]
+    assert [item for item in body if item.name == "softmax"]
