@@ -186,6 +186,10 @@ def _compare(port_class: type[Any], model_dir: Path, config: Any, progress: Prog
             tap = f"{phase}: {name}"
             errors[tap] = _relative_error(_filled(found[name], expected[name]), expected[name])
             limits[tap] = max(TOLERANCE, NOISE * _relative_error(expected[name], exact[name]))
+        if index == 0:
+            found_B1V, expected_B1V = _one_token(session, ids[:, :stop], expected[""])
+            errors["prefill: logits of one token"] = _relative_error(found_B1V, expected_B1V)
+            limits["prefill: logits of one token"] = limits["prefill: "]
         progress("check", index + 1, 1 + STEPS)
     return _verdict(errors, limits, sizes, session.executor.name)
 
@@ -226,6 +230,16 @@ def _port_taps(
     indices = torch.arange(ids.shape[1]).expand(ROWS, -1).contiguous()
     logits = session.forward(ids, positions, cache, indices, on_tap=keep, taps=names)
     return {**found, "": logits}
+
+
+def _one_token(session: Session, ids: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
+    """The port's logits where those of one token in the middle are asked for, and the expected ones."""
+    rows, length = ids.shape
+    positions = torch.arange(length).expand(rows, -1).contiguous()
+    wanted = length // 2
+    cache = session.new_cache(rows)
+    found = session.forward(ids, positions, cache, torch.full((rows, 1), wanted, dtype=torch.int64))
+    return found, expected[:, wanted : wanted + 1]
 
 
 def _filled(found: Tensor, expected: Tensor) -> Tensor:

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from trtllm_port.codegen.inputs import find_inputs
+from trtllm_port.codegen.ir import Block, Node
+from trtllm_port.codegen.lowering import _gather_tokens
+from trtllm_port.codegen.recorder import Value
+
+
+def value() -> Value:
+    return Value(torch.zeros(1))
+
+
+def call(path: str, given: Value, result: Value, block: Block | None = None) -> Node:
+    """A call of a module that computes `result`, or of one that calls `block`'s."""
+    inner = Node("function", "relu", (given,), {}, (result,))
+    if block is not None:
+        inner = Node("call", block.path, (given,), {}, (result,), block=block)
+    made = Block(path, nn.Module(), nodes=[inner], outputs=(result,), signature={"x": given}, names={given: ["x"]})
+    return Node("call", path, (given,), {}, (result,), block=made)
+
+
+def test_a_head_made_of_modules_is_given_the_chosen_tokens() -> None:
+    ids, hidden, logits, indices = value(), value(), value(), value()
+    predictions = call("cls.predictions", hidden, logits).block
+    model, head = call("model", ids, hidden), call("cls", hidden, logits, predictions)
+    root = Block("", nn.Module(), nodes=[model, head], outputs=(logits,))
+    _gather_tokens(root, indices)
+    find_inputs(root, value(), {})
+    gather = root.nodes[1]
+    assert (gather.name, gather.args) == ("gather_tokens", (hidden, indices))
+    assert head.args == gather.outputs
+    assert predictions is not None
+    assert predictions.inputs == predictions.nodes[0].args == gather.outputs
+    assert predictions.names == {gather.outputs[0]: ["x"]}
+    assert model.args == (ids,)
