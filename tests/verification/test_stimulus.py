@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from trtllm_port.errors import ConfigError
-from trtllm_port.verification.stimulus import Stimulus, enough_tokens, make_stimulus
+from trtllm_port.verification.stimulus import Stimulus, enough_tokens, make_stimulus, random_ids
 from trtllm_port.verification.texts import PASSAGE
 
 
@@ -93,3 +93,10 @@ def test_an_unusable_prompt_file_is_refused(with_tokenizer: Path, content: bytes
 )
 def test_the_default_prompt_passes_windows_and_original_contexts(config: dict[str, Any], tokens: int) -> None:
     assert enough_tokens(config) == tokens
+
+
+@pytest.mark.parametrize("padding", [0, 3, 4])
+def test_random_ids_hold_no_padding(padding: int) -> None:
+    ids = random_ids(200, 5, 0, padding)
+    assert set(ids) == set(range(5)) - {padding}
+    assert padding in random_ids(200, 5, 0, None)

@@ -132,6 +132,7 @@ def compare_model(model: Model, work: Path, settings: DiffSettings, progress: Pr
         tokens=settings.tokens or enough_tokens(model.config),
         longest=model.longest if own is None else min(model.longest, own.session.max_input_len),
         vocab_size=model.vocab_size,
+        padding=model.padding,
         prompt_file=settings.prompt_file,
         seed=settings.seed,
     )

@@ -17,7 +17,7 @@ from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.logits import confident_margin
 from trtllm_port.verification.runners import SessionRunner
-from trtllm_port.verification.stimulus import load_tokenizer
+from trtllm_port.verification.stimulus import load_tokenizer, random_ids
 from trtllm_port.verification.texts import PROMPTS
 from trtllm_port.verification.verdict import Verdict
 
@@ -68,15 +68,17 @@ class PromptResult:
         return asdict(self)
 
 
-def make_prompts(model_dir: Path, vocab_size: int, seed: int) -> tuple[list[list[int]], Any]:
-    """Return five prompts as token ids, and the tokenizer or None; without one the ids are random."""
+def make_prompts(
+    model_dir: Path, vocab_size: int, seed: int, padding: int | None = None
+) -> tuple[list[list[int]], Any]:
+    """Return five prompts as token ids, and the tokenizer or None; without one the ids are random, none `padding`."""
     tokenizer, _ = load_tokenizer(model_dir)
     if tokenizer is not None:
         ids: list[list[int]] = [tokenizer(text)["input_ids"] for text in PROMPTS]
         if max(map(max, ids)) < vocab_size:
             return ids, tokenizer
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randint(vocab_size, (n,), generator=generator).tolist() for n in RANDOM_LENGTHS], None
+    drawn = iter(random_ids(sum(RANDOM_LENGTHS), vocab_size, seed, padding))
+    return [[next(drawn) for _ in range(n)] for n in RANDOM_LENGTHS], None
 
 
 def continue_prompts(

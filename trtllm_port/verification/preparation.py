@@ -55,6 +55,12 @@ class Model:
         return longest
 
     @property
+    def padding(self) -> int | None:
+        """Id of the padding token, None where the config names none."""
+        token: int | None = self.config.get("pad_token_id")
+        return token
+
+    @property
     def vocab_size(self) -> int:
         """Number of token ids."""
         size: int = self.config["vocab_size"]

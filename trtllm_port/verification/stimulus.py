@@ -59,7 +59,14 @@ class Stimulus:
 
 
 def make_stimulus(
-    model_dir: Path, *, tokens: int, longest: int, vocab_size: int, prompt_file: Path | None = None, seed: int = 0
+    model_dir: Path,
+    *,
+    tokens: int,
+    longest: int,
+    vocab_size: int,
+    padding: int | None = None,
+    prompt_file: Path | None = None,
+    seed: int = 0,
 ) -> Stimulus:
     """Choose the token ids.
 
@@ -68,6 +75,7 @@ def make_stimulus(
         tokens: wanted length of the long prompt.
         longest: the most positions that the model takes.
         vocab_size: ids are below it.
+        padding: see `random_ids`.
         prompt_file: a text to use in place of the built-in one; needs a tokenizer.
         seed: of the random ids that stand in where there is no tokenizer.
 
@@ -80,7 +88,7 @@ def make_stimulus(
         tokens = longest
     ids, source = _text_ids(model_dir, prompt_file, tokens)
     if not ids or max(ids) >= vocab_size:
-        ids = _random_ids(tokens, vocab_size, seed)
+        ids = random_ids(tokens, vocab_size, seed, padding)
         source = f"seeded random token ids (seed {seed}): {source}"
     if len(ids) < tokens:
         limits.append(f"{tokens} tokens were asked for, the prompt has {len(ids)}")
@@ -166,10 +174,18 @@ def _encode(tokenizer: Any, text: str, tokens: int) -> list[int]:
     return ids[:tokens]
 
 
-def _random_ids(tokens: int, vocab_size: int, seed: int) -> list[int]:
+def random_ids(tokens: int, vocab_size: int, seed: int, padding: int | None) -> list[int]:
+    """Return random token ids, none of which is padding: no text has any, and some models do not count its positions.
+
+    Args:
+        tokens: how many.
+        vocab_size: ids are below it.
+        seed: same seed, same ids.
+        padding: the id of the padding token, None if there is none.
+    """
     generator = torch.Generator().manual_seed(seed)
     ids: list[int] = torch.randint(vocab_size, (tokens,), generator=generator).tolist()
-    return ids
+    return [(each + 1) % vocab_size if each == padding else each for each in ids]
 
 
 def _rows(ids: Sequence[int]) -> tuple[tuple[int, ...], ...]:

@@ -126,6 +126,7 @@ def equip(model: Model, work: Path, settings: DiffSettings) -> Laboratory:
         tokens=settings.tokens or TOKENS,
         longest=model.longest,
         vocab_size=model.vocab_size,
+        padding=model.padding,
         prompt_file=settings.prompt_file,
         seed=settings.seed,
     )
