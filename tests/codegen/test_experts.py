@@ -32,6 +32,15 @@ class Doubled(MixtralExperts):
         return doubled
 
 
+class PlainFunction(MixtralExperts):
+    """Its activation is a function, no module."""
+
+    def __init__(self, config: MixtralConfig) -> None:
+        super().__init__(config)
+        del self.act_fn
+        self.act_fn = F.silu
+
+
 class WideGate(MixtralExperts):
     """Computes the gate in float32: another cast than the layer's."""
 
@@ -63,6 +72,7 @@ def _inputs(tokens: int = 40, experts: int = 5) -> tuple[Tensor, Tensor, Tensor]
     "module",
     [
         MixtralExperts(MIXTRAL),
+        PlainFunction(MIXTRAL),
         AriaExperts(AriaTextConfig(**SIZES, moe_num_experts=5)),
         GptOssExperts(GptOssConfig(**SIZES, num_local_experts=5)),
     ],
@@ -79,6 +89,7 @@ def test_dense_is_what_transformers_computes(module: Any) -> None:
     ("module", "expected"),
     [
         (MixtralExperts(MIXTRAL), Leaf("Experts", (24, 40, 5, "silu"))),
+        (PlainFunction(MIXTRAL), Leaf("Experts", (24, 40, 5, "silu"))),
         (Doubled(MIXTRAL), None),
         (WideGate(MIXTRAL), None),
         (AriaExperts(AriaTextConfig(**SIZES, moe_num_experts=5)), None),

@@ -44,11 +44,15 @@ def _project(module: Any, name: str, states: Tensor) -> Tensor:
 def _activated(module: Any, output: Tensor) -> Any:
     """The gate or activation; the activation's `forward` is no module's call, which it is for one expert in HF."""
     if not module.has_gate:
-        return module.act_fn.forward(output)
+        return _activation(module)(output)
     if type(module)._apply_gate is not _default_apply_gate:
         return module._apply_gate(output)
     gate, up = output.chunk(2, dim=-1)
-    return module.act_fn.forward(gate) * up
+    return _activation(module)(gate) * up
+
+
+def _activation(module: Any) -> Any:
+    return getattr(module.act_fn, "forward", module.act_fn)  # some models have a plain function there
 
 
 def _combined(output: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
@@ -82,8 +86,8 @@ def probe_experts(call: Call) -> Leaf | None:
     shapes = {name: tuple(parameter.shape) for name, parameter in call.module.named_parameters()}
     up, down = shapes.get("gate_up_proj", ()), shapes.get("down_proj", ())
     children = dict(call.module.named_children())
-    act_fn = children.get("act_fn")
-    if len(shapes) != 2 or len(children) != 1 or act_fn is None or len(up) != 3 or len(down) != 3:
+    act_fn = getattr(call.module, "act_fn", None)
+    if len(shapes) != 2 or children.keys() - {"act_fn"} or act_fn is None or len(up) != 3 or len(down) != 3:
         return None
     experts, hidden, intermediate = down
     name, given = activation_name(act_fn), experts_arguments(call)

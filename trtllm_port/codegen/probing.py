@@ -64,11 +64,23 @@ def convolution(module: Any) -> Leaf | None:
     return Leaf("CausalConv1d", (weight.shape[0], weight.shape[2]), {"bias": "bias" in parameters})
 
 
-def activation_name(module: nn.Module) -> str | None:
-    """The name in `layers.ACT2FN` of the function that `module` computes elementwise, or None."""
+class _Plain(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def activation_name(function: Callable[..., Any]) -> str | None:
+    """The name in `layers.ACT2FN` of what a module or function computes elementwise, or None."""
+    module = function if isinstance(function, nn.Module) else _Plain(function)
     x = torch.linspace(-6, 6, 97)[None]
-    for name, function in ACTIVATIONS.items():
-        if _agrees(module, (x,), function, exact=False):
+    for name, known in ACTIVATIONS.items():
+        if _agrees(module, (x,), known, exact=False):
             return name
     return None
 
