@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.codegen.conftest import hf_config
 from trtllm_port.codegen.classes import ClassWriter
 from trtllm_port.codegen.lowering import lower
@@ -36,6 +38,12 @@ def test_what_only_some_layers_compute_is_a_branch() -> None:
 def test_layers_that_take_different_tensors_are_one_loop() -> None:
     lines = _classes("cohere2", num_hidden_layers=4, pad_token_id=0)["Cohere2Model"]
     assert "for layer, layer_type in zip(self.layers, self.config.layer_types, strict=True):" in lines
+
+
+@pytest.mark.slow
+def test_layers_of_which_some_keep_no_cache_are_one_loop() -> None:
+    lines = _classes("nemotron_h", pad_token_id=0, layers_block_type=["linear_attention", "mlp", "full_attention"])
+    assert any(line.startswith("for layer in self.layers") for line in lines["NemotronHModel"])
 
 
 def test_a_sub_module_of_either_class_is_chosen_by_the_config() -> None:

@@ -117,16 +117,22 @@ class _Rounds:
     def _label(self, number: int, node: Node) -> Any:
         if _list_of(node) != self.name:
             return label(node, self.block, None)
-        child = node.block
-        return "layer", child.keys if child is not None else None, len(node.outputs)
+        return "layer", len(node.outputs)
 
     def _take(self, slot: Slot) -> None:
         """Note what the nodes of a slot take from outside their rounds."""
-        taken = {number: list(values_in((node.args, node.keywords))) for number, node in slot.items()}
-        for position in range(max(map(len, taken.values()))):
-            values = {n: t[position] for n, t in taken.items() if t[position] not in self.made[n]}
+        taken = {number: self._operands(node) for number, node in slot.items()}
+        for place in dict.fromkeys(place for operands in taken.values() for place in operands):
+            there = {n: operands[place] for n, operands in taken.items() if place in operands}
+            values = {n: value for n, value in there.items() if value not in self.made[n]}
             if values:
                 self._column(values)
+
+    def _operands(self, node: Node) -> dict[Any, Value]:
+        """The tensors that a node takes: those of a layer by name, as layers may take some of them only."""
+        if _list_of(node) == self.name and node.block is not None and node.block.leaf is None:
+            return dict(zip(node.block.keys, node.args, strict=True))
+        return dict(enumerate(values_in((node.args, node.keywords))))
 
     def _column(self, values: dict[int, Value]) -> None:
         places = {n: self.made[n - 1].get(v) if n else None for n, v in values.items()}
