@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 Values = tuple[Any, ...]
@@ -48,6 +49,11 @@ class Expression:
     values: Values
     precedence: int
     cost: int
+
+    @cached_property
+    def has_floats(self) -> bool:
+        """Whether any of the values is no whole number."""
+        return any(isinstance(value, float) for value in self.values)
 
     def inside(self, precedence: int) -> str:
         """The text as an operand of an operator that binds with `precedence`."""

@@ -62,6 +62,7 @@ class Scope:
         self.fields: set[str] = set()
         self.deciding: set[str] = set()
         self._over_attributes: dict[int, Solver] = {}  # by how many of HF's attributes
+        self._over_own: dict[tuple[str, ...], Solver] = {}  # by the port's own attributes
         self._setting: list[str] = []  # attributes whose expressions are sought, outermost first
         made_with = [instance.trace.made_with.get(instance.block.module, {}) for instance in self.instances]
         self.from_config = "config" in made_with[0] or not made_with[0] or not self.instances[0].block.path
@@ -81,8 +82,7 @@ class Scope:
             given = self._with_given.solve(value.values)
             plain = given if given is not None and (plain is None or given.cost < plain.cost) else plain
         if self.attributes and (plain is None or plain.cost > 1):
-            own = {f"self.{name}": found.values for name, found in self.attributes.items()}
-            with_own = Solver({**self._atoms, **own}).solve(value.values)
+            with_own = self._with_own().solve(value.values)
             plain = with_own if with_own is not None and (plain is None or with_own.cost < plain.cost) else plain
         if plain is None:
             plain = self._through_attributes(value.values) or self._as_in_source(value.values)
@@ -90,6 +90,14 @@ class Scope:
             raise NotExpressible(value.values, what)
         self._note(plain)
         return plain
+
+    def _with_own(self) -> Solver:
+        """Over the attributes that `__init__` sets so far, too."""
+        names = tuple(self.attributes)
+        if names not in self._over_own:
+            own = {f"self.{name}": found.values for name, found in self.attributes.items()}
+            self._over_own[names] = Solver({**self._atoms, **own})
+        return self._over_own[names]
 
     def _through_attributes(self, values: Values) -> Expression | None:
         """Over attributes that HF's class sets, which `__init__` then sets; one attribute over those before it."""

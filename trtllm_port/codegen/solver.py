@@ -140,7 +140,7 @@ class Solver:
         """One operator, and perhaps a root."""
         for family in (self._numeric, self._pairs):
             direct = next((e for e in family if all_close(e.values, values)), None)
-            found = direct or next((p for e in family for p in _powers(e) if all_close(p.values, values)), None)
+            found = direct or next((p for e in family for p in _powers(e, values) if all_close(p.values, values)), None)
             if found is not None:
                 return found
         return None
@@ -163,10 +163,7 @@ class Solver:
         best: Expression | None = None
         for symbol, function in _ARRAY_FUNCTIONS.items():
             for swapped in (False, True):
-                with np.errstate(all="ignore"):
-                    a, b = (right[None], left[:, None]) if swapped else (left[:, None], right[None])
-                    hits = np.isclose(function(a, b), wanted, rtol=2**-8, atol=0).all(-1)
-                for i, j in np.argwhere(hits):
+                for i, j in _hits(function, left, right, wanted, swapped=swapped):
                     pair = (others[j], simple[i]) if swapped else (simple[i], others[j])
                     for made in _combine(*pair, symbols=(symbol,)):
                         if all_close(made.values, values) and (best is None or made.cost < best.cost):
@@ -219,30 +216,47 @@ def _matrix(expressions: list[Expression], columns: list[int]) -> Array:
     return np.array([[e.values[i] for i in columns] for e in expressions], dtype=np.float64)
 
 
-def _powers(base: Expression) -> list[Expression]:
+def _hits(function: Callable[[Any, Any], Any], left: Array, right: Array, wanted: Array, *, swapped: bool) -> Any:
+    """Which rows of `left` and `right` the function makes into about what is wanted: the few that fit in one column."""
+
+    def fits(a: Array, b: Array, column: int) -> Any:
+        found = function(b, a) if swapped else function(a, b)
+        return np.abs(found - wanted[column]) <= 2**-8 * abs(wanted[column])
+
+    with np.errstate(all="ignore"):
+        hits: Any = np.argwhere(fits(left[:, None, 0], right[None, :, 0], 0))
+        for column in range(1, len(wanted)):
+            hits = hits[fits(left[hits[:, 0], column], right[hits[:, 1], column], column)]
+    return hits
+
+
+def _powers(base: Expression, wanted: Values | None = None) -> list[Expression]:
+    """The root and its inverse; with `wanted` only what gives the first of these values."""
     if not all(value > 0 for value in base.values):
         return []
     return [
         Expression(power_text(base, str(exponent)), tuple(v**exponent for v in base.values), POWER, base.cost + 1)
         for exponent in (-0.5, 0.5)
+        if wanted is None or close(base.values[0] ** exponent, wanted[0])
     ]
 
 
 def _combine(a: Expression, b: Expression, symbols: tuple[str, ...] = tuple(_FUNCTIONS)) -> list[Expression]:
     """`a operator b` for those operators that make sense of the operands."""
     found = []
-    floats = [any(isinstance(value, float) for value in e.values) for e in (a, b)]
+    has_floats = a.has_floats or b.has_floats
     for symbol in symbols:
-        if (symbol == "int") != (symbol in ("int", "//") and any(floats)) or not _is_sensible(a, b, symbol):
+        if (symbol == "int") != (symbol in ("int", "//") and has_floats) or not _is_sensible(a, b, symbol):
             continue
+        pairs = list(zip(a.values, b.values, strict=True))
         try:
-            values = tuple(_FUNCTIONS[symbol](x, y) for x, y in zip(a.values, b.values, strict=True))
+            if symbol == "//" and any(x % y for x, y in pairs):
+                continue  # sizes divide evenly
+            if symbol == "int" and any(abs(x * y - round(x * y)) > 1e-6 for x, y in pairs):
+                continue  # and parts of sizes are whole: what is cut off otherwise would fit by chance
+            values = tuple(_FUNCTIONS[symbol](x, y) for x, y in pairs)
         except (ZeroDivisionError, OverflowError):
             continue
-        if symbol == "//" and any(x % y for x, y in zip(a.values, b.values, strict=True)):
-            continue  # sizes divide evenly
-        if symbol == "int" and any(abs(x * y - round(x * y)) > 1e-6 for x, y in zip(a.values, b.values, strict=True)):
-            continue  # and parts of sizes are whole: what is cut off otherwise would fit by chance
         found.append(_written(a, b, symbol, values))
     return found
 
