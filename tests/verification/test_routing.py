@@ -46,6 +46,14 @@ def test_the_order_of_a_tokens_experts_does_not_matter() -> None:
     assert {tap: found.verdict for tap, found in taps.items()} == {"gate:2": Verdict.PASS, "gate:1": Verdict.PASS}
 
 
+def test_weights_gathered_by_forced_decisions_are_in_their_order() -> None:
+    port = routed(SCORES, [[1, 0], [0, 1], [2, 3]])
+    taps, _ = judged(port | {"gate:1": REFERENCE["gate:1"]})
+    assert taps["gate:1"].ratio == 0.0
+    swapped, _ = judged(port | {"gate:1": port["gate:1"].roll(1, 0)})
+    assert swapped["gate:1"].diverged
+
+
 def test_another_choice_near_a_tie_is_none_and_its_token_is_left_out() -> None:
     taps, facts = judged(routed(SCORES, [[0, 1], [0, 2], [3, 2]]))
     assert (facts.flips, facts.excused) == (1, 1)

@@ -142,9 +142,12 @@ class Routing:
         facts = self._facts(router, (own, reference), (flips_T, floor_flips_T), dtype)
         comparisons = {router.indices: _decision(router.indices, facts)}
         agree_T = ~(flips_T | floor_flips_T)
+        # Weights that the port gathers by the decisions are in the order of those that it was forced to.
+        forced = _sorted(router, {**port, router.indices: self.reference[router.indices]})
         for tap in router.weights if bool(agree_T.any()) else ():
-            errors, floor = (token_errors(side[tap][agree_T], reference[tap][agree_T]) for side in (own, yardstick))
-            comparisons[tap] = judge(tap, errors, floor, dtype)
+            each = [token_errors(side[tap][agree_T], reference[tap][agree_T]) for side in (own, forced, yardstick)]
+            errors = min(each[:2], key=lambda found: float(found.error_T.sum()))
+            comparisons[tap] = judge(tap, errors, each[2], dtype)
         return facts, comparisons
 
     def _facts(
