@@ -53,3 +53,15 @@ def test_literal(value: Any, text: str) -> None:
 
 def test_split_arguments() -> None:
     assert split_arguments("a, f(b, c), [d, e], {f: g}") == ["a", "f(b, c)", "[d, e]", "{f: g}"]
+
+
+def test_a_choice_among_arguments_has_lines_of_its_own() -> None:
+    one, other = "config." + "a" * 50, "config." + "b" * 50
+    assert wrap(f"x = f(1, {one} if c else {other})", 8) == [
+        "x = f(",
+        "    1,",
+        f"    {one}",
+        "    if c",
+        f"    else {other},",
+        ")",
+    ]

@@ -30,18 +30,22 @@ def _port(model_type: str) -> PortSource:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("model_type", "condition"),
+    ("model_type", "condition", "tables"),
     [
-        ("smollm3", "if self.config.no_rope_layers[self.layer_idx]:"),
-        ("cohere2", 'if self.config.layer_types[self.layer_idx] == "sliding_attention":'),
-        ("exaone4", "if self.is_sliding:"),
+        ("smollm3", "if self.config.no_rope_layers[self.layer_idx] > 0:", "cos, sin"),
+        (
+            "cohere2",
+            'if self.config.layer_types[self.layer_idx] == "sliding_attention":',
+            "cos, sin, interleaved=True",
+        ),
+        ("exaone4", "if self.is_sliding:", "cos, sin"),
     ],
 )
-def test_layers_without_rope_are_a_branch(model_type: str, condition: str) -> None:
+def test_layers_without_rope_are_a_branch(model_type: str, condition: str, tables: str) -> None:
     lines = [line.strip() for line in _port(model_type).files["model.py"].splitlines()]
     start = lines.index(condition)
-    assert lines[start + 1] == "query_states = rotary_embedding(query_states, cos, sin)"
-    assert lines[start + 2] == "key_states = rotary_embedding(key_states, cos, sin)"
+    assert lines[start + 1] == f"query_states = rotary_embedding(query_states, {tables})"
+    assert lines[start + 2] == f"key_states = rotary_embedding(key_states, {tables})"
 
 
 @pytest.mark.slow

@@ -178,11 +178,13 @@ class Exploration:
     def _follow(self, base: Sample, key: str, other: Any, changed: Lowered) -> str | None:
         """Express the classes over a changed key, too, alone and with all others that were followed; or say why not."""
         added = [changed]
-        if other is None or isinstance(other, bool):  # what the model then takes is told by two sizes, not by one
+        was_none = base.values.get(key) is None
+        if other is None or isinstance(other, bool) or was_none:  # two sizes tell what the model then takes, not one
+            another = 2 * other if was_none and type(other) in (int, float) else other
             try:
-                added.append(self._lower(self.samples[1].trace.sample.with_values({key: other})))
+                added.append(self._lower(self.samples[1].trace.sample.with_values({key: another})))
             except Exception as error:  # any, as above
-                return f"{other} does not go with all sizes: {first_line(error)}"
+                return f"{another} does not go with all sizes: {first_line(error)}"
         if self.followed:
             try:
                 added.append(self._lower(base.with_values({**self.followed, key: other})))

@@ -38,8 +38,7 @@ def wrap(line: str, depth: int) -> list[str]:
     head, inner, end = line[: start + 1], line[start + 1 : stop], line[stop:]
     if len(inner) + depth + 4 <= WIDTH and len(split_arguments(inner)) > 1:
         return [head, f"    {inner}", end]
-    parts = [wrap(part, depth + 5) for part in split_arguments(inner)]
-    return [head, *indent([line for *before, last in parts for line in (*before, f"{last},")]), end]
+    return [head, *indent([piece for part in split_arguments(inner) for piece in _argument(part, depth + 4)]), end]
 
 
 def _brackets(line: str) -> list[tuple[int, int]]:
@@ -49,6 +48,18 @@ def _brackets(line: str) -> list[tuple[int, int]]:
     return [
         (start, next(i for i in range(start, len(line)) if depths[i] == 1 and line[i] in ")]}")) for start in starts
     ]
+
+
+def _argument(part: str, depth: int) -> list[str]:
+    """An argument with its comma; where it is too long, the alternatives of a choice have lines of their own."""
+    condition = next((i for i in _outside(part) if part.startswith(" if ", i)), None)
+    if condition is None:
+        *lines, last = wrap(part, depth + 1)
+    elif len(part) + 1 + depth <= WIDTH:
+        lines, last = [], part
+    else:
+        *lines, last = [part[:condition], *_alternatives(part[condition + 1 :])]
+    return [*lines, f"{last},"]
 
 
 def _chain(line: str) -> tuple[str, list[str]] | None:
