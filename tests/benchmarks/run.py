@@ -121,11 +121,12 @@ def diff_layers(scratch: Path, size: str) -> list[Row]:
     workspace = _workspace(scratch, model_dir)
     forwards = measure([sys.executable, HERE / "hugging_face_forwards.py", model_dir, "bfloat16", "512"])
     ours = measure([CLI, "diff-layers", model_dir, "--workspace", workspace, "--tokens", "512"])
-    ratio, peak = ours.seconds / forwards.seconds, ours.peak_bytes / GIB
+    ratio, peak = ours.seconds / forwards.seconds, ours.peak_bytes / 1e9
     what = f"`diff-layers`, Llama {size}, bfloat16, 512 tokens"
     return [
         _row(f"{what} / two forwards of transformers", ours, forwards, ratio, "≤ 1.50", ratio <= 1.5),
-        Row(f"{what}: peak memory", f"{peak:.1f} GiB", "", "", "≤ 6.0 GiB", peak <= 6),
+        Row(f"{what}: peak resident memory, mapped files included", f"{peak:.2f} GB", "", "", "≤ 6.0 GB", peak <= 6),
+        Row(f"{what}: of it not of files, sampled", f"{ours.anonymous_bytes / 1e9:.2f} GB", "", "", "", True),
     ]
 
 
