@@ -14,12 +14,18 @@ from trtllm_port.layers.tensor import Tensor
 
 
 class Linear(Module):
-    """x weightᵀ + bias, as torch.nn.Linear."""
+    """x weightᵀ + bias, as torch.nn.Linear.
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+    Args:
+        in_features, out_features: sizes.
+        bias: whether it has one.
+        dtype: of the parameters; None: the config's.
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, dtype: str | None = None) -> None:
         super().__init__()
-        self.weight = Parameter((out_features, in_features))
-        self.bias = Parameter((out_features,)) if bias else None
+        self.weight = Parameter((out_features, in_features), dtype)
+        self.bias = Parameter((out_features,), dtype) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)

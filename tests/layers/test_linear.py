@@ -28,6 +28,11 @@ def test_whole_layers_are_torchs(evaluate: Any, layer: Any, bias: bool) -> None:
     torch.testing.assert_close(found, nn.linear(X, weights["weight"], weights.get("bias")))
 
 
+def test_parameters_keep_a_data_type_of_their_own() -> None:
+    module = Linear(6, 4, dtype="float32")
+    assert [parameter.dtype for _, parameter in module.named_parameters()] == ["float32", "float32"]
+
+
 def test_conv1d_is_transformers(evaluate: Any) -> None:
     theirs = HFConv1D(4, 6)
     weights = {name: value.detach() for name, value in theirs.named_parameters()}

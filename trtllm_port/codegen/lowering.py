@@ -31,7 +31,7 @@ from trtllm_port.codegen.recorder import (
     substitute,
 )
 from trtllm_port.codegen.rotary import probe_rotary
-from trtllm_port.codegen.rules import DTYPES, node, translate
+from trtllm_port.codegen.rules import DTYPES, TRACE_DTYPE, node, translate
 from trtllm_port.codegen.sizes import layer_count
 from trtllm_port.codegen.tracing import Trace
 from trtllm_port.codegen.written_out import join_attention
@@ -228,7 +228,7 @@ class _Lowering:
             return probing.convolution(call.module)
         key = probing.signature(call.module)
         if key not in self.leaves:
-            self.leaves[key] = probing.probe(call.module)
+            self.leaves[key] = _in_own_dtype(probing.probe(call.module), call.module)
         taken = [value for value in leaves(call.args) if isinstance(value, Value)]
         leaf = self.leaves[key] if len(taken) == 1 else None  # a norm with a gate is more than a norm
         if leaf is None and len(call.outputs) == 1:
@@ -281,6 +281,14 @@ def _order(turned: Node) -> list[int]:
     order = list(range(ndim))
     order[dims[0]], order[dims[1]] = dims[1], dims[0]
     return order
+
+
+def _in_own_dtype(leaf: Leaf | None, module: nn.Module) -> Leaf | None:
+    """A linear layer whose parameters keep their data type, whatever the model's is, says so."""
+    dtype = getattr(getattr(module, "weight", None), "dtype", TRACE_DTYPE)
+    if leaf is None or leaf.kind != "Linear" or dtype == TRACE_DTYPE:
+        return leaf
+    return replace(leaf, keywords={**leaf.keywords, "dtype": DTYPES[dtype]})
 
 
 def _promote(block: Block, operator: Node, model: nn.Module) -> Node:
