@@ -45,7 +45,8 @@ def attention(
     """softmax(scale * query keyᵀ, masked) value, by TensorRT's attention layer where that has all that is asked for.
 
     Args:
-        query_BNLH: queries; N is a multiple of K, each key head serves N / K neighbouring query heads.
+        query_BNLH: queries; N is a multiple of K, each key head serves N / K neighbouring query heads. Of float32 in a
+            16-bit network, single operations compute it.
         key_BKSH, value_BKSH: keys and values of all slots; values may have another H.
         mask: [B or 1, N or 1, L, S]; bool: True may attend; or of the query's data type: added to the scores.
         scale: None: H ** -0.5. The layer has no scale, so queries are multiplied by it.
@@ -61,7 +62,8 @@ def attention(
         raise NetworkError(f"{network.where()}`attention` of {query_BNLH.dtype}, {key_BKSH.dtype}, {value_BKSH.dtype}")
     head_size = query_BNLH.shape[-1]
     scale = head_size**-0.5 if scale is None else scale
-    if softcap is not None or sinks is not None:
+    wider = query_BNLH.dtype == "float32" != network.dtype  # TensorRT-RTX 1.7.1's compiler crashes on its layer there
+    if softcap is not None or sinks is not None or wider:
         return explicit_attention(query_BNLH, key_BKSH, value_BKSH, mask, scale, softcap, sinks)
     if scale != 1.0:
         query_BNLH = query_BNLH * scale

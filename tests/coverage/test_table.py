@@ -11,17 +11,17 @@ from coverage_types import DENSE, family_of, model_types, sizes_of_families, tab
 
 DOZEN = (
     "llama",
-    "gemma2",
+    "smollm3",
     "gpt2",
     "phi3",
     "cohere2",
     "mixtral",
-    "deepseek_v3",
-    "gpt_oss",
+    "falcon",
+    "olmo3",
     "opt",
     "bert",
-    "lfm2",
     "bart",
+    "mamba",
 )
 
 
