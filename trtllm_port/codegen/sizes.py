@@ -112,7 +112,8 @@ def make_samples(config: Any) -> Samples:
     Raises:
         Exception: what Hugging Face's code raises at all of the sizes that were tried; the first is the one told.
     """
-    key = f"{type(config).__module__}.{type(config).__qualname__} {json.dumps(config_values(config), sort_keys=True)}"
+    kind = f"{type(config).__module__}.{type(config).__qualname__} {config.architectures}"
+    key = f"{kind} {json.dumps(config_values(config), sort_keys=True)}"
     if key not in _found:
         with quiet_transformers():
             _found[key] = _make_samples(config)
