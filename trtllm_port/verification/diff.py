@@ -6,7 +6,6 @@ Ensures: a report; with a report directory also `report.json`, `report.html` and
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -42,7 +41,7 @@ from trtllm_port.verification.large import (
     without_batch,
 )
 from trtllm_port.verification.phase import LoadHuggingFace, Phase, PhaseResult, phases_of, run_phase
-from trtllm_port.verification.preparation import Model, find_model, network_of, open_port, prepare_port, settle_dtype
+from trtllm_port.verification.preparation import Model, network_of, open_port, opened, prepare_port, settle_dtype
 from trtllm_port.verification.report import Report
 from trtllm_port.verification.runners import SessionRunner
 from trtllm_port.verification.settings import DiffSettings
@@ -79,16 +78,10 @@ def diff_layers(
     """
     started = time.perf_counter()
     check_target(settings.save)
-    with tempfile.TemporaryDirectory(prefix="trtllm-port-") as directory:
-        work = Path(directory)
-        model = find_model(
-            model_dir,
-            work,
-            workspace=workspace,
-            dtype=dtype,
-            random_seed=settings.seed if random_weights else None,
-            trust_remote_code=settings.trust_remote_code,
-        )
+    with opened(model_dir, workspace=workspace, dtype=dtype, random_weights=random_weights, settings=settings) as (
+        model,
+        work,
+    ):
         try:
             comparison = compare_model(model, work, settings, progress)
             model = comparison.model

@@ -8,7 +8,6 @@ Ensures: a report; with a report directory also its files, and one file per stag
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +25,7 @@ from trtllm_port.verification.finish import finish
 from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.greedy import continue_prompts, describe, make_prompts, prompt_gate
 from trtllm_port.verification.phase import phases_of
-from trtllm_port.verification.preparation import Model, find_model, open_port
+from trtllm_port.verification.preparation import Model, open_port, opened
 from trtllm_port.verification.report import Report, Stage
 from trtllm_port.verification.rouge import run_rouge
 from trtllm_port.verification.settings import VerifySettings
@@ -110,16 +109,11 @@ def verify(
     """
     started = time.perf_counter()
     check_target(settings.save)
-    with tempfile.TemporaryDirectory(prefix="trtllm-port-") as directory:
-        model = find_model(
-            model_dir,
-            Path(directory),
-            workspace=workspace,
-            dtype=dtype,
-            random_seed=settings.seed if random_weights else None,
-            trust_remote_code=settings.trust_remote_code,
-        )
-        pipeline = Pipeline(model, Path(directory), settings, progress)
+    with opened(model_dir, workspace=workspace, dtype=dtype, random_weights=random_weights, settings=settings) as (
+        model,
+        work,
+    ):
+        pipeline = Pipeline(model, work, settings, progress)
         try:
             convert(pipeline)
         except CheckpointError as error:

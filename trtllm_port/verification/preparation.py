@@ -5,7 +5,9 @@ This is composition of the stages `convert` and `build`; neither knows the other
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from trtllm_port.layers.text_part import loads_whole
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.registry import PortEntry, find_port
 from trtllm_port.verification.runners import SessionRunner
+from trtllm_port.verification.settings import DiffSettings
 
 if TYPE_CHECKING:
     from trtllm_port.conversion import ConvertResult
@@ -109,6 +112,23 @@ def find_model(
         workspace=workspace,
         trust_remote_code=trust_remote_code,
     )
+
+
+@contextmanager
+def opened(
+    model_dir: Path, *, workspace: Path, dtype: str, random_weights: bool, settings: DiffSettings
+) -> Iterator[tuple[Model, Path]]:
+    """Give a model with its port, as `find_model` finds it, and a working directory that lasts as long."""
+    with tempfile.TemporaryDirectory(prefix="trtllm-port-") as directory:
+        model = find_model(
+            model_dir,
+            Path(directory),
+            workspace=workspace,
+            dtype=dtype,
+            random_seed=settings.seed if random_weights else None,
+            trust_remote_code=settings.trust_remote_code,
+        )
+        yield model, Path(directory)
 
 
 def settle_dtype(model: Model, work: Path, engine: SessionRunner | None, progress: Progress | None = None) -> Model:

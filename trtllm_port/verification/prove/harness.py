@@ -6,7 +6,6 @@ Hugging Face's two runs do not depend on the port, so they are made once.
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,7 @@ from trtllm_port.verification.assemble import causes_of, divergences_of, verdict
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.metrics import metrics, summarise
 from trtllm_port.verification.phase import HuggingFaceSides, PhaseResult, judge_port, phases_of, run_hugging_face
-from trtllm_port.verification.preparation import Model, find_model, settle_dtype
+from trtllm_port.verification.preparation import Model, opened, settle_dtype
 from trtllm_port.verification.prove.bugs import Bug, Injection, Patient, modules_in_order
 from trtllm_port.verification.prove.catalogue import CATALOGUE
 from trtllm_port.verification.prove.outcome import Outcome, Proof
@@ -84,16 +83,10 @@ def prove(
         PortError: the model or the port cannot be used, or the port fails the comparison without any bug.
     """
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="trtllm-port-") as directory:
-        work = Path(directory)
-        model = find_model(
-            model_dir,
-            work,
-            workspace=workspace,
-            dtype=dtype,
-            random_seed=settings.seed if random_weights else None,
-            trust_remote_code=settings.trust_remote_code,
-        )
+    with opened(model_dir, workspace=workspace, dtype=dtype, random_weights=random_weights, settings=settings) as (
+        model,
+        work,
+    ):
         model = settle_dtype(model, work, None, progress)
         laboratory = equip(model, work, settings)
         done = Diary(report_dir, model, settings)
