@@ -10,7 +10,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from trtllm_port.codegen.whole import whole_names
+from trtllm_port.codegen.whole import WholeNames, whole_names
 from trtllm_port.conversion import convert_checkpoint
 from trtllm_port.layers.text_part import text_part
 from trtllm_port.porting import create_port
@@ -50,6 +50,13 @@ def test_names(config: Any, architecture: str, prefixes: dict[str, str], others:
     found = whole_names(config, getattr(transformers, part.architectures[0]), part)
     assert found.prefixes == prefixes
     assert found.others == others
+
+
+def test_a_config_of_the_whole_that_names_the_class_of_its_text_part() -> None:
+    config = transformers.Qwen3_5Config(text_config=TEXT)
+    config.architectures = ["Qwen3_5ForCausalLM"]
+    found = whole_names(config, transformers.Qwen3_5ForCausalLM, text_part(config))
+    assert found == WholeNames("Qwen3_5ForCausalLM")
 
 
 @pytest.mark.slow

@@ -44,6 +44,8 @@ def whole_names(whole: Any, text_class: type[nn.Module], text: Any) -> WholeName
     whole_class = getattr(transformers, architecture, None)
     if whole_class is None:
         raise UnsupportedModelError(f"transformers has no class `{architecture}`, which `config.json` names")
+    if whole_class is text_class:  # made from the text part's config alone, so its files are those of the text part
+        return WholeNames(architecture)
     with torch.device("meta"):
         model, part = whole_class(whole), text_class(text)
     places = _places(model, part)
