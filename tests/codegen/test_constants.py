@@ -73,6 +73,7 @@ MODELS: dict[str, tuple[dict[str, Any], list[str]]] = {  # model type → config
     "gptj": ({"rotary_dim": 16}, ["sinusoidal_positions(position_ids, self.config.rotary_dim)"]),
     "bert": ({"is_decoder": True}, ["full_like(input_ids, 0)", "self.position_embeddings(position_ids)"]),
     "bloom": ({}, ["alibi_bias(position_ids, cache, ", "= attention("]),
+    "roformer": ({"is_decoder": True}, ["self.embed_positions(position_ids)", "view(0, 1, 0, "]),
     "megatron-bert": ({"is_decoder": True}, ["= attention("]),
     "roberta": (
         {"is_decoder": True},

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from trtllm_port.codegen.ir import Block, Node
 from trtllm_port.codegen.recorder import Attribute, Literal, Location, Operation, Value, leaves, map_structure, words
+from trtllm_port.codegen.rows import Rows
 from trtllm_port.codegen.rules import BINARY, DTYPES
 from trtllm_port.codegen.sizes import Sample
 from trtllm_port.codegen.tracing import Trace
@@ -133,14 +134,15 @@ class Recognition:
     def __init__(self, trace: Trace) -> None:
         self.inputs = trace.inputs
         self.model = trace.model
-        self.with_rows: set[Value] = set()  # [B, L, …], where Hugging Face has [L, …]
+        self.rows = Rows(trace.sample.batch)
         self.positional = {trace.inputs["position_ids"]}  # what follows from positions and constants alone
         self.recognizer = Recognizer(trace.sample)
 
     def outputs(self, block: Block, operation: Operation) -> dict[Value, Value | Literal] | None:
         """What the outputs of an operation are, where they need no node of their own: constants and the like."""
-        if operation.name == "unsqueeze" and operation.args[0] in self.with_rows and operation.args[1:] == (0,):
-            return {operation.outputs[0]: operation.args[0]}
+        repeated = self.rows.unchanged(operation)
+        if repeated is not None:
+            return {operation.outputs[0]: repeated}
         tensors = [
             leaf for leaf in leaves((operation.args, operation.kwargs)) if isinstance(leaf, Value | Attribute | Literal)
         ]
@@ -187,10 +189,8 @@ class Recognition:
 
     def _for_all_rows(self, block: Block, positions: Tensor, operation: Operation) -> Value:
         """The position ids in place of [L]: what is looked up by them becomes [B, L, …], as in other models."""
-        rows = self.inputs["position_ids"].tensor.shape[0]
         for value in operation.outputs:
-            value.tensor = value.tensor.expand(rows, *value.tensor.shape)
-            self.with_rows.add(value)
+            self.rows.add(value)
         shifted = self.recognizer.offset_of_positions(positions, 1)
         assert shifted is not None  # the caller knows
         return self._shifted(block, shifted, Value(positions), operation.location)

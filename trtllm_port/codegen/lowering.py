@@ -151,7 +151,7 @@ class _Lowering:
         if known is not None:
             self.same.update(known)
             return
-        operation = self.recognition.without_fillings(block, operation)
+        operation = self.recognition.rows.operation(self.recognition.without_fillings(block, operation))
         operation = replace(operation, args=self.handed.tree(operation.args), kwargs=self.handed.tree(operation.kwargs))
         if operation.name == "rotary_embedding":
             operation = self._turned_back(block, self._halve_tables(block, operation))
