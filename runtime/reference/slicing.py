@@ -57,8 +57,7 @@ def slice_layer(layer: Layer) -> Evaluator:
         and not _dynamic(layer, 5)
     ):
         plan = _plan(start, size, stride, axes, layer.rank())
-        if all(step > 0 for *_, step in plan):
-            return _view(plan)
+        return lambda x, *_: _sample(x, plan, mode, None)
 
     def evaluate(x: Tensor, *inputs: Tensor | None) -> Tensor:
         met = [None if t is None else t.tolist() for t in (*inputs, *[None] * (5 - len(inputs)))]
@@ -92,26 +91,14 @@ def _plan(
     return list(zip(chosen, start, size, stride, strict=True))
 
 
-def _view(plan: Sequence[tuple[int, int, int, int]]) -> Evaluator:
-    whole = slice(None)
-    index = [whole] * (max((axis for axis, *_ in plan), default=-1) + 1)
-    for axis, start, size, stride in plan:
-        index[axis] = slice(start, start + size * stride, stride)
-    picked = tuple(index)
-
-    def evaluate(x: Tensor, *_: Tensor | None) -> Tensor:
-        for axis, start, size, stride in plan:
-            if start < 0 or (size > 0 and start + (size - 1) * stride >= x.shape[axis]):
-                raise IndexError(f"the slice leaves axis {axis} of size {x.shape[axis]}")
-        return x[picked]
-
-    return evaluate
-
-
 def _sample(x: Tensor, plan: Sequence[tuple[int, int, int, int]], mode: str, fill: Tensor | None) -> Tensor:
     inside: Tensor | None = None
     for axis, start, size, stride in plan:
         length = x.shape[axis]
+        last = start + (size - 1) * stride
+        if size > 0 and stride > 0 and start >= 0 and last < length:  # a view, which copies nothing
+            x = x[(slice(None),) * axis + (slice(start, last + 1, stride),)]
+            continue
         index = start + stride * torch.arange(size, device=x.device)
         valid = (index >= 0) & (index < length)
         if mode == "STRICT_BOUNDS":
