@@ -211,6 +211,9 @@ class _Lowering:
 
     def _call(self, block: Block, call: Call) -> None:
         relative = call.path[len(block.path) + 1 :] if block.path else call.path
+        if call.outputs and not any(value.tensor.numel() for value in call.outputs):  # for none of the tokens
+            self.same.update({value: Literal(value.tensor) for value in call.outputs})
+            return
         leaf = self._leaf(call)
         if call in self.sets:  # one module of Hugging Face, in the port one for each set of parameters
             relative = f"{relative}[{literal(self.sets[call])}]"
