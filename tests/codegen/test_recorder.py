@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from trtllm_port.codegen.recorder import Attribute, Call, Literal, Operation, Recorder, Value
+from trtllm_port.errors import UnsupportedModelError
 
 
 class Inner(nn.Module):
@@ -97,3 +99,11 @@ def test_nothing_is_left_on_the_model() -> None:
     _record(module, torch.ones(2, 3))
     hooks: list[Any] = [m._forward_hooks or m._forward_pre_hooks for m in module.modules()]
     assert not any(hooks)
+
+
+def test_a_model_that_exchanges_its_modules_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    recorder = Recorder(model)
+    model[0] = nn.Linear(2, 2)
+    with pytest.raises(UnsupportedModelError, match="`0` is another module once the model has run"), recorder:
+        pass

@@ -20,6 +20,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from trtllm_port.codegen.state_log import StateLog
+from trtllm_port.errors import UnsupportedModelError
 
 
 def words(text: str) -> frozenset[str]:
@@ -180,7 +181,13 @@ class Recorder(TorchFunctionMode):
     # the run
 
     def __enter__(self) -> Recorder:
-        for module in self.model.modules():
+        for path, module in self.model.named_modules():
+            if id(module) not in self._paths:
+                raise UnsupportedModelError(
+                    f"`{path}` is another module once the model has run: what it computes depends on how long the "
+                    "text is",
+                    hint="a port is made for all lengths; see whether the config can choose one kind of module",
+                )
             self._handles.append(module.register_forward_pre_hook(self._enter_module, prepend=True, with_kwargs=True))
             self._handles.append(module.register_forward_hook(self._leave_module, with_kwargs=True))
         super().__enter__()  # type: ignore[no-untyped-call]  # torch

@@ -21,6 +21,7 @@ from trtllm_port.verification.compare import TapComparison
 from trtllm_port.verification.decoding import step_comparisons, step_divergence
 from trtllm_port.verification.gates import Gate, logit_gates, skipped, tap_gates
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.idle import without_idle
 from trtllm_port.verification.injected import own_divergences, run_injected
 from trtllm_port.verification.locate import first_divergence, mark_benign
 from trtllm_port.verification.metrics import relative_error_per_token
@@ -206,6 +207,8 @@ def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
     """Run the port in the phase's dtype, from end to end and on Hugging Face's values, and judge it."""
     phase, stimulus, recording, facts = sides.phase, sides.stimulus, sides.recording, sides.facts
     pairing = pair(recording.order[:-1], port.tap_names, facts.modules, port.parameter_names)
+    if pairing.missing:
+        pairing = without_idle(pairing, sides.load(phase.reference_dtype), stimulus)
     expected = Expected(
         recording=recording,
         floors=sides.yardstick.floors,
