@@ -25,7 +25,7 @@ from trtllm_port.codegen.recorder import leaves
 from trtllm_port.codegen.sizes import config_values, unseen_config
 from trtllm_port.errors import PortError
 from trtllm_port.exact import ExactSoftmax
-from trtllm_port.hf_cache import cache_argument
+from trtllm_port.hf_cache import cache_argument, positions_are_slots
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.random_weights import save_random_checkpoint
 
@@ -174,12 +174,14 @@ def _compare(port_class: type[Any], model_dir: Path, config: Any, progress: Prog
     total = TOKENS + STEPS
     ids = torch.randint(3, config.vocab_size, (ROWS, total), generator=torch.Generator().manual_seed(1))
     cache, past, exact_past = session.new_cache(ROWS), None, None
+    told = positions_are_slots(single, ids[:, :STEPS])
     bounds = [(0, TOKENS), *((TOKENS + i, TOKENS + i + 1) for i in range(STEPS))]
     for index, (start, stop) in enumerate(bounds):
         positions = torch.arange(start, stop).expand(ROWS, -1).contiguous()
-        expected, past = _hf_taps(single, ids[:, start:stop], past)
+        step = {"input_ids": ids[:, start:stop], **({"position_ids": positions} if told else {})}
+        expected, past = _hf_taps(single, step, past)
         with ExactSoftmax():
-            exact, exact_past = _hf_taps(double, ids[:, start:stop], exact_past)
+            exact, exact_past = _hf_taps(double, step, exact_past)
         found = _port_taps(session, ids[:, start:stop], positions, cache, expected)
         phase = "prefill" if index == 0 else f"decode step {index}"
         for name in (name for name in expected if name in found):
@@ -194,7 +196,7 @@ def _compare(port_class: type[Any], model_dir: Path, config: Any, progress: Prog
     return _verdict(errors, limits, sizes, session.executor.name)
 
 
-def _hf_taps(model: nn.Module, ids: Tensor, past: Any) -> tuple[dict[str, Tensor], Any]:
+def _hf_taps(model: nn.Module, step: dict[str, Tensor], past: Any) -> tuple[dict[str, Tensor], Any]:
     """The first output of every module, in the order in which modules finish; and the cache."""
     taps: dict[str, Tensor] = {}
 
@@ -211,7 +213,7 @@ def _hf_taps(model: nn.Module, ids: Tensor, past: Any) -> tuple[dict[str, Tensor
     given = {} if past is None else {argument: past}
     try:
         with torch.no_grad():
-            out = model(input_ids=ids, **given, use_cache=True)
+            out = model(**step, **given, use_cache=True)
     finally:
         for handle in handles:
             handle.remove()

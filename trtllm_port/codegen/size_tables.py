@@ -51,6 +51,9 @@ _COLUMNS: dict[str, tuple[int | float, ...]] = {
     "qk_rope_head_dim": (8, 16, 12, 24, 16),
     "v_head_dim": (24, 16, 20, 32, 64),
     "hidden_size_per_layer_input": (16, 24, 12, 20, 32),
+    "mamba_n_heads mamba_num_heads n_mamba_heads": (8, 16, 24, 8, 40),  # divide twice the hidden size, into 8 groups
+    "mamba_head_dim": (24, 20, 12, 28, 16),
+    "mamba_d_ssm": (96, 160, 336, 144, 360),  # a multiple of the heads above
     "mamba_d_state ssm_state_size state_size": (16, 24, 8, 20, 32),
     "chunk_size mamba_chunk_size": (8, 16, 12, 24, 32),
     "linear_num_key_heads": (2, 4, 3, 2, 5),

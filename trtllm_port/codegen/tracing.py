@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,7 +20,7 @@ from trtllm_port.codegen.hooks import IMPLEMENTATION, RecordedCache, hooks, regi
 from trtllm_port.codegen.recorder import Call, Recorder, Value
 from trtllm_port.codegen.rules import TRACE_DTYPE
 from trtllm_port.codegen.sizes import Sample
-from trtllm_port.hf_cache import cache_argument
+from trtllm_port.hf_cache import cache_argument, positions_are_slots
 from trtllm_port.random_weights import condition
 
 MadeWith = dict[nn.Module, dict[str, Any]]
@@ -88,7 +87,7 @@ def _trace(sample: Sample, implementation: str, trust_remote_code: bool) -> Trac
             stack.enter_context(context)
         first, step = _inputs(sample)
         cache, argument = RecordedCache(sample.config.get_text_config(decoder=True)), cache_argument(model)
-        given = _given(model, first)
+        given = list(first) if positions_are_slots(model, first["input_ids"]) else ["input_ids"]
         model(**{name: first[name] for name in given}, **{argument: cache}, use_cache=True)
         marker = torch.zeros(())  # stands for the cache, which is no tensor
         inputs = {name: recorder.value(tensor) for name, tensor in {**step, "cache": marker}.items()}
@@ -112,17 +111,6 @@ def _inputs(sample: Sample) -> tuple[dict[str, torch.Tensor], dict[str, torch.Te
     parts = (slice(0, sample.past), slice(sample.past, total))
     first, step = ({"input_ids": ids[:, p].clone(), "position_ids": positions[:, p].clone()} for p in parts)
     return first, step
-
-
-def _given(model: nn.Module, step: dict[str, torch.Tensor]) -> list[str]:
-    """Which inputs the model takes. Position ids only if they are the slots' numbers, as they are everywhere else.
-
-    Models of RoBERTa's kind begin at another number: they compute their own, from which the port learns what to add.
-    """
-    if "position_ids" not in inspect.signature(model.forward).parameters:
-        return ["input_ids"]
-    alone = model(input_ids=step["input_ids"]).logits
-    return list(step) if torch.equal(model(**step).logits, alone) else ["input_ids"]
 
 
 @contextmanager

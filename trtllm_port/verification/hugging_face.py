@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from trtllm_port.errors import CheckpointError, UnsupportedModelError
 from trtllm_port.exact import ExactSoftmax
-from trtllm_port.hf_cache import cache_argument
+from trtllm_port.hf_cache import cache_argument, positions_are_slots
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.verification.cache_contents import Layers
 from trtllm_port.verification.hooks import tapped
@@ -206,10 +206,13 @@ class HuggingFaceRunner:
         tokens: list[int] = []
         argument = cache_argument(self.model)
         step_ids = torch.tensor([prompt], device=self.device)
-        cache: dict[str, object] = {}
-        for _ in range(max_new_tokens):
-            output = self.model(input_ids=step_ids, **cache, use_cache=True)
-            cache = {argument: getattr(output, argument)}
+        more: dict[str, object] = {}
+        told = positions_are_slots(self.model, step_ids[:, :2])
+        for number in range(max_new_tokens):
+            output = self.model(input_ids=step_ids, **more, use_cache=True)
+            more = {argument: getattr(output, argument)}
+            if told:
+                more["position_ids"] = torch.tensor([[len(prompt) + number]], device=self.device)
             tokens.append(int(output.logits[0, -1].argmax()))
             step_ids = torch.tensor([[tokens[-1]]], device=self.device)
         return tokens
