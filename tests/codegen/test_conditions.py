@@ -69,3 +69,13 @@ def test_instances_without_a_value_do_not_matter() -> None:
     assert found.text == "config.use_norm"
     one = Solver({"config.use_norm": ATOMS["config.use_norm"]})
     assert one.solve((True, False, *[MISSING] * 10)) is None
+
+
+def test_numbers_of_layers_are_not_compared_with_what_a_list_says_of_each() -> None:
+    experts = (1, 8, 1, 8)
+    atoms = {"layer_idx": (0, 1, 2, 3), "config.experts[layer_idx]": experts, "config.hidden_size": (16, 24, 32, 40)}
+    values = tuple(n >= own for n, own in zip(atoms["layer_idx"], experts, strict=True))
+    assert values == (False, False, True, False)
+    found = Solver(atoms).solve(values)
+    assert found is not None
+    assert found.text == "layer_idx > 0 and config.experts[layer_idx] <= 1"

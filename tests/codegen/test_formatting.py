@@ -24,6 +24,13 @@ from trtllm_port.codegen.formatting import literal, split_arguments, wrap
         "x = function_with_a_long_name(" + ", ".join(f"argument_number_{i}=[{i}, {i}]" for i in range(9)) + ")",
         "self.mlp = " + "A" * 50 + "(config) if config.layers[layer_idx] == 3 else " + "B" * 20 + "(config)",
         "self.mlp = " + "A" * 60 + "(config) if config.layers[layer_idx] == 3 else " + "B" * 40 + "(config)",
+        "self.layers = ModuleList(" + "A" * 50 + "(config, layer_idx) for layer_idx in range(config.number_of_layers))",
+        "self.layers = List(" + "A" * 70 + "(config, layer_idx) for layer_idx in range(config.number_of_layers))",
+        "self.layers = List("
+        + "A" * 50
+        + "(config) if config.kinds[layer_idx] == 1 else "
+        + "B" * 50
+        + "(config) for layer_idx in range(config.number_of_layers))",
         "raise Error(" + repr("a text, with (brackets, and commas " * 2).replace("'", '"') + ", " + "b" * 50 + ")",
         "mapping = {" + ", ".join(f'"key_number_{i}": function(first, second)' for i in range(5)) + "}",
     ],

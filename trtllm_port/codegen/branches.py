@@ -35,7 +35,6 @@ class Branches:
         branch = node.branch
         assert branch is not None
         writer = self.writer
-        condition = writer.printer.scope.condition(branch, node.location)
         names = self._names(node, block)
         before, stop = dict(writer.names), writer.ends[node]
         texts: list[list[str]] = []
@@ -48,7 +47,10 @@ class Branches:
             texts.append(writer.lines)
             given |= {value: name for value, name in writer.names.items() if value in node.outputs}
             writer.lines = outer
-        writer.lines += _lines(condition, texts)
+        if texts[0] == texts[1]:  # the sides differ in what a sub-module is
+            writer.lines += texts[0]
+        else:
+            writer.lines += _lines(writer.printer.scope.condition(branch, node.location), texts)
         kept = {value: name for value, name in before.items() if writer.last_use.get(value, -1) > stop}
         results = {value: names.get(value, given.get(value)) for value in node.outputs}
         writer.names = {**kept, **{value: name for value, name in results.items() if name is not None}}
@@ -111,8 +113,6 @@ class Branches:
 
 def _lines(condition: Expression, texts: list[list[str]]) -> list[str]:
     first, second = texts
-    if not first and not second:
-        return []
     if not first:
         return [f"if {negated(condition.text)}:", *indent(second)]
     plain = [text[0].split(" = ", 1) if len(text) == 1 else ["", ""] for text in texts]

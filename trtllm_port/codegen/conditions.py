@@ -31,7 +31,7 @@ def _simple(atoms: Sequence[Expression]) -> Iterator[Expression]:
     for atom in atoms:
         if len(set(map(repr, atom.values))) > 1:
             yield from _of_one(atom)
-        if layer is not None and atom is not layer:
+        if layer is not None and atom is not layer and not atom.text.endswith(f"[{LAYER}]"):
             yield from _of_layer(atom, layer.values)
 
 

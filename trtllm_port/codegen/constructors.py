@@ -83,7 +83,7 @@ class ConstructorWriter:
         children = list(self._children())
         own = [line for path in parameters if "." not in path for line in self._parameter(path)]  # others: sub-modules
         attributes = [f"self.{name} = {found.text}" for name, found in self.scope.attributes.items()]
-        lists = [line for line in children if "DecoderLayerList(" in line]
+        lists = [line for line in children if "DecoderLayerList(" in line or " for layer_idx in " in line]
         made.takes_layer_idx = any("layer_idx" in s for s in (text, *attributes, *own, *children) if s not in lists)
         made.takes_config = is_model or self.scope.from_config or "self.config" in text
         made.optional = frozenset(name for name, values in self.scope.arguments.items() if None in values)
@@ -193,15 +193,16 @@ class ConstructorWriter:
 
     def _layers(self, options: list[Child]) -> str:
         key = layer_count_key(self.scope.instances[0].trace.sample.values) or LAYER_COUNTS[0]
-        self.made.imports.add("DecoderLayerList")
         self.made.fields.add(key)
         classes = [option.made for option in options if isinstance(option.made, PortClass)]
         calls = [f"{one.name}({', '.join(self._given(one, self.done[one.name]))})" for one in classes]
-        factory = classes[0].name
-        if len(classes) > 1 or not self.done[factory].takes_layer_idx:
-            factory = f"lambda config, layer_idx: {self._one_of(classes, calls)}"
-        count = "" if key == "num_hidden_layers" else f", config.{key}"
-        return f"DecoderLayerList({factory}, config{count})"
+        if len(classes) == 1 and self.done[classes[0].name].takes_layer_idx:
+            self.made.imports.add("DecoderLayerList")
+            count = "" if key == "num_hidden_layers" else f", config.{key}"
+            return f"DecoderLayerList({classes[0].name}, config{count})"
+        self.made.imports.add("ModuleList")
+        layer = self._one_of(classes, calls)
+        return f"ModuleList({layer} for {'layer_idx' if 'layer_idx' in layer else '_'} in range(config.{key}))"
 
     def _one_of(self, classes: list[PortClass], calls: list[str]) -> str:
         """The call for a layer, whose class depends on its number."""

@@ -19,6 +19,7 @@ from typing import Any, get_args, get_origin
 import torch
 from torch import nn
 
+from trtllm_port.codegen.computed import computed_values
 from trtllm_port.codegen.size_tables import DECODER_COUNTS, ENCODER_COUNTS, LAYER_COUNTS
 
 LAYERS = 4
@@ -30,6 +31,13 @@ _OPTIONS = (bool, int, str, type(None))
 def layer_count_key(values: dict[str, Any]) -> str | None:
     """The key that counts the decoder layers, or None."""
     return next((key for key in LAYER_COUNTS if isinstance(values.get(key), int)), None)
+
+
+def _layers(config: Any, values: dict[str, Any]) -> int | None:
+    """How many layers a config has: a key says so, or its class counts them; else None."""
+    computed = computed_values(config, values)
+    key = layer_count_key({**values, **computed})
+    return None if key is None else int({**values, **computed}[key])
 
 
 @dataclass(frozen=True)
@@ -53,20 +61,20 @@ def find_depth(config: Any, values: dict[str, Any], make_config: Callable[[dict[
         values: its values, as `config_values` gives them.
         make_config: makes a config of other values.
     """
-    key = layer_count_key(values)
-    kinds = None if key is None else _kinds(config, values[key], _OPTIONS)
-    if key is None or kinds is None:
+    total = _layers(config, values)
+    kinds = None if total is None else _kinds(config, total, _OPTIONS)
+    if total is None or kinds is None:
         return Depth(None)
     first = 1 + max(kinds.index(kind) for kind in kinds)
     if first <= MOST:
         return Depth(first)
     options = tuple(kind for kind in _OPTIONS if kind is not int)  # numbers of layers are others at another depth
-    wanted = set(_kinds(config, values[key], options) or ())
+    wanted = set(_kinds(config, total, options) or ())
     missing: dict[int, int] = {}
     for count in range(LAYERS, MOST + 1):
         with suppress(Exception):  # any: the config class may refuse the depth
             short = shorten(values, config, Depth(count, scaled=True))
-            if found := _kinds(make_config(short), short[key], options):
+            if found := _kinds(make_config(short), count, options):
                 missing[count] = len(wanted - set(found))
     best = min(missing, key=lambda count: missing[count], default=None)
     return Depth(best, scaled=best is not None)
@@ -95,10 +103,9 @@ def shorten(values: dict[str, Any], config: Any, depth: Depth, more: int = 0) ->
         depth: see `find_depth`.
         more: layers beyond those that suffice.
     """
-    key = layer_count_key(values)
-    if key is None:
+    total = _layers(config, values)
+    if total is None:
         return values
-    total = values[key]
     lists = {name: value for name, value in values.items() if _is_per_layer(name, value, total, config)}
     first = max(LAYERS, depth.first or 0, 0 if depth.scaled else _first_combinations(lists, total)) + more
     if depth.first is not None and first <= MOST + more:
@@ -110,7 +117,7 @@ def shorten(values: dict[str, Any], config: Any, depth: Depth, more: int = 0) ->
     numbers = {name: [i for i in value if i < len(chosen)] for name, value in _layer_numbers(values, total)}
     tables = {name: _of_layers(value, len(chosen)) for name, value in values.items() if _is_by_number(value)}
     counts = {name: len(chosen) for name in LAYER_COUNTS if values.get(name) == total}
-    if key in DECODER_COUNTS:  # a cache is made for as many layers as the config's first count says: the encoder's
+    if layer_count_key(values) in DECODER_COUNTS:  # a cache has as many layers as the first count says: the encoder's
         counts |= {name: len(chosen) for name in ENCODER_COUNTS if name in values}
     parts = {name: max(1, round(value * len(chosen) / total)) for name, value in _parts(values, total)}
     return {**values, **shortened, **numbers, **tables, **(parts if depth.scaled else {}), **counts}

@@ -36,8 +36,11 @@ def wrap(line: str, depth: int) -> list[str]:
     if start + 1 + depth > WIDTH:  # that would not help: an earlier bracket is the long one
         start, stop = max(_brackets(line), key=lambda bracket: bracket[1] - bracket[0])
     head, inner, end = line[: start + 1], line[start + 1 : stop], line[stop:]
-    if len(inner) + depth + 4 <= WIDTH and len(split_arguments(inner)) > 1:
+    generator = next((i for i in _outside(inner) if inner.startswith(" for ", i)), None)
+    if len(inner) + depth + 4 <= WIDTH and (generator is not None or len(split_arguments(inner)) > 1):
         return [head, f"    {inner}", end]
+    if generator is not None:
+        return [head, *indent([*_pieces(inner[:generator], depth + 4), inner[generator + 1 :]]), end]
     return [head, *indent([piece for part in split_arguments(inner) for piece in _argument(part, depth + 4)]), end]
 
 
@@ -51,15 +54,19 @@ def _brackets(line: str) -> list[tuple[int, int]]:
 
 
 def _argument(part: str, depth: int) -> list[str]:
-    """An argument with its comma; where it is too long, the alternatives of a choice have lines of their own."""
+    """An argument with its comma."""
+    *lines, last = _pieces(part, depth + 1)
+    return [*lines, f"{last},"]
+
+
+def _pieces(part: str, depth: int) -> list[str]:
+    """An expression in brackets; where it is too long, the alternatives of a choice have lines of their own."""
     condition = next((i for i in _outside(part) if part.startswith(" if ", i)), None)
     if condition is None:
-        *lines, last = wrap(part, depth + 1)
-    elif len(part) + 1 + depth <= WIDTH:
-        lines, last = [], part
-    else:
-        *lines, last = [part[:condition], *_alternatives(part[condition + 1 :])]
-    return [*lines, f"{last},"]
+        return wrap(part, depth)
+    if len(part) + depth <= WIDTH:
+        return [part]
+    return [part[:condition], *_alternatives(part[condition + 1 :])]
 
 
 def _chain(line: str) -> tuple[str, list[str]] | None:

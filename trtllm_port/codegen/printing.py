@@ -134,7 +134,8 @@ class Printer:
     def _cache(self, node: Node) -> Expression:
         cache, layer, *rest = node.args
         instances = self.scope.instances if isinstance(self.scope, Scope) else ()
-        own = bool(instances) and all(one.layer_idx == layer for one in instances)  # the only layer of its kind
+        numbers = layer.values if isinstance(layer, Symbol) else (layer,) * len(instances)
+        own = bool(instances) and all(one.layer_idx == n for one, n in zip(instances, numbers, strict=True))
         number = "self.layer_idx" if own else self.argument(layer, node).text
         others = self._arguments(node, tuple(rest))
         return _atom(f"{self.argument(cache, node).text}.{node.name}({number}, {others})")

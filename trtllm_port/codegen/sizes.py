@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from trtllm_port.codegen.computed import computed_values
 from trtllm_port.codegen.depth import find_depth, layer_count_key, shorten
 from trtllm_port.codegen.resizing import Plan, equal_keys, resize, resized_keys
 from trtllm_port.codegen.size_tables import LAYER_COUNTS, META_KEYS, SIZES, UNSEEN
@@ -60,12 +61,17 @@ class Sample:
 
     @cached_property
     def values(self) -> dict[str, Any]:
-        """The config's keys and values, as `config_values` gives them."""
-        return config_values(self.config)
+        """The config's keys and values, as `config_values` gives them, and what its class computes of them."""
+        return {**config_values(self.config), **self.computed}
+
+    @cached_property
+    def computed(self) -> dict[str, Any]:
+        """See `computed_values`."""
+        return computed_values(self.config, config_values(self.config))
 
     def with_values(self, changes: dict[str, Any]) -> Sample:
         """The same sample with some keys of the config changed; raises whatever the config class raises for them."""
-        values = {**self.values, **changes}
+        values = {**config_values(self.config), **changes}
         return replace(self, config=make_config(self.config, values))
 
 
@@ -100,8 +106,9 @@ def make_config(like: Any, values: dict[str, Any]) -> Any:
 
 
 def layer_count(config: Any) -> int:
-    """How many decoder layers a config asks for; 0 if no key says so."""
+    """How many decoder layers a config asks for; 0 if it does not say so."""
     values = config_values(config)
+    values |= computed_values(config, values)
     key = layer_count_key(values)
     return int(values[key]) if key is not None else 0
 
