@@ -293,11 +293,6 @@ class Recorder(TorchFunctionMode):
         return _location(sys._getframe(2))
 
     @property
-    def module(self) -> nn.Module:
-        """The module that is running."""
-        return self._stack[-1].module
-
-    @property
     def is_recording(self) -> bool:
         return bool(self._stack)
 
