@@ -32,7 +32,19 @@ from trtllm_port.codegen.recorder import Operation, Recorder
     ],
 )
 def test_classify_mask(function: Callable[..., Any], expected: tuple[str, int | None]) -> None:
-    assert classify_mask(function) == expected
+    assert classify_mask(function, 0) == expected
+
+
+def test_classify_mask_of_known_tokens() -> None:
+    blocks = torch.full((1, 17), -1)  # a text without images: no token is in a block
+
+    def function(batch: Any, head: Any, query: Any, key: Any) -> Any:
+        together = (blocks[batch, query] == blocks[batch, key]) & (blocks[batch, query] >= 0)
+        return (key <= query) | together
+
+    assert classify_mask(function, 17) == ("causal", None)
+    blocks[0, 3:5] = 1
+    assert classify_mask(function, 17) == ("unknown", None)
 
 
 def _tables(rotated: int, repeat: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -54,7 +54,7 @@ def _mask(
     with torch._C.DisableTorchFunction():
         allowed = evaluate_mask(mask_function, q_length, kv_length, q_offset, kv_offset)
         mask = allowed.expand(batch_size, 1, q_length, kv_length).clone()
-        kind = classify_mask(mask_function)
+        kind = classify_mask(mask_function, q_offset + q_length)
     if recorder is None:
         return mask
     recorder.asked_for.add("mask")
@@ -82,12 +82,21 @@ def evaluate_mask(function: Callable[..., Any], rows: int, columns: int, row_off
     return allowed.reshape(allowed.shape[-2:] if allowed.ndim >= 2 else (1, 1)).expand(rows, columns)
 
 
-def classify_mask(function: Callable[..., Any], grid: int = 96) -> tuple[str, int | None]:
+def classify_mask(function: Callable[..., Any], known: int, grid: int = 96) -> tuple[str, int | None]:
     """("causal", None), ("window", size), ("chunk", size) or ("full", None), found by evaluating the function.
 
     ("unknown", None) for any other function.
+
+    Args:
+        function: of (batch, head, query, key).
+        known: tokens so far: no more are asked for where the function looks up which block of the text a token is in.
+        grid: tokens to ask for otherwise.
     """
-    allowed = evaluate_mask(function, grid, grid, 0, 0)
+    try:
+        allowed = evaluate_mask(function, grid, grid, 0, 0)
+    except IndexError:
+        grid = known
+        allowed = evaluate_mask(function, grid, grid, 0, 0)
     query, key = torch.arange(grid)[:, None], torch.arange(grid)[None, :]
     causal = key <= query
     if torch.equal(allowed, causal):

@@ -10,6 +10,7 @@ import re
 from functools import cached_property
 from typing import Any
 
+from trtllm_port.codegen.atoms import atoms_of
 from trtllm_port.codegen.expressions import ATOM, MISSING, Expression, Symbol, Values, merge_values
 from trtllm_port.codegen.formatting import literal
 from trtllm_port.codegen.instances import Instance
@@ -67,7 +68,7 @@ class Scope:
         made_with = [instance.trace.made_with.get(instance.block.module, {}) for instance in self.instances]
         self.from_config = "config" in made_with[0] or not made_with[0] or not self.instances[0].block.path
         self._given = _columns(made_with)
-        every = _atoms(self.instances)
+        every = atoms_of(self.instances)
         number = {name: values for name, values in every.items() if name == "layer_idx"}
         self._atoms = every if self.from_config else {**self._given, **number}
         self._solver = Solver(self._atoms)
@@ -217,7 +218,7 @@ class Scope:
 
     def of_layers(self, layers: list[Instance], there: tuple[bool, ...]) -> Expression:
         """The condition, over `config` and `layer_idx`, for some of the layers of a list."""
-        found = Solver(_atoms(layers)).solve(there)
+        found = Solver(atoms_of(layers)).solve(there)
         if found is None:
             paths = [
                 next(one.block.path for one, is_there in zip(layers, there, strict=True) if is_there is s)
@@ -281,7 +282,7 @@ class RoundScope:
     def __init__(self, outer: Scope, rounds: list[Instance]) -> None:
         self.outer = outer
         self.rounds = rounds
-        self.atoms = _atoms(rounds)
+        self.atoms = atoms_of(rounds)
         self.uses_layer_idx = False
         self._solver = Solver(self.atoms)
 
@@ -361,34 +362,3 @@ def _columns(tables: list[dict[str, Any]]) -> dict[str, Values]:
         for name in dict.fromkeys(name for table in tables for name in table)
         if name in names and name[0] != "_" and name not in _NO_SIZES
     }
-
-
-def _entries(text: str, column: Values) -> dict[str, Values]:
-    """The entries that all values of a column of dicts have, inner dicts' included."""
-    if not all(isinstance(value, dict) for value in column):
-        return {}
-    found: dict[str, Values] = {}
-    for inner in column[0]:
-        if all(inner in value for value in column):
-            entry = tuple(value[inner] for value in column)
-            found |= {f'{text}["{inner}"]': entry, **_entries(f'{text}["{inner}"]', entry)}
-    return found
-
-
-def _atoms(instances: list[Instance]) -> dict[str, Values]:
-    configs = [instance.trace.sample.values for instance in instances]
-    atoms: dict[str, Values] = {}
-    for key in dict.fromkeys(key for config in configs for key in config):
-        column = tuple(config.get(key) for config in configs)
-        atoms[f"config.{key}"] = column
-        atoms |= _entries(f"config.{key}", column)
-    numbers = [instance.layer_idx for instance in instances]
-    layers = tuple(number for number in numbers if number is not None)
-    if len(layers) == len(numbers):
-        atoms["layer_idx"] = layers
-        for key in configs[0]:
-            lists = [config[key] for config in configs if isinstance(config.get(key), list)]
-            if len(lists) == len(configs) and all(n < len(v) for v, n in zip(lists, layers, strict=True)):
-                column = tuple(v[n] for v, n in zip(lists, layers, strict=True))
-                atoms[f"config.{key}[layer_idx]"] = column
-    return atoms
