@@ -157,6 +157,9 @@ class Tensor:
     def expand(self, *dims: int | Tensor) -> Tensor:
         return F.expand(self, dims)
 
+    def repeat(self, *repeats: int) -> Tensor:
+        return F.repeat(self, repeats)
+
     def split(self, sizes: int | tuple[int, ...] | list[int], dim: int = 0) -> tuple[Tensor, ...]:
         return F.split(self, sizes, dim)
 

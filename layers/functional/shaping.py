@@ -166,6 +166,17 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return concat([unsqueeze(tensor, dim) for tensor in tensors], dim)
 
 
+def repeat(x: Tensor, repeats: Sequence[int]) -> Tensor:
+    """x so many times in a row along each of its dimensions."""
+    if len(repeats) != x.ndim:
+        raise NetworkError(
+            f"{x.network.where()}`repeat` of {x.shape} by {tuple(repeats)}: one number for each dimension"
+        )
+    for dim, count in enumerate(repeats):
+        x = concat([x] * count, dim) if count > 1 else x
+    return x
+
+
 def repeat_interleave(x: Tensor, repeats: int, dim: int) -> Tensor:
     """Each element along dim `repeats` times in a row, as HF's `repeat_kv` does with heads."""
     position = axis(x, dim)

@@ -42,6 +42,16 @@ def log(x: Tensor) -> Tensor:
     return _unary("log", "LOG", x)
 
 
+def log1p(x: Tensor) -> Tensor:
+    """log(1 + x), near zero as exact as elsewhere: made up for what 1 + x rounds off; in float32, as torch."""
+    network, wide = x.network, cast(x, "float32")
+    moved = wide + 1.0
+    kept = moved - 1.0
+    near_zero, far = network.operand(1.0, "float32", x.ndim), wide / kept
+    scale = network.definition.add_select((kept == 0.0).itensor, near_zero.itensor, far.itensor)
+    return cast(log(moved) * network.add("log1p", scale), x.dtype)
+
+
 def sqrt(x: Tensor) -> Tensor:
     """The square root."""
     return _unary("sqrt", "SQRT", x)

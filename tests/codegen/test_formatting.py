@@ -32,6 +32,9 @@ from trtllm_port.codegen.formatting import literal, split_arguments, wrap
         + "B" * 50
         + "(config) for layer_idx in range(config.number_of_layers))",
         "raise Error(" + repr("a text, with (brackets, and commas " * 2).replace("'", '"') + ", " + "b" * 50 + ")",
+        "x = " + " + ".join(f"self.config.size_{i} * y" for i in range(5)) + " / scale",
+        "return " + " - ".join(f"self.config.size_{i} * y" for i in range(7)),
+        "return " + " * ".join(f"self.config.size_{i} ** y[0]" for i in range(7)) + " * y",
         "mapping = {" + ", ".join(f'"key_number_{i}": function(first, second)' for i in range(5)) + "}",
     ],
 )

@@ -15,10 +15,10 @@ from trtllm_port.codegen.tracing import trace
 from trtllm_port.quiet import quiet_transformers
 
 
-def _classes(model_type: str, **values: Any) -> dict[str, list[str]]:
+def _classes(model_type: str, *, traces: int = 2, **values: Any) -> dict[str, list[str]]:
     """Class name → its lines."""
     with quiet_transformers():
-        samples = [lower(trace(sample)) for sample in make_samples(hf_config(model_type, **values)).traced[:2]]
+        samples = [lower(trace(sample)) for sample in make_samples(hf_config(model_type, **values)).traced[:traces]]
         classes = make_classes(samples)
         writer = ClassWriter(samples, "Config")
         texts = [writer.write(item, is_model=item is classes[-1]) for item in classes]
@@ -69,3 +69,17 @@ def test_rope_parameters_by_layer_type_are_modules_by_name() -> None:
     model = _classes("olmo3", num_hidden_layers=4)["Olmo3Model"]
     assert "for name, parameters in config.rope_parameters.items()" in model
     assert "cos, sin = position_embeddings[layer_type]" in model
+
+
+def test_a_parameter_that_a_module_around_uses_is_in_its_own_class() -> None:
+    classes = _classes("gpt_neox_japanese", num_hidden_layers=4)
+    assert "self.dense_bias = Parameter((config.hidden_size,))" in classes["GPTNeoXJapaneseAttention"]
+    lines = classes["GPTNeoXJapaneseLayer"]
+    start = lines.index("if self.layer_idx == self.config.num_hidden_layers - 1:")
+    assert lines[start + 1] == "attn_output = attn_output + self.attention.dense_bias"
+
+
+def test_parts_that_are_repeated_are_told_by_all_sizes() -> None:
+    """One key head of two in one trace, three of six in another: `expand` would do for the first alone."""
+    lines = _classes("diffllama", traces=3, num_hidden_layers=4)["DiffLlamaAttention"]
+    assert "value_states1 = v.repeat(1, 2, 1, 1)" in lines

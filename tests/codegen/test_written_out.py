@@ -39,6 +39,14 @@ def flat(query: Tensor, key: Tensor, value: Tensor, shown: Tensor) -> Tensor:
     return torch.bmm(weights, value.reshape(rows, LENGTH, SIZE)).view(BATCH, HEADS, LENGTH, SIZE)
 
 
+def added_to_zeros(query: Tensor, key: Tensor, value: Tensor, shown: Tensor) -> Tensor:
+    rows = BATCH * HEADS
+    queries, keys = query.reshape(rows, LENGTH, SIZE), key.reshape(rows, LENGTH, SIZE).transpose(1, 2)
+    zeros = torch.zeros(rows, LENGTH, LENGTH)
+    scores = torch.baddbmm(zeros, queries, keys, beta=1.0, alpha=0.5).view(BATCH, HEADS, LENGTH, LENGTH)
+    return scores.masked_fill(~shown, LOWEST).softmax(-1) @ value
+
+
 def wide_scores(query: Tensor, key: Tensor, value: Tensor, shown: Tensor) -> Tensor:
     scores = query @ key.transpose(-1, -2) * 0.5
     weights = scores.masked_fill(~shown, LOWEST).softmax(-1).to(torch.bfloat16)
@@ -79,7 +87,7 @@ def joined(function: Callable[..., Tensor]) -> tuple[list[Operation], tuple[Tens
     return [item for item in join_attention(recorder.root, trace) if isinstance(item, Operation)], inputs
 
 
-@pytest.mark.parametrize("function", [plain, divided, flat, wide_scores])
+@pytest.mark.parametrize("function", [plain, divided, flat, added_to_zeros, wide_scores])
 def test_it_is_one_operation(function: Callable[..., Tensor]) -> None:
     body, (query, key, value, shown) = joined(function)
     found = next(item for item in body if item.name == "attention")

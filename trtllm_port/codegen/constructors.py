@@ -256,9 +256,10 @@ class ConstructorWriter:
         return DTYPES[stored_tensor(instance.trace.model, name).dtype]
 
     def _shape(self, instance: Instance, path: str) -> tuple[int, ...] | None:
-        """The shape of a parameter that an instance uses; None if it does not."""
+        """The shape of a parameter that an instance, or a module around it, uses; None if it does not."""
         name = f"{instance.block.path}.{path}" if instance.block.path else path
-        return tuple(stored_tensor(instance.trace.model, name).shape) if name in used_by(instance.block) else None
+        is_used = name in used_by(instance.block) or instance.block in self.port_class.lent.get(path, ())
+        return tuple(stored_tensor(instance.trace.model, name).shape) if is_used else None
 
 
 def assigned(path: str, text: str) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from trtllm_port.codegen import probing
-from trtllm_port.codegen.constants import Recognition, stored_tensor
+from trtllm_port.codegen.constants import Recognition
 from trtllm_port.codegen.experts import experts_arguments, probe_experts
 from trtllm_port.codegen.filling import Filling
 from trtllm_port.codegen.folding import fold
@@ -18,9 +18,9 @@ from trtllm_port.codegen.formatting import literal
 from trtllm_port.codegen.handed import Handed
 from trtllm_port.codegen.inputs import Taken, complete_signatures, find_inputs, remove_dead, taken_by_some, walk
 from trtllm_port.codegen.ir import Block, Leaf, Node
+from trtllm_port.codegen.promotion import cast_first, promote, promote_rotation, without_expansions
 from trtllm_port.codegen.recorder import (
     CASTS,
-    Attribute,
     Call,
     Literal,
     Location,
@@ -155,6 +155,8 @@ class _Lowering:
         operation = replace(operation, args=self.handed.tree(operation.args), kwargs=self.handed.tree(operation.kwargs))
         if operation.name == "rotary_embedding":
             operation = self._turned_back(block, self._halve_tables(block, operation))
+            operation = promote_rotation(block, operation)
+        operation = cast_first(block, operation)
         result = self._swapped_back(operation) or self.filling.joined(operation) or translate(operation)
         if operation.name in CASTS and isinstance(result, Value) and _place(operation) in self.casts:
             result = node(operation, "cast", DTYPES[operation.outputs[0].tensor.dtype], result)
@@ -163,9 +165,9 @@ class _Lowering:
             return
         assert isinstance(result, Node)
         if result.form == "operator":
-            result = _promote(block, result, self.trace.model)
+            result = promote(block, without_expansions(block, result), self.trace.model)
         if result.name in JOINS and result.form == "function":
-            joined = _promote(block, replace(result, args=tuple(result.args[0])), self.trace.model)
+            joined = promote(block, replace(result, args=tuple(result.args[0])), self.trace.model)
             result = replace(joined, args=(joined.args,))
         source = _turned_back_axes(block, result)
         if source is not None:
@@ -292,30 +294,6 @@ def _in_own_dtype(leaf: Leaf | None, module: nn.Module) -> Leaf | None:
     if leaf is None or leaf.kind != "Linear" or dtype == TRACE_DTYPE:
         return leaf
     return replace(leaf, keywords={**leaf.keywords, "dtype": DTYPES[dtype]})
-
-
-def _promote(block: Block, operator: Node, model: nn.Module) -> Node:
-    """Torch's type promotion as casts: TensorRT has none."""
-    typed: dict[Any, torch.Tensor] = {arg: arg.tensor for arg in operator.args if isinstance(arg, Value)}
-    stored = (arg for arg in operator.args if isinstance(arg, Attribute) and arg.persistent)
-    typed |= {arg: stored_tensor(model, arg.path) for arg in stored}
-    dtypes = {tensor.dtype for tensor in typed.values()}
-    comparison = operator.outputs[0].tensor.dtype == torch.bool
-    if len(dtypes) < 2 and (comparison or dtypes == {operator.outputs[0].tensor.dtype} or not dtypes):
-        return operator
-    target = operator.outputs[0].tensor.dtype
-    if comparison:
-        target = max(dtypes, key=lambda dtype: (dtype.is_floating_point, dtype.itemsize))
-    if target not in DTYPES:
-        return operator
-    args = []
-    for arg in operator.args:
-        if isinstance(arg, Value | Attribute) and arg in typed and typed[arg].dtype != target:
-            cast = Value(typed[arg].to(target))
-            block.nodes.append(Node("cast", DTYPES[target], (arg,), {}, (cast,), operator.location))
-            arg = cast
-        args.append(arg)
-    return replace(operator, args=tuple(args))
 
 
 def _operations(root: Call) -> Iterator[Operation]:

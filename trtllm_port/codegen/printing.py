@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from trtllm_port.codegen.expressions import (
@@ -142,6 +143,10 @@ class Printer:
 
     def _method(self, node: Node) -> Expression:
         target = self.argument(node.args[0], node).inside(ATOM)
+        if node.name == "repeat" and _only_ones(node):
+            node = replace(node, name="expand", args=node.args[:2])
+        if node.name == "repeat":
+            return _atom(f"{target}.repeat({self._arguments(node, node.args[2])})")
         if node.name in ("view", "expand"):
             return _atom(f"{target}.{node.name}({', '.join(self._dims(node))})")
         rest = self._arguments(node, node.args[1:])
@@ -205,6 +210,11 @@ class Printer:
         self.functions.add("shape")
         self.sizes[name] = f"shape({self.inputs[place[0]]}, {place[1]})"
         return name
+
+
+def _only_ones(node: Node) -> bool:
+    """Whether a `repeat` is an `expand`: all dimensions that it repeats have the size 1."""
+    return all(repeats == 1 or size == 1 for size, repeats in zip(node.shapes, node.args[2], strict=True))
 
 
 def _atom(text: str) -> Expression:

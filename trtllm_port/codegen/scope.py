@@ -129,9 +129,7 @@ class Scope:
         if not self.from_config:
             return None
         name = self._setting[-1] if self._setting else None
-        modules = [instance.block.module for instance in self.instances]
-        configs = [instance.trace.sample.values for instance in self.instances]
-        found = in_source(name, modules, configs, values)
+        found = in_source(name, self.instances, values)
         return found if found is not None and self._set_attributes(found) else None
 
     def activation(self, value: Any) -> Expression:

@@ -23,6 +23,7 @@ from trtllm_port.codegen.tracing import Trace
 
 SAME = words("to float type dropout contiguous view reshape clone")
 ADD, TIMES, OVER = words("add"), words("mul multiply"), words("div truediv true_divide divide")
+ZEROS = words("zeros zeros_like new_zeros")
 LOWEST = -1e4  # what hides a score is below
 TOLERANCE = 0.02  # of the trace's bfloat16, relative to the largest element
 
@@ -89,7 +90,7 @@ class _Chain:
             if name in ("matmul", "bmm"):
                 return args[0], args[1], scores.factor
             if name == "baddbmm":
-                if not (isinstance(args[0], Literal) and bool((args[0].tensor == 0).all())):
+                if not self._is_zero(args[0]):
                     scores.added.append((args[0], float(item.kwargs.get("beta", 1)) * scores.factor))
                 one, other = (item.kwargs.get(f"batch{i}", args[i] if len(args) > i else None) for i in (1, 2))
                 return one, other, float(item.kwargs.get("alpha", 1)) * scores.factor
@@ -98,6 +99,12 @@ class _Chain:
                 return None
             value = following
         return None
+
+    def _is_zero(self, arg: Any) -> bool:
+        """Whether a tensor is made of zeros, which a product may be added to."""
+        item = self.makers.get(arg)
+        made = item is None or (isinstance(item, Operation) and canonical_name(item.name)[0] in ZEROS)
+        return isinstance(arg, Value | Literal) and made and bool((arg.tensor == 0).all())
 
     def _step(self, name: str, args: tuple[Any, ...], item: Operation, scores: Scores) -> Any:
         """What the scores were before a step, which is noted."""

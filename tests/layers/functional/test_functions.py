@@ -92,6 +92,7 @@ CASES: dict[str, Case] = {
         dtypes=NUMBERS,
     ),
     "flatten": Case(lambda x: L.flatten(x, 1), lambda x: x.flatten(1), dtypes=NUMBERS),
+    "log1p": Case(lambda x: L.log1p(x * 1e-4), lambda x: (x * 1e-4).log1p()),
     "expm1": Case(lambda x: L.expm1(x * 3.0), lambda x: (x * 3).expm1()),
     "floor": Case(L.floor, torch.floor),
     "floordiv": Case(L.floordiv, torch.floor_divide, ("x", "p"), NUMBERS),
@@ -143,6 +144,7 @@ CASES: dict[str, Case] = {
     "relu": Case(L.relu, nn.relu),
     "relu_squared": Case(L.relu_squared, lambda x: nn.relu(x).square()),
     "remainder": Case(L.remainder, torch.remainder, ("y", "p"), ("int64", "int32", "float32")),
+    "repeat": Case(lambda x: x.repeat(1, 3, 2), lambda x: x.repeat(1, 3, 2), dtypes=NUMBERS),
     "repeat_interleave": Case(
         lambda x: L.repeat_interleave(x, 3, 2), lambda x: x.repeat_interleave(3, 2), dtypes=NUMBERS
     ),

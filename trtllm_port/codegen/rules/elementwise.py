@@ -29,7 +29,7 @@ BINARY = {
     **dict.fromkeys(("ge", "greater_equal"), ">="),
 }
 METHODS = frozenset(("exp", "sqrt", "rsqrt", "sin", "cos", "tanh", "sigmoid", "abs"))  # of `layers.Tensor`
-FUNCTIONS = ("expm1", "log", "erf", "floor", "ceil", "round", "reciprocal", "relu", "silu", "softplus")
+FUNCTIONS = ("expm1", "log", "log1p", "erf", "floor", "ceil", "round", "reciprocal", "relu", "silu", "softplus")
 IDENTITIES = ("contiguous", "clone", "detach", "dropout", "alias", "data", "cpu", "nan_to_num")
 
 

@@ -32,11 +32,12 @@ def _expand(operation: Operation) -> Result:
 
 @SHAPES.rule("repeat")
 def _repeat(operation: Operation) -> Result:
+    """Printed as `expand` where all that is repeated has the size 1 at every traced size."""
     source, repeats = operation.args[0], numbers(operation, "repeats")
-    shape = shape_of(source)
-    if shape is None or len(repeats) != len(shape) or any(n != 1 and shape[i] != 1 for i, n in enumerate(repeats)):
+    if len(repeats) != len(shape_of(source) or ()):
         return None
-    return unchanged(operation) or node(operation, "method", "expand", source, tuple(operation.outputs[0].tensor.shape))
+    dims = tuple(operation.outputs[0].tensor.shape)
+    return unchanged(operation) or node(operation, "method", "repeat", source, dims, repeats)
 
 
 @SHAPES.rule("transpose", "swapaxes", "swapdims")
