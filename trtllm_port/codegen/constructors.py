@@ -156,9 +156,14 @@ class ConstructorWriter:
         entries = [f"{one}: {text}," for one, text in texts.items()]
         if found is not None and len(general) == 1:  # one for each set of parameters in the config
             entries = [f"name: {general.pop()}", f"for name, parameters in config.{found[1]}.items()"]
+            entries += ["if parameters is not None"] if self._has_none(found[1]) else []
         yield f"self.{name} = ModuleDict("
         yield from indent(["{", *indent(entries), "}"])
         yield ")"
+
+    def _has_none(self, key: str) -> bool:
+        """Whether a dict of the config has nothing under some of its keys."""
+        return any(None in one.trace.sample.values[key].values() for one in self.scope.instances)
 
     def _options(self, path: str, options: list[Child]) -> Iterator[str]:
         """The statement for a sub-module, which may be one or the other, or not always there."""

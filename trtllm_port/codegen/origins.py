@@ -92,7 +92,7 @@ def in_source(name: str | None, instances: Sequence[Instance], values: Values) -
 
 def _gives(text: str, instances: Sequence[Instance], values: Values) -> bool:
     def result(instance: Instance) -> Any:
-        names = {"self": instance.block.module, "layer_idx": instance.layer_idx, "math": math}
+        names: dict[str, Any] = {"self": instance.block.module, "layer_idx": instance.layer_idx, "math": math}
         names["config"] = SimpleNamespace(**instance.trace.sample.values)
         return eval(text, {"__builtins__": {"int": int}}, names)
 
