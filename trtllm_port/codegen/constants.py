@@ -76,10 +76,10 @@ class Recognizer:
                 return window, hidden
         return None
 
-    def alibi(self, tensor: Tensor, heads: int) -> float | None:
-        """`max_bias` of the ALiBi, for so many heads, that a tensor [*, heads, 1 or L, S] is; or None.
+    def alibi(self, tensor: Tensor, heads: int) -> dict[str, Any] | None:
+        """The options of the `alibi_bias`, for so many heads, that a tensor [*, heads, 1 or L, S] is; or None.
 
-        Any two numbers of a row may be shifted alike: a softmax does not see it. Batch and heads may be one dimension.
+        All numbers of a row may be shifted alike: a softmax does not see it. Batch and heads may be one dimension.
         """
         slots = self.sample.past + self.sample.length
         if not tensor.is_floating_point() or tensor.ndim < 3 or tensor.shape[-1] != slots or tensor.numel() % heads:
@@ -95,20 +95,27 @@ class Recognizer:
             return None
         max_bias = round(-power * math.log2(steepest) * 4) / 4
         same = torch.allclose(slopes, alibi_slopes(heads, max_bias)[:, None].expand(slopes.shape), rtol=0.02, atol=0)
-        return max_bias if same else None
+        options: dict[str, Any] = {} if max_bias == 8.0 else {"max_bias": max_bias}
+        options |= {} if rows[..., 0].any() else {"from_first": True}
+        return options if same else None
 
     def sinusoid(self, tensor: Tensor) -> tuple[int, dict[str, bool]] | None:
-        """The offset of positions and the options that make `sinusoidal_positions` give a tensor [*, L, D], or None."""
+        """The offset of positions and the options that make `sinusoidal_positions` give a tensor [*, L, D], or None.
+
+        In half precision several of them may come near: the nearest one counts.
+        """
         length, dim = self.sample.length, tensor.shape[-1] if tensor.ndim >= 3 else 0
         if not tensor.is_floating_point() or dim < 4 or dim % 2 or tensor.shape[-2] != length:
             return None
         rows = tensor.reshape(-1, length, dim).float()
+        found: tuple[int, dict[str, bool]] | None = None
+        least = math.inf
         for offset in range(LARGEST_OFFSET):
             for form in SINUSOID_FORMS:
-                table = sinusoid(self.positions + offset, dim, **form)
-                if bool(((rows - table).abs() < HALF_PRECISION).all()):
-                    return offset, form
-        return None
+                errors = (rows - sinusoid(self.positions + offset, dim, **form)).abs()
+                if bool((errors < HALF_PRECISION).all()) and float(errors.mean()) < least:
+                    found, least = (offset, form), float(errors.mean())
+        return found
 
 
 def sinusoid(positions: Tensor, dim: int, *, interleaved: bool = False, inclusive: bool = False) -> Tensor:

@@ -219,14 +219,13 @@ class _Chain:
             return self._make("to", (bias, query.tensor.dtype), bias.tensor.to(query.tensor.dtype), use)
         tensor = bias.tensor if isinstance(bias, Value | Literal) else None
         heads = query.tensor.shape[1]
-        max_bias = Recognizer(self.trace.sample).alibi(tensor, heads) if tensor is not None else None
-        if tensor is None or max_bias is None:
+        options = Recognizer(self.trace.sample).alibi(tensor, heads) if tensor is not None else None
+        if tensor is None or options is None:
             return None
         rows, slots = query.tensor.shape[0], tensor.shape[-1]
         wide = (
             tensor.float().reshape(-1, heads, tensor.shape[-2], slots)[:1].expand(rows, -1, query.tensor.shape[2], -1)
         )
-        options = {} if max_bias == 8.0 else {"max_bias": max_bias}
         inputs = self.trace.inputs["position_ids"], self.trace.inputs["cache"]
         made = self._make("alibi_bias", (*inputs, heads), wide, use, options)
         return self._make("to", (made, query.tensor.dtype), wide.to(query.tensor.dtype), use)

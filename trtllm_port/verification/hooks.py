@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from trtllm_port.verification.runners import OnTap
 from trtllm_port.verification.taps import further_output, input_of
 
+PASSING = (nn.Dropout, nn.Identity)  # give back what they are given
 # Where a module is called by keywords, its first tensor is not the first that happens to be passed.
 INPUT_KEYWORDS = ("hidden_states", "input_ids", "inputs_embeds", "x", "input")
 
@@ -19,6 +20,9 @@ INPUT_KEYWORDS = ("hidden_states", "input_ids", "inputs_embeds", "x", "input")
 @contextmanager
 def tapped(model: nn.Module, on_tap: OnTap | None, taps: Collection[str] | None) -> Iterator[None]:
     """Hand every module's tensors to `on_tap`; a module's first call counts.
+
+    Those that compute nothing are left out: a port has no such modules, and Hugging Face's attention weights, held fast
+    in a dropout, would take the rounding of scores from its own error alone.
 
     Args:
         model: whose sub-modules are tapped.
@@ -36,7 +40,8 @@ def tapped(model: nn.Module, on_tap: OnTap | None, taps: Collection[str] | None)
         seen.add(tap)
         return on_tap(tap, tensor)
 
-    handles = [handle for path, module in model.named_modules() if path for handle in _tap(path, module, hand_out)]
+    modules = ((path, module) for path, module in model.named_modules() if path and not isinstance(module, PASSING))
+    handles = [handle for path, module in modules for handle in _tap(path, module, hand_out)]
     try:
         yield
     finally:
