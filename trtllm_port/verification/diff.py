@@ -148,7 +148,8 @@ def compare_model(model: Model, work: Path, settings: DiffSettings, progress: Pr
             left_out = what_is_left_out(model, part)
         elif left_out:
             fed = without_batch(stimulus)
-        phases.append(run_phase(phase, loader(part, settings, layer_by_layer=large), port(part, phase), fed, progress))
+        load = loader(part, settings, layer_by_layer=large and part is model)
+        phases.append(run_phase(phase, load, port(part, phase), fed, progress))
     tokens = token_gates(model.given, model.vocab_size, trust_remote_code=model.trust_remote_code)
     return Comparison(model=model, stimulus=stimulus, tokens=tuple(tokens), phases=tuple(phases), left_out=left_out)
 
