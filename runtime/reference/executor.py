@@ -31,7 +31,6 @@ from trtllm_port.runtime.reference.program import (
 )
 
 RELEASE_BYTES = 512 << 20  # of weights read before their memory is given back
-CACHE_UPDATE = "KV_CACHE_UPDATE"
 
 Observer = tuple[OnTap, Collection[str]]
 """What sees a run's taps, and which."""
@@ -138,8 +137,10 @@ class ReferenceExecutor:
         runs = [self._filled(each) for each in feeds]
         wanted = [self._handed_out_before(slots, *each) for slots, each in zip(runs, observers, strict=False)]
 
+        updated = {slot for spec, slot in self._input_slots if spec.name in self._caches}
+
         def after(step: Step, number: int, value: Any) -> Any:
-            if continued is not None and number == 0 and step.layer.type == CACHE_UPDATE:
+            if continued is not None and number == 0 and updated.intersection(step.inputs):
                 for slots in runs[continued.first :]:
                     slots[step.inputs[0]][:, :, : continued.slots] = value[:, :, : continued.slots]
             if number >= len(observers) or step.output not in wanted[number]:
