@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trtllm_port.exact import ExactSoftmax
+from trtllm_port.exact import ExactArithmetic
 
 SPELLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "functional": lambda scores: functional.softmax(scores, dim=-1, dtype=torch.float32),
@@ -26,7 +26,7 @@ def test_a_large_number_that_a_softmax_does_not_see_costs_nothing(spelling: str)
     weights = [math.exp(score) for score in scores[0].tolist()]
     exact = torch.tensor([[weight / sum(weights) for weight in weights]], dtype=torch.float64)
     rounded = SPELLINGS[spelling](scores + 4096)
-    with ExactSoftmax():
+    with ExactArithmetic():
         found = SPELLINGS[spelling](scores + 4096)
     assert found.dtype == torch.float32
     assert float((rounded - exact).abs().max()) > 1e-5
@@ -35,6 +35,16 @@ def test_a_large_number_that_a_softmax_does_not_see_costs_nothing(spelling: str)
 
 def test_scores_in_float32_stay_as_they_are() -> None:
     scores = torch.tensor([[0.1, 0.3, -0.2]]) + 4096
-    with ExactSoftmax():
+    with ExactArithmetic():
         found = functional.softmax(scores, dim=-1, dtype=torch.float32)
     assert torch.equal(found, torch.softmax(scores, -1))
+
+
+def test_a_number_beyond_float32_is_a_float64() -> None:
+    lowest = torch.finfo(torch.float64).min
+    with ExactArithmetic():
+        hiding, plain = torch.full((), lowest), torch.full((2,), -1.0)
+        unlimited = torch.full((), float("-inf"))
+    assert hiding.dtype == torch.float64
+    assert float(hiding) == lowest
+    assert plain.dtype == unlimited.dtype == torch.float32

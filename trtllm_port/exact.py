@@ -1,8 +1,9 @@
-"""Hugging Face in float64, without the float32 that its code writes into softmax.
+"""Hugging Face in float64, without the float32 that its code writes into softmax and constants.
 
 `softmax(scores, dtype=float32)` protects 16 bits and rounds 64. Where the scores carry a large number that the softmax
 does not see, as ALiBi does that counts from the first token, that rounding is the largest error of all, and the same in
-float32: a reference with it would measure how alike two models round.
+float32: a reference with it would measure how alike two models round. A constant made of float64's lowest number, which
+hides scores, is no float32 at all: torch refuses it.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["ExactSoftmax"]
+__all__ = ["ExactArithmetic"]
 
 
-class ExactSoftmax(TorchFunctionMode):
+class ExactArithmetic(TorchFunctionMode):
     """While active, a softmax of float64 scores is computed in float64, then rounded as the model asks.
 
-    That is so for `softmax(scores, dtype=torch.float32)` and `softmax(scores.float())`; nothing else changes.
+    That is so for `softmax(scores, dtype=torch.float32)` and `softmax(scores.float())`. A tensor filled with a number
+    beyond float32, of no data type that the model asks for, is one of float64. Nothing else changes.
     """
 
     def __init__(self) -> None:
@@ -34,6 +36,8 @@ class ExactSoftmax(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name == "softmax":
             return self._softmax(func, list(args), dict(kwargs))
+        if name == "full" and kwargs.get("dtype") is None and _is_beyond_float32(args[1] if len(args) > 1 else None):
+            kwargs["dtype"] = torch.float64
         result = func(*args, **kwargs)
         if name in ("float", "to", "type") and args[0].dtype == torch.float64 and result.dtype == torch.float32:
             self._rounded = result, args[0]
@@ -47,3 +51,7 @@ class ExactSoftmax(TorchFunctionMode):
         if scores.dtype == torch.float64:
             kwargs["dtype"] = torch.float64
         return func(scores, *args, **kwargs).to(wanted)
+
+
+def _is_beyond_float32(value: Any) -> bool:
+    return isinstance(value, float) and torch.finfo(torch.float32).max < abs(value) < float("inf")

@@ -11,6 +11,11 @@ from torch import Tensor
 NAMES = ("past_key_values", "cache_params", "state")
 
 
+def keeps_cache(model: Any) -> bool:
+    """Whether a model's `forward` takes what it remembers of earlier tokens; others compute all tokens anew."""
+    return any(name in inspect.signature(model.forward).parameters for name in NAMES)
+
+
 def cache_argument(model: Any) -> str:
     """The argument of a model's `forward`, and the field of its output, that holds KV caches or states."""
     parameters = inspect.signature(model.forward).parameters

@@ -24,8 +24,8 @@ from trtllm_port.codegen.hf_models import load_config, require_causal_lm
 from trtllm_port.codegen.recorder import leaves
 from trtllm_port.codegen.sizes import config_values, unseen_config
 from trtllm_port.errors import PortError
-from trtllm_port.exact import ExactSoftmax
-from trtllm_port.hf_cache import cache_argument, positions_are_slots
+from trtllm_port.exact import ExactArithmetic
+from trtllm_port.hf_cache import cache_argument, keeps_cache, positions_are_slots
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.random_weights import save_random_checkpoint
 
@@ -178,10 +178,12 @@ def _compare(port_class: type[Any], model_dir: Path, config: Any, progress: Prog
     bounds = [(0, TOKENS), *((TOKENS + i, TOKENS + i + 1) for i in range(STEPS))]
     for index, (start, stop) in enumerate(bounds):
         positions = torch.arange(start, stop).expand(ROWS, -1).contiguous()
-        step = {"input_ids": ids[:, start:stop], **({"position_ids": positions} if told else {})}
-        expected, past = _hf_taps(single, step, past)
-        with ExactSoftmax():
-            exact, exact_past = _hf_taps(double, step, exact_past)
+        first = start if keeps_cache(single) else 0  # all tokens anew
+        step = {"input_ids": ids[:, first:stop]}
+        step |= {"position_ids": torch.arange(first, stop).expand(ROWS, -1)} if told else {}
+        expected, past = _hf_taps(single, step, past, stop - start)
+        with ExactArithmetic():
+            exact, exact_past = _hf_taps(double, step, exact_past, stop - start)
         found = _port_taps(session, ids[:, start:stop], positions, cache, expected)
         phase = "prefill" if index == 0 else f"decode step {index}"
         for name in (name for name in expected if name in found):
@@ -196,28 +198,31 @@ def _compare(port_class: type[Any], model_dir: Path, config: Any, progress: Prog
     return _verdict(errors, limits, sizes, session.executor.name)
 
 
-def _hf_taps(model: nn.Module, step: dict[str, Tensor], past: Any) -> tuple[dict[str, Tensor], Any]:
-    """The first output of every module, in the order in which modules finish; and the cache."""
+def _hf_taps(model: nn.Module, step: dict[str, Tensor], past: Any, count: int) -> tuple[dict[str, Tensor], Any]:
+    """The first output of every module for the last tokens, in the order in which modules finish; and the cache."""
     taps: dict[str, Tensor] = {}
+    length = step["input_ids"].shape[1]
 
     def keep(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             first = next((leaf for leaf in leaves(output) if isinstance(leaf, Tensor)), None)
             if first is not None and name not in taps:
-                taps[name] = first.detach().clone()
+                new = first[:, -count:] if first.ndim > 1 and first.shape[1] == length else first
+                taps[name] = new.detach().clone()
 
         return hook
 
     handles = [module.register_forward_hook(keep(name)) for name, module in model.named_modules()]
     argument = cache_argument(model)
     given = {} if past is None else {argument: past}
+    given |= {"use_cache": True} if keeps_cache(model) else {}
     try:
         with torch.no_grad():
-            out = model(**step, **given, use_cache=True)
+            out = model(**step, **given)
     finally:
         for handle in handles:
             handle.remove()
-    return taps, getattr(out, argument)
+    return taps, getattr(out, argument, None)
 
 
 def _port_taps(
