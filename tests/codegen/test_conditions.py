@@ -38,6 +38,8 @@ ATOMS: dict[str, tuple[Any, ...]] = {  # three configurations of four layers
         "(layer_idx + 1) % config.step == 0",
         "layer_idx % config.step == 0",
         "layer_idx == config.num_layers - 1",
+        "layer_idx >= config.num_layers - config.first_dense",
+        "layer_idx < config.num_layers - config.first_dense",
         "config.use_norm and config.rope_layers[layer_idx]",
         "config.use_norm or layer_idx in config.dense_layers",
     ],

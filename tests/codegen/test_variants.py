@@ -46,6 +46,26 @@ def test_layers_of_which_some_keep_no_cache_are_one_loop() -> None:
     assert any(line.startswith("for layer in self.layers") for line in lines["NemotronHModel"])
 
 
+def test_layers_that_share_a_cache_ask_for_it() -> None:
+    """Of six layers the last three; those before them are of both types."""
+    kinds = ["sliding_attention", "full_attention"] * 3
+    lines = _classes("gemma4_text", num_hidden_layers=6, layer_types=kinds, num_kv_shared_layers=3)
+    attention = lines["Gemma4TextAttention"]
+    assert "self.is_kv_shared_layer = layer_idx >= config.num_hidden_layers - config.num_kv_shared_layers" in attention
+    assert "key_states, value_states = cache.update(self.layer_idx, key_states, value_states)" in attention
+    assert "key_states, value_states = cache.shared(self.layer_idx, self.config.layer_types)" in attention
+    assert any(line.startswith("for layer_idx, (layer, layer_type) in enumerate(") for line in lines["Gemma4TextModel"])
+
+
+def test_what_neither_side_of_a_branch_has_is_left_out() -> None:
+    """Layers with a cache of their own project values, or take the keys; those without one have neither."""
+    kinds = ["sliding_attention", "full_attention"] * 3
+    values = {"num_hidden_layers": 6, "layer_types": kinds, "num_kv_shared_layers": 3, "attention_k_eq_v": True}
+    attention = _classes("gemma4_text", **values)["Gemma4TextAttention"]
+    taken = attention.index("value_states = key_states")
+    assert attention[taken - 1].startswith("elif ")
+
+
 def test_a_sub_module_of_either_class_is_chosen_by_the_config() -> None:
     classes = _classes(
         "dots1",

@@ -6,8 +6,9 @@ Each has one value per instance.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-from trtllm_port.codegen.expressions import Values
+from trtllm_port.codegen.expressions import MISSING, Values
 from trtllm_port.codegen.instances import Instance
 
 
@@ -21,6 +22,32 @@ def _entries(text: str, column: Values) -> dict[str, Values]:
             entry = tuple(value[inner] for value in column)
             found |= {f'{text}["{inner}"]': entry, **_entries(f'{text}["{inner}"]', entry)}
     return found
+
+
+def numbers_of_kinds(configs: list[dict[str, Any]]) -> dict[str, Values]:
+    """What lists with a number for each layer have for layers of one kind, where another list says the kinds."""
+    found: dict[str, Values] = {}
+    first = configs[0]
+    kinds = [key for key, value in first.items() if isinstance(value, list) and value and _all_are(value, str)]
+    lists = [key for key, value in first.items() if isinstance(value, list) and value and _all_are(value, int | float)]
+    for key, by in ((key, by) for by in kinds for key in lists):
+        for kind in dict.fromkeys(first[by]):
+            column = tuple(_of_kind(config.get(key), config.get(by), kind) for config in configs)
+            if MISSING not in column:
+                found[f'config.{key}[config.{by}.index("{kind}")]'] = column
+    return found
+
+
+def _all_are(values: list[Any], kinds: Any) -> bool:
+    return all(isinstance(value, kinds) and not isinstance(value, bool) for value in values)
+
+
+def _of_kind(numbers: Any, kinds: Any, kind: str) -> Any:
+    """The number that all layers of a kind have."""
+    if not isinstance(numbers, list) or not isinstance(kinds, list) or len(numbers) != len(kinds):
+        return MISSING
+    found = {number for number, own in zip(numbers, kinds, strict=True) if own == kind}
+    return found.pop() if len(found) == 1 else MISSING
 
 
 def _ordered(keys: Iterable[str], instances: list[Instance]) -> list[str]:
@@ -37,6 +64,7 @@ def atoms_of(instances: list[Instance]) -> dict[str, Values]:
         column = tuple(config.get(key) for config in configs)
         found[f"config.{key}"] = column
         found |= _entries(f"config.{key}", column)
+    found |= numbers_of_kinds(configs)
     numbers = [instance.layer_idx for instance in instances]
     layers = tuple(number for number in numbers if number is not None)
     if len(layers) == len(numbers):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trtllm_port.codegen.expressions import Expression
@@ -50,10 +51,19 @@ class Branches:
         if texts[0] == texts[1]:  # the sides differ in what a sub-module is
             writer.lines += texts[0]
         else:
-            writer.lines += _lines(writer.printer.scope.condition(branch, node.location), texts)
+            condition = writer.printer.scope.condition(branch, node.location)
+            writer.lines += _lines(condition, texts, self._otherwise(node, texts))
         kept = {value: name for value, name in before.items() if writer.last_use.get(value, -1) > stop}
         results = {value: names.get(value, given.get(value)) for value in node.outputs}
         writer.names = {**kept, **{value: name for value, name in results.items() if name is not None}}
+
+    def _otherwise(self, node: Node, texts: list[list[str]]) -> Expression | None:
+        """The condition of the second side of a branch, where some instances take neither side."""
+        assert node.branch is not None
+        if node.branch.second is None or not texts[1]:
+            return None
+        guard = node.branch.second if texts[0] else tuple(taken is True for taken in node.branch.second)
+        return self.writer.printer.scope.condition(replace(node.branch, guard=guard), node.location)
 
     def _names(self, node: Node, block: Block) -> dict[Value, str]:
         """Names for what is one value or the other behind the branch."""
@@ -111,8 +121,12 @@ class Branches:
                 writer.lines.append(f"{names[result]} = {writer.names[source]}")
 
 
-def _lines(condition: Expression, texts: list[list[str]]) -> list[str]:
+def _lines(condition: Expression, texts: list[list[str]], otherwise: Expression | None) -> list[str]:
+    """The statement; `otherwise` is the condition of the second side, if it is not that of all others."""
     first, second = texts
+    if otherwise is not None:
+        head = [f"if {condition.text}:", *indent(first)] if first else []
+        return [*head, f"{'elif' if first else 'if'} {otherwise.text}:", *indent(second)]
     if not first:
         return [f"if {negated(condition.text)}:", *indent(second)]
     plain = [text[0].split(" = ", 1) if len(text) == 1 else ["", ""] for text in texts]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from trtllm_port.codegen.expressions import ATOM, Expression, Values
+from trtllm_port.codegen.size_tables import LAYER_COUNTS
 
 COMPARISON, NOT, AND, OR = 30, 25, 20, 15
 LAYER = "layer_idx"
@@ -28,11 +29,14 @@ def switches(atoms: Sequence[Expression]) -> list[Expression]:
 
 def _simple(atoms: Sequence[Expression]) -> Iterator[Expression]:
     layer = next((atom for atom in atoms if atom.text == LAYER), None)
+    depths = [atom for atom in atoms if atom.text.removeprefix("config.") in LAYER_COUNTS]
     for atom in atoms:
         if len(set(map(repr, atom.values))) > 1:
             yield from _of_one(atom)
         if layer is not None and atom is not layer and not atom.text.endswith(f"[{LAYER}]"):
             yield from _of_layer(atom, layer.values)
+            for depth in depths:
+                yield from _of_the_last(atom, depth, layer.values)
 
 
 def _of_one(atom: Expression) -> Iterator[Expression]:
@@ -65,6 +69,14 @@ def _of_layer(atom: Expression, layers: Sequence[int]) -> Iterator[Expression]:
                 yield from _both(f"{place} % {text} == 0", f"{place} % {text} != 0", divides, 4)
     if kinds == {list} and all(isinstance(item, int) for value in atom.values for item in value):
         yield from _both(f"{LAYER} in {text}", f"{LAYER} not in {text}", [n in value for n, value in pairs], 3)
+
+
+def _of_the_last(atom: Expression, depth: Expression, layers: Sequence[int]) -> Iterator[Expression]:
+    """Whether a layer is one of the last so many."""
+    if atom is not depth and {type(value) for value in atom.values} == {int}:
+        text = f"{depth.text} - {atom.text}"
+        last = [n >= count - few for n, count, few in zip(layers, depth.values, atom.values, strict=True)]
+        yield from _both(f"{LAYER} >= {text}", f"{LAYER} < {text}", last, 5)
 
 
 def _both(

@@ -84,7 +84,8 @@ class ConstructorWriter:
         own = [line for path in parameters if "." not in path for line in self._parameter(path)]  # others: sub-modules
         attributes = [f"self.{name} = {found.text}" for name, found in self.scope.attributes.items()]
         lists = [line for line in children if "DecoderLayerList(" in line or " for layer_idx in " in line]
-        made.takes_layer_idx = any("layer_idx" in s for s in (text, *attributes, *own, *children) if s not in lists)
+        made.takes_layer_idx = any("layer_idx" in s for s in (*attributes, *own, *children) if s not in lists)
+        made.takes_layer_idx |= "self.layer_idx" in text
         made.takes_config = is_model or self.scope.from_config or "self.config" in text
         made.optional = frozenset(name for name, values in self.scope.arguments.items() if None in values)
         made.arguments = tuple(sorted(self.scope.arguments, key=lambda name: name in made.optional))
@@ -152,8 +153,11 @@ class ConstructorWriter:
         texts = {one[len(name) + 1 : -1]: self._child(one, self.port_class.children[one][0]) for one in paths}
         key = next(iter(texts))
         found = re.search(rf"config\.(\w+)\[{re.escape(key)}\]", texts[key])
-        general = {found and text.replace(f"config.{found[1]}[{one}]", "parameters") for one, text in texts.items()}
-        entries = [f"{one}: {text}," for one, text in texts.items()]
+        general = {
+            found and text.replace(f"config.{found[1]}[{one}]", "parameters").replace(f".index({one})", ".index(name)")
+            for one, text in texts.items()
+        }
+        entries = [piece for one, text in texts.items() for piece in _with_comma(wrap(f"{one}: {text}", 17))]
         if found is not None and len(general) == 1:  # one for each set of parameters in the config
             entries = [f"name: {general.pop()}", f"for name, parameters in config.{found[1]}.items()"]
             entries += ["if parameters is not None"] if self._has_none(found[1]) else []
@@ -265,6 +269,10 @@ class ConstructorWriter:
         name = f"{instance.block.path}.{path}" if instance.block.path else path
         is_used = name in used_by(instance.block) or instance.block in self.port_class.lent.get(path, ())
         return tuple(stored_tensor(instance.trace.model, name).shape) if is_used else None
+
+
+def _with_comma(lines: list[str]) -> list[str]:
+    return [*lines[:-1], f"{lines[-1]},"]
 
 
 def assigned(path: str, text: str) -> str:

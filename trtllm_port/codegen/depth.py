@@ -94,7 +94,32 @@ def _kinds(config: Any, total: int, options: tuple[type, ...]) -> list[str] | No
     )
 
 
-def shorten(values: dict[str, Any], config: Any, depth: Depth, more: int = 0) -> dict[str, Any]:
+def lengthen(
+    values: dict[str, Any],
+    config: Any,
+    depth: Depth,
+    more: int,
+    read_back: Callable[[dict[str, Any]], dict[str, Any]],
+) -> dict[str, Any]:
+    """As `shorten`, with more layers than suffice: the next ones, or like the last, if the class wants a certain end.
+
+    Args:
+        values, config, depth: as of `shorten`.
+        more: how many layers.
+        read_back: what a config made with some values has as its values.
+    """
+    following, ending = (shorten(values, config, depth, more, from_end=end) for end in (False, True))
+    with suppress(Exception):  # any: the config class may refuse the depth
+        lists = [name for name, value in following.items() if isinstance(value, list)]
+        changed = read_back(following)
+        if any(changed.get(name) != following[name] for name in lists):
+            return ending
+    return following
+
+
+def shorten(
+    values: dict[str, Any], config: Any, depth: Depth, more: int = 0, *, from_end: bool = False
+) -> dict[str, Any]:
     """Few layers, but every kind of layer.
 
     Args:
@@ -102,6 +127,7 @@ def shorten(values: dict[str, Any], config: Any, depth: Depth, more: int = 0) ->
         config: what they are of.
         depth: see `find_depth`.
         more: layers beyond those that suffice.
+        from_end: these are like the model's last one, not like the next ones.
     """
     total = _layers(config, values)
     if total is None:
@@ -113,6 +139,8 @@ def shorten(values: dict[str, Any], config: Any, depth: Depth, more: int = 0) ->
     else:
         chosen = _combinations(lists, total, LAYERS + more)
     chosen += [chosen[-1]] * (max(LAYERS + more, len(chosen)) - len(chosen))  # a config with fewer layers
+    if more and from_end:
+        chosen[-more:] = [total - 1] * more
     shortened = {name: [value[index] for index in chosen] for name, value in lists.items()}
     numbers = {name: [i for i in value if i < len(chosen)] for name, value in _layer_numbers(values, total)}
     tables = {name: _of_layers(value, len(chosen)) for name, value in values.items() if _is_by_number(value)}

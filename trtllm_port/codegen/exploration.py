@@ -28,6 +28,7 @@ from trtllm_port.codegen.source import class_title
 from trtllm_port.codegen.tracing import trace
 from trtllm_port.codegen.variants import Differ
 from trtllm_port.errors import PortError, UnsupportedModelError
+from trtllm_port.layers.per_layer import KEY, per_layer_keys
 
 Progress = Callable[[str, int, int], None]
 
@@ -241,6 +242,9 @@ class Exploration:
         for key in self.config.to_dict():
             if key in META_KEYS or key.startswith("_"):
                 ledger.ignored[key] = "says how the model is stored, named or called, not what it computes"
+        keys = per_layer_keys(self.config)
+        if keys:
+            ledger.used[KEY] = f"gives {', '.join(f'`{key}`' for key in keys)} layer by layer"
 
     def _feeds(self, key: str) -> list[str]:
         """What the config's class computes of a key."""

@@ -32,6 +32,7 @@ from trtllm_port.codegen.recorder import (
 )
 from trtllm_port.codegen.rotary import probe_rotary
 from trtllm_port.codegen.rules import DTYPES, TRACE_DTYPE, node, translate
+from trtllm_port.codegen.shared_caches import SharedCaches
 from trtllm_port.codegen.sizes import layer_count
 from trtllm_port.codegen.tracing import Trace
 from trtllm_port.codegen.written_out import join_attention
@@ -131,6 +132,8 @@ class _Lowering:
     def block(self, call: Call) -> Block:
         """The block of a call, with the nodes of everything it computed; `remove_dead` has not run yet."""
         block = Block(call.path, call.module)
+        if call is self.trace.root:
+            self.shared = SharedCaches(self.trace.inputs["cache"], self.trace.sample.values)
         self.handed.blocks.append(block)
         for item in join_attention(call, self.trace):
             if isinstance(item, Operation):
@@ -140,13 +143,16 @@ class _Lowering:
         resolved = (self.resolve(value) for value in call.outputs)
         block.outputs = tuple(dict.fromkeys(value for value in resolved if isinstance(value, Value)))
         block.names = _names(call, self)
+        self.shared.rename(block)
         block.host_reads = tuple(f"`{name}` ({location})" for name, location in call.host_reads)
         block.signature = _signature(call, self)
         self.handed.blocks.pop()
         return block
 
     def _operation(self, block: Block, operation: Operation) -> None:
-        operation = replace(operation, args=self.tree(operation.args), kwargs=self.tree(operation.kwargs))
+        args, kwargs = self.tree((operation.args, operation.kwargs))
+        args, kwargs = self.shared.tree(block, (args, kwargs), operation.location)
+        operation = replace(operation, args=args, kwargs=kwargs)
         known = self.recognition.outputs(block, operation)
         if known is not None:
             self.same.update(known)
@@ -173,6 +179,7 @@ class _Lowering:
         if source is not None:
             self.same[operation.outputs[0]] = source
             return
+        self.shared.note(block, result)
         block.nodes.append(result)
 
     def _swapped_back(self, operation: Operation) -> Value | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from trtllm_port.codegen.expressions import (
     ATOM,
+    MISSING,
     POWER,
     PRODUCT,
     SUM,
@@ -22,6 +23,7 @@ from trtllm_port.codegen.ir import Node
 from trtllm_port.codegen.recorder import Attribute, Literal, Value
 from trtllm_port.codegen.rules import MODEL_DTYPE
 from trtllm_port.codegen.scope import RoundScope, Scope
+from trtllm_port.codegen.shared_caches import NO_KINDS
 
 COMPARISON, BIT_OR, BIT_AND = 30, 40, 50
 OPERATORS = {
@@ -138,8 +140,21 @@ class Printer:
         numbers = layer.values if isinstance(layer, Symbol) else (layer,) * len(instances)
         own = bool(instances) and all(one.layer_idx == n for one, n in zip(instances, numbers, strict=True))
         number = "self.layer_idx" if own else self.argument(layer, node).text
-        others = self._arguments(node, tuple(rest))
-        return _atom(f"{self.argument(cache, node).text}.{node.name}({number}, {others})")
+        others = self._kinds(node) if node.name == "shared" else [self._arguments(node, tuple(rest))]
+        return _atom(f"{self.argument(cache, node).text}.{node.name}({', '.join([number, *others])})")
+
+    def _kinds(self, node: Node) -> list[str]:
+        """The list in the config that says which layers are of one kind, if there are kinds."""
+        given = node.keywords["kinds"]
+        columns = [keys for keys in (given.values if isinstance(given, Symbol) else (given,)) if keys is not MISSING]
+        keys = frozenset.intersection(*columns)
+        if NO_KINDS in keys:
+            return []
+        key = next((key for key in self.of_class.instances[0].trace.sample.values if key in keys), None)
+        if key is None:
+            raise Untranslated(node, "a layer takes the keys and values of a layer that no list in the config tells")
+        self.of_class.fields.add(key)
+        return [f"self.config.{key}"]
 
     def _method(self, node: Node) -> Expression:
         target = self.argument(node.args[0], node).inside(ATOM)

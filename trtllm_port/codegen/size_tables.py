@@ -32,7 +32,8 @@ _COLUMNS: dict[str, tuple[int | float, ...]] = {
     "head_dim attention_head_size d_head dim_head kv_channels": _HEAD_DIM,
     "rotary_dim": (8, 12, 16, 6, 10),
     "partial_rotary_factor rotary_pct rope_pct": (0.25, 0.75, 0.4, 0.5, 0.5),
-    "vocab_size vocab_size_per_layer_input": _VOCABULARY,
+    "vocab_size": _VOCABULARY,
+    "vocab_size_per_layer_input": (107, 139, 167, 197, 223),  # not less: every token is looked up there, too
     "max_position_embeddings n_positions n_ctx max_seq_len max_target_positions context_length model_max_length": (
         *(96, 120, 144, 80),
         640,

@@ -22,9 +22,10 @@ from typing import Any
 import torch
 
 from trtllm_port.codegen.computed import computed_values
-from trtllm_port.codegen.depth import find_depth, layer_count_key, shorten
+from trtllm_port.codegen.depth import find_depth, layer_count_key, lengthen, shorten
 from trtllm_port.codegen.resizing import Plan, equal_keys, resize, resized_keys
-from trtllm_port.codegen.size_tables import LAYER_COUNTS, META_KEYS, SIZES, UNSEEN
+from trtllm_port.codegen.size_tables import LAYER_COUNTS, META_KEYS, SIZES
+from trtllm_port.layers.per_layer import as_arguments, per_layer_keys, plain_values
 from trtllm_port.quiet import quiet_transformers
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
 SAMPLES = 4
 BATCH = (2, 3, 5, 4)
 LENGTH = (11, 13, 12, 17)
+MORE_LAYERS = (0, 1, 0, 0, 2)  # than suffice, by column: a number of layers is no other number everywhere
 PAST = (6, 4, 5, 7)  # tokens in the cache before the traced step, so that key and query lengths differ
 MOST_PLANS = 60  # are tried
 _found: dict[str, Samples] = {}
@@ -94,13 +96,14 @@ class Samples:
 
 def config_values(config: Any) -> dict[str, Any]:
     """The config's keys and values as JSON types, derived ones included, without those of `META_KEYS`."""
-    values = {key: value for key, value in config.to_dict().items() if key not in META_KEYS and not key.startswith("_")}
+    plain = plain_values(config)
+    values = {key: value for key, value in plain.items() if key not in META_KEYS and not key.startswith("_")}
     return dict(json.loads(json.dumps(values, default=str)))
 
 
 def make_config(like: Any, values: dict[str, Any]) -> Any:
     """A config of the class of `like` with these values, for the same architecture."""
-    config = type(like)(**copy.deepcopy(values))
+    config = type(like)(**copy.deepcopy(as_arguments(values, per_layer_keys(like))))
     config.architectures = like.architectures
     return config
 
@@ -135,8 +138,9 @@ def unseen_config(config: Any) -> Any:
 def _make_samples(config: Any) -> Samples:
     values = config_values(config)
     depth = find_depth(config, values, partial(make_config, config))
-    short, longer = (shorten(values, config, depth, more) for more in (0, 1))
-    columns = [*((index, short) for index in range(SAMPLES)), (UNSEEN, longer)]
+    longer = partial(lengthen, values, config, depth, read_back=lambda of: config_values(make_config(config, of)))
+    by_depth = [longer(more=more) if more else shorten(values, config, depth) for more in range(MORE_LAYERS[-1] + 1)]
+    columns = [(index, by_depth[more]) for index, more in enumerate(MORE_LAYERS)]
     first: Exception | None = None
     for plan in islice(_plans(config, values), MOST_PLANS):
         try:

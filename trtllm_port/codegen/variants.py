@@ -56,6 +56,7 @@ class _Merger:
         self.merged: list[dict[Value, Value]] = [{} for _ in instances]  # own value → that of the merged block
         self.names: dict[Value, list[str]] = {}
         self.home: dict[Value, int] = {}  # merged value → its item; -1 for inputs
+        self.having: dict[Value, frozenset[int]] = {}  # merged value → the instances that have it; inputs are not here
         self.items: list[_Item] = []
         self.chosen: dict[tuple[Value | None, ...], Value] = {}  # values by instance → the one that is any of them
 
@@ -139,6 +140,7 @@ class _Merger:
         for i, own in slot.items():
             self.merged[i].update(zip(own.outputs, node.outputs, strict=True))
         self.home.update(dict.fromkeys(node.outputs, len(self.items) - 1))
+        self.having.update(dict.fromkeys(node.outputs, guard))
 
     def _node(self, slot: Slot) -> Node:
         first = next(iter(slot.values()))
@@ -233,6 +235,7 @@ class _Merger:
 
     def _decide(self, values: tuple[Value | None, ...], result: Value) -> None:
         """Make `result` what each instance has among `values`, in the branch that decides it or in a new one."""
+        self.having[result] = frozenset(i for i, value in enumerate(values) if value is not None)
         distinct = list(dict.fromkeys(value for value in values if value is not None))
         latest = max(self.home[value] for value in distinct)
         for number in range(len(self.items) - 1, max(latest, 0) - 1, -1):
@@ -288,7 +291,10 @@ class _Merger:
         paths = [
             next((one.block.path for i, one in enumerate(self.instances) if guard[i] is s), "") for s in (True, False)
         ]
-        branch = Branch(guard, item.sides, tuple((a, b) for _, a, b in results), (paths[0], paths[1]))
+        taken = frozenset(i for i in self.everybody if guard[i] is False)
+        able = taken.intersection(*(self.having.get(b, taken) for _, _, b in results if b is not None))
+        second = None if able == taken else tuple(None if guard[i] else i in able for i in range(len(guard)))
+        branch = Branch(guard, item.sides, tuple((a, b) for _, a, b in results), (paths[0], paths[1]), second)
         location = next((node.location for side in item.sides for node in side), None)
         return Node("branch", "", args, {}, tuple(r for r, _, _ in results), location, branch=branch)
 
