@@ -29,7 +29,7 @@ def test_layers_are_counted_by_the_class_where_no_key_does() -> None:
     assert layer_count(config) == 20
     small = make_samples(config)
     assert layer_count(small.traced[0].config) == 4
-    assert layer_count(small.unseen) == 5
+    assert layer_count(small.unseen) > max(layer_count(sample.config) for sample in small.traced)
 
 
 @pytest.mark.parametrize(
