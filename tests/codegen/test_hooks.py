@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from transformers import masking_utils
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import apply_rotary_pos_emb_interleave as apart_rotation
 from transformers.models.gemma4 import modeling_gemma4
@@ -17,7 +18,7 @@ from transformers.models.nanochat.modeling_nanochat import apply_rotary_pos_emb 
 
 from trtllm_port.codegen.active import recording
 from trtllm_port.codegen.attentions import compute_attention
-from trtllm_port.codegen.hooks import classify_mask, hooks, probe_rotation, rotate
+from trtllm_port.codegen.hooks import classify_mask, hooks, probe_rotation, rotate, whole_cache
 from trtllm_port.codegen.recorder import Operation, Recorder
 
 
@@ -122,3 +123,18 @@ def test_a_rotation_with_the_tokens_before_the_heads_is_recorded_between_transpo
     expected = rotate(first, cos[..., :8], sin[..., :8], interleaved=False)
     torch.testing.assert_close(turn.outputs[0].tensor, expected)
     torch.testing.assert_close(operations[-1].outputs[0].tensor, expected)
+
+
+def test_a_cache_that_keeps_what_is_behind_a_window() -> None:
+    config = transformers.MistralConfig(num_hidden_layers=2, sliding_window=3)
+    model = torch.nn.Module()
+    model.config = config  # type: ignore[assignment]  # of a model, which is a module
+    model.forward = lambda past_key_values: None  # type: ignore[method-assign]
+    cache = whole_cache(model)
+    assert cache is not None
+    keys = torch.zeros(1, 2, 5, 4)
+    for _ in range(2):
+        found, _ = cache.update(keys, keys, 0)
+    assert found.shape[2] == 10
+    config.sliding_window = None
+    assert whole_cache(model) is None

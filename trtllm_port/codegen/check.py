@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from trtllm_port.codegen.classes import Skeleton
 from trtllm_port.codegen.generate import PortSource
 from trtllm_port.codegen.hf_models import load_config, require_causal_lm
+from trtllm_port.codegen.hooks import whole_cache
 from trtllm_port.codegen.recorder import leaves
 from trtllm_port.codegen.sizes import config_values, unseen_config
 from trtllm_port.errors import PortError
@@ -173,7 +174,7 @@ def _compare(port_class: type[Any], model_dir: Path, config: Any, progress: Prog
     limits: dict[str, float] = {}
     total = TOKENS + STEPS
     ids = torch.randint(3, config.vocab_size, (ROWS, total), generator=torch.Generator().manual_seed(1))
-    cache, past, exact_past = session.new_cache(ROWS), None, None
+    cache, past, exact_past = session.new_cache(ROWS), whole_cache(single), whole_cache(double)
     told = positions_are_slots(single, ids[:, :STEPS])
     bounds = [(0, TOKENS), *((TOKENS + i, TOKENS + i + 1) for i in range(STEPS))]
     for index, (start, stop) in enumerate(bounds):

@@ -33,6 +33,7 @@ from trtllm_port.codegen import attentions, experts, recurrences
 from trtllm_port.codegen.active import active_recorder
 from trtllm_port.codegen.attentions import to_additive
 from trtllm_port.codegen.recorder import Recorder
+from trtllm_port.hf_cache import cache_argument
 
 IMPLEMENTATION = "trtllm_port"
 WARNING = "warn_if_padding_and_no_attention_mask"  # looks for padding among the tokens; computes nothing
@@ -162,6 +163,18 @@ def _unlimited(layer: Any) -> Any:
     if isinstance(layer, LinearAttentionAndSlidingWindowAttentionLayer):
         return LinearAttentionAndFullAttentionLayer(number_of_states=layer.number_of_states)
     return DynamicLayer() if isinstance(layer, DynamicSlidingWindowLayer) else layer
+
+
+def whole_cache(model: nn.Module) -> RecordedCache | None:
+    """A cache that forgets nothing, for a model whose own one forgets what is behind a window; else None.
+
+    What a window hides the masks say. Where they hide nothing (a window that the cache alone has), what such a model
+    computes would depend on how a text is cut into calls.
+    """
+    config: Any = model.config
+    layers = DynamicCache(config=config.get_text_config(decoder=True)).layers
+    forgets = cache_argument(model) == "past_key_values" and any(_unlimited(layer) is not layer for layer in layers)
+    return RecordedCache(config.get_text_config(decoder=True)) if forgets else None
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool) -> Tensor:
