@@ -173,7 +173,7 @@ class ConstructorWriter:
         """The statement for a sub-module, which may be one or the other, or not always there."""
         name, what = path.removesuffix(".*"), f"what `{path}` is"
         if path.endswith(".*"):
-            yield assigned(name, self._layers(options))
+            yield assigned(name, self._layers(name, options))
             return
         there = tuple(any(column) for column in zip(*(option.there for option in options), strict=True))
         condition = self.scope.there(there, f"whether there is a `{path}`")
@@ -200,18 +200,30 @@ class ConstructorWriter:
     def _given(self, child: PortClass, written: Constructor) -> list[str]:
         return [*(["config"] if written.takes_config else []), *(["layer_idx"] if written.takes_layer_idx else [])]
 
-    def _layers(self, options: list[Child]) -> str:
+    def _layers(self, name: str, options: list[Child]) -> str:
         key = layer_count_key(self.scope.instances[0].trace.sample.values) or LAYER_COUNTS[0]
         self.made.fields.add(key)
         classes = [option.made for option in options if isinstance(option.made, PortClass)]
         calls = [f"{one.name}({', '.join(self._given(one, self.done[one.name]))})" for one in classes]
-        if len(classes) == 1 and self.done[classes[0].name].takes_layer_idx:
+        gaps = self._gaps(name)
+        if len(classes) == 1 and gaps is None and self.done[classes[0].name].takes_layer_idx:
             self.made.imports.add("DecoderLayerList")
             count = "" if key == "num_hidden_layers" else f", config.{key}"
             return f"DecoderLayerList({classes[0].name}, config{count})"
         self.made.imports.add("ModuleList")
         layer = self._one_of(classes, calls)
+        if gaps is not None:
+            self.made.imports.add("Module")
+            layer = f"{layer} if {gaps} else Module()"
         return f"ModuleList({layer} for {'layer_idx' if 'layer_idx' in layer else '_'} in range(config.{key}))"
+
+    def _gaps(self, name: str) -> str | None:
+        """The condition for those layers of a list that compute something; None if all do."""
+        for loop in self.port_class.block.nodes:
+            there = tuple(bool(one.block.nodes) for one in loop.instances)
+            if loop.form == "loop" and loop.name == name and not all(there):
+                return self.scope.of_layers(loop.instances, there).text
+        return None
 
     def _one_of(self, classes: list[PortClass], calls: list[str]) -> str:
         """The call for a layer, whose class depends on its number."""
