@@ -1,4 +1,4 @@
-"""A float64 reference does not round its softmax to float32."""
+"""A float64 reference does not round its softmax and its recurrences to float32."""
 
 from __future__ import annotations
 
@@ -48,3 +48,24 @@ def test_a_number_beyond_float32_is_a_float64() -> None:
     assert hiding.dtype == torch.float64
     assert float(hiding) == lowest
     assert plain.dtype == unlimited.dtype == torch.float32
+
+
+def decayed(x: Tensor, initial_state: Tensor | None = None) -> Tensor:
+    """A recurrence as modelling files write it."""
+    (x,) = [tensor.to(torch.float32) for tensor in (x,)]
+    state = torch.zeros_like(x[0]) if initial_state is None else initial_state.float()
+    for new in x:
+        state = 0.5 * state + new
+    return state
+
+
+def test_a_recurrence_is_not_rounded() -> None:
+    x = torch.linspace(0.1, 0.9, 7, dtype=torch.float64)[:, None]
+    exact = sum(0.5 ** (6 - t) * float(x[t]) for t in range(7))
+    with ExactArithmetic():
+        found, widened = decayed(x), decayed(x.float())
+        norm = x.float()  # elsewhere the cast is the model's own
+    assert abs(float(found) - exact) < 1e-14
+    assert widened.dtype == torch.float64  # sums of what is rounded already are not rounded again
+    assert norm.dtype == torch.float32
+    assert abs(float(decayed(x)) - exact) > 1e-9

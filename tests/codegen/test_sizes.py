@@ -50,3 +50,11 @@ def test_layers_are_added_where_the_config_class_lets_lists_stay_as_they_are() -
     assert longer["layer_types"] == config_values(make_config(config, longer))["layer_types"]
     following = shorten(values, config, depth, 1)
     assert following["layer_types"] != config_values(make_config(config, following))["layer_types"]
+
+
+def test_only_those_head_counts_are_kept_equal_that_must_be() -> None:
+    four = {"num_attention_heads": 4, "num_key_value_heads": 4, "linear_num_heads": 4}
+    sizes = {"hidden_size": 32, "linear_head_dim": 8, "num_hidden_layers": 5, "vocab_size": 50, "num_experts": 8}
+    config = transformers.KimiLinearConfig(**four, **sizes)  # attention cannot share keys, and nothing else is in need
+    assert make_samples(config).plan.equal == (("num_key_value_heads", "num_attention_heads"),)
+    assert unseen_config(config).linear_num_heads != unseen_config(config).num_attention_heads

@@ -61,6 +61,8 @@ _COLUMNS: dict[str, tuple[int | float, ...]] = {
     "linear_num_value_heads": (4, 8, 9, 6, 10),
     "linear_key_head_dim": (16, 24, 12, 20, 32),
     "linear_value_head_dim": (24, 16, 20, 12, 48),
+    "linear_num_heads": (2, 4, 3, 2, 5),
+    "linear_head_dim": (16, 24, 12, 20, 32),
 }
 SIZES: dict[str, tuple[int | float, ...]] = {
     name: column for names, column in _COLUMNS.items() for name in names.split()

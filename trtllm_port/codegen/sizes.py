@@ -164,7 +164,8 @@ def _plans(config: Any, values: dict[str, Any]) -> Iterator[Plan]:
     derived = frozenset(_derived(config, values, keys))
     heads, dims = equal_keys(values)
     plans = [Plan(omitted=omitted) for omitted in dict.fromkeys((frozenset[str](), derived))]
-    plans += [replace(plan, equal=heads) for plan in plans] if heads else []
+    plans += [Plan(equal=(pair,)) for pair in heads if len(heads) > 1]
+    plans += [replace(plan, equal=heads) for plan in plans if not plan.equal] if heads else []
     plans += [Plan(equal=(*heads, pair)) for pair in dims]
     plans += [Plan(keep="heads"), Plan(keep="widths")]
     yield from plans
