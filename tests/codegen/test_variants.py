@@ -66,6 +66,22 @@ def test_what_neither_side_of_a_branch_has_is_left_out() -> None:
     assert attention[taken - 1].startswith("elif ")
 
 
+@pytest.mark.slow
+def test_one_of_several_computations_is_one_choice() -> None:
+    lines = _classes("nemotron_h", pad_token_id=0)["NemotronHBlock"]
+    start = lines.index('if self.config.layers_block_type[self.layer_idx] == "linear_attention":')
+    assert lines[start + 1 :] == [
+        "hidden_states = self.mixer(hidden_states, cache)",
+        'elif self.config.layers_block_type[self.layer_idx] == "moe":',
+        "hidden_states = self.mixer(hidden_states)",
+        'elif self.config.layers_block_type[self.layer_idx] == "full_attention":',
+        "hidden_states = self.mixer(hidden_states, attention_mask, cache)",
+        "else:",
+        "hidden_states = self.mixer(hidden_states)",
+        "return residual + hidden_states",
+    ]
+
+
 def test_a_sub_module_of_either_class_is_chosen_by_the_config() -> None:
     classes = _classes(
         "dots1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -74,6 +75,9 @@ class Branches:
         for result, sources in zip(node.outputs, node.branch.results, strict=True):
             if result in sources or result not in writer.last_use:
                 continue
+            if result in writer.forced:  # of a branch within a side: named behind the outer one
+                names[result] = writer.forced[result]
+                continue
             current = [writer.names[s] for s in sources if s in writer.names]
             candidates = writer._candidates(result, block)
             wanted = [name for name in current if name in candidates or not candidates] + candidates
@@ -132,9 +136,18 @@ def _lines(condition: Expression, texts: list[list[str]], otherwise: Expression 
     plain = [text[0].split(" = ", 1) if len(text) == 1 else ["", ""] for text in texts]
     if len(first) == len(second) == 1 and plain[0][0] == plain[1][0] and len(plain[0]) == len(plain[1]) == 2:
         line = f"{plain[0][0]} = {plain[0][1]} if {condition.text} else {plain[1][1]}"
-        if len(line) <= 100:
+        if len(line) <= 100 and " if " not in plain[1][1]:
             return wrap(line, 8)
-    return [f"if {condition.text}:", *indent(first), *(["else:", *indent(second)] if second else [])]
+    return [f"if {condition.text}:", *indent(first), *_otherwise(second)]
+
+
+def _otherwise(lines: list[str]) -> list[str]:
+    """`else:` with its lines; `elif` where they are one more choice."""
+    if not lines:
+        return []
+    outer = [line for line in lines if not line.startswith(" ")]
+    is_choice = lines[0].startswith("if ") and all(re.match(r"elif |else:", line) for line in outer[1:])
+    return [f"el{lines[0]}", *lines[1:]] if is_choice else ["else:", *indent(lines)]
 
 
 def negated(condition: str) -> str:
