@@ -87,14 +87,22 @@ class HuggingFaceRunner:
         return cls(model.to(device).eval())
 
     @classmethod
-    def stream(cls, model_dir: Path, dtype: str, *, trust_remote_code: bool = False) -> HuggingFaceRunner:
+    def stream(
+        cls, model_dir: Path, dtype: str, *, trust_remote_code: bool = False, resident: bool = False
+    ) -> HuggingFaceRunner:
         """Open a model directory whose weights are read layer by layer, on every run, on the CPU.
+
+        Args:
+            model_dir, dtype, trust_remote_code: see `load`.
+            resident: read all layers now and keep them: no more is in memory than what they need in this dtype.
 
         Raises:
             UnsupportedModelError: its tensors cannot be read one by one.
         """
         with quiet_transformers():
-            model, names = streamed_model(model_dir, getattr(torch, dtype), trust_remote_code)
+            model, names = streamed_model(model_dir, getattr(torch, dtype), trust_remote_code, resident=resident)
+        if resident:
+            return cls(model)
         checkpoint = MappedCheckpoint(model_dir)
         one_dimensional = [name for name, parameter in model.named_parameters() if parameter.ndim == 1]
         vectors = {name: checkpoint.tensor(names[name], torch.float64) for name in one_dimensional}
