@@ -47,6 +47,7 @@ class Row:
         lines: of `model.py`.
         longest_class: lines of its longest class.
         ratio: the largest error of any tap in bfloat16, in units of Hugging Face's own error there.
+        float16: the verdict of `verify` in float16, of a type that passes; it does not count in `status`.
         seconds: of processor time, which other processes do not stretch.
     """
 
@@ -58,6 +59,7 @@ class Row:
     lines: int | None = None
     longest_class: int | None = None
     ratio: float | None = None
+    float16: str = ""
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -108,6 +110,7 @@ class Measurement:
             self._verify(tiny, dtype)
         self.stage = "engine"
         self._compile(tiny)
+        self.row = replace(self.row, float16=self._report(tiny, "float16").verdict)
 
     def _measure(self, result: PortResult) -> None:
         assert result.source is not None  # no blank port was asked for
@@ -122,11 +125,14 @@ class Measurement:
             error = f"{check.first_divergence} differs; worst relative error {check.worst_error} at {check.worst}"
             raise FallsShortError(DIFFERS, check.problem or error)
 
-    def _verify(self, tiny: Path, dtype: str) -> None:
+    def _report(self, tiny: Path, dtype: str) -> Report:
         from trtllm_port.verification import VerifySettings, verify
 
         settings = VerifySettings(tokens=PREFILL + STEPS, max_new_tokens=STEPS, backend="reference")
-        report = verify(tiny, workspace=self.directory, dtype=dtype, random_weights=True, settings=settings)
+        return verify(tiny, workspace=self.directory, dtype=dtype, random_weights=True, settings=settings)
+
+    def _verify(self, tiny: Path, dtype: str) -> None:
+        report = self._report(tiny, dtype)
         if dtype == DTYPES[-1]:
             self.row = replace(self.row, ratio=largest_ratio(report))
         if report.verdict != "pass":
