@@ -31,7 +31,7 @@ def sinusoidal_positions(
         dim: D, even.
         base: the longest period over 2 pi.
         interleaved: sine and cosine of a frequency are neighbours, instead of all sines before all cosines.
-        inclusive: the last frequency is 1 / base, as in tensor2tensor, instead of one step higher.
+        inclusive: the last frequency is 1 / base, as in tensor2tensor, instead of one step higher; rounded as there.
 
     Returns:
         float32 [B, L, D].
@@ -42,7 +42,8 @@ def sinusoidal_positions(
     if dim % 2:
         raise ConfigError(f"sinusoidal positions of an odd size {dim}")
     steps = dim // 2 - 1 if inclusive else dim // 2
-    frequency = 1.0 / base ** (torch.arange(dim // 2, dtype=torch.float32) / steps)
+    number = torch.arange(dim // 2, dtype=torch.float32)
+    frequency = torch.exp(number * -(math.log(base) / steps)) if inclusive else 1.0 / base ** (number / steps)
     angle_BLF = mul(cast(unsqueeze(position_ids, 2), "float32"), position_ids.network.constant(frequency[None, None]))
     parts = [sin(angle_BLF), cos(angle_BLF)]
     return flatten(stack(parts, -1), -2) if interleaved else concat(parts, -1)

@@ -28,6 +28,11 @@ def test_sinusoids_of_gptj_and_tensor2tensor(evaluate: Any, dim: int) -> None:
     torch.testing.assert_close(torch.cat([pairs[..., ::2], pairs[..., 1::2]], -1), found)
 
 
+def test_inclusive_sinusoids_are_those_of_xglm_to_the_last_bit(evaluate: Any) -> None:
+    found = evaluate(lambda p: L.sinusoidal_positions(p, 320, inclusive=True), torch.arange(600)[None])
+    assert torch.equal(found[0], XGLMSinusoidalPositionalEmbedding.get_embedding(600, 320))
+
+
 def test_sinusoids_of_an_odd_size_are_refused(evaluate: Any) -> None:
     with pytest.raises(ConfigError, match="odd size 5"):
         evaluate(lambda p: L.sinusoidal_positions(p, 5), POSITIONS)
