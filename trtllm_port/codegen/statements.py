@@ -16,6 +16,7 @@ from trtllm_port.codegen.branches import Branches
 from trtllm_port.codegen.expressions import ATOM, Expression
 from trtllm_port.codegen.formatting import indent, literal, wrap
 from trtllm_port.codegen.ir import Block, Node
+from trtllm_port.codegen.joining import join_lines
 from trtllm_port.codegen.printing import INPUT_DTYPE, Printer, Untranslated
 from trtllm_port.codegen.recorder import Value, leaves
 from trtllm_port.codegen.rules import TRACE_DTYPE
@@ -89,7 +90,7 @@ class Writer:
         returned = ", ".join(self._reference(value).text for value in block.outputs)
         self.lines += wrap(f"return {returned}", 8)
         self.lines[:0] = self._asked_at_the_beginning(block, parameters)
-        return Body(parameters, self.lines, len(block.outputs), self.printer)
+        return Body(parameters, join_lines(self.lines), len(block.outputs), self.printer)
 
     def _asked_at_the_beginning(self, block: Block, parameters: list[str]) -> list[str]:
         """Sizes and the data type of the inputs, which are not the same any more once names are given again."""

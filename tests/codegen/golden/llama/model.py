@@ -55,8 +55,7 @@ class LlamaAttention(Module):
         key_states = rotary_embedding(key_states, cos, sin)
         key_states, value_states = cache.update(self.layer_idx, key_states, value_states)
         attn_output = attention(query_states, key_states, value_states, mask=attention_mask, scale=self.scaling)
-        attn_output = attn_output.view(0, 0, -1)
-        return self.o_proj(attn_output)
+        return self.o_proj(attn_output.view(0, 0, -1))
 
 
 class LlamaMLP(Module):
