@@ -5,8 +5,11 @@ Shapes: B batch, K key/value heads, L new tokens, S slots (max_seq_len), H head 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from trtllm_port.errors import NetworkError
-from trtllm_port.layers.functional import cast, select, squeeze, unsqueeze
+from trtllm_port.layers.functional import cast, select
 from trtllm_port.layers.network import Network
 from trtllm_port.layers.states import State
 from trtllm_port.layers.tensor import Tensor
@@ -31,6 +34,7 @@ class KVCache:
         self.position_ids = position_ids
         self.max_seq_len = max_seq_len
         self._outputs: dict[str, Tensor] = {}
+        self._updated: dict[int, tuple[Tensor, Tensor]] = {}
 
     def update(self, layer_idx: int, key_BKLH: Tensor, value_BKLH: Tensor) -> tuple[Tensor, Tensor]:
         """Write new keys and values into the cache of a layer.
@@ -41,17 +45,29 @@ class KVCache:
         Returns:
             All keys and values, [B, K, S, H] each.
         """
-        return self._update(f"{layer_idx}.key", key_BKLH), self._update(f"{layer_idx}.value", value_BKLH)
+        made = self._update(f"{layer_idx}.key", key_BKLH), self._update(f"{layer_idx}.value", value_BKLH)
+        self._updated[layer_idx] = made
+        return made
 
-    def update_indexer(self, layer_idx: int, key_BLH: Tensor) -> Tensor:
-        """Write new keys into a second cache of a layer: those by which it chooses the slots to attend to.
+    def shared(self, layer_idx: int, kinds: Sequence[Any] | None = None) -> tuple[Tensor, Tensor]:
+        """Keys and values for a layer that has none of its own: those of the last layer so far that has some.
 
-        Adds the network input `past_key_values.{layer_idx}.indexer_key` [B, 1, S, H] and its output.
+        Args:
+            layer_idx: the layer that asks.
+            kinds: of all layers, such as `config.layer_types`; then it is the last one of the same kind.
 
         Returns:
-            All of these keys, [B, S, H].
+            All keys and values, [B, K, S, H] each.
+
+        Raises:
+            NetworkError: no layer so far has keys and values, of that kind.
         """
-        return squeeze(self._update(f"{layer_idx}.indexer_key", unsqueeze(key_BLH, 1)), 1)
+        alike = [number for number in self._updated if kinds is None or kinds[number] == kinds[layer_idx]]
+        if not alike:
+            raise NetworkError(
+                f"{self.network.where()}no layer before {layer_idx} has keys and values that it may share"
+            )
+        return self._updated[alike[-1]]
 
     def _update(self, part: str, new_BKLH: Tensor) -> Tensor:
         network = self.network

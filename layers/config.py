@@ -6,13 +6,15 @@ import json
 from collections.abc import Mapping as MappingType
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
 
 from huggingface_hub.errors import StrictDataclassError
 
 from trtllm_port.errors import ConfigError
 from trtllm_port.layers.dtypes import FLOAT_DTYPES
 from trtllm_port.layers.mapping import Mapping
+from trtllm_port.layers.per_layer import config_value
 from trtllm_port.layers.text_part import text_part
 from trtllm_port.layers.weights import HuggingFaceWeights
 
@@ -89,7 +91,7 @@ class PretrainedConfig:
 
     @classmethod
     def _check_values(cls, values: dict[str, Any], hf_model_dir: str | Path) -> None:
-        """Refuse fields that have neither a value nor a default, and null where the field's type has no None."""
+        """Refuse fields that have neither a value nor a default, and null or lists where the field's type has none."""
         hints = get_type_hints(cls)
         required = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
         null = [
@@ -99,20 +101,28 @@ class PretrainedConfig:
         ]
         missing = [name for name in required if name not in values]
         problems = [f"`{name}` is missing" for name in missing] + [f"`{name}` is null" for name in null]
+        for name in (name for name, value in values.items() if value is not None):
+            lists, others = _allowed(hints[name])
+            if isinstance(values[name], list) and not lists:
+                problems.append(f"`{name}` is a list, and the port was written for one value")
+            elif not isinstance(values[name], list) and not others:
+                problems.append(f"`{name}` is one value, and the port was written for a list")
         if problems:
             raise ConfigError(f"the config of `{hf_model_dir}` does not fit `{cls.__name__}`: {', '.join(problems)}")
 
     @classmethod
     def _from_equal_names(cls, hf_config: Any) -> dict[str, Any]:
         names = [item.name for item in fields(cls) if item.name not in _OWN_FIELDS]
-        return {name: _plain(getattr(hf_config, name)) for name in names if hasattr(hf_config, name)}
+        found = {name: config_value(hf_config, name, MISSING) for name in names}
+        return {name: _plain(value) for name, value in found.items() if value is not MISSING}
 
     @classmethod
     def _check_fixed(cls, hf_config: Any) -> None:
+        found = {key: config_value(hf_config, key, MISSING) for key in sorted(cls.FIXED)}
         wrong = [
-            f"`{key}` is {getattr(hf_config, key)!r}, the port was written for {expected!r}"
-            for key, expected in sorted(cls.FIXED.items())
-            if hasattr(hf_config, key) and not _is(getattr(hf_config, key), expected)
+            f"`{key}` is {value!r}, the port was written for {cls.FIXED[key]!r}"
+            for key, value in found.items()
+            if value is not MISSING and not _is(value, cls.FIXED[key])
         ]
         if wrong:
             raise ConfigError("; ".join(wrong), hint="generate a port from this model with `trtllm-port new`")
@@ -142,6 +152,13 @@ class PretrainedConfig:
         if not isinstance(mapping, dict) or set(mapping) != {"tp_size", "pp_size", "rank"}:
             raise ConfigError(f"`mapping` is {mapping!r}, expected tp_size, pp_size and rank")
         return cls(**{**cls._typed(dict(values)), "mapping": Mapping(**mapping)})
+
+
+def _allowed(hint: Any) -> tuple[bool, bool]:
+    """Whether a field's annotation allows lists (which fields keep as tuples), and whether anything else but None."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    lists = [hint == Any or (get_origin(kind) or kind) in (tuple, list) for kind in kinds if kind is not type(None)]
+    return any(lists), hint == Any or not all(lists)
 
 
 def _is(found: Any, expected: Any) -> bool:

@@ -157,14 +157,14 @@ class Tensor:
     def expand(self, *dims: int | Tensor) -> Tensor:
         return F.expand(self, dims)
 
+    def repeat(self, *repeats: int) -> Tensor:
+        return F.repeat(self, repeats)
+
     def split(self, sizes: int | tuple[int, ...] | list[int], dim: int = 0) -> tuple[Tensor, ...]:
         return F.split(self, sizes, dim)
 
     def chunk(self, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
         return F.chunk(self, chunks, dim)
-
-    def unbind(self, dim: int = 0) -> tuple[Tensor, ...]:
-        return F.unbind(self, dim)
 
     def sum(self, dim: int | tuple[int, ...], keepdim: bool = False) -> Tensor:
         return F.sum(self, dim, keepdim)

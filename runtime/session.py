@@ -22,6 +22,7 @@ from trtllm_port.runtime.kv_cache import allocate_cache
 if TYPE_CHECKING:
     from trtllm_port.layers import Network
     from trtllm_port.runtime.executor import Executor, OnTap
+    from trtllm_port.runtime.reference.executor import Continued, Observer
 
 __all__ = ["BACKENDS", "Session", "choose_backend"]
 
@@ -167,16 +168,15 @@ class Session:
         self,
         inputs: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, dict[str, torch.Tensor]]],
         *,
-        on_tap: OnTap | None = None,
-        taps: Collection[str] = (),
+        observers: Sequence[Observer] = (),
+        continued: Continued | None = None,
     ) -> list[torch.Tensor]:
         """Compute several steps layer by layer: each weight is read once for all of them.
 
         Args:
             inputs: per step `input_ids`, `position_ids`, `logits_indices` and the cache, as for `forward`; steps of the
                 same cache in their order.
-            on_tap: sees `taps` of the first step, as in `forward`.
-            taps: names of intermediate tensors.
+            observers, continued: see `ReferenceExecutor.run_together`.
 
         Raises:
             EngineError: the executor cannot do that, or the network has states.
@@ -185,7 +185,8 @@ class Session:
 
         if not isinstance(self.executor, ReferenceExecutor):
             raise EngineError(f"{self.executor.name} runs one step after another")
-        results = self.executor.run_together([self._feeds(*each) for each in inputs], on_tap=on_tap, taps=taps)
+        feeds = [self._feeds(*each) for each in inputs]
+        results = self.executor.run_together(feeds, observers=observers, continued=continued)
         return [result["logits"] for result in results]
 
     def _feeds(

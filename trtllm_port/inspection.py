@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtllm_port.errors import RegistryError
 from trtllm_port.hub import read_config
+from trtllm_port.layers.per_layer import config_value, plain_values
 from trtllm_port.registry import PortEntry, find_port
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def inspect_model(
         hf_class=source.hf_class,
         dtype=str(config.dtype).removeprefix("torch."),
         parameters=_count_parameters(config, trust_remote_code),
-        sizes={name: _plain(getattr(config, name)) for name in SIZES if getattr(config, name, None) is not None},
+        sizes={name: _plain(value) for name in SIZES if (value := config_value(config, name)) is not None},
         ledger=_rows(source, config, read_config(model_dir)),
         skeletons=tuple(asdict(skeleton) for skeleton in source.skeletons),
         tensors=_tensors(model_dir),
@@ -124,7 +125,7 @@ def inspect_model(
 
 def _rows(source: PortSource, config: Any, given: dict[str, Any]) -> tuple[LedgerRow, ...]:
     """Unknown keys first, then what the port computes with, what it has built in, and what cannot matter."""
-    ledger, values = source.ledger, config.to_dict()
+    ledger, values = source.ledger, plain_values(config)
     known = {item.name for item in dataclasses.fields(type(config))} | set(type(config).attribute_map)
     states = {
         **{key: ("ignored", why) for key, why in ledger.ignored.items()},

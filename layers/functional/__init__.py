@@ -19,7 +19,6 @@ from trtllm_port.layers.functional.attention import (
     chunked_causal_mask,
     gather_tokens,
     needs_decomposition,
-    only_chosen,
     rotary_embedding,
 )
 from trtllm_port.layers.functional.collective import all_gather, all_reduce
@@ -79,7 +78,7 @@ from trtllm_port.layers.functional.shaping import (
     unsqueeze,
     view,
 )
-from trtllm_port.layers.functional.slicing import chunk, select, slice, slice_index, split, unbind
+from trtllm_port.layers.functional.slicing import chunk, select, slice, slice_index, split
 from trtllm_port.layers.functional.unary import (
     abs,
     cast,
@@ -104,15 +103,12 @@ __all__ = [
     "causal_mask", "ceil", "chunk", "chunked_causal_mask", "clip", "combine_experts", "concat", "constant", "cos",
     "cumsum", "div", "einsum", "elu", "embedding", "eq", "erf", "exp", "expand", "expm1", "flatten", "floor",
     "floordiv", "full", "full_like", "gather", "gather_nd", "gather_tokens", "ge", "gelu", "gelu_tanh", "gt",
-    "index_select", "layer_norm", "le", "leaky_relu", "linear", "linear_attention", "linear_recurrence", "log",
-    "log1p",
+    "index_select", "layer_norm", "le", "leaky_relu", "linear", "linear_attention", "linear_recurrence", "log", "log1p",
     "logical_and", "logical_not", "logical_or", "logical_xor", "lt", "matmul", "max", "maximum", "mean", "min",
-    "minimum", "mul", "ne", "needs_decomposition", "neg", "one_hot",
-    "only_chosen", "op_and", "op_not", "op_or", "op_xor", "outer",
+    "minimum", "mul", "ne", "needs_decomposition", "neg", "one_hot", "op_and", "op_not", "op_or", "op_xor", "outer",
     "permute", "pow", "prod", "quick_gelu", "reciprocal", "relu", "relu_squared", "remainder", "repeat",
-    "repeat_interleave",
-    "reshape", "rms_norm", "rotary_embedding", "round", "rsqrt", "scan", "scatter", "select", "selective_scan", "shape",
-    "sigmoid", "silu", "sin", "sinusoidal_positions", "slice", "slice_index", "softmax", "softplus", "split", "sqrt",
-    "squeeze", "stack", "sub", "sum", "tanh", "topk", "transpose", "unbind", "unsqueeze", "view", "weighted_average",
-    "where",
+    "repeat_interleave", "reshape", "rms_norm", "rotary_embedding", "round", "rsqrt", "scan", "scatter", "select",
+    "selective_scan", "shape", "sigmoid", "silu", "sin", "sinusoidal_positions", "slice", "slice_index", "softmax",
+    "softplus", "split", "sqrt", "squeeze", "stack", "sub", "sum", "tanh", "topk", "transpose", "unsqueeze", "view",
+    "weighted_average", "where",
 ]  # fmt: skip

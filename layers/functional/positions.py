@@ -49,42 +49,56 @@ def sinusoidal_positions(
     return flatten(stack(parts, -1), -2) if interleaved else concat(parts, -1)
 
 
-def alibi_slopes(num_heads: int, max_bias: float = 8.0) -> torch.Tensor:
+def alibi_slopes(num_heads: int, max_bias: float = 8.0, *, powers: bool = False) -> torch.Tensor:
     """How much each head's scores fall per token of distance: powers of 2 ** (-max_bias / num_heads).
 
     Where num_heads is no power of two, the next lower power's slopes, then every other one of the next higher's.
+
+    Args:
+        num_heads: N.
+        max_bias: the negative exponent of the last slope.
+        powers: of the base as a float32, as BLOOM computes them; else each exponent is exact, as in MPT.
 
     Returns:
         float32 [N]; Press et al. 2021, "Train Short, Test Long".
     """
     power = 2 ** math.floor(math.log2(num_heads))
-    exact = 2.0 ** (-max_bias / power * torch.arange(1, power + 1, dtype=torch.float32))
-    between = 2.0 ** (-max_bias / (2 * power) * torch.arange(1, 2 * power + 1, 2, dtype=torch.float32))
-    return torch.cat([exact, between])[:num_heads]
+    steps = torch.arange(1, power + 1), torch.arange(1, 2 * power + 1, 2)
+    exponents = -max_bias / power, -max_bias / (2 * power)
+    if powers:
+        slopes = [torch.full((), 2.0**exponent) ** step for exponent, step in zip(exponents, steps, strict=True)]
+    else:
+        slopes = [2.0 ** (exponent * step.float()) for exponent, step in zip(exponents, steps, strict=True)]
+    return torch.cat(slopes)[:num_heads]
 
 
-def alibi_bias(position_ids: Tensor, cache: KVCache, num_heads: int, *, max_bias: float = 8.0) -> Tensor:
-    """ALiBi: what is added to attention's scores, 0 for the token itself and falling with the distance of a slot.
+def alibi_bias(
+    position_ids: Tensor, cache: KVCache, num_heads: int, *, max_bias: float = 8.0, from_first: bool = False
+) -> Tensor:
+    """ALiBi: what is added to attention's scores, falling with the distance of a slot from the token.
 
-    Hugging Face counts from the first or the last slot instead, which a softmax does not see. Computed once for equal
-    arguments, so that all layers share it.
+    Where the distance is counted from, a softmax does not see, but rounding does. Computed once for equal arguments,
+    so that all layers share it.
 
     Args:
         position_ids: [B, L], int64.
         cache: the cache whose slots are meant.
         num_heads: N.
         max_bias: see `alibi_slopes`.
+        from_first: 0 for the first slot and rising from there, as in BLOOM; else 0 for the token itself.
 
     Returns:
-        float32 [B, N, L, S]; slots behind the token are for the mask to hide.
+        float32 [B, N, L, S], or [1, N, 1, S] from the first; slots behind the token are for the mask to hide.
     """
 
     def make() -> Tensor:
         network = position_ids.network
+        slopes_1N11 = network.constant(alibi_slopes(num_heads, max_bias, powers=from_first)[None, :, None, None])
         slot_S = arange(cache.max_seq_len, like=position_ids, dtype=position_ids.dtype)
+        if from_first:
+            return mul(cast(slot_S, "float32"), slopes_1N11)
         distance_B1LS = sub(slot_S, unsqueeze(unsqueeze(position_ids, 1), 3))
-        slopes_1N11 = network.constant(alibi_slopes(num_heads, max_bias)[None, :, None, None])
         return mul(cast(distance_B1LS, "float32"), slopes_1N11)
 
-    key = ("alibi_bias", position_ids.name, cache.max_seq_len, num_heads, max_bias)
+    key = ("alibi_bias", position_ids.name, cache.max_seq_len, num_heads, max_bias, from_first)
     return position_ids.network.shared(key, make)

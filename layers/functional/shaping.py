@@ -166,6 +166,17 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return concat([unsqueeze(tensor, dim) for tensor in tensors], dim)
 
 
+def repeat(x: Tensor, repeats: Sequence[int]) -> Tensor:
+    """x so many times in a row along each of its dimensions."""
+    if len(repeats) != x.ndim:
+        raise NetworkError(
+            f"{x.network.where()}`repeat` of {x.shape} by {tuple(repeats)}: one number for each dimension"
+        )
+    for dim, count in enumerate(repeats):
+        x = concat([x] * count, dim) if count > 1 else x
+    return x
+
+
 def repeat_interleave(x: Tensor, repeats: int, dim: int) -> Tensor:
     """Each element along dim `repeats` times in a row, as HF's `repeat_kv` does with heads."""
     position = axis(x, dim)
@@ -174,13 +185,3 @@ def repeat_interleave(x: Tensor, repeats: int, dim: int) -> Tensor:
     wide = expand(wide, [repeats if i == position + 1 else -1 for i in range(wide.ndim)])
     after = [_size(x, i) for i in range(position + 1, x.ndim)]
     return view(wide, [*([0] * position), size * repeats, *after])
-
-
-def repeat(x: Tensor, repeats: int, dim: int) -> Tensor:
-    """x `repeats` times, one after the other along dim: torch.Tensor.repeat in one dimension."""
-    position = axis(x, dim)
-    wide = unsqueeze(x, position)
-    wide = expand(wide, [repeats if i == position else -1 for i in range(wide.ndim)])
-    size = x.shape[position]
-    after = [_size(x, i) for i in range(position + 1, x.ndim)]
-    return view(wide, [*([0] * position), size * repeats if size >= 0 else -1, *after])

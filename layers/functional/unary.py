@@ -43,13 +43,13 @@ def log(x: Tensor) -> Tensor:
 
 
 def log1p(x: Tensor) -> Tensor:
-    """log(1 + x), near zero as exact as elsewhere: log(u) x / (u - 1) of u = 1 + x; in float32, as torch."""
+    """log(1 + x), near zero as exact as elsewhere: made up for what 1 + x rounds off; in float32, as torch."""
     network, wide = x.network, cast(x, "float32")
-    u = wide + 1.0
-    is_small = (u == 1.0).itensor
-    divisor = network.add("divisor", network.definition.add_select(is_small, u.itensor, (u - 1.0).itensor))
-    picked = network.definition.add_select(is_small, wide.itensor, (log(u) * wide / divisor).itensor)
-    return cast(network.add("log1p", picked), x.dtype)
+    moved = wide + 1.0
+    kept = moved - 1.0
+    near_zero, far = network.operand(1.0, "float32", x.ndim), wide / kept
+    scale = network.definition.add_select((kept == 0.0).itensor, near_zero.itensor, far.itensor)
+    return cast(log(moved) * network.add("log1p", scale), x.dtype)
 
 
 def sqrt(x: Tensor) -> Tensor:

@@ -153,7 +153,7 @@ class _Accounting:
         """Find the use of one tensor."""
         for rule in map_rules:
             parts = rule.match(name)
-            if parts is None:
+            if parts is None or (rule.drops_rest and self.parameter(name) is not None):
                 continue
             if isinstance(rule.action, Transform):
                 targets = tuple(fill(target, parts) for target in rule.action.targets)
@@ -167,15 +167,18 @@ class _Accounting:
             return
         self.place_direct(name, name)
 
+    def parameter(self, target: str) -> str | None:
+        """The parameter of a name, perhaps without the prefix; None if there is none."""
+        candidates = (target, f"{self.prefix}.{target}")
+        return next((one for one in candidates if one in self.specs or one in self.first_name), None)
+
     def place_direct(self, name: str, target: str) -> None:
-        for candidate in (target, f"{self.prefix}.{target}"):
-            if candidate in self.specs:
-                self.entries.append(WeightEntry((name,), (candidate,)))
-                return
-            if candidate in self.first_name:
-                self.aliased.append(WeightEntry((name,), (candidate,)))
-                return
-        self.unexpected.append(name)
+        found = self.parameter(target)
+        if found is None:
+            self.unexpected.append(name)
+        else:
+            kind = self.entries if found in self.specs else self.aliased
+            kind.append(WeightEntry((name,), (found,)))
 
     def close_groups(self) -> None:
         """One entry for all the tensors that go into the same targets."""

@@ -9,6 +9,8 @@
         "*.qkv.weight": Transform("*.qkv.weight", regroup),                      # a named function
     }
 
+A pattern drops what the port has no parameter for: of layers that only some of are used, the others stay.
+
 A `*` stands for one or more characters; in a target, the first `*` is what the first `*` of the source matched, and so
 on. All sources of a transform that give the same targets go into one call: a target with fewer `*` collects.
 """
@@ -68,6 +70,11 @@ class Rule:
     pattern: str
     position: int  # of the pattern among those of its entry
     action: str | Drop | Transform | None
+
+    @property
+    def drops_rest(self) -> bool:
+        """Whether it drops those of the tensors that it matches that are no parameters."""
+        return "*" in self.pattern and (self.action is None or isinstance(self.action, Drop))
 
     def match(self, name: str) -> tuple[str, ...] | None:
         """What the pattern's `*` stand for in `name`, or None."""

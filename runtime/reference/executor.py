@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +31,16 @@ from trtllm_port.runtime.reference.program import (
 )
 
 RELEASE_BYTES = 512 << 20  # of weights read before their memory is given back
+
+Observer = tuple[OnTap, Collection[str]]
+"""What sees a run's taps, and which."""
+
+
+class Continued(NamedTuple):
+    """The sets of inputs from number `first` on go on from the first `slots` slots of the first set's KV caches."""
+
+    first: int
+    slots: int
 
 
 class ReferenceExecutor:
@@ -103,7 +113,11 @@ class ReferenceExecutor:
         return result
 
     def run_together(
-        self, feeds: Sequence[Mapping[str, Tensor]], *, on_tap: OnTap | None = None, taps: Collection[str] = ()
+        self,
+        feeds: Sequence[Mapping[str, Tensor]],
+        *,
+        observers: Sequence[Observer] = (),
+        continued: Continued | None = None,
     ) -> list[dict[str, Tensor]]:
         """Execute the network for several sets of inputs, layer by layer: each weight is read once for all of them.
 
@@ -111,8 +125,8 @@ class ReferenceExecutor:
 
         Args:
             feeds: every input by name, per set.
-            on_tap: sees `taps` of the first set, as in `run`.
-            taps: module paths or TensorRT tensor names.
+            observers: of the first sets, each with the taps that it sees, as in `run`.
+            continued: sets that go on from the KV caches of the first.
 
         Raises:
             EngineError: the network has states, which one set would have to hand to the next.
@@ -121,14 +135,20 @@ class ReferenceExecutor:
         if stateful:
             raise EngineError(f"the network has states ({stateful[0]} and so on), so its runs follow one another")
         runs = [self._filled(each) for each in feeds]
-        observe = on_tap or (lambda _name, _value: None)
-        wanted = self._handed_out_before(runs[0], observe, taps)
+        wanted = [self._handed_out_before(slots, *each) for slots, each in zip(runs, observers, strict=False)]
 
-        def after(step: Step, value: Any) -> Any:
-            return _handed_out(wanted[step.output], value, observe) if step.output in wanted else value
+        updated = {slot for spec, slot in self._input_slots if spec.name in self._caches}
+
+        def after(step: Step, number: int, value: Any) -> Any:
+            if continued is not None and number == 0 and updated.intersection(step.inputs):
+                for slots in runs[continued.first :]:
+                    slots[step.inputs[0]][:, :, : continued.slots] = value[:, :, : continued.slots]
+            if number >= len(observers) or step.output not in wanted[number]:
+                return value
+            return _handed_out(wanted[number][step.output], value, observers[number][0])
 
         with torch.no_grad():
-            execute_together(self._every_step if taps else self._steps, runs, after)
+            execute_together(self._every_step if observers else self._steps, runs, after)
         return [{name: slots[slot] for name, slot in self._output_slots.items()} for slots in runs]
 
     def _filled(self, feeds: Mapping[str, Tensor]) -> Slots:

@@ -7,7 +7,7 @@ reads again, so that memory stays bounded by what is alive.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
@@ -92,24 +92,23 @@ def execute_observed(steps: Sequence[Step], slots: Slots, after: Callable[[Step,
             slots[i] = None
 
 
-def execute_together(steps: Sequence[Step], runs: Sequence[Slots], after: Callable[[Step, Any], Any]) -> None:
+def execute_together(steps: Sequence[Step], runs: Sequence[Slots], after: Callable[[Step, int, Any], Any]) -> None:
     """Run the steps in order, each for all runs before the next: what is read once serves them all.
 
-    `after(step, value)` sees each value of the first run, and what it returns takes its place.
+    `after(step, number, value)` sees each value of each run, and what it returns takes its place.
     """
     for step in steps:
         slots = runs[0]
         try:
+            together: Iterator[Any] = iter(())
             if isinstance(step.run, Linear):
-                values = step.run.together([slots[step.inputs[0]] for slots in runs])
-                for slots, value in zip(runs, values, strict=True):
-                    slots[step.output] = value
-            else:
-                for slots in runs:
-                    slots[step.output] = step.run(*[slots[i] for i in step.inputs])
+                together = iter(step.run.together([slots[step.inputs[0]] for slots in runs]))
+            for number, slots in enumerate(runs):
+                value = next(together, None)
+                value = step.run(*[slots[i] for i in step.inputs]) if value is None else value
+                slots[step.output] = after(step, number, value)
         except VALUE_ERRORS as error:
             _fail(step, slots, error)
-        runs[0][step.output] = after(step, runs[0][step.output])
         for slots in runs:
             for i in step.frees:
                 slots[i] = None

@@ -6,7 +6,9 @@ A process of its own, because Linux counts a parent's peak memory as that of the
 from __future__ import annotations
 
 import json
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -42,9 +44,13 @@ def write_llama(
         weights = {name: _random(shape, dtype, generator) for name, shape in shapes.items()}
         save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
         return directory
-    for number, (name, shape) in enumerate(shapes.items()):
-        weights = {name: _random(shape, dtype, generator)}
+
+    def write(number: int, name: str, shape: torch.Size) -> None:
+        weights = {name: _random(shape, dtype, torch.Generator().manual_seed(seed + number))}
         save_file(weights, directory / f"model-{number}.safetensors", metadata={"format": "pt"})
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # random numbers are drawn by one thread each
+        list(pool.map(write, range(len(shapes)), *zip(*shapes.items(), strict=True)))
     names = {name: f"model-{number}.safetensors" for number, name in enumerate(shapes)}
     (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
     return directory

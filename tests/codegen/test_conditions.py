@@ -38,6 +38,8 @@ ATOMS: dict[str, tuple[Any, ...]] = {  # three configurations of four layers
         "(layer_idx + 1) % config.step == 0",
         "layer_idx % config.step == 0",
         "layer_idx == config.num_layers - 1",
+        "layer_idx >= config.num_layers - config.first_dense",
+        "layer_idx < config.num_layers - config.first_dense",
         "config.use_norm and config.rope_layers[layer_idx]",
         "config.use_norm or layer_idx in config.dense_layers",
     ],
@@ -59,25 +61,6 @@ def test_conditions_are_found(text: str) -> None:
     assert found.text == text
 
 
-def test_what_one_key_tells_is_told_by_it_either_way() -> None:
-    """`is not so` in terms of what tells that it is so, though something else is as short."""
-    rope = (1, 1, 1, 0) * 2
-    atoms = {"config.num_layers": (4,) * 8, "config.rope[layer_idx]": rope, "layer_idx": (0, 1, 2, 3) * 2}
-    plain, other = (Solver(atoms).solve(tuple(bool(r) is wanted for r in rope)) for wanted in (True, False))
-    assert plain is not None
-    assert other is not None
-    assert (plain.text, other.text) == ("config.rope[layer_idx]", "not config.rope[layer_idx]")
-    lists = {
-        "config.num_layers": (4,) * 8,
-        "config.kinds[layer_idx]": (2, 2, 2, 0) * 2,
-        "layer_idx": atoms["layer_idx"],
-    }
-    plain, other = (Solver(lists).solve(tuple(bool(r) is wanted for r in rope)) for wanted in (True, False))
-    assert plain is not None
-    assert other is not None
-    assert (plain.text, other.text) == ("config.kinds[layer_idx] > 0", "config.kinds[layer_idx] <= 0")
-
-
 def test_there_is_no_condition_for_what_the_config_does_not_say() -> None:
     assert Solver({"layer_idx": (0, 1, 2, 3) * 2}).solve((True, False) * 4) is None
 
@@ -88,3 +71,13 @@ def test_instances_without_a_value_do_not_matter() -> None:
     assert found.text == "config.use_norm"
     one = Solver({"config.use_norm": ATOMS["config.use_norm"]})
     assert one.solve((True, False, *[MISSING] * 10)) is None
+
+
+def test_numbers_of_layers_are_not_compared_with_what_a_list_says_of_each() -> None:
+    experts = (1, 8, 1, 8)
+    atoms = {"layer_idx": (0, 1, 2, 3), "config.experts[layer_idx]": experts, "config.hidden_size": (16, 24, 32, 40)}
+    values = tuple(n >= own for n, own in zip(atoms["layer_idx"], experts, strict=True))
+    assert values == (False, False, True, False)
+    found = Solver(atoms).solve(values)
+    assert found is not None
+    assert found.text == "layer_idx > 0 and config.experts[layer_idx] <= 1"

@@ -13,7 +13,7 @@ from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 from transformers.models.xglm.modeling_xglm import XGLMSinusoidalPositionalEmbedding
 
 from trtllm_port.codegen import check_port, generate_port
-from trtllm_port.codegen.constants import Recognizer, uniform
+from trtllm_port.codegen.constants import Recognizer, sinusoid, uniform
 from trtllm_port.codegen.sizes import Sample
 
 LENGTH, PAST = 11, 6
@@ -51,14 +51,17 @@ def test_sinusoids() -> None:
     pairs = torch.stack(table[POSITIONS][None].chunk(2, -1), -1).flatten(-2)
     assert STEP.sinusoid(pairs) == (0, {"interleaved": True})
     assert STEP.sinusoid(torch.randn(1, LENGTH, 16)) is None
+    wide = sinusoid(POSITIONS + 2, 240, inclusive=True)[None]  # half precision hardly tells it from the other form
+    assert STEP.sinusoid(wide.bfloat16()) == (2, {"inclusive": True})
     assert STEP.sinusoid(table[POSITIONS].flip(-1)[None]) is None
 
 
 @pytest.mark.parametrize("heads", [4, 6])
 def test_alibi(heads: int) -> None:
     bloom = build_alibi_tensor(torch.ones(2, SLOTS), heads, torch.bfloat16)
-    assert STEP.alibi(bloom, heads) == 8.0
-    assert STEP.alibi(build_mpt_alibi_tensor(heads, SLOTS, 4), heads) == 4.0
+    assert STEP.alibi(bloom, heads) == {"from_first": True}
+    assert STEP.alibi(build_mpt_alibi_tensor(heads, SLOTS, 8), heads) == {}
+    assert STEP.alibi(build_mpt_alibi_tensor(heads, SLOTS, 4), heads) == {"max_bias": 4.0}
     assert STEP.alibi(-bloom, heads) is None
     assert STEP.alibi(bloom.flip(0), heads) is None
     assert STEP.alibi(torch.randn(heads, 1, SLOTS), heads) is None

@@ -41,6 +41,15 @@ class PlainFunction(MixtralExperts):
         self.act_fn = F.silu
 
 
+class OwnGate(MixtralExperts):
+    """Its gate is its own, with the activation called as a module."""
+
+    def _apply_gate(self, gate_up: Tensor) -> Tensor:
+        gate, up = gate_up.chunk(2, -1)
+        gated: Tensor = self.act_fn(gate) * (up + 1)
+        return gated
+
+
 class WideGate(MixtralExperts):
     """Computes the gate in float32: another cast than the layer's."""
 
@@ -100,3 +109,18 @@ def test_the_layer_is_recognised(module: nn.Module, expected: Leaf | None) -> No
     states, index, weights = map(Value, _inputs())
     call = Call("experts", _filled(module), {"a": states, "b": index, "c": weights}, None)
     assert probe_experts(call) == expected
+
+
+def test_an_activation_is_no_call_of_a_module() -> None:
+    """Hugging Face calls it for the tokens of one expert; the port's result for all tokens is no tap of it."""
+    module = _filled(OwnGate(MIXTRAL))
+    called: list[Tensor] = []
+    module.act_fn.register_forward_hook(lambda _module, _args, out: called.append(out))
+    given = _inputs()
+    with torch.no_grad():
+        dense_experts(module, *given)
+    assert not called
+    assert isinstance(module.act_fn, nn.Module)
+    with torch.no_grad():
+        module(*given)
+    assert called

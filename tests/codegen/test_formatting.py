@@ -24,8 +24,17 @@ from trtllm_port.codegen.formatting import literal, split_arguments, wrap
         "x = function_with_a_long_name(" + ", ".join(f"argument_number_{i}=[{i}, {i}]" for i in range(9)) + ")",
         "self.mlp = " + "A" * 50 + "(config) if config.layers[layer_idx] == 3 else " + "B" * 20 + "(config)",
         "self.mlp = " + "A" * 60 + "(config) if config.layers[layer_idx] == 3 else " + "B" * 40 + "(config)",
+        "self.layers = ModuleList(" + "A" * 50 + "(config, layer_idx) for layer_idx in range(config.number_of_layers))",
+        "self.layers = List(" + "A" * 70 + "(config, layer_idx) for layer_idx in range(config.number_of_layers))",
+        "self.layers = List("
+        + "A" * 50
+        + "(config) if config.kinds[layer_idx] == 1 else "
+        + "B" * 50
+        + "(config) for layer_idx in range(config.number_of_layers))",
         "raise Error(" + repr("a text, with (brackets, and commas " * 2).replace("'", '"') + ", " + "b" * 50 + ")",
-        "x = function_with_a_long_name(" + ", ".join(f"argument_number_{i}" for i in range(4)) + ").to(data_type_of_x)",
+        "x = " + " + ".join(f"self.config.size_{i} * y" for i in range(5)) + " / scale",
+        "return " + " - ".join(f"self.config.size_{i} * y" for i in range(7)),
+        "return " + " * ".join(f"self.config.size_{i} ** y[0]" for i in range(7)) + " * y",
         "mapping = {" + ", ".join(f'"key_number_{i}": function(first, second)' for i in range(5)) + "}",
     ],
 )
@@ -50,16 +59,6 @@ def test_wrap_is_the_formatters(line: str) -> None:
 )
 def test_literal(value: Any, text: str) -> None:
     assert literal(value) == text
-
-
-def test_a_sum_in_brackets_stays_one_number() -> None:
-    terms = " + ".join(f"function_{i}(argument)" for i in range(9))
-    lines = wrap(f"x = y * ({terms})", 8)
-    assert len(lines) > 1
-    names = {f"function_{i}": lambda argument: argument for i in range(9)}
-    scope: dict[str, Any] = {"y": 2, "argument": 1, **names}
-    exec("\n".join(lines), scope)
-    assert scope["x"] == 18
 
 
 def test_split_arguments() -> None:

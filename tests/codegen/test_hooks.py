@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from transformers import masking_utils
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import apply_rotary_pos_emb_interleave as apart_rotation
 from transformers.models.gemma4 import modeling_gemma4
@@ -17,7 +18,7 @@ from transformers.models.nanochat.modeling_nanochat import apply_rotary_pos_emb 
 
 from trtllm_port.codegen.active import recording
 from trtllm_port.codegen.attentions import compute_attention
-from trtllm_port.codegen.hooks import classify_mask, hooks, probe_rotation, rotate
+from trtllm_port.codegen.hooks import classify_mask, hooks, probe_rotation, rotate, whole_cache
 from trtllm_port.codegen.recorder import Operation, Recorder
 
 
@@ -32,7 +33,19 @@ from trtllm_port.codegen.recorder import Operation, Recorder
     ],
 )
 def test_classify_mask(function: Callable[..., Any], expected: tuple[str, int | None]) -> None:
-    assert classify_mask(function) == expected
+    assert classify_mask(function, 0) == expected
+
+
+def test_classify_mask_of_known_tokens() -> None:
+    blocks = torch.full((1, 17), -1)  # a text without images: no token is in a block
+
+    def function(batch: Any, head: Any, query: Any, key: Any) -> Any:
+        together = (blocks[batch, query] == blocks[batch, key]) & (blocks[batch, query] >= 0)
+        return (key <= query) | together
+
+    assert classify_mask(function, 17) == ("causal", None)
+    blocks[0, 3:5] = 1
+    assert classify_mask(function, 17) == ("unknown", None)
 
 
 def _tables(rotated: int, repeat: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -95,7 +108,7 @@ class _TokensFirst(torch.nn.Module):
         return rotated.transpose(1, 2)
 
 
-def test_a_rotation_with_the_tokens_before_the_heads_says_so() -> None:
+def test_a_rotation_with_the_tokens_before_the_heads_is_recorded_between_transposes() -> None:
     query = torch.randn(2, 5, 4, 16, generator=torch.Generator().manual_seed(1))
     model = _TokensFirst()
     model.__class__.__module__ = modeling_gemma4.__name__  # where the rotation is looked for
@@ -104,10 +117,24 @@ def test_a_rotation_with_the_tokens_before_the_heads_says_so() -> None:
         model(query, *_tables(16, "halves"))
     assert recorder.root is not None
     operations = [item for item in recorder.root.body if isinstance(item, Operation)]
-    assert [operation.name for operation in operations] == ["rotary_embedding", "transpose"]
-    turn = operations[0]
-    given, cos, sin = (value.tensor for value in turn.args)
-    assert turn.kwargs["tokens_first"]
-    expected = rotate(given.transpose(1, 2), cos[..., :8], sin[..., :8], interleaved=False)
-    torch.testing.assert_close(turn.outputs[0].tensor, expected.transpose(1, 2))
+    assert [operation.name for operation in operations] == ["transpose", "rotary_embedding", "transpose", "transpose"]
+    turn = operations[1]
+    first, cos, sin = (value.tensor for value in turn.args)
+    expected = rotate(first, cos[..., :8], sin[..., :8], interleaved=False)
+    torch.testing.assert_close(turn.outputs[0].tensor, expected)
     torch.testing.assert_close(operations[-1].outputs[0].tensor, expected)
+
+
+def test_a_cache_that_keeps_what_is_behind_a_window() -> None:
+    config = transformers.MistralConfig(num_hidden_layers=2, sliding_window=3)
+    model = torch.nn.Module()
+    model.config = config  # type: ignore[assignment]  # of a model, which is a module
+    model.forward = lambda past_key_values: None  # type: ignore[method-assign]
+    cache = whole_cache(model)
+    assert cache is not None
+    keys = torch.zeros(1, 2, 5, 4)
+    for _ in range(2):
+        found, _ = cache.update(keys, keys, 0)
+    assert found.shape[2] == 10
+    config.sliding_window = None
+    assert whole_cache(model) is None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from trtllm_port.codegen.recorder import Attribute, Call, Literal, Operation, Recorder, Value
+from trtllm_port.errors import UnsupportedModelError
 
 
 class Inner(nn.Module):
@@ -97,3 +99,33 @@ def test_nothing_is_left_on_the_model() -> None:
     _record(module, torch.ones(2, 3))
     hooks: list[Any] = [m._forward_hooks or m._forward_pre_hooks for m in module.modules()]
     assert not any(hooks)
+
+
+def test_a_model_that_exchanges_its_modules_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    recorder = Recorder(model)
+    model[0] = nn.Linear(2, 2)
+    with pytest.raises(UnsupportedModelError, match="`0` is another module once the model has run"), recorder:
+        pass
+
+
+class Slicing(nn.Module):
+    def __init__(self, start: int) -> None:
+        super().__init__()
+        self.start = start
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = {key: inner[:, -self.start :] for key, inner in {"all": x}.items()}
+        return parts["all"] * 2
+
+
+def test_an_index_that_takes_everything_is_no_operation() -> None:
+    assert _names(_record(Slicing(0), torch.ones(2, 3))) == ["mul"]
+    assert _names(_record(Slicing(3), torch.ones(2, 3))) == ["__getitem__", "mul"]  # all of it at this size only
+
+
+def test_variables_of_a_comprehension_name_nothing() -> None:
+    root = _record(Slicing(2), torch.ones(2, 3))
+    names = {name for item in root.body for value in item.outputs for name in value.names.get(root, ())}
+    assert "inner" not in names
+    assert "key" not in names

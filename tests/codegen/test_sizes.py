@@ -2,12 +2,59 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import transformers
 
-from trtllm_port.codegen.sizes import unseen_config
+from trtllm_port.codegen.depth import find_depth, lengthen, shorten
+from trtllm_port.codegen.sizes import config_values, make_config, make_samples, unseen_config
 
 
 def test_a_small_config_is_for_the_same_architecture_whatever_was_asked_before() -> None:
     assert unseen_config(transformers.LlamaConfig()).architectures is None
     named = transformers.LlamaConfig(architectures=["LlamaForCausalLM"])
     assert unseen_config(named).architectures == ["LlamaForCausalLM"]
+
+
+def test_heads_of_a_state_keep_filling_twice_the_hidden_size_while_both_vary() -> None:
+    config = transformers.BambaConfig(num_hidden_layers=2, attn_layer_indices=[1])
+    small = make_samples(config)
+    configs = [*(sample.config for sample in small.traced), small.unseen]
+    assert all(one.mamba_n_heads * one.mamba_d_head == 2 * one.hidden_size for one in configs)
+    assert len({one.mamba_n_heads for one in configs}) > 2
+    assert len({one.hidden_size for one in configs}) == len(configs)
+
+
+def test_sizes_of_layers_stay_in_proportion() -> None:
+    """Hugging Face's own view of each layer; 256 and 512 for the two types of layers by default."""
+    samples = make_samples(transformers.Gemma4TextConfig(architectures=["Gemma4ForCausalLM"]))
+    for config in (*(sample.config for sample in samples.traced), samples.unseen):
+        sizes = {kind: config.per_layer_config[kind].head_dim for kind in ("sliding_attention", "full_attention")}
+        assert sizes["full_attention"] == 2 * sizes["sliding_attention"] <= 128
+    assert len({str(sample.values["head_dim"]) for sample in samples.traced}) == len(samples.traced)
+
+
+def test_a_number_of_layers_is_no_other_number_everywhere() -> None:
+    samples = make_samples(transformers.LlamaConfig())
+    counts = [sample.config.num_hidden_layers for sample in samples.traced]
+    assert len(set(counts)) > 1
+    assert samples.unseen.num_hidden_layers not in counts
+
+
+def test_layers_are_added_where_the_config_class_lets_lists_stay_as_they_are() -> None:
+    """Gemma 4 makes its last layer one of full attention, whatever the list says."""
+    config = transformers.Gemma4TextConfig()
+    values = config_values(config)
+    depth = find_depth(config, values, partial(make_config, config))
+    longer = lengthen(values, config, depth, 1, lambda of: config_values(make_config(config, of)))
+    assert longer["layer_types"] == config_values(make_config(config, longer))["layer_types"]
+    following = shorten(values, config, depth, 1)
+    assert following["layer_types"] != config_values(make_config(config, following))["layer_types"]
+
+
+def test_only_those_head_counts_are_kept_equal_that_must_be() -> None:
+    four = {"num_attention_heads": 4, "num_key_value_heads": 4, "linear_num_heads": 4}
+    sizes = {"hidden_size": 32, "linear_head_dim": 8, "num_hidden_layers": 5, "vocab_size": 50, "num_experts": 8}
+    config = transformers.KimiLinearConfig(**four, **sizes)  # attention cannot share keys, and nothing else is in need
+    assert make_samples(config).plan.equal == (("num_key_value_heads", "num_attention_heads"),)
+    assert unseen_config(config).linear_num_heads != unseen_config(config).num_attention_heads

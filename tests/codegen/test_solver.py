@@ -38,6 +38,8 @@ ATOMS: dict[str, tuple[Any, ...]] = {
         "config.inner or 4 * config.hidden_size",
         "config.head_dim**-0.5 if config.bias else 1.0",
         "not config.bias",
+        "1 - config.factor",
+        "(config.hidden_size / (config.hidden_size + 1)) ** 0.5",
     ],
 )
 def test_an_expression_is_found_again(text: str) -> None:

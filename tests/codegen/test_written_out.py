@@ -39,6 +39,14 @@ def flat(query: Tensor, key: Tensor, value: Tensor, shown: Tensor) -> Tensor:
     return torch.bmm(weights, value.reshape(rows, LENGTH, SIZE)).view(BATCH, HEADS, LENGTH, SIZE)
 
 
+def added_to_zeros(query: Tensor, key: Tensor, value: Tensor, shown: Tensor) -> Tensor:
+    rows = BATCH * HEADS
+    queries, keys = query.reshape(rows, LENGTH, SIZE), key.reshape(rows, LENGTH, SIZE).transpose(1, 2)
+    zeros = torch.zeros(rows, LENGTH, LENGTH)
+    scores = torch.baddbmm(zeros, queries, keys, beta=1.0, alpha=0.5).view(BATCH, HEADS, LENGTH, LENGTH)
+    return scores.masked_fill(~shown, LOWEST).softmax(-1) @ value
+
+
 def wide_scores(query: Tensor, key: Tensor, value: Tensor, shown: Tensor) -> Tensor:
     scores = query @ key.transpose(-1, -2) * 0.5
     weights = scores.masked_fill(~shown, LOWEST).softmax(-1).to(torch.bfloat16)
@@ -67,19 +75,32 @@ class Attention(nn.Module):
         return self.function(query, key, value, shown)
 
 
-def joined(function: Callable[..., Tensor]) -> tuple[list[Operation], tuple[Tensor, ...]]:
+def times_and_plus(query: Tensor, key: Tensor, value: Tensor, shown: Tensor) -> Tensor:
+    """A table of ones and zeros both ways, as in the first GPT; keys whose axes are permuted at once."""
+    table = torch.ones(8, 8).tril().view(1, 1, 8, 8)[:, :, :LENGTH, :LENGTH]
+    keys = key.transpose(1, 2).permute(0, 2, 3, 1)
+    scores = query @ keys / 2.0
+    return (scores * table + -1e4 * (1 - table)).softmax(-1) @ value
+
+
+def times_only(query: Tensor, key: Tensor, value: Tensor, shown: Tensor) -> Tensor:
+    return (query @ key.transpose(-1, -2) * torch.ones(LENGTH, LENGTH).tril()).softmax(-1) @ value
+
+
+def joined(function: Callable[..., Tensor], *, keeps_cache: bool = True) -> tuple[list[Operation], tuple[Tensor, ...]]:
     """The operations that are left, and the inputs of the model."""
     torch.manual_seed(0)
     inputs = *(torch.randn(BATCH, HEADS, LENGTH, SIZE) for _ in range(3)), SHOWN
-    model = Attention(function)
-    with Recorder(model) as recorder:
-        model(*inputs)
+    layer = Attention(function)
+    with Recorder(nn.ModuleDict({"layers": nn.ModuleList([nn.Identity(), layer])})) as recorder:
+        layer(*inputs)
     assert recorder.root is not None
-    trace: Any = SimpleNamespace(sample=SimpleNamespace(batch=BATCH, length=LENGTH, past=0), inputs={})
+    sample = SimpleNamespace(batch=BATCH, length=LENGTH, past=0)
+    trace: Any = SimpleNamespace(sample=sample, inputs={"cache": Value(torch.zeros(()))}, keeps_cache=keeps_cache)
     return [item for item in join_attention(recorder.root, trace) if isinstance(item, Operation)], inputs
 
 
-@pytest.mark.parametrize("function", [plain, divided, flat, wide_scores])
+@pytest.mark.parametrize("function", [plain, divided, flat, added_to_zeros, wide_scores, times_and_plus])
 def test_it_is_one_operation(function: Callable[..., Tensor]) -> None:
     body, (query, key, value, shown) = joined(function)
     found = next(item for item in body if item.name == "attention")
@@ -95,8 +116,18 @@ def test_it_is_one_operation(function: Callable[..., Tensor]) -> None:
     assert torch.allclose(given, expected, atol=2e-2 if function is wide_scores else 1e-5)
 
 
-@pytest.mark.parametrize("function", [squared, over_queries, weakly_hidden])
+@pytest.mark.parametrize("function", [squared, over_queries, weakly_hidden, times_only])
 def test_what_is_something_else_stays(function: Callable[..., Tensor]) -> None:
     body, _ = joined(function)
     assert not [item for item in body if item.name == "attention"]
     assert [item for item in body if item.name == "softmax"]
+
+
+def test_where_a_model_keeps_no_cache_the_ports_takes_keys_and_values() -> None:
+    body, (_, key, value, _) = joined(times_and_plus, keeps_cache=False)
+    attention = next(item for item in body if item.name == "attention")
+    update = next(item for item in body if item.name == "cache_update")
+    assert update.args[1] == 1
+    assert [each.tensor.tolist() for each in update.args[2:]] == [key.tolist(), value.tolist()]
+    assert attention.args[1:] == update.outputs
+    assert not [item for item in joined(times_and_plus)[0] if item.name == "cache_update"]

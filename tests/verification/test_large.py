@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from torch.testing import assert_close
 from transformers import GPT2Config, LlamaConfig, Qwen3Config
 
 from trtllm_port.errors import UnsupportedModelError
@@ -73,7 +75,7 @@ def test_a_large_port_passes_and_what_is_left_out_is_said(model_dir: Path, works
     source = in_bfloat16(model_dir, tmp_path / "bfloat16")
     report = diff_layers(source, workspace=workspace, settings=DiffSettings(tokens=150))
     assert (report.verdict, report.subject.dtype) == (Verdict.PASS, "bfloat16")
-    assert all("layer by layer" in each for each in report.reference.values())
+    assert "layer by layer" in report.reference["precision"]
     assert "batch" in {gate.name for gate in report.gates if gate.verdict is Verdict.SKIPPED}
     left_out = [item.what for item in report.not_exercised]
     assert "the logic phase in the layers 2 to 2" in left_out
@@ -96,6 +98,41 @@ def test_a_bug_in_a_large_port_is_found(
     report = diff_layers(source, workspace=workspace, settings=DiffSettings(tokens=150))
     assert report.first_divergence == f"model.{module}"
     assert [each.module for each in report.divergences] == [f"model.{module}", f"model.{module}".replace("0", "1")]
+
+
+@pytest.mark.usefixtures("everything_is_large")
+def test_a_large_port_that_forgets_the_past_is_found(
+    model_dir: Path, workspace: Path, tmp_path: Path, edit: Callable[[str, str], None]
+) -> None:
+    edit(
+        "self.rotary_emb(hidden_states, position_ids)",
+        "self.rotary_emb(hidden_states, position_ids - position_ids[:, 0:1])",
+    )
+    source = in_bfloat16(model_dir, tmp_path / "bfloat16")
+    report = diff_layers(source, workspace=workspace, settings=DiffSettings(tokens=150))
+    assert (report.verdict, report.first_divergence) == (Verdict.FAIL, "model.rotary_emb")
+    assert "precision" in {gate.phase for gate in report.gates if gate.name == "decode.error"}
+    assert all(gate.verdict is Verdict.FAIL for gate in report.gates if gate.name == "decode.error")
+
+
+def test_all_at_once_is_what_the_runs_give_by_themselves(model_dir: Path, workspace: Path, tmp_path: Path) -> None:
+    options = {"workspace": workspace, "dtype": "float32", "random_seed": None, "trust_remote_code": False}
+    model = find_model(model_dir, tmp_path, **options)
+    port = large.open_mapped(model, "float32", length=40, rows=1)
+    ids, seen = IDS[0].tolist(), ([], [])
+    whole, begun, decoded, cache = port.run_all(
+        ids, 30, 10, observers=tuple(partial(_keep, kept) for kept in seen), taps=["model.layers.1"]
+    )
+    assert_close(whole, port.run(IDS))
+    assert_close(begun, port.run(IDS[:, :10]))
+    kept: dict[str, torch.Tensor] = {}
+    assert_close(decoded, port.run_incrementally([ids], [30], keep=kept)[0])
+    assert all(torch.allclose(cache[name], kept[name], atol=1e-5) for name in kept)
+    assert [each.shape[1] for kept in seen for each in kept] == [40, 10]
+
+
+def _keep(kept: list[torch.Tensor], _tap: str, tensor: torch.Tensor) -> None:
+    kept.append(tensor)
 
 
 def test_the_first_layers_show_every_kind(model_dir: Path, tmp_path: Path, workspace: Path) -> None:

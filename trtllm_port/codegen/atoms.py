@@ -1,31 +1,15 @@
-"""What expressions of a class are made of: config keys, the layer's number, arguments, attributes, as columns.
+"""What expressions are made of: the keys of the config, the layer's number, the layer's element of a list.
 
-A column has the value in each instance.
+Each has one value per instance.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from trtllm_port.codegen.expressions import MISSING, Values
 from trtllm_port.codegen.instances import Instance
-
-NO_SIZES = frozenset(("training", "layer_idx"))  # attributes and arguments of HF's modules that are no sizes
-
-
-def same(values: Values, column: Values) -> bool:
-    """Whether values are those of a column, where they are there at all."""
-    return all(a is MISSING or a == b for a, b in zip(values, column, strict=True))
-
-
-def columns(tables: list[dict[str, Any]]) -> dict[str, Values]:
-    """Name → its value in each instance, for the numbers and options among what modules were made with, or hold."""
-    names = {name for table in tables for name, value in table.items() if isinstance(value, int | float)}
-    return {
-        name: tuple(table.get(name, MISSING) for table in tables)
-        for name in dict.fromkeys(name for table in tables for name in table)
-        if name in names and name[0] != "_" and name not in NO_SIZES
-    }
 
 
 def _entries(text: str, column: Values) -> dict[str, Values]:
@@ -40,14 +24,47 @@ def _entries(text: str, column: Values) -> dict[str, Values]:
     return found
 
 
-def atoms(instances: list[Instance]) -> dict[str, Values]:
-    """The config's keys in each instance, entries of dicts included, and the layer's number."""
+def numbers_of_kinds(configs: list[dict[str, Any]]) -> dict[str, Values]:
+    """What lists with a number for each layer have for layers of one kind, where another list says the kinds."""
+    found: dict[str, Values] = {}
+    first = configs[0]
+    kinds = [key for key, value in first.items() if isinstance(value, list) and value and _all_are(value, str)]
+    lists = [key for key, value in first.items() if isinstance(value, list) and value and _all_are(value, int | float)]
+    for key, by in ((key, by) for by in kinds for key in lists):
+        for kind in dict.fromkeys(first[by]):
+            column = tuple(_of_kind(config.get(key), config.get(by), kind) for config in configs)
+            if MISSING not in column:
+                found[f'config.{key}[config.{by}.index("{kind}")]'] = column
+    return found
+
+
+def _all_are(values: list[Any], kinds: Any) -> bool:
+    return all(isinstance(value, kinds) and not isinstance(value, bool) for value in values)
+
+
+def _of_kind(numbers: Any, kinds: Any, kind: str) -> Any:
+    """The number that all layers of a kind have."""
+    if not isinstance(numbers, list) or not isinstance(kinds, list) or len(numbers) != len(kinds):
+        return MISSING
+    found = {number for number, own in zip(numbers, kinds, strict=True) if own == kind}
+    return found.pop() if len(found) == 1 else MISSING
+
+
+def _ordered(keys: Iterable[str], instances: list[Instance]) -> list[str]:
+    """The keys of a config, those of other models' configs within it last: their sizes may be equal to the model's."""
+    within = getattr(instances[0].trace.sample.config, "sub_configs", None) or {}
+    return sorted(keys, key=lambda key: key in within)
+
+
+def atoms_of(instances: list[Instance]) -> dict[str, Values]:
+    """Text → value in each instance; earlier ones are preferred."""
     configs = [instance.trace.sample.values for instance in instances]
     found: dict[str, Values] = {}
-    for key in dict.fromkeys(key for config in configs for key in config):
+    for key in _ordered(dict.fromkeys(key for config in configs for key in config), instances):
         column = tuple(config.get(key) for config in configs)
         found[f"config.{key}"] = column
         found |= _entries(f"config.{key}", column)
+    found |= numbers_of_kinds(configs)
     numbers = [instance.layer_idx for instance in instances]
     layers = tuple(number for number in numbers if number is not None)
     if len(layers) == len(numbers):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trtllm_port.codegen.expressions import Expression
@@ -35,7 +37,6 @@ class Branches:
         branch = node.branch
         assert branch is not None
         writer = self.writer
-        condition = writer.printer.scope.condition(branch, node.location)
         names = self._names(node, block)
         before, stop = dict(writer.names), writer.ends[node]
         texts: list[list[str]] = []
@@ -48,10 +49,22 @@ class Branches:
             texts.append(writer.lines)
             given |= {value: name for value, name in writer.names.items() if value in node.outputs}
             writer.lines = outer
-        writer.lines += _lines(condition, texts)
+        if texts[0] == texts[1]:  # the sides differ in what a sub-module is
+            writer.lines += texts[0]
+        else:
+            condition = writer.printer.scope.condition(branch, node.location)
+            writer.lines += _lines(condition, texts, self._otherwise(node, texts))
         kept = {value: name for value, name in before.items() if writer.last_use.get(value, -1) > stop}
         results = {value: names.get(value, given.get(value)) for value in node.outputs}
         writer.names = {**kept, **{value: name for value, name in results.items() if name is not None}}
+
+    def _otherwise(self, node: Node, texts: list[list[str]]) -> Expression | None:
+        """The condition of the second side of a branch, where some instances take neither side."""
+        assert node.branch is not None
+        if node.branch.second is None or not texts[1]:
+            return None
+        guard = node.branch.second if texts[0] else tuple(taken is True for taken in node.branch.second)
+        return self.writer.printer.scope.condition(replace(node.branch, guard=guard), node.location)
 
     def _names(self, node: Node, block: Block) -> dict[Value, str]:
         """Names for what is one value or the other behind the branch."""
@@ -61,6 +74,9 @@ class Branches:
         names: dict[Value, str] = {}
         for result, sources in zip(node.outputs, node.branch.results, strict=True):
             if result in sources or result not in writer.last_use:
+                continue
+            if result in writer.forced:  # of a branch within a side: named behind the outer one
+                names[result] = writer.forced[result]
                 continue
             current = [writer.names[s] for s in sources if s in writer.names]
             candidates = writer._candidates(result, block)
@@ -109,18 +125,29 @@ class Branches:
                 writer.lines.append(f"{names[result]} = {writer.names[source]}")
 
 
-def _lines(condition: Expression, texts: list[list[str]]) -> list[str]:
+def _lines(condition: Expression, texts: list[list[str]], otherwise: Expression | None) -> list[str]:
+    """The statement; `otherwise` is the condition of the second side, if it is not that of all others."""
     first, second = texts
-    if not first and not second:
-        return []
+    if otherwise is not None:
+        head = [f"if {condition.text}:", *indent(first)] if first else []
+        return [*head, f"{'elif' if first else 'if'} {otherwise.text}:", *indent(second)]
     if not first:
         return [f"if {negated(condition.text)}:", *indent(second)]
     plain = [text[0].split(" = ", 1) if len(text) == 1 else ["", ""] for text in texts]
     if len(first) == len(second) == 1 and plain[0][0] == plain[1][0] and len(plain[0]) == len(plain[1]) == 2:
         line = f"{plain[0][0]} = {plain[0][1]} if {condition.text} else {plain[1][1]}"
-        if len(line) <= 100:
+        if len(line) <= 100 and " if " not in plain[1][1]:
             return wrap(line, 8)
-    return [f"if {condition.text}:", *indent(first), *(["else:", *indent(second)] if second else [])]
+    return [f"if {condition.text}:", *indent(first), *_otherwise(second)]
+
+
+def _otherwise(lines: list[str]) -> list[str]:
+    """`else:` with its lines; `elif` where they are one more choice."""
+    if not lines:
+        return []
+    outer = [line for line in lines if not line.startswith(" ")]
+    is_choice = lines[0].startswith("if ") and all(re.match(r"elif |else:", line) for line in outer[1:])
+    return [f"el{lines[0]}", *lines[1:]] if is_choice else ["else:", *indent(lines)]
 
 
 def negated(condition: str) -> str:

@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +21,12 @@ from torch import Tensor, nn
 from trtllm_port.codegen.classes import Skeleton
 from trtllm_port.codegen.generate import PortSource
 from trtllm_port.codegen.hf_models import load_config, require_causal_lm
+from trtllm_port.codegen.hooks import whole_cache
 from trtllm_port.codegen.recorder import leaves
 from trtllm_port.codegen.sizes import config_values, unseen_config
 from trtllm_port.errors import PortError
-from trtllm_port.exact import ExactSoftmax
-from trtllm_port.hf_cache import cache_argument
+from trtllm_port.exact import ExactArithmetic
+from trtllm_port.hf_cache import cache_argument, keeps_cache, positions_are_slots
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.random_weights import save_random_checkpoint
 
@@ -38,7 +38,6 @@ ROWS = 2
 TOKENS = 512
 STEPS = 8
 TOLERANCE = 1e-6  # relative, in float32: rounding; a norm's epsilon of 1e-5 instead of 1e-6 is 4e-6
-FLIPS = 0.02  # of the tokens may choose other slots to attend to: near a tie rounding decides
 NOISE = 5.0  # or this many times Hugging Face's own rounding error at that tap
 
 
@@ -175,52 +174,56 @@ def _compare(port_class: type[Any], model_dir: Path, config: Any, progress: Prog
     limits: dict[str, float] = {}
     total = TOKENS + STEPS
     ids = torch.randint(3, config.vocab_size, (ROWS, total), generator=torch.Generator().manual_seed(1))
-    cache, past, exact_past = session.new_cache(ROWS), None, None
+    cache, past, exact_past = session.new_cache(ROWS), whole_cache(single), whole_cache(double)
+    told = positions_are_slots(single, ids[:, :STEPS])
     bounds = [(0, TOKENS), *((TOKENS + i, TOKENS + i + 1) for i in range(STEPS))]
     for index, (start, stop) in enumerate(bounds):
         positions = torch.arange(start, stop).expand(ROWS, -1).contiguous()
-        expected, past = _hf_taps(single, ids[:, start:stop], past)
-        with ExactSoftmax():
-            exact, exact_past = _hf_taps(double, ids[:, start:stop], exact_past)
+        first = start if keeps_cache(single) else 0  # all tokens anew
+        step = {"input_ids": ids[:, first:stop]}
+        step |= {"position_ids": torch.arange(first, stop).expand(ROWS, -1)} if told else {}
+        expected, past = _hf_taps(single, step, past, stop - start)
+        with ExactArithmetic():
+            exact, exact_past = _hf_taps(double, step, exact_past, stop - start)
         found = _port_taps(session, ids[:, start:stop], positions, cache, expected)
         phase = "prefill" if index == 0 else f"decode step {index}"
         for name in (name for name in expected if name in found):
             tap = f"{phase}: {name}"
-            if _chooses_slots(expected[name]):
-                errors[tap], limits[tap] = _other_choices(found[name], expected[name], start), FLIPS
-                continue
             errors[tap] = _relative_error(_filled(found[name], expected[name]), expected[name])
             limits[tap] = max(TOLERANCE, NOISE * _relative_error(expected[name], exact[name]))
         if index == 0:
-            found_B1V, expected_B1V = _one_token(session, ids[:, :stop], expected)
+            found_B1V, expected_B1V = _one_token(session, ids[:, :stop], expected[""])
             errors["prefill: logits of one token"] = _relative_error(found_B1V, expected_B1V)
             limits["prefill: logits of one token"] = limits["prefill: "]
         progress("check", index + 1, 1 + STEPS)
     return _verdict(errors, limits, sizes, session.executor.name)
 
 
-def _hf_taps(model: nn.Module, ids: Tensor, past: Any) -> tuple[dict[str, Tensor], Any]:
-    """The first output of every module, in the order in which modules finish; and the cache."""
+def _hf_taps(model: nn.Module, step: dict[str, Tensor], past: Any, count: int) -> tuple[dict[str, Tensor], Any]:
+    """The first output of every module for the last tokens, in the order in which modules finish; and the cache."""
     taps: dict[str, Tensor] = {}
+    length = step["input_ids"].shape[1]
 
     def keep(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             first = next((leaf for leaf in leaves(output) if isinstance(leaf, Tensor)), None)
             if first is not None and name not in taps:
-                taps[name] = first.detach().clone()
+                new = first[:, -count:] if first.ndim > 1 and first.shape[1] == length else first
+                taps[name] = new.detach().clone()
 
         return hook
 
     handles = [module.register_forward_hook(keep(name)) for name, module in model.named_modules()]
     argument = cache_argument(model)
     given = {} if past is None else {argument: past}
+    given |= {"use_cache": True} if keeps_cache(model) else {}
     try:
         with torch.no_grad():
-            out = model(input_ids=ids, **given, use_cache=True)
+            out = model(**step, **given)
     finally:
         for handle in handles:
             handle.remove()
-    return taps, getattr(out, argument)
+    return taps, getattr(out, argument, None)
 
 
 def _port_taps(
@@ -228,9 +231,8 @@ def _port_taps(
 ) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
 
-    def keep(name: str, tensor: Tensor) -> Tensor | None:
+    def keep(name: str, tensor: Tensor) -> None:
         found[name] = tensor.clone()
-        return _chosen(wanted, name, tensor)
 
     names = [name for name in session.executor.tap_names if name in wanted]
     indices = torch.arange(ids.shape[1]).expand(ROWS, -1).contiguous()
@@ -238,16 +240,14 @@ def _port_taps(
     return {**found, "": logits}
 
 
-def _one_token(session: Session, ids: Tensor, expected: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def _one_token(session: Session, ids: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
     """The port's logits where those of one token in the middle are asked for, and the expected ones."""
     rows, length = ids.shape
     positions = torch.arange(length).expand(rows, -1).contiguous()
     wanted = length // 2
     cache = session.new_cache(rows)
-    choices = {tap for tap in session.executor.tap_names if tap in expected and _chooses_slots(expected[tap])}
-    indices = torch.full((rows, 1), wanted, dtype=torch.int64)
-    found = session.forward(ids, positions, cache, indices, on_tap=partial(_chosen, expected), taps=choices)
-    return found, expected[""][:, wanted : wanted + 1]
+    found = session.forward(ids, positions, cache, torch.full((rows, 1), wanted, dtype=torch.int64))
+    return found, expected[:, wanted : wanted + 1]
 
 
 def _filled(found: Tensor, expected: Tensor) -> Tensor:
@@ -258,31 +258,8 @@ def _filled(found: Tensor, expected: Tensor) -> Tensor:
     return found.narrow(differing[0], 0, expected.shape[differing[0]])
 
 
-def _chooses_slots(tensor: Tensor) -> bool:
-    """Whether a module gives numbers of slots [B, L, C]: those that each token attends to."""
-    return tensor.dtype in (torch.int32, torch.int64) and tensor.ndim == 3
-
-
-def _chosen(wanted: dict[str, Tensor], name: str, tensor: Tensor) -> Tensor | None:
-    """Hugging Face's choice of slots in place of the port's: near a tie both are right, and what follows differs."""
-    expected = wanted[name]
-    is_choice = _chooses_slots(expected) and expected.shape == tensor.shape
-    return expected.to(tensor.dtype) if is_choice else None
-
-
-def _other_choices(found: Tensor, expected: Tensor, start: int) -> float:
-    """Which part of the tokens chose other slots, apart from those behind a token, which are hidden from it."""
-    if found.shape != expected.shape:
-        return float("inf")
-    positions = torch.arange(start, start + expected.shape[1])[:, None]
-    ours, theirs = (torch.where(x > positions, -1, x).sort(-1).values for x in (found, expected))
-    return float((ours != theirs).any(-1).float().mean())
-
-
 def _relative_error(found: Tensor, expected: Tensor) -> float:
     """‖found - expected‖ / ‖expected‖; infinite where shapes differ or something is not finite."""
-    if expected.is_complex() and not found.is_complex():  # cosines and sines in one, where the port's first are cosines
-        expected = expected.real
     if expected.ndim == found.ndim - 1 or expected.shape[:1] == (1,):  # what HF computes once, for all rows
         expected = expected.expand(found.shape[0], *expected.shape[expected.ndim - found.ndim + 1 :])
     if found.shape != expected.shape:

@@ -79,7 +79,7 @@ class ClassWriter:
         body, skeleton = self._body(port_class, scope)
         forward = self._forward(port_class, body, skeleton, is_model=is_model)
         writer = ConstructorWriter(port_class, scope, self.config_class, self.constructors)
-        parameters = sorted(body.printer.parameters) if body is not None else []
+        parameters = sorted({*(body.printer.parameters if body is not None else ()), *port_class.lent})
         tied = tied_parameters(self.samples, scope) if is_model else []
         constructor = writer.write(forward, parameters, tied, is_model=is_model)
         self.constructors[port_class.name] = constructor

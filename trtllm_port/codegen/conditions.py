@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from trtllm_port.codegen.expressions import ATOM, Expression, Values
+from trtllm_port.codegen.size_tables import LAYER_COUNTS
 
 COMPARISON, NOT, AND, OR = 30, 25, 20, 15
 LAYER = "layer_idx"
@@ -14,15 +15,10 @@ LAYER = "layer_idx"
 def find_condition(atoms: Sequence[Expression], wanted: Values) -> Expression | None:
     """The simplest condition that is true where `wanted` is, or None."""
     found: dict[tuple[bool, ...], Expression] = {}
-    simple = list(_simple(atoms))  # in pairs: a condition, and that it is not so
-    for made in sorted(simple, key=lambda expression: expression.cost):
+    for made in sorted(_simple(atoms), key=lambda expression: expression.cost):
         found.setdefault(made.values, made)
     if wanted in found:
-        opposite = found.get(tuple(not value for value in wanted))
-        if opposite is None or opposite.cost >= found[wanted].cost:
-            return found[wanted]
-        place = simple.index(opposite)  # what is told by one key is told by it wherever it matters
-        return simple[place + 1 if place % 2 == 0 else place - 1]
+        return found[wanted]
     return _joined(list(found.values()), wanted, "and") or _joined(list(found.values()), wanted, "or")
 
 
@@ -33,11 +29,14 @@ def switches(atoms: Sequence[Expression]) -> list[Expression]:
 
 def _simple(atoms: Sequence[Expression]) -> Iterator[Expression]:
     layer = next((atom for atom in atoms if atom.text == LAYER), None)
+    depths = [atom for atom in atoms if atom.text.removeprefix("config.") in LAYER_COUNTS]
     for atom in atoms:
         if len(set(map(repr, atom.values))) > 1:
             yield from _of_one(atom)
-        if layer is not None and atom is not layer:
+        if layer is not None and atom is not layer and not atom.text.endswith(f"[{LAYER}]"):
             yield from _of_layer(atom, layer.values)
+            for depth in depths:
+                yield from _of_the_last(atom, depth, layer.values)
 
 
 def _of_one(atom: Expression) -> Iterator[Expression]:
@@ -70,6 +69,14 @@ def _of_layer(atom: Expression, layers: Sequence[int]) -> Iterator[Expression]:
                 yield from _both(f"{place} % {text} == 0", f"{place} % {text} != 0", divides, 4)
     if kinds == {list} and all(isinstance(item, int) for value in atom.values for item in value):
         yield from _both(f"{LAYER} in {text}", f"{LAYER} not in {text}", [n in value for n, value in pairs], 3)
+
+
+def _of_the_last(atom: Expression, depth: Expression, layers: Sequence[int]) -> Iterator[Expression]:
+    """Whether a layer is one of the last so many."""
+    if atom is not depth and {type(value) for value in atom.values} == {int}:
+        text = f"{depth.text} - {atom.text}"
+        last = [n >= count - few for n, count, few in zip(layers, depth.values, atom.values, strict=True)]
+        yield from _both(f"{LAYER} >= {text}", f"{LAYER} < {text}", last, 5)
 
 
 def _both(

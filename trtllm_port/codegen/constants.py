@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from trtllm_port.codegen.ir import Block, Node
-from trtllm_port.codegen.positional import Positional
 from trtllm_port.codegen.recorder import Attribute, Literal, Location, Operation, Value, leaves, map_structure, words
 from trtllm_port.codegen.rows import Rows
 from trtllm_port.codegen.rules import BINARY, DTYPES
@@ -77,10 +76,10 @@ class Recognizer:
                 return window, hidden
         return None
 
-    def alibi(self, tensor: Tensor, heads: int) -> float | None:
-        """`max_bias` of the ALiBi, for so many heads, that a tensor [*, heads, 1 or L, S] is; or None.
+    def alibi(self, tensor: Tensor, heads: int) -> dict[str, Any] | None:
+        """The options of the `alibi_bias`, for so many heads, that a tensor [*, heads, 1 or L, S] is; or None.
 
-        Any two numbers of a row may be shifted alike: a softmax does not see it. Batch and heads may be one dimension.
+        All numbers of a row may be shifted alike: a softmax does not see it. Batch and heads may be one dimension.
         """
         slots = self.sample.past + self.sample.length
         if not tensor.is_floating_point() or tensor.ndim < 3 or tensor.shape[-1] != slots or tensor.numel() % heads:
@@ -96,20 +95,27 @@ class Recognizer:
             return None
         max_bias = round(-power * math.log2(steepest) * 4) / 4
         same = torch.allclose(slopes, alibi_slopes(heads, max_bias)[:, None].expand(slopes.shape), rtol=0.02, atol=0)
-        return max_bias if same else None
+        options: dict[str, Any] = {} if max_bias == 8.0 else {"max_bias": max_bias}
+        options |= {} if rows[..., 0].any() else {"from_first": True}
+        return options if same else None
 
     def sinusoid(self, tensor: Tensor) -> tuple[int, dict[str, bool]] | None:
-        """The offset of positions and the options that make `sinusoidal_positions` give a tensor [*, L, D], or None."""
+        """The offset of positions and the options that make `sinusoidal_positions` give a tensor [*, L, D], or None.
+
+        In half precision several of them may come near: the nearest one counts.
+        """
         length, dim = self.sample.length, tensor.shape[-1] if tensor.ndim >= 3 else 0
         if not tensor.is_floating_point() or dim < 4 or dim % 2 or tensor.shape[-2] != length:
             return None
         rows = tensor.reshape(-1, length, dim).float()
+        found: tuple[int, dict[str, bool]] | None = None
+        least = math.inf
         for offset in range(LARGEST_OFFSET):
             for form in SINUSOID_FORMS:
-                table = sinusoid(self.positions + offset, dim, **form)
-                if bool(((rows - table).abs() < HALF_PRECISION).all()):
-                    return offset, form
-        return None
+                errors = (rows - sinusoid(self.positions + offset, dim, **form)).abs()
+                if bool((errors < HALF_PRECISION).all()) and float(errors.mean()) < least:
+                    found, least = (offset, form), float(errors.mean())
+        return found
 
 
 def sinusoid(positions: Tensor, dim: int, *, interleaved: bool = False, inclusive: bool = False) -> Tensor:
@@ -136,7 +142,6 @@ class Recognition:
         self.inputs = trace.inputs
         self.model = trace.model
         self.rows = Rows(trace.sample.batch)
-        self.by_position = Positional(trace.sample.batch, self.own_positions)
         self.positional = {trace.inputs["position_ids"]}  # what follows from positions and constants alone
         self.recognizer = Recognizer(trace.sample)
 
@@ -155,18 +160,15 @@ class Recognition:
         only_positions = all(c is not None or t in self.positional for t, c in zip(tensors, content, strict=True))
         found: dict[Value, Value | Literal] = {}
         for value in operation.outputs:
-            known: Value | Literal | None = self.positions(block, value, operation.location)
+            known = self.positions(block, value, operation.location)
             if known is None and (is_constant or only_positions):
                 known = self.computed(block, value, operation.location)
-            if isinstance(known, Value):
+            if known is not None:
                 self.positional.add(known)
             elif only_positions and not is_constant:
                 self.positional.add(value)
-            if known is None and is_constant:
-                known = Literal(value.tensor)
-                self.by_position.note(operation, known)
-            if known is not None:
-                found[value] = known
+            if known is not None or is_constant:
+                found[value] = known or Literal(value.tensor)
         return found if len(found) == len(operation.outputs) and found else None
 
     def without_fillings(self, block: Block, operation: Operation) -> Operation:
@@ -185,9 +187,6 @@ class Recognition:
                 return arg
             if operation.name in SELECTIONS and self.recognizer.offset_of_positions(arg.tensor, 1) is not None:
                 return self._for_all_rows(block, arg.tensor, operation)
-            own = self.by_position.computed(block, arg) if operation.name in BROADCASTING else None
-            if own is not None:
-                return own
             number = uniform(arg.tensor) if spread else None
             if number is not None:
                 return Literal(arg.tensor.flatten()[0])
@@ -199,14 +198,9 @@ class Recognition:
         """The position ids in place of [L]: what is looked up by them becomes [B, L, …], as in other models."""
         for value in operation.outputs:
             self.rows.add(value)
-        own = self.own_positions(block, positions, operation.location)
-        assert own is not None  # the caller knows
-        return own
-
-    def own_positions(self, block: Block, tensor: Tensor, location: Location | None) -> Value | None:
-        """The position ids [B, L] (more some offset) for positions [L] that are the same for all rows, or None."""
-        offset = self.recognizer.offset_of_positions(tensor, 1)
-        return None if offset is None else self._shifted(block, offset, Value(tensor), location)
+        shifted = self.recognizer.offset_of_positions(positions, 1)
+        assert shifted is not None  # the caller knows
+        return self._shifted(block, shifted, Value(positions), operation.location)
 
     def positions(self, block: Block, value: Value, location: Location | None) -> Value | None:
         """The position ids (more some offset) that a value is."""

@@ -25,7 +25,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {  # of the layers' arguments, which are n
     "CausalConv1d": {"bias": True},
     "RmsNorm": {"offset": 0.0},
     "LayerNorm": {"bias": True, "eps": 1e-5},
-    "RotaryEmbedding": {"dtype": None},
 }
 ENDS_WITH_ACTIVATION = ("Activation", "Experts")
 
@@ -84,8 +83,9 @@ class ConstructorWriter:
         children = list(self._children())
         own = [line for path in parameters if "." not in path for line in self._parameter(path)]  # others: sub-modules
         attributes = [f"self.{name} = {found.text}" for name, found in self.scope.attributes.items()]
-        lists = [line for line in children if "DecoderLayerList(" in line]
-        made.takes_layer_idx = any("layer_idx" in s for s in (text, *attributes, *own, *children) if s not in lists)
+        lists = [line for line in children if "DecoderLayerList(" in line or " for layer_idx in " in line]
+        made.takes_layer_idx = any("layer_idx" in s for s in (*attributes, *own, *children) if s not in lists)
+        made.takes_layer_idx |= "self.layer_idx" in text
         made.takes_config = is_model or self.scope.from_config or "self.config" in text
         made.optional = frozenset(name for name, values in self.scope.arguments.items() if None in values)
         made.arguments = tuple(sorted(self.scope.arguments, key=lambda name: name in made.optional))
@@ -153,19 +153,27 @@ class ConstructorWriter:
         texts = {one[len(name) + 1 : -1]: self._child(one, self.port_class.children[one][0]) for one in paths}
         key = next(iter(texts))
         found = re.search(rf"config\.(\w+)\[{re.escape(key)}\]", texts[key])
-        general = {found and text.replace(f"config.{found[1]}[{one}]", "parameters") for one, text in texts.items()}
-        entries = [f"{one}: {text}," for one, text in texts.items()]
+        general = {
+            found and text.replace(f"config.{found[1]}[{one}]", "parameters").replace(f".index({one})", ".index(name)")
+            for one, text in texts.items()
+        }
+        entries = [piece for one, text in texts.items() for piece in _with_comma(wrap(f"{one}: {text}", 17))]
         if found is not None and len(general) == 1:  # one for each set of parameters in the config
             entries = [f"name: {general.pop()}", f"for name, parameters in config.{found[1]}.items()"]
+            entries += ["if parameters is not None"] if self._has_none(found[1]) else []
         yield f"self.{name} = ModuleDict("
         yield from indent(["{", *indent(entries), "}"])
         yield ")"
+
+    def _has_none(self, key: str) -> bool:
+        """Whether a dict of the config has nothing under some of its keys."""
+        return any(None in one.trace.sample.values[key].values() for one in self.scope.instances)
 
     def _options(self, path: str, options: list[Child]) -> Iterator[str]:
         """The statement for a sub-module, which may be one or the other, or not always there."""
         name, what = path.removesuffix(".*"), f"what `{path}` is"
         if path.endswith(".*"):
-            yield assigned(name, self._layers(options))
+            yield assigned(name, self._layers(name, options))
             return
         there = tuple(any(column) for column in zip(*(option.there for option in options), strict=True))
         condition = self.scope.there(there, f"whether there is a `{path}`")
@@ -192,17 +200,30 @@ class ConstructorWriter:
     def _given(self, child: PortClass, written: Constructor) -> list[str]:
         return [*(["config"] if written.takes_config else []), *(["layer_idx"] if written.takes_layer_idx else [])]
 
-    def _layers(self, options: list[Child]) -> str:
+    def _layers(self, name: str, options: list[Child]) -> str:
         key = layer_count_key(self.scope.instances[0].trace.sample.values) or LAYER_COUNTS[0]
-        self.made.imports.add("DecoderLayerList")
         self.made.fields.add(key)
         classes = [option.made for option in options if isinstance(option.made, PortClass)]
         calls = [f"{one.name}({', '.join(self._given(one, self.done[one.name]))})" for one in classes]
-        factory = classes[0].name
-        if len(classes) > 1 or not self.done[factory].takes_layer_idx:
-            factory = f"lambda config, layer_idx: {self._one_of(classes, calls)}"
-        count = "" if key == "num_hidden_layers" else f", config.{key}"
-        return f"DecoderLayerList({factory}, config{count})"
+        gaps = self._gaps(name)
+        if len(classes) == 1 and gaps is None and self.done[classes[0].name].takes_layer_idx:
+            self.made.imports.add("DecoderLayerList")
+            count = "" if key == "num_hidden_layers" else f", config.{key}"
+            return f"DecoderLayerList({classes[0].name}, config{count})"
+        self.made.imports.add("ModuleList")
+        layer = self._one_of(classes, calls)
+        if gaps is not None:
+            self.made.imports.add("Module")
+            layer = f"{layer} if {gaps} else Module()"
+        return f"ModuleList({layer} for {'layer_idx' if 'layer_idx' in layer else '_'} in range(config.{key}))"
+
+    def _gaps(self, name: str) -> str | None:
+        """The condition for those layers of a list that compute something; None if all do."""
+        for loop in self.port_class.block.nodes:
+            there = tuple(bool(one.block.nodes) for one in loop.instances)
+            if loop.form == "loop" and loop.name == name and not all(there):
+                return self.scope.of_layers(loop.instances, there).text
+        return None
 
     def _one_of(self, classes: list[PortClass], calls: list[str]) -> str:
         """The call for a layer, whose class depends on its number."""
@@ -256,9 +277,14 @@ class ConstructorWriter:
         return DTYPES[stored_tensor(instance.trace.model, name).dtype]
 
     def _shape(self, instance: Instance, path: str) -> tuple[int, ...] | None:
-        """The shape of a parameter that an instance uses; None if it does not."""
+        """The shape of a parameter that an instance, or a module around it, uses; None if it does not."""
         name = f"{instance.block.path}.{path}" if instance.block.path else path
-        return tuple(stored_tensor(instance.trace.model, name).shape) if name in used_by(instance.block) else None
+        is_used = name in used_by(instance.block) or instance.block in self.port_class.lent.get(path, ())
+        return tuple(stored_tensor(instance.trace.model, name).shape) if is_used else None
+
+
+def _with_comma(lines: list[str]) -> list[str]:
+    return [*lines[:-1], f"{lines[-1]},"]
 
 
 def assigned(path: str, text: str) -> str:

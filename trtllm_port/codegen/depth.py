@@ -19,6 +19,7 @@ from typing import Any, get_args, get_origin
 import torch
 from torch import nn
 
+from trtllm_port.codegen.computed import computed_values
 from trtllm_port.codegen.size_tables import DECODER_COUNTS, ENCODER_COUNTS, LAYER_COUNTS
 
 LAYERS = 4
@@ -30,6 +31,13 @@ _OPTIONS = (bool, int, str, type(None))
 def layer_count_key(values: dict[str, Any]) -> str | None:
     """The key that counts the decoder layers, or None."""
     return next((key for key in LAYER_COUNTS if isinstance(values.get(key), int)), None)
+
+
+def _layers(config: Any, values: dict[str, Any]) -> int | None:
+    """How many layers a config has: a key says so, or its class counts them; else None."""
+    computed = computed_values(config, values)
+    key = layer_count_key({**values, **computed})
+    return None if key is None else int({**values, **computed}[key])
 
 
 @dataclass(frozen=True)
@@ -53,20 +61,20 @@ def find_depth(config: Any, values: dict[str, Any], make_config: Callable[[dict[
         values: its values, as `config_values` gives them.
         make_config: makes a config of other values.
     """
-    key = layer_count_key(values)
-    kinds = None if key is None else _kinds(config, values[key], _OPTIONS)
-    if key is None or kinds is None:
+    total = _layers(config, values)
+    kinds = None if total is None else _kinds(config, total, _OPTIONS)
+    if total is None or kinds is None:
         return Depth(None)
     first = 1 + max(kinds.index(kind) for kind in kinds)
     if first <= MOST:
         return Depth(first)
     options = tuple(kind for kind in _OPTIONS if kind is not int)  # numbers of layers are others at another depth
-    wanted = set(_kinds(config, values[key], options) or ())
+    wanted = set(_kinds(config, total, options) or ())
     missing: dict[int, int] = {}
     for count in range(LAYERS, MOST + 1):
         with suppress(Exception):  # any: the config class may refuse the depth
             short = shorten(values, config, Depth(count, scaled=True))
-            if found := _kinds(make_config(short), short[key], options):
+            if found := _kinds(make_config(short), count, options):
                 missing[count] = len(wanted - set(found))
     best = min(missing, key=lambda count: missing[count], default=None)
     return Depth(best, scaled=best is not None)
@@ -86,7 +94,32 @@ def _kinds(config: Any, total: int, options: tuple[type, ...]) -> list[str] | No
     )
 
 
-def shorten(values: dict[str, Any], config: Any, depth: Depth, more: int = 0) -> dict[str, Any]:
+def lengthen(
+    values: dict[str, Any],
+    config: Any,
+    depth: Depth,
+    more: int,
+    read_back: Callable[[dict[str, Any]], dict[str, Any]],
+) -> dict[str, Any]:
+    """As `shorten`, with more layers than suffice: the next ones, or like the last, if the class wants a certain end.
+
+    Args:
+        values, config, depth: as of `shorten`.
+        more: how many layers.
+        read_back: what a config made with some values has as its values.
+    """
+    following, ending = (shorten(values, config, depth, more, from_end=end) for end in (False, True))
+    with suppress(Exception):  # any: the config class may refuse the depth
+        lists = [name for name, value in following.items() if isinstance(value, list)]
+        changed = read_back(following)
+        if any(changed.get(name) != following[name] for name in lists):
+            return ending
+    return following
+
+
+def shorten(
+    values: dict[str, Any], config: Any, depth: Depth, more: int = 0, *, from_end: bool = False
+) -> dict[str, Any]:
     """Few layers, but every kind of layer.
 
     Args:
@@ -94,11 +127,11 @@ def shorten(values: dict[str, Any], config: Any, depth: Depth, more: int = 0) ->
         config: what they are of.
         depth: see `find_depth`.
         more: layers beyond those that suffice.
+        from_end: these are like the model's last one, not like the next ones.
     """
-    key = layer_count_key(values)
-    if key is None:
+    total = _layers(config, values)
+    if total is None:
         return values
-    total = values[key]
     lists = {name: value for name, value in values.items() if _is_per_layer(name, value, total, config)}
     first = max(LAYERS, depth.first or 0, 0 if depth.scaled else _first_combinations(lists, total)) + more
     if depth.first is not None and first <= MOST + more:
@@ -106,11 +139,13 @@ def shorten(values: dict[str, Any], config: Any, depth: Depth, more: int = 0) ->
     else:
         chosen = _combinations(lists, total, LAYERS + more)
     chosen += [chosen[-1]] * (max(LAYERS + more, len(chosen)) - len(chosen))  # a config with fewer layers
+    if more and from_end:
+        chosen[-more:] = [total - 1] * more
     shortened = {name: [value[index] for index in chosen] for name, value in lists.items()}
     numbers = {name: [i for i in value if i < len(chosen)] for name, value in _layer_numbers(values, total)}
     tables = {name: _of_layers(value, len(chosen)) for name, value in values.items() if _is_by_number(value)}
     counts = {name: len(chosen) for name in LAYER_COUNTS if values.get(name) == total}
-    if key in DECODER_COUNTS:  # a cache is made for as many layers as the config's first count says: the encoder's
+    if layer_count_key(values) in DECODER_COUNTS:  # a cache has as many layers as the first count says: the encoder's
         counts |= {name: len(chosen) for name in ENCODER_COUNTS if name in values}
     parts = {name: max(1, round(value * len(chosen) / total)) for name, value in _parts(values, total)}
     return {**values, **shortened, **numbers, **tables, **(parts if depth.scaled else {}), **counts}
@@ -134,7 +169,7 @@ def _parts(values: dict[str, Any], total: int) -> Iterator[tuple[str, int]]:
 
 def _is_per_layer(name: str, value: Any, total: int, config: Any) -> bool:
     """Whether a list has an element for each layer; annotations tell pairs and triples apart from it."""
-    if not isinstance(value, list) or len(value) != total or total < 2 or _numbers_all(name, value):
+    if not isinstance(value, list) or len(value) != total or total < 2:
         return False
     hints = (vars(base).get("__annotations__", {}).get(name) for base in type(config).__mro__)
     hint = next((hint for hint in hints if hint is not None), None)
@@ -142,17 +177,10 @@ def _is_per_layer(name: str, value: Any, total: int, config: Any) -> bool:
     return not any(get_origin(kind) is tuple and Ellipsis not in get_args(kind) for kind in kinds)
 
 
-def _numbers_all(name: str, value: list[Any]) -> bool:
-    """Whether a list with an element for each layer names them all by their numbers, as `moe_layers` may."""
-    return _NAMES_LAYERS.search(name) is not None and value == list(range(len(value)))
-
-
 def _layer_numbers(values: dict[str, Any], total: int) -> Iterator[tuple[str, list[int]]]:
     """Lists that name layers by their numbers, as `attn_layer_indices`."""
     for name, value in values.items():
-        if not isinstance(value, list) or not value or not _NAMES_LAYERS.search(name):
-            continue
-        if len(value) != total or _numbers_all(name, value):
+        if isinstance(value, list) and value and len(value) != total and _NAMES_LAYERS.search(name):
             ints = all(type(item) is int for item in value)
             if ints and value == sorted(set(value)) and value[0] >= 0 and value[-1] <= total:
                 yield name, value

@@ -7,7 +7,8 @@ the same as the weighted sum over all experts in which those that a token did no
 from __future__ import annotations
 
 import copy
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
@@ -46,9 +47,25 @@ def _activated(module: Any, output: Tensor) -> Any:
     if not module.has_gate:
         return _activation(module)(output)
     if type(module)._apply_gate is not _default_apply_gate:
-        return module._apply_gate(output)
+        with _functions(module):
+            return module._apply_gate(output)
     gate, up = output.chunk(2, dim=-1)
     return _activation(module)(gate) * up
+
+
+@contextmanager
+def _functions(module: Any) -> Iterator[None]:
+    """A module's activations as plain functions, for the same reason."""
+    held = {name: child for name, child in module._modules.items() if not any(True for _ in child.parameters())}
+    for name, child in held.items():
+        del module._modules[name]
+        module.__dict__[name] = child.forward
+    try:
+        yield
+    finally:
+        for name, child in held.items():
+            del module.__dict__[name]
+            module._modules[name] = child
 
 
 def _activation(module: Any) -> Any:

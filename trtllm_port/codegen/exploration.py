@@ -8,16 +8,27 @@ from pathlib import Path
 from typing import Any
 
 from trtllm_port.codegen.classes import ClassText, ClassWriter
+from trtllm_port.codegen.computed import computed_values, feeds
 from trtllm_port.codegen.hf_models import BLANK, first_line
 from trtllm_port.codegen.ledger import Ledger, alternatives, optional, same_computation
 from trtllm_port.codegen.lowering import Lowered, lower
 from trtllm_port.codegen.merging import make_classes
 from trtllm_port.codegen.scope import NotExpressible
-from trtllm_port.codegen.sizes import LAYER_COUNTS, META_KEYS, SAMPLES, Sample, Samples, config_values, make_samples
+from trtllm_port.codegen.sizes import (
+    LAYER_COUNTS,
+    META_KEYS,
+    SAMPLES,
+    Sample,
+    Samples,
+    config_values,
+    make_config,
+    make_samples,
+)
 from trtllm_port.codegen.source import class_title
 from trtllm_port.codegen.tracing import trace
 from trtllm_port.codegen.variants import Differ
 from trtllm_port.errors import PortError, UnsupportedModelError
+from trtllm_port.layers.per_layer import KEY, per_layer_keys
 
 Progress = Callable[[str, int, int], None]
 
@@ -39,6 +50,7 @@ class Exploration:
         classes: the port's classes, expressed over all samples.
         ledger: what became of every key.
         values: the config's keys and values.
+        computed: what the config's class computes of the keys.
         absent: keys among them that the modelling code would follow and the config does not have.
         title: "Llama" for `LlamaForCausalLM`.
 
@@ -58,10 +70,16 @@ class Exploration:
         absent = frozenset().union(*(sample.trace.absent for sample in self.samples)) - self.values.keys() - META_KEYS
         self.absent = sorted(absent - NOT_READ_FROM_FILES)
         self.values |= dict.fromkeys(self.absent)
+        self.computed = computed_values(config, config_values(config))
         self.title = class_title(type(self.samples[0].trace.model).__name__)
         self.classes = self._first_classes()
         self._change_every_key()
         self._account()
+
+    @property
+    def fields(self) -> set[str]:
+        """The keys that the port reads."""
+        return set[str]().union(*(text.fields for text in self.classes))
 
     # sizes
 
@@ -118,11 +136,11 @@ class Exploration:
         """Change the keys that are equal in all sizes, one by one, and make optional those that may be None."""
         base = self.samples[0].trace.sample
         columns = [sample.trace.sample.values for sample in self.samples]
-        first = columns[0]
+        first = {key: value for key, value in columns[0].items() if key not in base.computed}
         constant = [key for key in first if all(values.get(key) == first[key] for values in columns)]
         coupled = [key for key in self.small.coupled if key in first and key not in constant]
         keys = [*(key for key in constant if key not in LAYER_COUNTS), *self.absent, *coupled]
-        used = set().union(*(text.fields for text in self.classes))
+        used = self.fields
         nullable = [key for key in first if key in used and key not in keys and optional(key, base.config)]
         for index, key in enumerate([*keys, *nullable]):
             self.progress("change config keys", index, len(keys) + len(nullable))
@@ -207,15 +225,33 @@ class Exploration:
 
     def _account(self) -> None:
         """Enter the keys that were not changed one by one."""
-        used = set().union(*(text.fields for text in self.classes))
-        ledger = self.ledger
+        used, ledger = self.fields, self.ledger
         for key in self.values:
-            if key in used:
+            through = [name for name in self._feeds(key) if name in used]
+            if through and key not in used:
+                ledger.used[key] = f"the port follows `{through[0]}`, which is computed of it"
+                for table in (ledger.fixed, ledger.notes, ledger.ignored):
+                    table.pop(key, None)
+            elif key in used:
                 ledger.used[key] = "sizes, numbers or options of the port follow it"
                 for table in (ledger.fixed, ledger.notes, ledger.ignored):
                     table.pop(key, None)
             elif key not in ledger.fixed and key not in ledger.ignored:
                 ledger.ignored[key] = "different in the traced configurations, and nothing follows it"
+        ledger.used |= {key: "computed by Hugging Face's class of other keys" for key in self.computed if key in used}
         for key in self.config.to_dict():
             if key in META_KEYS or key.startswith("_"):
                 ledger.ignored[key] = "says how the model is stored, named or called, not what it computes"
+        keys = per_layer_keys(self.config)
+        if keys:
+            ledger.used[KEY] = f"gives {', '.join(f'`{key}`' for key in keys)} layer by layer"
+
+    def _feeds(self, key: str) -> list[str]:
+        """What the config's class computes of a key."""
+
+        def made_with(name: str, value: Any) -> dict[str, Any]:
+            values = {**config_values(self.config), **({name: value} if name else {})}
+            return computed_values(make_config(self.config, values), values)
+
+        others = alternatives(key, self.values[key], self.config) if self.computed else []
+        return feeds(key, others, made_with)

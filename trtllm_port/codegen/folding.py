@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
+
+from torch import nn
 
 from trtllm_port.codegen.alignment import Slot, align
 from trtllm_port.codegen.instances import label, values_in
@@ -39,7 +41,9 @@ def fold(block: Block, layers: int) -> None:
 def _fold_list(block: Block, name: str, layers: int) -> None:
     indices = [i for i, node in enumerate(block.nodes) if node.form == "call" and _list_of(node) == name]
     numbers = [int(block.nodes[i].name.rpartition(".")[2]) for i in indices]
-    if len(indices) < 2 or numbers != list(range(len(numbers))):
+    every = list(range(_length(block, name) if numbers else 0))
+    gaps = [number for number in every if number not in numbers] if len(every) == layers else []
+    if len(indices) < 2 or sorted([*numbers, *gaps]) != every[: len(numbers) + len(gaps)] or numbers != sorted(numbers):
         return
     problem = "one of its layers computes nothing"
     for start, rounds in _cuts(block, indices):
@@ -47,13 +51,42 @@ def _fold_list(block: Block, name: str, layers: int) -> None:
         problem = loop.problem
         if not problem:
             stop = start + sum(map(len, rounds))
-            block.nodes[start:stop] = [loop.node()]
+            block.nodes[start:stop] = [with_gaps(loop.node(), gaps)]
             return
-    if len(numbers) == layers:
+    if len(numbers) + len(gaps) == layers:
         raise UnsupportedModelError(
             f"`{block.class_name}` does not treat all of `{name}` alike, which the generator cannot express: {problem}",
             hint="write this part by hand: `trtllm-port new --blank NAME`",
         )
+
+
+def _length(block: Block, name: str) -> int:
+    """How many modules a list has, those included that the model does not call."""
+    found = block.module.get_submodule(name)
+    return len(found) if isinstance(found, nn.ModuleList) else 0
+
+
+def with_gaps(loop: Node, gaps: list[int]) -> Node:
+    """A loop over layers some of which the model passes over: their rounds compute nothing.
+
+    Args:
+        loop: over the others.
+        gaps: numbers of those layers, in order.
+    """
+    rounds, args = list(loop.rounds), list(loop.args)
+    for number in gaps:
+        like = rounds[max(0, number - 1)]
+        carried = iter(rounds[number - 1].outputs if number else ())
+        inputs = tuple(
+            next(carried) if role == "carried" and number else value
+            for role, value in zip(loop.roles, like.inputs, strict=True)
+        )
+        outputs = tuple(v for role, v in zip(loop.roles, inputs, strict=True) if role == "carried")
+        rounds.insert(number, replace(like, nodes=[], inputs=inputs, outputs=outputs))
+        for place, role in enumerate(loop.roles):
+            if role == "varying":
+                args[place] = (*args[place][:number], args[place][max(0, number - 1)], *args[place][number:])
+    return replace(loop, rounds=tuple(rounds), args=tuple(args), outputs=rounds[-1].outputs)
 
 
 def _cuts(block: Block, indices: list[int]) -> list[tuple[int, list[list[Node]]]]:

@@ -31,15 +31,16 @@ def wrap(line: str, depth: int) -> list[str]:
         return [f"{head}(", *indent([piece for call in calls for piece in wrap(call, depth + 4)]), ")"]
     start = _matching(line) if line[-1] in ")]}" else None
     if start is None:
-        return [line]
+        return _operation(line, depth)
     stop = len(line) - 1
     if start + 1 + depth > WIDTH:  # that would not help: an earlier bracket is the long one
         start, stop = max(_brackets(line), key=lambda bracket: bracket[1] - bracket[0])
     head, inner, end = line[: start + 1], line[start + 1 : stop], line[stop:]
-    if len(inner) + depth + 4 <= WIDTH:
+    generator = next((i for i in _outside(inner) if inner.startswith(" for ", i)), None)
+    if len(inner) + depth + 4 <= WIDTH and (generator is not None or len(split_arguments(inner)) > 1):
         return [head, f"    {inner}", end]
-    if re.search(r"(^|[^\w)\]])\($", head) and len(split_arguments(inner)) == 1:  # no call: a comma would make a tuple
-        return [head, *indent(wrap(inner, depth + 4)), end]
+    if generator is not None:
+        return [head, *indent([*_pieces(inner[:generator], depth + 4), inner[generator + 1 :]]), end]
     return [head, *indent([piece for part in split_arguments(inner) for piece in _argument(part, depth + 4)]), end]
 
 
@@ -53,15 +54,19 @@ def _brackets(line: str) -> list[tuple[int, int]]:
 
 
 def _argument(part: str, depth: int) -> list[str]:
-    """An argument with its comma; where it is too long, the alternatives of a choice have lines of their own."""
+    """An argument with its comma."""
+    *lines, last = _pieces(part, depth + 1)
+    return [*lines, f"{last},"]
+
+
+def _pieces(part: str, depth: int) -> list[str]:
+    """An expression in brackets; where it is too long, the alternatives of a choice have lines of their own."""
     condition = next((i for i in _outside(part) if part.startswith(" if ", i)), None)
     if condition is None:
-        *lines, last = wrap(part, depth + 1)
-    elif len(part) + 1 + depth <= WIDTH:
-        lines, last = [], part
-    else:
-        *lines, last = [part[:condition], *_alternatives(part[condition + 1 :])]
-    return [*lines, f"{last},"]
+        return wrap(part, depth)
+    if len(part) + depth <= WIDTH:
+        return [part]
+    return [part[:condition], *_alternatives(part[condition + 1 :])]
 
 
 def _chain(line: str) -> tuple[str, list[str]] | None:
@@ -76,6 +81,26 @@ def _chain(line: str) -> tuple[str, list[str]] | None:
     if len(starts) < 2:
         return None
     return head + found, [value[i:j] for i, j in pairwise([0, *starts, len(value)])]
+
+
+def _operation(line: str, depth: int) -> list[str]:
+    """`name = ` (or `return `) and a sum or product, in brackets; one operand a line where it is longer than that."""
+    head, found, value = line.partition(" = ")
+    if not found:
+        head, found, value = line.partition("return ")
+    outside = _outside(value)
+    cuts = next((cuts for symbols in ("+-", "*/@") if (cuts := _operators(value, outside, symbols))), [])
+    if not found or "(" in head or not cuts:
+        return [line]
+    bounds = [0, *(cut + 1 for cut in cuts), len(value)] if len(value) + depth + 4 > WIDTH else [0, len(value)]
+    return [f"{head}{found}(", *(f"    {value[a:b].strip()}" for a, b in pairwise(bounds)), ")"]
+
+
+def _operators(value: str, outside: list[int], symbols: str) -> list[int]:
+    """Where the spaces before the operators are that stand in no bracket."""
+    return [
+        i for i in outside if value[i] == " " and value[i + 1 : i + 2] in [*symbols] and value[i + 2 : i + 3] == " "
+    ]
 
 
 def _choice(line: str) -> tuple[str, str, str] | None:

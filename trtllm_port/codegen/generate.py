@@ -102,8 +102,8 @@ def _files(found: Exploration, hf_class: type[Any], names: WeightNames) -> dict[
     columns = [sample.trace.sample.values for sample in found.samples]
     fields = {
         key: source.field_type([column.get(key) for column in columns]) + (" = None" if key in found.absent else "")
-        for key in found.values
-        if key in found.ledger.used and key not in source.BASE_FIELDS
+        for key in {**found.values, **found.computed}
+        if key in found.fields and key not in source.BASE_FIELDS
     }
     return {
         "model.py": source.model_file(

@@ -4,8 +4,6 @@ attention(query, key, value, mask=…, scale=…, …)      transformers' `Atten
 causal_mask(position_ids, cache, kind=…, window=…)    transformers' `AttentionMaskInterface`
 combine_experts(output, experts, weights)             the end of transformers' `ExpertsInterface`, see `experts.py`
 cache_update(cache, layer_idx, key, value)            a `DynamicCache` that reports its updates
-indexer_update(cache, layer_idx, key)                 the same of the keys by which a layer chooses slots
-only_chosen(mask, indices)                            the slots that a layer chose, see `attentions.py`
 linear_attention(…, state), selective_scan(…, state)  functions that `recurrences.py` proves equal to them
 rotary_embedding(x, cos, sin, interleaved=…)          `apply_rotary_…` functions that probing proves equal to it
 """
@@ -35,6 +33,7 @@ from trtllm_port.codegen import attentions, experts, recurrences
 from trtllm_port.codegen.active import active_recorder
 from trtllm_port.codegen.attentions import to_additive
 from trtllm_port.codegen.recorder import Recorder
+from trtllm_port.hf_cache import cache_argument
 
 IMPLEMENTATION = "trtllm_port"
 WARNING = "warn_if_padding_and_no_attention_mask"  # looks for padding among the tokens; computes nothing
@@ -56,7 +55,7 @@ def _mask(
     with torch._C.DisableTorchFunction():
         allowed = evaluate_mask(mask_function, q_length, kv_length, q_offset, kv_offset)
         mask = allowed.expand(batch_size, 1, q_length, kv_length).clone()
-        kind = classify_mask(mask_function)
+        kind = classify_mask(mask_function, q_offset + q_length)
     if recorder is None:
         return mask
     recorder.asked_for.add("mask")
@@ -84,12 +83,21 @@ def evaluate_mask(function: Callable[..., Any], rows: int, columns: int, row_off
     return allowed.reshape(allowed.shape[-2:] if allowed.ndim >= 2 else (1, 1)).expand(rows, columns)
 
 
-def classify_mask(function: Callable[..., Any], grid: int = 96) -> tuple[str, int | None]:
+def classify_mask(function: Callable[..., Any], known: int, grid: int = 96) -> tuple[str, int | None]:
     """("causal", None), ("window", size), ("chunk", size) or ("full", None), found by evaluating the function.
 
     ("unknown", None) for any other function.
+
+    Args:
+        function: of (batch, head, query, key).
+        known: tokens so far: no more are asked for where the function looks up which block of the text a token is in.
+        grid: tokens to ask for otherwise.
     """
-    allowed = evaluate_mask(function, grid, grid, 0, 0)
+    try:
+        allowed = evaluate_mask(function, grid, grid, 0, 0)
+    except IndexError:
+        grid = known
+        allowed = evaluate_mask(function, grid, grid, 0, 0)
     query, key = torch.arange(grid)[:, None], torch.arange(grid)[None, :]
     causal = key <= query
     if torch.equal(allowed, causal):
@@ -126,17 +134,6 @@ class RecordedCache(DynamicCache):  # type: ignore[misc]  # transformers is unty
         recorder.record("cache_update", reference, {}, out, recorder.location())
         return out
 
-    def update_indexer(self, indexer_key_states: Tensor, layer_idx: int) -> Any:
-        recorder = active_recorder()
-        if recorder is None:
-            return super().update_indexer(indexer_key_states, layer_idx)
-        recorder.learn_names()
-        reference = (recorder.model_inputs["cache"], layer_idx, *recorder.reference((indexer_key_states,)))
-        with torch._C.DisableTorchFunction():
-            out = super().update_indexer(indexer_key_states, layer_idx)
-        recorder.record("indexer_update", reference, {}, out, recorder.location())
-        return out
-
     def get_recurrent_state(self, layer_idx: int, state_idx: int = 0) -> Any:
         recorder = active_recorder()
         if recorder is not None:
@@ -166,6 +163,18 @@ def _unlimited(layer: Any) -> Any:
     if isinstance(layer, LinearAttentionAndSlidingWindowAttentionLayer):
         return LinearAttentionAndFullAttentionLayer(number_of_states=layer.number_of_states)
     return DynamicLayer() if isinstance(layer, DynamicSlidingWindowLayer) else layer
+
+
+def whole_cache(model: nn.Module) -> RecordedCache | None:
+    """A cache that forgets nothing, for a model whose own one forgets what is behind a window; else None.
+
+    What a window hides the masks say. Where they hide nothing (a window that the cache alone has), what such a model
+    computes would depend on how a text is cut into calls.
+    """
+    config: Any = model.config
+    layers = DynamicCache(config=config.get_text_config(decoder=True)).layers
+    forgets = cache_argument(model) == "past_key_values" and any(_unlimited(layer) is not layer for layer in layers)
+    return RecordedCache(config.get_text_config(decoder=True)) if forgets else None
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool) -> Tensor:
@@ -217,13 +226,14 @@ def _rotation_hook(original: Callable[..., Any]) -> Callable[..., Any]:
         if recorder is None:
             return original(*args, **kwargs)
         bound = inspect.signature(original).bind(*args, **kwargs).arguments
-        tables, inputs = _tables_and_inputs(bound)
-        if not tables or not inputs:
+        tables = [bound[name] for name in ("cos", "sin") if isinstance(bound.get(name), Tensor)]
+        inputs = [value for name, value in bound.items() if isinstance(value, Tensor) and name not in ("cos", "sin")]
+        if len(tables) != 2 or not inputs:
             return original(*args, **kwargs)
         with torch._C.DisableTorchFunction():
             out = original(*args, **kwargs)
             results = [out] if isinstance(out, Tensor) else list(out)
-            cos, sin = tables if len(tables) == 2 else (tables[0].real, tables[0].imag)
+            cos, sin = tables
             found = [_probe_either_way(x, cos, sin, y) for x, y in zip(inputs, results, strict=False)]
         if len(found) != len(results) or None in found:
             return original(*args, **kwargs)
@@ -235,17 +245,8 @@ def _rotation_hook(original: Callable[..., Any]) -> Callable[..., Any]:
     return hooked
 
 
-def _tables_and_inputs(given: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
-    """The tables among a rotation's arguments, cos and sin or one complex tensor of both; and its other tensors."""
-    tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
-    named: list[str] = [name for name in ("cos", "sin") if name in tensors]
-    if len(named) != 2:
-        named = [name for name, value in tensors.items() if value.is_complex()][:1]
-    return [tensors[name] for name in named], [value for name, value in tensors.items() if name not in named]
-
-
 def _probe_either_way(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> dict[str, Any] | None:
-    """As `probe_rotation`, for [B, L, N, H], too: with `tokens_first`."""
+    """As `probe_rotation`, for [B, L, N, H], too: then with `tokens_first`."""
     found = probe_rotation(x, cos, sin, out)
     if found is None and x.ndim == 4:
         found = probe_rotation(x.transpose(1, 2), cos, sin, out.transpose(1, 2))
@@ -254,26 +255,24 @@ def _probe_either_way(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> dict[
 
 
 def _record_rotation(recorder: Recorder, x: Tensor, tables: list[Tensor], out: Tensor, options: dict[str, Any]) -> None:
-    """A rotation as an operation, with those that bring `x` into the order and the data type that it takes."""
+    """A rotation as an operation, with those that bring `x` into the order that it takes."""
     place = recorder.location()
-    start = _record_apart(recorder, x) if options.pop("apart", False) else x
-    dtype = tables[0].dtype.to_real()
-    start = _record_cast(recorder, start, dtype)
+    tokens_first = options.pop("tokens_first", False)
+    start = _record_transposed(recorder, x) if tokens_first else x
+    start = _record_apart(recorder, start) if options.pop("apart", False) else start
     with torch._C.DisableTorchFunction():
-        turned = out if out.dtype == dtype else out.to(dtype)
+        turned = out.transpose(1, 2) if tokens_first else out
     recorder.record("rotary_embedding", recorder.reference((start, *tables)), options, turned, place)
-    if turned is not out:
-        recorder.record("to", recorder.reference((turned, out.dtype)), {}, out, place)
+    if tokens_first:
+        recorder.record("transpose", recorder.reference((turned, 1, 2)), {}, out, place)
 
 
-def _record_cast(recorder: Recorder, x: Tensor, dtype: torch.dtype) -> Tensor:
-    """`x` in the data type of the tables, as torch multiplies it by them, by a recorded operation."""
-    if x.dtype == dtype or x.element_size() > dtype.itemsize:
-        return x
+def _record_transposed(recorder: Recorder, x: Tensor) -> Tensor:
+    """[B, L, N, H] as [B, N, L, H], a recorded operation."""
     with torch._C.DisableTorchFunction():
-        cast = x.to(dtype)
-    recorder.record("to", recorder.reference((x, dtype)), {}, cast, recorder.location())
-    return cast
+        swapped = x.transpose(1, 2)
+    recorder.record("transpose", recorder.reference((x, 1, 2)), {}, swapped, recorder.location())
+    return swapped
 
 
 def _record_apart(recorder: Recorder, x: Tensor) -> Tensor:

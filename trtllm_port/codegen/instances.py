@@ -29,10 +29,13 @@ class Instance:
     @property
     def layer_idx(self) -> int | None:
         """The number of the layer that the module is in, or None."""
-        if self.round is not None:
-            return self.round
-        found = re.search(r"\.(\d+)(?=\.|$)", self.block.path)
-        return int(found[1]) if found else None
+        return layer_number(self.block.path) if self.round is None else self.round
+
+
+def layer_number(path: str) -> int | None:
+    """The number of the layer that a module is in, or None."""
+    found = re.search(r"\.(\d+)(?=\.|$)", path)
+    return int(found[1]) if found else None
 
 
 def role(block: Block) -> tuple[str, str]:

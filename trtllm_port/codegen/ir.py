@@ -80,12 +80,15 @@ class Branch:
         sides: what the two kinds of instances compute.
         results: for each output of the node, what it is on the two sides; None on a side that does not have it.
         paths: a module of either kind, for messages.
+        second: where some instances take neither side, as they do not have what the second hands on: for each
+            instance, whether it takes the second; None for those of the first.
     """
 
     guard: tuple[bool | None, ...]
     sides: tuple[list[Node], list[Node]]
     results: tuple[tuple[Value | None, Value | None], ...]
     paths: tuple[str, str]
+    second: tuple[bool | None, ...] | None = None
 
     def of_side(self, number: int) -> tuple[Value, ...]:
         """The values of the results that a side has."""

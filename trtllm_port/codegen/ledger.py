@@ -66,7 +66,8 @@ def alternatives(key: str, value: Any, config: Any) -> list[Any]:
     if isinstance(value, bool):
         return [not value]
     if isinstance(value, int):
-        return [value + 1, *([value * 2] if value else []), value - 1]
+        half = [value // 2] if value > 2 and value % 2 == 0 else []
+        return [value + 1, *([value * 2] if value else []), value - 1, *half]
     if isinstance(value, float):
         return [value * 1.5 if value else 0.1]
     if isinstance(value, str):

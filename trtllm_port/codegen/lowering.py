@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from trtllm_port.codegen import probing
-from trtllm_port.codegen.constants import Recognition, stored_tensor
+from trtllm_port.codegen.constants import Recognition
 from trtllm_port.codegen.experts import experts_arguments, probe_experts
 from trtllm_port.codegen.filling import Filling
 from trtllm_port.codegen.folding import fold
@@ -18,9 +18,9 @@ from trtllm_port.codegen.formatting import literal
 from trtllm_port.codegen.handed import Handed
 from trtllm_port.codegen.inputs import Taken, complete_signatures, find_inputs, remove_dead, taken_by_some, walk
 from trtllm_port.codegen.ir import Block, Leaf, Node
+from trtllm_port.codegen.promotion import cast_first, promote, promote_rotation, without_expansions
 from trtllm_port.codegen.recorder import (
     CASTS,
-    Attribute,
     Call,
     Literal,
     Location,
@@ -31,15 +31,14 @@ from trtllm_port.codegen.recorder import (
     substitute,
 )
 from trtllm_port.codegen.rotary import probe_rotary
-from trtllm_port.codegen.rotations import Rotations
 from trtllm_port.codegen.rules import DTYPES, TRACE_DTYPE, node, translate
+from trtllm_port.codegen.shared_caches import SharedCaches
 from trtllm_port.codegen.sizes import layer_count
 from trtllm_port.codegen.tracing import Trace
 from trtllm_port.codegen.written_out import join_attention
 from trtllm_port.errors import UnsupportedModelError
 
 JOINS = ("concat", "stack")
-EXTREMA = {"max": "amax", "min": "amin"}
 
 
 @dataclass(eq=False)
@@ -113,9 +112,10 @@ class _Lowering:
         self.trace = trace
         self.same: dict[Value, Value | Literal] = {}  # value → the value it equals, or what it always is
         self.leaves: dict[Any, Leaf | None] = {}  # by what tells modules apart: layers of a model are alike
-        self.rotations = Rotations()
+        self.swapped: dict[Value, tuple[Value, frozenset[int]]] = {}  # what `transpose` gave → of what, and which sizes
+        self.half_tables: set[Value] = set()  # cos and sin that the port holds once, HF twice
+        self.sets: dict[Call, str] = {}  # calls of rotary modules → which of the config's rope parameters they go by
         self.uses = _uses(trace.root)
-        self.taken = _taken(trace.root)
         self.handed = Handed(trace.model)
         self.filling = Filling()
         self.casts = {_place(operation) for operation in _operations(trace.root) if _casts(operation)}
@@ -132,23 +132,27 @@ class _Lowering:
     def block(self, call: Call) -> Block:
         """The block of a call, with the nodes of everything it computed; `remove_dead` has not run yet."""
         block = Block(call.path, call.module)
+        if call is self.trace.root:
+            self.shared = SharedCaches(self.trace.inputs["cache"], self.trace.sample.values)
         self.handed.blocks.append(block)
         for item in join_attention(call, self.trace):
             if isinstance(item, Operation):
                 self._operation(block, item)
             else:
                 self._call(block, item)
-        resolved = [self.resolve(value) for value in call.outputs]
-        given = self.rotations.of(tuple(value for value in resolved if isinstance(value, Value)))
-        block.outputs = tuple(dict.fromkeys(given))
-        block.names = _names(call, self, block)
+        resolved = (self.resolve(value) for value in call.outputs)
+        block.outputs = tuple(dict.fromkeys(value for value in resolved if isinstance(value, Value)))
+        block.names = _names(call, self)
+        self.shared.rename(block)
         block.host_reads = tuple(f"`{name}` ({location})" for name, location in call.host_reads)
         block.signature = _signature(call, self)
         self.handed.blocks.pop()
         return block
 
     def _operation(self, block: Block, operation: Operation) -> None:
-        operation = replace(operation, args=self.tree(operation.args), kwargs=self.tree(operation.kwargs))
+        args, kwargs = self.tree((operation.args, operation.kwargs))
+        args, kwargs = self.shared.tree(block, (args, kwargs), operation.location)
+        operation = replace(operation, args=args, kwargs=kwargs)
         known = self.recognition.outputs(block, operation)
         if known is not None:
             self.same.update(known)
@@ -156,9 +160,10 @@ class _Lowering:
         operation = self.recognition.rows.operation(self.recognition.without_fillings(block, operation))
         operation = replace(operation, args=self.handed.tree(operation.args), kwargs=self.handed.tree(operation.kwargs))
         if operation.name == "rotary_embedding":
-            operation = self.rotations.prepared(block, operation)
-        operation = self._values_alone(operation)
-        result = self.filling.joined(operation) or translate(operation)
+            operation = self._turned_back(block, self._halve_tables(block, operation))
+            operation = promote_rotation(block, operation)
+        operation = cast_first(block, operation)
+        result = self._swapped_back(operation) or self.filling.joined(operation) or translate(operation)
         if operation.name in CASTS and isinstance(result, Value) and _place(operation) in self.casts:
             result = node(operation, "cast", DTYPES[operation.outputs[0].tensor.dtype], result)
         if isinstance(result, Value):
@@ -166,33 +171,67 @@ class _Lowering:
             return
         assert isinstance(result, Node)
         if result.form == "operator":
-            result = _promote(block, result, self.trace.model)
+            result = promote(block, without_expansions(block, result), self.trace.model)
         if result.name in JOINS and result.form == "function":
-            joined = _promote(block, replace(result, args=tuple(result.args[0])), self.trace.model)
+            joined = promote(block, replace(result, args=tuple(result.args[0])), self.trace.model)
             result = replace(joined, args=(joined.args,))
         source = _turned_back_axes(block, result)
         if source is not None:
             self.same[operation.outputs[0]] = source
             return
+        self.shared.note(block, result)
         block.nodes.append(result)
 
-    def _values_alone(self, operation: Operation) -> Operation:
-        """The greatest or smallest values along a dimension without the positions, if nobody asks where they are."""
-        if operation.name not in EXTREMA or len(operation.outputs) != 2 or operation.outputs[1] in self.taken:
+    def _swapped_back(self, operation: Operation) -> Value | None:
+        """What a `transpose` after an equal one gives: what there was before both."""
+        if operation.name != "transpose" or operation.kwargs or not isinstance(operation.args[0], Value):
+            return None
+        source, *dims = operation.args
+        pair = frozenset(dim % source.tensor.ndim for dim in dims)
+        self.swapped[operation.outputs[0]] = source, pair
+        before, swapped = self.swapped.get(source, (source, frozenset()))
+        return before if swapped == pair else None
+
+    def _halve_tables(self, block: Block, operation: Operation) -> Operation:
+        """TensorRT's rotation takes every angle once; cut the tables of a model that holds them twice."""
+        x, *tables = operation.args
+        layout = operation.kwargs["tables"]
+        if layout == "once" or all(table in self.half_tables for table in tables):
             return operation
-        return replace(operation, name=EXTREMA[operation.name], outputs=operation.outputs[:1])
+        halved = []
+        for table in tables:
+            size = table.tensor.shape[-1]
+            part = slice(None, size // 2, None) if layout == "halves" else slice(None, None, 2)
+            cut = Operation(
+                "getitem", (table, (Ellipsis, part)), {}, (Value(table.tensor[..., part]),), operation.location
+            )
+            block.nodes.append(node(cut, "index", "", *cut.args))
+            halved.append(cut.outputs[0])
+        return replace(operation, args=(x, *halved))
+
+    def _turned_back(self, block: Block, operation: Operation) -> Operation:
+        """A rotation the other way round is one by the negative sine."""
+        x, cos, sin = operation.args
+        if not operation.kwargs.get("backwards"):
+            return operation
+        negative = Value(-sin.tensor)
+        block.nodes.append(Node("operator", "-", (sin,), {}, (negative,), operation.location))
+        return replace(operation, args=(x, cos, negative))
 
     def _call(self, block: Block, call: Call) -> None:
         relative = call.path[len(block.path) + 1 :] if block.path else call.path
+        if call.outputs and not any(value.tensor.numel() for value in call.outputs):  # for none of the tokens
+            self.same.update({value: Literal(value.tensor) for value in call.outputs})
+            return
         leaf = self._leaf(call)
-        if call in self.rotations.sets:  # one module of Hugging Face, in the port one for each set of parameters
-            relative = f"{relative}[{literal(self.rotations.sets[call])}]"
+        if call in self.sets:  # one module of Hugging Face, in the port one for each set of parameters
+            relative = f"{relative}[{literal(self.sets[call])}]"
         if leaf is None:
             child = self.block(call)
             outputs = child.outputs
         else:
             child = Block(call.path, call.module, leaf=leaf)
-            outputs = self.rotations.of(call.outputs)
+            outputs = call.outputs
         args = () if leaf is None else self._leaf_arguments(block, call, leaf)
         block.nodes.append(Node("call", relative, args, {}, outputs, call.location, block=child))
 
@@ -206,10 +245,13 @@ class _Lowering:
         leaf = self.leaves[key] if len(taken) == 1 else None  # a norm with a gate is more than a norm
         if leaf is None and len(call.outputs) == 1:
             leaf = probe_experts(call)
-        rotary = probe_rotary(call, self.trace, self.uses) if leaf is None else None
-        if rotary is not None:
-            self.rotations.note(call, rotary)
-        return leaf if rotary is None else rotary.leaf
+        if leaf is None and len(call.outputs) == 2 and not any(True for _ in call.module.children()):
+            rotary = probe_rotary(call, self.trace, self.uses)
+            if rotary is not None:
+                self.half_tables.update(call.outputs if rotary.doubled else ())
+                self.sets.update({call: rotary.key} if rotary.key is not None else {})
+            return rotary.leaf if rotary is not None else None
+        return leaf
 
     def _positions(self, value: Any) -> Any:
         """The tokens' positions for what only repeats them: on several axes, which are one for text."""
@@ -261,30 +303,6 @@ def _in_own_dtype(leaf: Leaf | None, module: nn.Module) -> Leaf | None:
     return replace(leaf, keywords={**leaf.keywords, "dtype": DTYPES[dtype]})
 
 
-def _promote(block: Block, operator: Node, model: nn.Module) -> Node:
-    """Torch's type promotion as casts: TensorRT has none."""
-    typed: dict[Any, torch.Tensor] = {arg: arg.tensor for arg in operator.args if isinstance(arg, Value)}
-    stored = (arg for arg in operator.args if isinstance(arg, Attribute) and arg.persistent)
-    typed |= {arg: stored_tensor(model, arg.path) for arg in stored}
-    dtypes = {tensor.dtype for tensor in typed.values()}
-    comparison = operator.outputs[0].tensor.dtype == torch.bool
-    if len(dtypes) < 2 and (comparison or dtypes == {operator.outputs[0].tensor.dtype} or not dtypes):
-        return operator
-    target = operator.outputs[0].tensor.dtype
-    if comparison:
-        target = max(dtypes, key=lambda dtype: (dtype.is_floating_point, dtype.itemsize))
-    if target not in DTYPES:
-        return operator
-    args = []
-    for arg in operator.args:
-        if isinstance(arg, Value | Attribute) and arg in typed and typed[arg].dtype != target:
-            cast = Value(typed[arg].to(target))
-            block.nodes.append(Node("cast", DTYPES[target], (arg,), {}, (cast,), operator.location))
-            arg = cast
-        args.append(arg)
-    return replace(operator, args=tuple(args))
-
-
 def _operations(root: Call) -> Iterator[Operation]:
     """All operations of a record, inner ones included."""
     stack: list[Call] = [root]
@@ -306,18 +324,6 @@ def _uses(root: Call) -> dict[Value, list[Operation]]:
     return found
 
 
-def _taken(root: Call) -> set[Value]:
-    """All values that an operation or a module takes, or that a module returns."""
-    found: set[Value] = set()
-    stack: list[Operation | Call] = [root]
-    while stack:
-        item = stack.pop()
-        trees: tuple[Any, ...] = (item.args, item.outputs) if isinstance(item, Call) else (item.args, item.kwargs)
-        found.update(leaf for leaf in leaves(trees) if isinstance(leaf, Value))
-        stack += item.body if isinstance(item, Call) else []
-    return found
-
-
 def _casts(operation: Operation) -> bool:
     """Whether a cast changes a tensor: elsewhere the same line may be given a tensor that has the data type already."""
     source = operation.args[0] if operation.args else None
@@ -330,14 +336,14 @@ def _place(operation: Operation) -> tuple[Location | None, torch.dtype | None]:
     return operation.location, operation.outputs[0].tensor.dtype if operation.outputs else None
 
 
-def _names(call: Call, lowering: _Lowering, block: Block) -> dict[Value, list[str]]:
+def _names(call: Call, lowering: _Lowering) -> dict[Value, list[str]]:
     """What `call` called the values, aliases included, in the order the names were given."""
     names: dict[Value, list[str]] = {}
-    made = (value for item in block.nodes for value in item.outputs)
-    for value in (*_all_values(call), *made):
-        for held, called in lowering.rotations.names(lowering.resolve(value), value.names.get(call, [])):
-            known = names.setdefault(held, [])
-            known += [name for name in called if name not in known]
+    for value in _all_values(call):
+        for name in value.names.get(call, ()):
+            known = names.setdefault(lowering.resolve(value), [])
+            if name not in known:
+                known.append(name)
     return names
 
 
@@ -355,9 +361,9 @@ def _signature(call: Call, lowering: _Lowering) -> dict[str, Value]:
     """The tensors that `forward` was given, by the names of its parameters; those of a tuple are numbered."""
     named: dict[str, Value] = {}
     for name, arg in lowering.handed.arguments(call).items():
-        resolved_leaves = [lowering.resolve(leaf) for leaf in leaves(arg) if isinstance(leaf, Value)]
-        given = lowering.rotations.of(tuple(resolved_leaves))
-        for i, resolved in enumerate(given):
+        given = [leaf for leaf in leaves(arg) if isinstance(leaf, Value)]
+        for i, value in enumerate(given):
+            resolved = lowering.resolve(value)
             if isinstance(resolved, Value) and resolved not in named.values():
                 named[name if len(given) == 1 else f"{name}.{i}"] = resolved
     return named

@@ -43,12 +43,14 @@ class PortClass:
         name: the Hugging Face class's name, made unique.
         block: the instances' blocks in one.
         children: attribute path → what the sub-module is; more than one if it differs between instances.
+        lent: parameters that a module around uses: name → the blocks of those instances where one does.
     """
 
     name: str
     instances: list[Instance]
     block: Block
     children: dict[str, list[Child]] = field(default_factory=dict)
+    lent: dict[str, set[Block]] = field(default_factory=dict)
 
 
 def flat_values(block: Block, trace: Trace) -> Iterator[Any]:
@@ -83,6 +85,7 @@ def make_classes(samples: list[Lowered]) -> list[PortClass]:
             merged = merge(group, lambda block: classes[block].block.keys)
             made = PortClass(name if number == 1 else f"{name}{number}", group, merged)
             made.children = _children(group, classes)
+            _lend(group, classes)
             classes.update({instance.block: made for instance in group})
             ordered.append(made)
     return _as_used(ordered)
@@ -169,11 +172,27 @@ def _children(instances: list[Instance], classes: dict[Block, PortClass]) -> dic
     return children
 
 
+def _lend(instances: list[Instance], classes: dict[Block, PortClass]) -> None:
+    """Tell the classes of sub-modules which of their parameters the instances use themselves."""
+    for instance in instances:
+        called = {node.name: node.block for node in calls(instance.block)}
+        for path in _parameters_of_others(instance.block):
+            owner, _, name = path.rpartition(".")
+            block = called.get(owner)
+            if block is not None and block in classes:
+                classes[block].lent.setdefault(name, set()).add(block)
+
+
 def _owners(block: Block) -> set[str]:
     """Sub-modules whose parameters a block uses itself, perhaps without a call of theirs."""
+    return {path.rpartition(".")[0] for path in _parameters_of_others(block)}
+
+
+def _parameters_of_others(block: Block) -> set[str]:
+    """Parameters of sub-modules that a block uses itself, by their names as seen from the block."""
     found = (leaf for node in block.nodes for leaf in leaves((node.args, node.keywords)) if isinstance(leaf, Attribute))
     paths = (relative_path(block, attribute) for attribute in found if attribute.persistent)
-    return {path.rpartition(".")[0] for path in paths if path is not None and "." in path}
+    return {path for path in paths if path is not None and "." in path}
 
 
 def _as_used(classes: list[PortClass]) -> list[PortClass]:

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import ast
 import inspect
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from torch import nn
-
 from trtllm_port.codegen.expressions import CONDITION, Expression, Values, all_close
+from trtllm_port.codegen.instances import Instance
 
 _PLAIN = (ast.Call, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop, ast.Constant, ast.Attribute, ast.Name, ast.Load)
-_NAMES = {"self", "config", "int"}
+_NAMES = {"self", "config", "int", "layer_idx", "math"}
 
 
 @cache
 def sums(kind: Any) -> tuple[dict[str, str], tuple[str, ...]]:
     """Attribute → the arithmetic over `config` and other attributes that it is set to; and all such arithmetic."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(kind.__init__)))
-    except (OSError, TypeError, SyntaxError):
+    tree = _tree(kind.__init__)
+    if tree is None:
         return {}, ()
-    nodes = list(ast.walk(tree))
+    nodes = list(ast.walk(_Written(kind.__init__.__globals__).visit(tree)))
     assigned = [(target, node.value) for node in nodes if isinstance(node, ast.Assign) for target in node.targets]
     attributes = {
         target.attr: ast.unparse(value)
@@ -36,27 +35,70 @@ def sums(kind: Any) -> tuple[dict[str, str], tuple[str, ...]]:
     return attributes, tuple(sorted(every, key=lambda text: (len(text), text)))
 
 
-def in_source(
-    name: str | None, modules: Sequence[nn.Module], configs: Sequence[Mapping[str, Any]], values: Values
-) -> Expression | None:
+def _tree(function: Any) -> ast.Module | None:
+    try:
+        return ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):
+        return None
+
+
+class _Written(ast.NodeTransformer):
+    """Writes out the calls of functions that return one expression of their arguments.
+
+    Args:
+        known: names of the modelling file.
+    """
+
+    def __init__(self, known: Mapping[str, Any]) -> None:
+        self.known = known
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        function = self.known.get(node.func.id) if isinstance(node.func, ast.Name) else None
+        tree = _tree(function) if inspect.isfunction(function) else None
+        definition = tree.body[0] if tree is not None else None
+        if not isinstance(definition, ast.FunctionDef) or node.keywords or len(definition.args.args) != len(node.args):
+            return node
+        *before, last = definition.body
+        told = all(isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant) for one in before)  # a docstring
+        if not told or not isinstance(last, ast.Return) or last.value is None:
+            return node
+        given = dict(zip((argument.arg for argument in definition.args.args), node.args, strict=True))
+        written: ast.AST = _Given(given).visit(last.value)
+        return written
+
+
+class _Given(ast.NodeTransformer):
+    """Puts arguments in the place of parameters."""
+
+    def __init__(self, given: Mapping[str, ast.expr]) -> None:
+        self.given = given
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return self.given.get(node.id, node)
+
+
+def in_source(name: str | None, instances: Sequence[Instance], values: Values) -> Expression | None:
     """The expression of Hugging Face's class for an attribute, or without a name any, that gives these values."""
+    modules = [instance.block.module for instance in instances]
     kind: Any = type(modules[0])
     attributes, every = sums(kind)
     own = [attributes[name]] if name in attributes else []
     for text in [*own, *(text for text in every if f"self.{name}" not in text)]:
-        if text != f"self.{name}" and _gives(text, modules, configs, values):
+        if text != f"self.{name}" and _gives(text, instances, values):
             return Expression(text, values, CONDITION, 3)
     return None
 
 
-def _gives(text: str, modules: Sequence[nn.Module], configs: Sequence[Mapping[str, Any]], values: Values) -> bool:
+def _gives(text: str, instances: Sequence[Instance], values: Values) -> bool:
+    def result(instance: Instance) -> Any:
+        names: dict[str, Any] = {"self": instance.block.module, "layer_idx": instance.layer_idx, "math": math}
+        names["config"] = SimpleNamespace(**instance.trace.sample.values)
+        return eval(text, {"__builtins__": {"int": int}}, names)
+
     try:
-        results = tuple(
-            eval(text, {"__builtins__": {"int": int}}, {"self": module, "config": SimpleNamespace(**config)})
-            for module, config in zip(modules, configs, strict=True)
-        )
-        return all_close(results, values)
-    except (ArithmeticError, AttributeError, TypeError):
+        return all_close(tuple(map(result, instances)), values)
+    except (ArithmeticError, AttributeError, TypeError, ValueError):
         return False
 
 
@@ -64,5 +106,12 @@ def _is_arithmetic(node: ast.expr) -> bool:
     parts = list(ast.walk(node))
     called = [part.func for part in parts if isinstance(part, ast.Call)]
     names = {part.id for part in parts if isinstance(part, ast.Name)}
-    plain = all(isinstance(part, _PLAIN) for part in parts) and all(isinstance(one, ast.Name) for one in called)
-    return plain and bool(names - {"int"}) and names <= _NAMES and not isinstance(node, ast.Name)
+    plain = all(isinstance(part, _PLAIN) for part in parts) and all(map(_is_known, called))
+    return plain and bool(names - {"int", "math"}) and names <= _NAMES and not isinstance(node, ast.Name)
+
+
+def _is_known(function: ast.expr) -> bool:
+    """Whether a call is of `int` or of a function of `math`."""
+    if isinstance(function, ast.Attribute):
+        return isinstance(function.value, ast.Name) and function.value.id == "math"
+    return isinstance(function, ast.Name) and function.id == "int"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from trtllm_port.codegen.expressions import (
     ATOM,
+    MISSING,
     POWER,
     PRODUCT,
     SUM,
@@ -21,6 +23,7 @@ from trtllm_port.codegen.ir import Node
 from trtllm_port.codegen.recorder import Attribute, Literal, Value
 from trtllm_port.codegen.rules import MODEL_DTYPE
 from trtllm_port.codegen.scope import RoundScope, Scope
+from trtllm_port.codegen.shared_caches import NO_KINDS
 
 COMPARISON, BIT_OR, BIT_AND = 30, 40, 50
 OPERATORS = {
@@ -90,9 +93,6 @@ class Printer:
             return _atom("...")
         if self.scope.run_time_size(arg) is not None:
             raise Untranslated(node, f"`{node.name}` depends on the number of tokens")
-        limited = self.scope.limited(arg)
-        if limited is not None and "cache" in self.inputs:
-            return _atom(f"min({limited.text}, cache.max_seq_len)")
         if not isinstance(arg, Symbol | int | float | str | bool | None):
             raise Untranslated(node, f"`{node.name}` takes a {type(arg).__name__}")
         found = self.scope.in_forward(arg, f"a number of `{node.name}`")
@@ -137,13 +137,31 @@ class Printer:
     def _cache(self, node: Node) -> Expression:
         cache, layer, *rest = node.args
         instances = self.scope.instances if isinstance(self.scope, Scope) else ()
-        own = bool(instances) and all(one.layer_idx == layer for one in instances)  # the only layer of its kind
+        numbers = layer.values if isinstance(layer, Symbol) else (layer,) * len(instances)
+        own = bool(instances) and all(one.layer_idx == n for one, n in zip(instances, numbers, strict=True))
         number = "self.layer_idx" if own else self.argument(layer, node).text
-        others = self._arguments(node, tuple(rest))
-        return _atom(f"{self.argument(cache, node).text}.{node.name}({number}, {others})")
+        others = self._kinds(node) if node.name == "shared" else [self._arguments(node, tuple(rest))]
+        return _atom(f"{self.argument(cache, node).text}.{node.name}({', '.join([number, *others])})")
+
+    def _kinds(self, node: Node) -> list[str]:
+        """The list in the config that says which layers are of one kind, if there are kinds."""
+        given = node.keywords["kinds"]
+        columns = [keys for keys in (given.values if isinstance(given, Symbol) else (given,)) if keys is not MISSING]
+        keys = frozenset.intersection(*columns)
+        if NO_KINDS in keys:
+            return []
+        key = next((key for key in self.of_class.instances[0].trace.sample.values if key in keys), None)
+        if key is None:
+            raise Untranslated(node, "a layer takes the keys and values of a layer that no list in the config tells")
+        self.of_class.fields.add(key)
+        return [f"self.config.{key}"]
 
     def _method(self, node: Node) -> Expression:
         target = self.argument(node.args[0], node).inside(ATOM)
+        if node.name == "repeat" and _only_ones(node):
+            node = replace(node, name="expand", args=node.args[:2])
+        if node.name == "repeat":
+            return _atom(f"{target}.repeat({self._arguments(node, node.args[2])})")
         if node.name in ("view", "expand"):
             return _atom(f"{target}.{node.name}({', '.join(self._dims(node))})")
         rest = self._arguments(node, node.args[1:])
@@ -207,6 +225,11 @@ class Printer:
         self.functions.add("shape")
         self.sizes[name] = f"shape({self.inputs[place[0]]}, {place[1]})"
         return name
+
+
+def _only_ones(node: Node) -> bool:
+    """Whether a `repeat` is an `expand`: all dimensions that it repeats have the size 1."""
+    return all(repeats == 1 or size == 1 for size, repeats in zip(node.shapes, node.args[2], strict=True))
 
 
 def _atom(text: str) -> Expression:

@@ -8,7 +8,6 @@ rotations are recorded as one operation each (`hooks.py`).
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,9 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from trtllm_port.codegen.arguments import bind, is_in_place, takes_everything
 from trtllm_port.codegen.state_log import StateLog
+from trtllm_port.errors import UnsupportedModelError
 
 
 def words(text: str) -> frozenset[str]:
@@ -180,7 +181,13 @@ class Recorder(TorchFunctionMode):
     # the run
 
     def __enter__(self) -> Recorder:
-        for module in self.model.modules():
+        for path, module in self.model.named_modules():
+            if id(module) not in self._paths:
+                raise UnsupportedModelError(
+                    f"`{path}` is another module once the model has run: what it computes depends on how long the "
+                    "text is",
+                    hint="a port is made for all lengths; see whether the config can choose one kind of module",
+                )
             self._handles.append(module.register_forward_pre_hook(self._enter_module, prepend=True, with_kwargs=True))
             self._handles.append(module.register_forward_hook(self._leave_module, with_kwargs=True))
         super().__enter__()  # type: ignore[no-untyped-call]  # torch
@@ -195,7 +202,7 @@ class Recorder(TorchFunctionMode):
     def _enter_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         frame = sys._getframe(1)
         self._learn_names(frame)
-        bound = _bind(module.forward, args, kwargs)
+        bound = bind(module.forward, args, kwargs)
         if not self._stack:  # what the model is called with
             for leaf in leaves(bound):
                 if isinstance(leaf, torch.Tensor):
@@ -241,11 +248,13 @@ class Recorder(TorchFunctionMode):
             return out
         recorded = self.reference((tuple(args), kwargs))
         out = func(*args, **kwargs)
+        if name == "__getitem__" and takes_everything(args[1]) and out.shape == args[0].shape:
+            return args[0]
         if name == "__getitem__":
             self._parts[id(out)] = (out, *args)
         if name in CASTS and args and out is args[0] and id(out) in self._values:
             out = out.view_as(out)  # a tensor of its own, to be told from what was cast
-        self.record(name, recorded[0], recorded[1], out, _location(frame), in_place=_is_in_place(name, kwargs))
+        self.record(name, recorded[0], recorded[1], out, _location(frame), in_place=is_in_place(name, kwargs))
         return out
 
     def record(
@@ -328,7 +337,8 @@ class Recorder(TorchFunctionMode):
             return
         chain = []
         while frame is not None:
-            if not _is_between(frame) or frame.f_code.co_filename.endswith(FORMULAS):
+            in_model = not _is_between(frame) or frame.f_code.co_filename.endswith(FORMULAS)
+            if in_model and frame.f_code.co_name[0] != "<":  # a comprehension's variables name nothing
                 chain.append(frame)
                 if frame.f_code.co_name == "forward" and frame.f_locals.get("self") is call.module:
                     break
@@ -343,20 +353,6 @@ class Recorder(TorchFunctionMode):
                         label = name if leaf is held else f"{name}[]"
                         if label not in names:
                             names.append(label)
-
-
-def _bind(forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    signature = inspect.signature(forward)
-    try:
-        bound = signature.bind(*args, **kwargs)
-    except TypeError:
-        return {**{f"arg{i}": arg for i, arg in enumerate(args)}, **kwargs}
-    flat: dict[str, Any] = {}
-    for name, value in bound.arguments.items():
-        kind = signature.parameters[name].kind
-        flat.update(value if kind is inspect.Parameter.VAR_KEYWORD else {name: value})
-    order = list(signature.parameters)
-    return dict(sorted(flat.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
 
 
 def _named_tensors(model: nn.Module) -> dict[int, Attribute]:
@@ -383,9 +379,3 @@ def _location(frame: FrameType | None) -> Location | None:
             return Location(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
         frame = frame.f_back
     return None
-
-
-def _is_in_place(name: str, kwargs: dict[str, Any]) -> bool:
-    if name == "__setitem__" or kwargs.get("out") is not None:
-        return True
-    return (name.endswith("_") and not name.endswith("__")) or (name.startswith("__i") and name not in ("__invert__",))

@@ -82,7 +82,14 @@ def _record_convolution(recorder: Recorder, function: Any, given: dict[str, Any]
     del recorder.states.convolved[id(x)]
     state = _state(recorder, *stored[1:], "conv")
     recorder.record_call(owner, {"hidden_states": x, "state": state}, out, recorder.location())
-    return out if activation is None else ACT2FN[activation](out)
+    return out if activation is None else _activation(recorder.model, owner, activation)(out)
+
+
+def _activation(model: nn.Module, convolution: nn.Module, name: str) -> Any:
+    """The activation of a name: the one beside the convolution, if there is one that the model would use elsewhere."""
+    fresh = ACT2FN[name]
+    beside = next(list(module.children()) for module in model.modules() if convolution in module.children())
+    return next((child for child in beside if type(child) is type(fresh)), fresh)
 
 
 def _owner(model: nn.Module, weight: Tensor) -> nn.Module | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from trtllm_port.codegen.size_tables import LAYER_COUNTS, PROJECTED, SIZES, SPECIAL_TOKENS
 
-_HEADS = re.compile(r"heads?$|^n_heads?_kv$|n_?groups$")
+_HEADS = re.compile(r"(?<!d_)(?<!dim_)heads?$|^n_heads?_kv$|n_?groups$")
 _HEAD_DIM = re.compile(r"head_?dim$|^d_head$|_d_head$|dim_head$|head_size$|^rotary_dim$|^kv_channels$|^d_kv$")
 _HIDDEN = re.compile(r"^(hidden_size|d_model|n_embd|dim)$")
 _WIDTH = re.compile(

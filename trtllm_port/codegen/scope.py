@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import re
 from functools import cached_property
-from operator import gt
 from typing import Any
 
-from trtllm_port.codegen.atoms import atoms, columns, same
+from trtllm_port.codegen.atoms import atoms_of
 from trtllm_port.codegen.expressions import ATOM, MISSING, Expression, Symbol, Values, merge_values
 from trtllm_port.codegen.formatting import literal
 from trtllm_port.codegen.instances import Instance
@@ -23,6 +22,7 @@ from trtllm_port.codegen.recorder import Value
 from trtllm_port.codegen.solver import Solver
 
 _PLAIN = 3  # the cost of an expression that needs no help
+_NO_SIZES = frozenset(("training", "layer_idx"))  # attributes and arguments of HF's modules that are no sizes
 
 
 class NotExpressible(Exception):
@@ -67,12 +67,12 @@ class Scope:
         self._setting: list[str] = []  # attributes whose expressions are sought, outermost first
         made_with = [instance.trace.made_with.get(instance.block.module, {}) for instance in self.instances]
         self.from_config = "config" in made_with[0] or not made_with[0] or not self.instances[0].block.path
-        self._given = columns(made_with)
-        every = atoms(self.instances)
+        self._given = _columns(made_with)
+        every = atoms_of(self.instances)
         number = {name: values for name, values in every.items() if name == "layer_idx"}
         self._atoms = every if self.from_config else {**self._given, **number}
         self._solver = Solver(self._atoms)
-        self._found_attributes = columns([vars(instance.block.module) for instance in self.instances])
+        self._found_attributes = _columns([vars(instance.block.module) for instance in self.instances])
 
     def in_init(self, value: Any, what: str) -> Expression:
         """A value for `__init__`, over `config` and `layer_idx` (or the class's own arguments)."""
@@ -119,7 +119,7 @@ class Scope:
             return None
         column = value.values if isinstance(value, Symbol) else (value,) * len(self.instances)
         ending = path[path.index("[") :]
-        found = (text for text, values in self._atoms.items() if text.endswith(ending) and same(column, values))
+        found = (text for text, values in self._atoms.items() if text.endswith(ending) and _same(column, values))
         text = next(found, None)
         self.fields.update(re.findall(r"\bconfig\.(\w+)", text or ""))
         return text
@@ -129,9 +129,7 @@ class Scope:
         if not self.from_config:
             return None
         name = self._setting[-1] if self._setting else None
-        modules = [instance.block.module for instance in self.instances]
-        configs = [instance.trace.sample.values for instance in self.instances]
-        found = in_source(name, modules, configs, values)
+        found = in_source(name, self.instances, values)
         return found if found is not None and self._set_attributes(found) else None
 
     def activation(self, value: Any) -> Expression:
@@ -139,7 +137,7 @@ class Scope:
         if not isinstance(value, Symbol):
             return Expression(literal(value), (), ATOM, 0)
         for text, values in self._atoms.items():
-            if all(isinstance(v, str) for v in values) and same(value.values, tuple(map(named_activation, values))):
+            if all(isinstance(v, str) for v in values) and _same(value.values, tuple(map(named_activation, values))):
                 found = Expression(text, values, ATOM, 1)
                 self._note(found)
                 return found
@@ -218,7 +216,7 @@ class Scope:
 
     def of_layers(self, layers: list[Instance], there: tuple[bool, ...]) -> Expression:
         """The condition, over `config` and `layer_idx`, for some of the layers of a list."""
-        found = Solver(atoms(layers)).solve(there)
+        found = Solver(atoms_of(layers)).solve(there)
         if found is None:
             paths = [
                 next(one.block.path for one, is_there in zip(layers, there, strict=True) if is_there is s)
@@ -244,19 +242,7 @@ class Scope:
         """What a size is called that is known at run time only."""
         if not isinstance(value, Symbol):
             return None
-        return next((name for values, name in self.run_time_sizes.items() if same(value.values, values)), None)
-
-    def limited(self, value: Any) -> Expression | None:
-        """What a number is that is no greater than the slots of the cache, where it is that many in some instances."""
-        slots = next(values for values, name in self.run_time_sizes.items() if name == "num_slots")
-        if not isinstance(value, Symbol) or same(value.values, slots):
-            return None
-        pairs = list(zip(value.values, slots, strict=True))
-        for column in {**self._found_attributes, **self._atoms}.values():
-            whole = all(type(number) is int for number in column) and any(map(gt, column, slots))
-            if whole and all(min(number, most) == own for number, (own, most) in zip(column, pairs, strict=True)):
-                return self.in_forward(merge_values(column), "a number")
-        return None
+        return next((name for values, name in self.run_time_sizes.items() if _same(value.values, values)), None)
 
     @cached_property
     def run_time_sizes(self) -> dict[Values, str]:
@@ -279,7 +265,7 @@ class Scope:
             shapes = [() if value is None else tuple(value.tensor.shape) for value in self.inputs(key)]
             for dim in range(max(map(len, shapes))):
                 column = tuple(shape[dim] if dim < len(shape) else None for shape in shapes)
-                if same(size, column):
+                if _same(size, column):
                     return number, dim
         return None
 
@@ -294,7 +280,7 @@ class RoundScope:
     def __init__(self, outer: Scope, rounds: list[Instance]) -> None:
         self.outer = outer
         self.rounds = rounds
-        self.atoms = atoms(rounds)
+        self.atoms = atoms_of(rounds)
         self.uses_layer_idx = False
         self._solver = Solver(self.atoms)
 
@@ -348,11 +334,6 @@ class RoundScope:
         flat = self._of_samples(value) if isinstance(value, Symbol) else None
         return None if flat is None else self.outer.run_time_size(flat)
 
-    def limited(self, value: Any) -> Expression | None:
-        """As `Scope.limited`."""
-        flat = self._of_samples(value) if isinstance(value, Symbol) else None
-        return None if flat is None else self.outer.limited(flat)
-
     def _of_samples(self, value: Symbol) -> Any:
         """A value that is the same in all rounds of an instance, as one for each instance; else None."""
         columns: list[Any] = []
@@ -364,3 +345,18 @@ class RoundScope:
                 return None
             columns[-1] = columns[-1] if found is MISSING else found
         return merge_values(tuple(columns))
+
+
+def _same(values: Values, column: Values) -> bool:
+    """Whether values are those of a column, where they are there at all."""
+    return all(a is MISSING or a == b for a, b in zip(values, column, strict=True))
+
+
+def _columns(tables: list[dict[str, Any]]) -> dict[str, Values]:
+    """Name → its value in each instance, for the numbers and options among what modules were made with, or hold."""
+    names = {name for table in tables for name, value in table.items() if isinstance(value, int | float)}
+    return {
+        name: tuple(table.get(name, MISSING) for table in tables)
+        for name in dict.fromkeys(name for table in tables for name in table)
+        if name in names and name[0] != "_" and name not in _NO_SIZES
+    }

@@ -32,7 +32,8 @@ _COLUMNS: dict[str, tuple[int | float, ...]] = {
     "head_dim attention_head_size d_head dim_head kv_channels": _HEAD_DIM,
     "rotary_dim": (8, 12, 16, 6, 10),
     "partial_rotary_factor rotary_pct rope_pct": (0.25, 0.75, 0.4, 0.5, 0.5),
-    "vocab_size vocab_size_per_layer_input": _VOCABULARY,
+    "vocab_size": _VOCABULARY,
+    "vocab_size_per_layer_input": (107, 139, 167, 197, 223),  # not less: every token is looked up there, too
     "max_position_embeddings n_positions n_ctx max_seq_len max_target_positions context_length model_max_length": (
         *(96, 120, 144, 80),
         640,
@@ -40,7 +41,6 @@ _COLUMNS: dict[str, tuple[int | float, ...]] = {
     "sliding_window sliding_window_size window_size attention_window_size": (5, 7, 6, 9, 100),
     "attention_chunk_size local_attention": (7, 5, 8, 6, 90),
     "num_experts n_routed_experts num_local_experts moe_num_experts": _EXPERTS,
-    "zero_expert_num": (8, 12, 4, 20, 16),
     "moe_intermediate_size expert_ffn_hidden_size": (40, 56, 48, 72, 64),
     "shared_expert_intermediate_size shared_intermediate_size moe_shared_expert_intermediate_size": (
         *(56, 40, 72, 48),
@@ -51,16 +51,18 @@ _COLUMNS: dict[str, tuple[int | float, ...]] = {
     "qk_nope_head_dim": (16, 24, 32, 20, 48),
     "qk_rope_head_dim": (8, 16, 12, 24, 16),
     "v_head_dim": (24, 16, 20, 32, 64),
-    "index_topk": (6, 30, 9, 12, 40),  # fewer than the slots of a trace, and more
-    "index_head_dim": (40, 28, 32, 36, 56),
-    "index_n_heads": (8, 6, 10, 12, 16),
     "hidden_size_per_layer_input": (16, 24, 12, 20, 32),
+    "mamba_n_heads mamba_num_heads n_mamba_heads": (8, 16, 24, 8, 40),  # divide twice the hidden size, into 8 groups
+    "mamba_head_dim": (24, 20, 12, 28, 16),
+    "mamba_d_ssm": (96, 160, 336, 144, 360),  # a multiple of the heads above
     "mamba_d_state ssm_state_size state_size": (16, 24, 8, 20, 32),
     "chunk_size mamba_chunk_size": (8, 16, 12, 24, 32),
     "linear_num_key_heads": (2, 4, 3, 2, 5),
     "linear_num_value_heads": (4, 8, 9, 6, 10),
     "linear_key_head_dim": (16, 24, 12, 20, 32),
     "linear_value_head_dim": (24, 16, 20, 12, 48),
+    "linear_num_heads": (2, 4, 3, 2, 5),
+    "linear_head_dim": (16, 24, 12, 20, 32),
 }
 SIZES: dict[str, tuple[int | float, ...]] = {
     name: column for names, column in _COLUMNS.items() for name in names.split()

@@ -21,9 +21,11 @@ from typing import Any
 
 import torch
 
-from trtllm_port.codegen.depth import find_depth, layer_count_key, shorten
+from trtllm_port.codegen.computed import computed_values
+from trtllm_port.codegen.depth import find_depth, layer_count_key, lengthen, shorten
 from trtllm_port.codegen.resizing import Plan, equal_keys, resize, resized_keys
-from trtllm_port.codegen.size_tables import LAYER_COUNTS, META_KEYS, SIZES, UNSEEN
+from trtllm_port.codegen.size_tables import LAYER_COUNTS, META_KEYS, SIZES
+from trtllm_port.layers.per_layer import as_arguments, per_layer_keys, plain_values
 from trtllm_port.quiet import quiet_transformers
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
 SAMPLES = 4
 BATCH = (2, 3, 5, 4)
 LENGTH = (11, 13, 12, 17)
+MORE_LAYERS = (0, 1, 0, 0, 2)  # than suffice, by column: a number of layers is no other number everywhere
 PAST = (6, 4, 5, 7)  # tokens in the cache before the traced step, so that key and query lengths differ
 MOST_PLANS = 60  # are tried
 _found: dict[str, Samples] = {}
@@ -60,12 +63,17 @@ class Sample:
 
     @cached_property
     def values(self) -> dict[str, Any]:
-        """The config's keys and values, as `config_values` gives them."""
-        return config_values(self.config)
+        """The config's keys and values, as `config_values` gives them, and what its class computes of them."""
+        return {**config_values(self.config), **self.computed}
+
+    @cached_property
+    def computed(self) -> dict[str, Any]:
+        """See `computed_values`."""
+        return computed_values(self.config, config_values(self.config))
 
     def with_values(self, changes: dict[str, Any]) -> Sample:
         """The same sample with some keys of the config changed; raises whatever the config class raises for them."""
-        values = {**self.values, **changes}
+        values = {**config_values(self.config), **changes}
         return replace(self, config=make_config(self.config, values))
 
 
@@ -88,20 +96,22 @@ class Samples:
 
 def config_values(config: Any) -> dict[str, Any]:
     """The config's keys and values as JSON types, derived ones included, without those of `META_KEYS`."""
-    values = {key: value for key, value in config.to_dict().items() if key not in META_KEYS and not key.startswith("_")}
+    plain = plain_values(config)
+    values = {key: value for key, value in plain.items() if key not in META_KEYS and not key.startswith("_")}
     return dict(json.loads(json.dumps(values, default=str)))
 
 
 def make_config(like: Any, values: dict[str, Any]) -> Any:
     """A config of the class of `like` with these values, for the same architecture."""
-    config = type(like)(**copy.deepcopy(values))
+    config = type(like)(**copy.deepcopy(as_arguments(values, per_layer_keys(like))))
     config.architectures = like.architectures
     return config
 
 
 def layer_count(config: Any) -> int:
-    """How many decoder layers a config asks for; 0 if no key says so."""
+    """How many decoder layers a config asks for; 0 if it does not say so."""
     values = config_values(config)
+    values |= computed_values(config, values)
     key = layer_count_key(values)
     return int(values[key]) if key is not None else 0
 
@@ -128,8 +138,9 @@ def unseen_config(config: Any) -> Any:
 def _make_samples(config: Any) -> Samples:
     values = config_values(config)
     depth = find_depth(config, values, partial(make_config, config))
-    short, longer = (shorten(values, config, depth, more) for more in (0, 1))
-    columns = [*((index, short) for index in range(SAMPLES)), (UNSEEN, longer)]
+    longer = partial(lengthen, values, config, depth, read_back=lambda of: config_values(make_config(config, of)))
+    by_depth = [longer(more=more) if more else shorten(values, config, depth) for more in range(MORE_LAYERS[-1] + 1)]
+    columns = [(index, by_depth[more]) for index, more in enumerate(MORE_LAYERS)]
     first: Exception | None = None
     for plan in islice(_plans(config, values), MOST_PLANS):
         try:
@@ -153,7 +164,8 @@ def _plans(config: Any, values: dict[str, Any]) -> Iterator[Plan]:
     derived = frozenset(_derived(config, values, keys))
     heads, dims = equal_keys(values)
     plans = [Plan(omitted=omitted) for omitted in dict.fromkeys((frozenset[str](), derived))]
-    plans += [replace(plan, equal=heads) for plan in plans] if heads else []
+    plans += [Plan(equal=(pair,)) for pair in heads if len(heads) > 1]
+    plans += [replace(plan, equal=heads) for plan in plans if not plan.equal] if heads else []
     plans += [Plan(equal=(*heads, pair)) for pair in dims]
     plans += [Plan(keep="heads"), Plan(keep="widths")]
     yield from plans

@@ -23,6 +23,7 @@ from trtllm_port.codegen.expressions import (
     SUM,
     UNARY,
     Expression,
+    Rounded,
     Values,
     all_close,
     close,
@@ -99,7 +100,7 @@ class Solver:
             if all(value < 0 for value in values):
                 return self._minus(tuple(-value for value in values))
             found = self._simple(values)
-            longer = (search(values) for search in (self._defaulted, self._deeper, self._chosen))
+            longer = (search(values) for search in (self._defaulted, self._deeper, self._chosen, self._root))
             return found or min(filter(None, longer), key=lambda expression: expression.cost, default=None)
         return self._chosen(values) if None in values else None  # a number that not every layer has
 
@@ -169,6 +170,13 @@ class Solver:
                         if all_close(made.values, values) and (best is None or made.cost < best.cost):
                             best = made
         return best
+
+    def _root(self, values: Values) -> Expression | None:
+        """The root of a longer expression."""
+        if any(not isinstance(value, float) or isinstance(value, Rounded) or value < 0 for value in values):
+            return None
+        squared = self._deeper(tuple(value * value for value in values))
+        return squared and Expression(power_text(squared, "0.5"), values, POWER, squared.cost + 1)
 
     # options
 
@@ -272,7 +280,8 @@ def _is_sensible(a: Expression, b: Expression, symbol: str) -> bool:
         return not numbers[0]
     if symbol == "/":
         return not numbers[1] and (not numbers[0] or a.text == "1.0")
-    return not numbers[0] and not (symbol == "//" and b.text == "1") and b.text != "1.0"
+    complement = symbol == "-" and a.text == "1" and b.has_floats
+    return (complement or not numbers[0]) and not (symbol == "//" and b.text == "1") and b.text != "1.0"
 
 
 def _written(a: Expression, b: Expression, symbol: str, values: Values) -> Expression:

@@ -28,6 +28,7 @@ def model_file(classes: list[ClassText], *, title: str, config_class: str, origi
         "",
         "from __future__ import annotations",
         "",
+        *(["import math", ""] if any("math." in line for text in classes for line in text.lines) else []),
         *_import(LAYERS, names),
         "",
         f"from .config import {config_class}",

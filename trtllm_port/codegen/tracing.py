@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,7 +20,7 @@ from trtllm_port.codegen.hooks import IMPLEMENTATION, RecordedCache, hooks, regi
 from trtllm_port.codegen.recorder import Call, Recorder, Value
 from trtllm_port.codegen.rules import TRACE_DTYPE
 from trtllm_port.codegen.sizes import Sample
-from trtllm_port.hf_cache import cache_argument
+from trtllm_port.hf_cache import cache_argument, keeps_cache, positions_are_slots
 from trtllm_port.random_weights import condition
 
 MadeWith = dict[nn.Module, dict[str, Any]]
@@ -36,6 +35,7 @@ class Trace:
         logits: the value of the logits.
         made_with: module → the arguments of its class's `__init__`, by name.
         absent: config keys that the modelling code asks for, with a default, and that the config does not have.
+        keeps_cache: whether the model has a cache; if not, the step is all tokens, and a port has to keep one itself.
     """
 
     sample: Sample
@@ -45,6 +45,7 @@ class Trace:
     logits: Value
     made_with: MadeWith
     absent: frozenset[str]
+    keeps_cache: bool = True
 
 
 def build_model(config: Any, dtype: torch.dtype, *, implementation: str, trust_remote_code: bool = False) -> nn.Module:
@@ -86,20 +87,26 @@ def _trace(sample: Sample, implementation: str, trust_remote_code: bool) -> Trac
         recorder = Recorder(model)
         for context in (torch.no_grad(), hooks(model), recording(recorder)):
             stack.enter_context(context)
+        remembers = keeps_cache(model)
+        if not remembers:
+            sample = replace(sample, past=0, length=sample.past + sample.length)
         first, step = _inputs(sample)
-        cache, argument = RecordedCache(sample.config.get_text_config(decoder=True)), cache_argument(model)
-        given = _given(model, first)
-        model(**{name: first[name] for name in given}, **{argument: cache}, use_cache=True)
+        cache = RecordedCache(sample.config.get_text_config(decoder=True))
+        more = {cache_argument(model): cache, "use_cache": True} if remembers else {}
+        given = list(step) if positions_are_slots(model, step["input_ids"]) else ["input_ids"]
+        if remembers:
+            model(**{name: first[name] for name in given}, **more)
         marker = torch.zeros(())  # stands for the cache, which is no tensor
         inputs = {name: recorder.value(tensor) for name, tensor in {**step, "cache": marker}.items()}
         recorder.model_inputs.update(inputs)
         with recorder:
-            out = model(**{name: step[name] for name in given}, **{argument: cache}, use_cache=True)
+            out = model(**{name: step[name] for name in given}, **more)
         recorder.states.check_empty()
     assert recorder.root is not None  # the model was called
     if implementation == IMPLEMENTATION and recorder.asked_for == {"mask"}:  # with masks for the registered attention
         raise KeyError(IMPLEMENTATION)
-    return Trace(sample, model, recorder.root, inputs, recorder.value(out.logits), made_with, frozenset(absent))
+    logits = recorder.value(out.logits)
+    return Trace(sample, model, recorder.root, inputs, logits, made_with, frozenset(absent), remembers)
 
 
 def _inputs(sample: Sample) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -112,17 +119,6 @@ def _inputs(sample: Sample) -> tuple[dict[str, torch.Tensor], dict[str, torch.Te
     parts = (slice(0, sample.past), slice(sample.past, total))
     first, step = ({"input_ids": ids[:, p].clone(), "position_ids": positions[:, p].clone()} for p in parts)
     return first, step
-
-
-def _given(model: nn.Module, step: dict[str, torch.Tensor]) -> list[str]:
-    """Which inputs the model takes. Position ids only if they are the slots' numbers, as they are everywhere else.
-
-    Models of RoBERTa's kind begin at another number: they compute their own, from which the port learns what to add.
-    """
-    if "position_ids" not in inspect.signature(model.forward).parameters:
-        return ["input_ids"]
-    alone = model(input_ids=step["input_ids"]).logits
-    return list(step) if torch.equal(model(**step).logits, alone) else ["input_ids"]
 
 
 @contextmanager

@@ -7,16 +7,17 @@ different values in the same place, the branch before it has a result that is th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from trtllm_port.codegen.alignment import Slot, align
+from trtllm_port.codegen.chains import Chain, Item, branch_node, chain_node, find_chain
 from trtllm_port.codegen.constants import constant_of
 from trtllm_port.codegen.expressions import MISSING, Rounded, merge_values
 from trtllm_port.codegen.instances import Instance, label, relative_path, structure, values_in
-from trtllm_port.codegen.ir import Block, Branch, Node
+from trtllm_port.codegen.ir import Block, Node
 from trtllm_port.codegen.recorder import Attribute, Literal, Value
 
 Keys = Callable[[Block], "tuple[str, ...] | None"]
@@ -24,16 +25,6 @@ Keys = Callable[[Block], "tuple[str, ...] | None"]
 
 class Differ(Exception):
     """Instances are not of one structure; says where."""
-
-
-@dataclass
-class _Item:
-    """A node that all instances have, or what only those of `guard` have, and the others instead."""
-
-    guard: frozenset[int]
-    either: frozenset[int] = frozenset()  # instances for which the side does not matter
-    sides: tuple[list[Node], list[Node]] = field(default_factory=lambda: ([], []))
-    results: list[tuple[Value, Value | None, Value | None]] = field(default_factory=list)
 
 
 def merge(instances: list[Instance], keys: Keys) -> Block:
@@ -56,7 +47,9 @@ class _Merger:
         self.merged: list[dict[Value, Value]] = [{} for _ in instances]  # own value → that of the merged block
         self.names: dict[Value, list[str]] = {}
         self.home: dict[Value, int] = {}  # merged value → its item; -1 for inputs
-        self.items: list[_Item] = []
+        self.having: dict[Value, frozenset[int]] = {}  # merged value → the instances that have it; inputs are not here
+        self.items: list[Item] = []
+        self.chains: dict[int, Chain] = {}  # by the number of their first item
         self.chosen: dict[tuple[Value | None, ...], Value] = {}  # values by instance → the one that is any of them
 
     def merge(self) -> Block:
@@ -130,15 +123,17 @@ class _Merger:
         """Put a slot's node into the items."""
         guard = frozenset(slot)
         node = self._node(slot)
-        last = self.items[-1] if self.items else _Item(frozenset())
+        last = self.items[-1] if self.items else Item(frozenset())
         same = last.guard in (guard, self.everybody - guard) and guard != self.everybody
-        if not same or not last.sides[0] or last.results:
-            last = _Item(guard)
+        closed = any(chain.stop == len(self.items) for chain in self.chains.values())
+        if not same or not last.sides[0] or last.results or closed:
+            last = Item(guard)
             self.items.append(last)
         last.sides[0 if last.guard == guard else 1].append(node)
         for i, own in slot.items():
             self.merged[i].update(zip(own.outputs, node.outputs, strict=True))
         self.home.update(dict.fromkeys(node.outputs, len(self.items) - 1))
+        self.having.update(dict.fromkeys(node.outputs, guard))
 
     def _node(self, slot: Slot) -> Node:
         first = next(iter(slot.values()))
@@ -233,6 +228,7 @@ class _Merger:
 
     def _decide(self, values: tuple[Value | None, ...], result: Value) -> None:
         """Make `result` what each instance has among `values`, in the branch that decides it or in a new one."""
+        self.having[result] = frozenset(i for i, value in enumerate(values) if value is not None)
         distinct = list(dict.fromkeys(value for value in values if value is not None))
         latest = max(self.home[value] for value in distinct)
         for number in range(len(self.items) - 1, max(latest, 0) - 1, -1):
@@ -244,53 +240,101 @@ class _Merger:
                 self.items[number].results.append((result, sides[0].pop(), sides[1].pop()))
                 self.home[result] = number
                 return
+            if self._decide_in_chain(number + 1, values, result):
+                return
         guard = frozenset(i for i, value in enumerate(values) if value is distinct[0])
         others = tuple(value if value is not distinct[0] else None for value in values)
         other = distinct[1] if len(distinct) == 2 else self.chosen.setdefault(others, Value(distinct[1].tensor))
         if len(distinct) > 2:
             self._decide(others, other)
         either = frozenset(i for i, value in enumerate(values) if value is None)
-        self.items.append(_Item(guard | either, either))
+        self.items.append(Item(guard | either, either))
         self.items[-1].results.append((result, distinct[0], other))
         self.home[result] = len(self.items) - 1
+
+    def _decide_in_chain(self, stop: int, values: tuple[Value | None, ...], result: Value) -> bool:
+        found = find_chain(self.items, stop, self.everybody, values)
+        if found is None:
+            return False
+        chain, column = found
+        overlapping = [one for one in self.chains.values() if one.start < stop and chain.start < one.stop]
+        if any((one.start, one.stop) != (chain.start, stop) for one in overlapping):
+            return False
+        self.chains.setdefault(chain.start, chain).results.append((result, column))
+        self.home[result] = stop - 1
+        return True
 
     # branches
 
     def _nodes(self, outputs: tuple[Value, ...]) -> list[Node]:
         nodes: list[Node] = []
-        for number, item in enumerate(self.items):
-            if item.guard == self.everybody:
+        number = 0
+        while number < len(self.items):
+            item, chain = self.items[number], self.chains.get(number)
+            stop = chain.stop if chain is not None else number + 1
+            if chain is not None:
+                used = self._used_outside(number, stop, outputs)
+                nodes.append(chain_node(chain, self.items[number:stop], self.everybody, used, self._guarded))
+            elif item.guard == self.everybody:
                 nodes += item.sides[0]
             else:
-                nodes.append(self._branch(number, item, outputs))
+                nodes.append(self._branch(item, self._used_outside(number, stop, outputs)))
+            number = stop
         for node in nodes:
-            if node.branch is not None:
-                for result, sources in zip(node.outputs, node.branch.results, strict=True):
-                    known = self.names.setdefault(result, [])
-                    lists = [self.names.get(source, []) for source in sources if source is not None]
-                    shared = [name for name in lists[0] if all(name in other for other in lists[1:])] if lists else []
-                    known += [n for n in dict.fromkeys([*shared, *(n for one in lists for n in one)]) if n not in known]
+            self._name_results(node)
         return nodes
 
-    def _branch(self, number: int, item: _Item, outputs: tuple[Value, ...]) -> Node:
-        made = [{value for node in side for value in node.outputs} for side in item.sides]
+    def _name_results(self, node: Node) -> None:
+        """What is one value or the other may be called what either is called."""
+        if node.branch is None:
+            return
+        for inner in (one for side in node.branch.sides for one in side):
+            self._name_results(inner)
+        for result, sources in zip(node.outputs, node.branch.results, strict=True):
+            known = self.names.setdefault(result, [])
+            lists = [self.names.get(source, []) for source in sources if source is not None]
+            shared = [name for name in lists[0] if all(name in other for other in lists[1:])] if lists else []
+            known += [n for n in dict.fromkeys([*shared, *(n for one in lists for n in one)]) if n not in known]
+
+    def _used_outside(self, start: int, stop: int, outputs: tuple[Value, ...]) -> set[Value]:
+        """What is needed of some items: by the other ones, and behind all."""
         used = {*outputs}
-        for other_number, other in enumerate(self.items):
-            if other_number != number:
-                used |= {v for side in other.sides for node in side for v in values_in((node.args, node.keywords))}
-                used |= {v for _, *sources in other.results for v in sources if v is not None}
+        for number, item in enumerate(self.items):
+            if not start <= number < stop:
+                used |= {v for side in item.sides for node in side for v in _reads(node)}
+                used |= {v for _, *sources in item.results for v in sources if v is not None}
+        for chain in self.chains.values():
+            if chain.start != start:
+                used |= {v for _, column in chain.results for v in column if v is not None}
+        return used
+
+    def _branch(self, item: Item, used: set[Value]) -> Node:
+        made = [{value for node in side for value in node.outputs} for side in item.sides]
         escaping = [v for v in dict.fromkeys(v for side in item.sides for n in side for v in n.outputs) if v in used]
         results = [*item.results, *((v, v if v in made[0] else None, v if v in made[1] else None) for v in escaping)]
-        read = [v for side in item.sides for node in side for v in values_in((node.args, node.keywords))]
-        read += [v for _, *sources in results for v in sources if v is not None]
-        args = tuple(v for v in dict.fromkeys(read) if v not in made[0] | made[1])
         guard = tuple(None if i in item.either else i in item.guard for i in range(len(self.instances)))
-        paths = [
+        node = self._guarded(guard, item.sides, results)
+        assert node.branch is not None
+        taken = frozenset(i for i in self.everybody if guard[i] is False)
+        able = taken.intersection(*(self.having.get(b, taken) for _, _, b in results if b is not None))
+        if able != taken:
+            node.branch = replace(node.branch, second=tuple(None if g else i in able for i, g in enumerate(guard)))
+        return node
+
+    def _guarded(
+        self,
+        guard: tuple[bool | None, ...],
+        sides: tuple[list[Node], list[Node]],
+        results: list[tuple[Value, Value | None, Value | None]],
+    ) -> Node:
+        first, second = (
             next((one.block.path for i, one in enumerate(self.instances) if guard[i] is s), "") for s in (True, False)
-        ]
-        branch = Branch(guard, item.sides, tuple((a, b) for _, a, b in results), (paths[0], paths[1]))
-        location = next((node.location for side in item.sides for node in side), None)
-        return Node("branch", "", args, {}, tuple(r for r, _, _ in results), location, branch=branch)
+        )
+        return branch_node(guard, sides, results, (first, second), _reads)
+
+
+def _reads(node: Node) -> list[Value]:
+    return list(values_in((node.args, node.keywords)))
 
 
 def _by_round(loop: Node, place: int) -> tuple[Value, ...]:

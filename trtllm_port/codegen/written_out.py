@@ -2,6 +2,8 @@
 
     softmax(scale query keyᵀ + bias, where masked: -max) value   →   attention(query, key, value, mask=…, scale=…)
 
+Where the model keeps no cache and computes all tokens anew, the port's cache takes keys and values before that.
+
 The chain is followed from the softmax back to the product of queries and keys. It is replaced only if every step of it
 is understood and if both ways give the recorded result; else all of it stays as it is written.
 """
@@ -16,13 +18,16 @@ import torch
 from torch import Tensor
 
 from trtllm_port.codegen.attentions import compute_attention
-from trtllm_port.codegen.constants import Recognizer
-from trtllm_port.codegen.recorder import Call, Literal, Operation, Value, leaves, words
+from trtllm_port.codegen.constants import RANDOM, Recognizer
+from trtllm_port.codegen.instances import layer_number
+from trtllm_port.codegen.recorder import Attribute, Call, Literal, Operation, Value, leaves, words
 from trtllm_port.codegen.rules import canonical_name
+from trtllm_port.codegen.rules.base import numbers
 from trtllm_port.codegen.tracing import Trace
 
 SAME = words("to float type dropout contiguous view reshape clone")
 ADD, TIMES, OVER = words("add"), words("mul multiply"), words("div truediv true_divide divide")
+ZEROS = words("zeros zeros_like new_zeros")
 LOWEST = -1e4  # what hides a score is below
 TOLERANCE = 0.02  # of the trace's bfloat16, relative to the largest element
 
@@ -37,18 +42,20 @@ class Scores:
         factor: what the scores are multiplied by behind the place that was reached.
         added: biases with their factors.
         hidden: bool masks; True hides where the flag says so, else shows.
+        zeroed: masks by which scores were multiplied, of what is shown; they must be hidden, too.
     """
 
     factor: float = 1.0
     added: list[tuple[Any, float]] = field(default_factory=list)
     hidden: list[tuple[Any, bool]] = field(default_factory=list)
+    zeroed: list[Tensor] = field(default_factory=list)
 
 
 def join_attention(call: Call, trace: Trace) -> list[Item]:
     """The body of a call, with an "attention" in place of every one that is written out."""
     body = list(call.body)
     for end in [item for item in body if isinstance(item, Operation) and item.name == "softmax"]:
-        made = _Chain(body, trace).join(end)
+        made = _Chain(body, trace, layer_number(call.path)).join(end)
         if made is not None:
             new, position = made
             body[position : position + 1] = new
@@ -56,9 +63,10 @@ def join_attention(call: Call, trace: Trace) -> list[Item]:
 
 
 class _Chain:
-    def __init__(self, body: list[Item], trace: Trace) -> None:
+    def __init__(self, body: list[Item], trace: Trace, layer: int | None) -> None:
         self.body = body
         self.trace = trace
+        self.layer = layer
         self.makers: dict[Value, Item] = {value: item for item in body for value in item.outputs}
         self.made: list[Operation] = []
 
@@ -89,7 +97,7 @@ class _Chain:
             if name in ("matmul", "bmm"):
                 return args[0], args[1], scores.factor
             if name == "baddbmm":
-                if not (isinstance(args[0], Literal) and bool((args[0].tensor == 0).all())):
+                if not self._is_zero(args[0]):
                     scores.added.append((args[0], float(item.kwargs.get("beta", 1)) * scores.factor))
                 one, other = (item.kwargs.get(f"batch{i}", args[i] if len(args) > i else None) for i in (1, 2))
                 return one, other, float(item.kwargs.get("alpha", 1)) * scores.factor
@@ -99,15 +107,37 @@ class _Chain:
             value = following
         return None
 
+    def _is_constant(self, arg: Any) -> bool:
+        """Whether a tensor follows from nothing but sizes, and tables that no checkpoint holds."""
+        if isinstance(arg, Literal):
+            return True
+        item = self.makers.get(arg) if isinstance(arg, Value) else None
+        if not isinstance(item, Operation) or item.name in RANDOM:
+            return isinstance(arg, Attribute) and not arg.persistent
+        given = (leaf for leaf in leaves((item.args, item.kwargs)) if isinstance(leaf, Value | Literal | Attribute))
+        return all(map(self._is_constant, given))
+
+    def _is_zero(self, arg: Any) -> bool:
+        """Whether a tensor is made of zeros, which a product may be added to."""
+        item = self.makers.get(arg)
+        made = item is None or (isinstance(item, Operation) and canonical_name(item.name)[0] in ZEROS)
+        return isinstance(arg, Value | Literal) and made and bool((arg.tensor == 0).all())
+
     def _step(self, name: str, args: tuple[Any, ...], item: Operation, scores: Scores) -> Any:
         """What the scores were before a step, which is noted."""
         if name in SAME:
             return args[0]
         if name in ADD and len(args) == 2:
             bias, rest = sorted(args, key=lambda arg: self._is_score(arg))
-            scores.added.append((bias, scores.factor))
+            if self._is_constant(bias) and _holds(bias, 0.0, None):
+                scores.hidden.append((Literal(bias.tensor == 0), False))
+            else:
+                scores.added.append((bias, scores.factor))
             return rest
         number = _number(args[1]) if len(args) > 1 else None
+        if name in TIMES and number is None and self._is_constant(args[1]) and _holds(args[1], 0.0, 1.0):
+            scores.zeroed.append(args[1].tensor != 0)
+            return args[0]
         if name in TIMES and number is not None:
             scores.factor *= number
             return args[0]
@@ -161,9 +191,16 @@ class _Chain:
 
     def _transposed(self, value: Any) -> Any:
         item = self.makers.get(value)
-        if not isinstance(item, Operation) or canonical_name(item.name)[0] != "transpose":
+        name = canonical_name(item.name)[0] if isinstance(item, Operation) else ""
+        if not isinstance(item, Operation) or name not in ("transpose", "permute"):
             return None
         ndim = item.outputs[0].tensor.ndim
+        if name == "permute":
+            order = numbers(item, "dims")
+            order = (*order[:-2], order[-1], order[-2])
+            made = self._make("permute", (item.args[0], *order), value.tensor.transpose(-1, -2), item)
+            made.names.update(value.names)
+            return made
         return item.args[0] if {dim % ndim for dim in item.args[1:]} == {ndim - 1, ndim - 2} else None
 
     def _heads(self, value: Any) -> Value | None:
@@ -180,6 +217,8 @@ class _Chain:
 
     def _mask(self, scores: Scores, query: Value, use: Operation) -> Value | bool | None:
         """One mask of all that is added and hidden; None if there is nothing, False if it cannot be said."""
+        if any(not any(_same(zeroed, mask, hides) for mask, hides in scores.hidden) for zeroed in scores.zeroed):
+            return False
         total: Value | None = None
         for bias, factor in scores.added[::-1]:
             term = self._bias(bias, query, use)
@@ -192,8 +231,9 @@ class _Chain:
             if not isinstance(mask, Value | Literal) or mask.tensor.dtype != torch.bool:
                 return False
             if total is None and len(scores.hidden) == 1:
-                shown = mask if not hides else self._make("logical_not", (mask,), ~mask.tensor, use)
-                return shown if isinstance(shown, Value) else False
+                if isinstance(mask, Literal):  # to be recognised as what it is
+                    mask, hides = Literal(mask.tensor ^ (not hides)), True
+                return mask if not hides else self._make("logical_not", (mask,), ~mask.tensor, use)
             lowest = torch.finfo(query.tensor.dtype).min
             if total is None:
                 return False
@@ -212,14 +252,13 @@ class _Chain:
             return self._make("to", (bias, query.tensor.dtype), bias.tensor.to(query.tensor.dtype), use)
         tensor = bias.tensor if isinstance(bias, Value | Literal) else None
         heads = query.tensor.shape[1]
-        max_bias = Recognizer(self.trace.sample).alibi(tensor, heads) if tensor is not None else None
-        if tensor is None or max_bias is None:
+        options = Recognizer(self.trace.sample).alibi(tensor, heads) if tensor is not None else None
+        if tensor is None or options is None:
             return None
         rows, slots = query.tensor.shape[0], tensor.shape[-1]
         wide = (
             tensor.float().reshape(-1, heads, tensor.shape[-2], slots)[:1].expand(rows, -1, query.tensor.shape[2], -1)
         )
-        options = {} if max_bias == 8.0 else {"max_bias": max_bias}
         inputs = self.trace.inputs["position_ids"], self.trace.inputs["cache"]
         made = self._make("alibi_bias", (*inputs, heads), wide, use, options)
         return self._make("to", (made, query.tensor.dtype), wide.to(query.tensor.dtype), use)
@@ -253,6 +292,10 @@ class _Chain:
         keywords = {"mask": mask if isinstance(mask, Value) else None, "scale": scale}
         query, key, value = inputs
         wide, narrow = query.tensor.dtype, value.tensor.dtype
+        if not self.trace.keeps_cache and self.layer is not None:
+            given = self.trace.inputs["cache"], self.layer, key, value
+            key, value = (Value(one.tensor.clone(), dict(one.names)) for one in (key, value))
+            self.made.append(Operation("cache_update", given, {}, (key, value), use.location))
         if wide != narrow:  # scores in more precision than values
             value = self._make("to", (value, wide), value.tensor.to(wide), use)
         attended = heads_last.transpose(1, 2).contiguous()
@@ -268,6 +311,19 @@ class _Chain:
             if is_view and isinstance(item, Operation) and item.outputs[0].tensor.shape == heads_last.shape:
                 self.body[i] = replace(item, args=(merged, *heads_last.shape))
         return [*self.made, replace(use, name="view", args=(merged, *result.tensor.shape))]
+
+
+def _holds(arg: Any, zero: float, other: float | None) -> bool:
+    """Whether a tensor holds two numbers: zero, and the other or, if that is None, one that hides a score."""
+    tensor = arg.tensor if isinstance(arg, Value | Literal) else None
+    if tensor is None or not tensor.is_floating_point() or tensor.ndim < 2:
+        return False
+    rest = tensor[tensor != zero]
+    return bool((rest < 0.9 * LOWEST).all() if other is None else (rest == other).all())
+
+
+def _same(shown: Tensor, mask: Any, hides: bool) -> bool:
+    return isinstance(mask, Value | Literal) and torch.equal(shown, mask.tensor ^ hides)
 
 
 def _number(arg: Any) -> float | None:

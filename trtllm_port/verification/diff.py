@@ -148,15 +148,17 @@ def compare_model(model: Model, work: Path, settings: DiffSettings, progress: Pr
             left_out = what_is_left_out(model, part)
         elif left_out:
             fed = without_batch(stimulus)
-        phases.append(run_phase(phase, loader(part, settings, layer_by_layer=large), port(part, phase), fed, progress))
+        load: LoadHuggingFace = loader(part, settings)
+        if large:
+            trusted = part.trust_remote_code
+            load = partial(HuggingFaceRunner.stream, part.source, trust_remote_code=trusted, resident=part is not model)
+        phases.append(run_phase(phase, load, port(part, phase), fed, progress))
     tokens = token_gates(model.given, model.vocab_size, trust_remote_code=model.trust_remote_code)
     return Comparison(model=model, stimulus=stimulus, tokens=tuple(tokens), phases=tuple(phases), left_out=left_out)
 
 
-def loader(model: Model, settings: DiffSettings, *, layer_by_layer: bool = False) -> LoadHuggingFace:
-    """Return what loads Hugging Face's model in a dtype, whole or layer by layer."""
-    if layer_by_layer:
-        return partial(HuggingFaceRunner.stream, model.source, trust_remote_code=model.trust_remote_code)
+def loader(model: Model, settings: DiffSettings) -> LoadHuggingFace:
+    """Return what loads Hugging Face's model in a dtype."""
     return partial(
         HuggingFaceRunner.load, model.source, device=settings.device, trust_remote_code=model.trust_remote_code
     )

@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from trtllm_port.verification.runners import OnTap
 from trtllm_port.verification.taps import further_output, input_of
 
+PASSING = (nn.Dropout, nn.Identity)  # give back what they are given
 # Where a module is called by keywords, its first tensor is not the first that happens to be passed.
 INPUT_KEYWORDS = ("hidden_states", "input_ids", "inputs_embeds", "x", "input")
 
@@ -20,6 +20,9 @@ INPUT_KEYWORDS = ("hidden_states", "input_ids", "inputs_embeds", "x", "input")
 @contextmanager
 def tapped(model: nn.Module, on_tap: OnTap | None, taps: Collection[str] | None) -> Iterator[None]:
     """Hand every module's tensors to `on_tap`; a module's first call counts.
+
+    Those that compute nothing are left out: a port has no such modules, and Hugging Face's attention weights, held fast
+    in a dropout, would take the rounding of scores from its own error alone.
 
     Args:
         model: whose sub-modules are tapped.
@@ -37,7 +40,8 @@ def tapped(model: nn.Module, on_tap: OnTap | None, taps: Collection[str] | None)
         seen.add(tap)
         return on_tap(tap, tensor)
 
-    handles = [handle for path, module in model.named_modules() if path for handle in _tap(path, module, hand_out)]
+    modules = ((path, module) for path, module in model.named_modules() if path and not isinstance(module, PASSING))
+    handles = [handle for path, module in modules for handle in _tap(path, module, hand_out)]
     try:
         yield
     finally:
@@ -57,10 +61,7 @@ def _tap(path: str, module: nn.Module, hand_out: OnTap) -> list[RemovableHandle]
         other = hand_out(input_of(path), kwargs[name])
         return None if other is None else (args, {**kwargs, name: other})
 
-    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        if isinstance(output, Tensor) and output.is_complex():  # two real tensors in a port, as rotary tables are
-            parts = after(module, args, (output.real.contiguous(), output.imag.contiguous()))
-            return None if parts is None else torch.complex(*parts)
+    def after(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
         others: dict[Any, Tensor] = {}
         for key, tap in _outputs(path, output).items():
             other = hand_out(tap, output if key is None else output[key])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from trtllm_port.errors import CheckpointError, UnsupportedModelError
-from trtllm_port.exact import ExactSoftmax
-from trtllm_port.hf_cache import cache_argument
+from trtllm_port.exact import ExactArithmetic
+from trtllm_port.hf_cache import cache_argument, keeps_cache, positions_are_slots
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.verification.cache_contents import Layers
 from trtllm_port.verification.hooks import tapped
@@ -87,14 +87,22 @@ class HuggingFaceRunner:
         return cls(model.to(device).eval())
 
     @classmethod
-    def stream(cls, model_dir: Path, dtype: str, *, trust_remote_code: bool = False) -> HuggingFaceRunner:
+    def stream(
+        cls, model_dir: Path, dtype: str, *, trust_remote_code: bool = False, resident: bool = False
+    ) -> HuggingFaceRunner:
         """Open a model directory whose weights are read layer by layer, on every run, on the CPU.
+
+        Args:
+            model_dir, dtype, trust_remote_code: see `load`.
+            resident: read all layers now and keep them: no more is in memory than what they need in this dtype.
 
         Raises:
             UnsupportedModelError: its tensors cannot be read one by one.
         """
         with quiet_transformers():
-            model, names = streamed_model(model_dir, getattr(torch, dtype), trust_remote_code)
+            model, names = streamed_model(model_dir, getattr(torch, dtype), trust_remote_code, resident=resident)
+        if resident:
+            return cls(model)
         checkpoint = MappedCheckpoint(model_dir)
         one_dimensional = [name for name, parameter in model.named_parameters() if parameter.ndim == 1]
         vectors = {name: checkpoint.tensor(names[name], torch.float64) for name in one_dimensional}
@@ -158,10 +166,12 @@ class HuggingFaceRunner:
     @torch.no_grad()
     def run(self, ids_BL: Tensor, *, on_tap: OnTap | None = None, taps: Collection[str] | None = None) -> Tensor:
         """Return logits [B, L, V] of a full forward without a cache (see `Runner.run`)."""
-        exactly = ExactSoftmax() if self.dtype == "float64" else nullcontext()
-        with tapped(self.model, on_tap, taps), exactly:
+        with tapped(self.model, on_tap, taps), self._exactly():
             logits: Tensor = self.model(input_ids=ids_BL.to(self.device), use_cache=False).logits
         return logits.cpu()
+
+    def _exactly(self) -> AbstractContextManager[object]:
+        return ExactArithmetic() if self.dtype == "float64" else nullcontext()
 
     @torch.no_grad()
     def run_cache(self, ids: Sequence[int], routing: Mapping[str, Tensor]) -> Layers:
@@ -171,7 +181,8 @@ class HuggingFaceRunner:
             ids: the prompt.
             routing: taps of routers and the values that they are to have.
         """
-        with tapped(self.model, lambda tap, tensor: routing[tap].to(tensor, copy=True), tuple(routing)):
+        forced = tapped(self.model, lambda tap, tensor: routing[tap].to(tensor, copy=True), tuple(routing))
+        with forced, self._exactly():
             output = self.model(input_ids=torch.tensor([list(ids)], device=self.device), use_cache=True)
         layers = getattr(getattr(output, "past_key_values", None), "layers", ())
         pairs = ((getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in layers)
@@ -206,12 +217,18 @@ class HuggingFaceRunner:
         tokens: list[int] = []
         argument = cache_argument(self.model)
         step_ids = torch.tensor([prompt], device=self.device)
-        cache: dict[str, object] = {}
-        for _ in range(max_new_tokens):
-            output = self.model(input_ids=step_ids, **cache, use_cache=True)
-            cache = {argument: getattr(output, argument)}
+        more: dict[str, object] = {}
+        told = positions_are_slots(self.model, step_ids[:, :2])
+        for number in range(max_new_tokens):
+            output = self.model(input_ids=step_ids, **more, use_cache=True)
             tokens.append(int(output.logits[0, -1].argmax()))
-            step_ids = torch.tensor([[tokens[-1]]], device=self.device)
+            newest = torch.tensor([[tokens[-1]]], device=self.device)
+            if not keeps_cache(self.model):
+                step_ids = torch.cat([step_ids, newest], 1)
+                continue
+            step_ids, more = newest, {argument: getattr(output, argument)}
+            if told:
+                more["position_ids"] = torch.tensor([[len(prompt) + number]], device=self.device)
         return tokens
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 from trtllm_port.verification.compare import TapComparison
-from trtllm_port.verification.ports import Expected, run_port
+from trtllm_port.verification.ports import Expected, everywhere, run_port
 from trtllm_port.verification.runners import PortRunner
 from trtllm_port.verification.stimulus import Stimulus
 from trtllm_port.verification.taps import LOGITS, is_input, module_of, nearest_tapped_parent, within
@@ -34,7 +34,7 @@ def run_injected(
         expected: what to compare with; the floors are those of the injected yardstick.
         first: what the injected run found, where that was run already.
     """
-    own = freed = run_port(port, stimulus, expected, lambda _tap: True).comparisons if first is None else dict(first)
+    own = freed = run_port(port, stimulus, expected, everywhere).comparisons if first is None else dict(first)
     suspects: frozenset[str] = frozenset()
     for _ in range(MAX_FREED):
         more = suspects | {tap for tap, found in freed.items() if found.diverged and found.norms_kept and tap != LOGITS}

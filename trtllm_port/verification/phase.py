@@ -7,7 +7,7 @@ phase runs the port in its dtype against Hugging Face in float32. A float32 port
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypedDict
@@ -21,15 +21,16 @@ from trtllm_port.verification.compare import TapComparison
 from trtllm_port.verification.decoding import step_comparisons, step_divergence
 from trtllm_port.verification.gates import Gate, logit_gates, skipped, tap_gates
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.idle import without_idle
 from trtllm_port.verification.injected import own_divergences, run_injected
 from trtllm_port.verification.locate import first_divergence, mark_benign
 from trtllm_port.verification.metrics import relative_error_per_token
 from trtllm_port.verification.padding import left_padding_gate
-from trtllm_port.verification.ports import Expected, PortTaps, run_port, run_port_twice
+from trtllm_port.verification.ports import Expected, Judge, PortTaps, everywhere, in_order, run_port
 from trtllm_port.verification.recording import Recording, record
 from trtllm_port.verification.replayed import with_replay
 from trtllm_port.verification.routing import Routing, RoutingFacts, force_rows, routing_gate
-from trtllm_port.verification.runners import Force, OnTap, PortRunner, SessionRunner
+from trtllm_port.verification.runners import Force, PortRunner, SessionRunner
 from trtllm_port.verification.sides import (
     HuggingFaceFacts,
     Yardstick,
@@ -173,8 +174,7 @@ def run_hugging_face(
     runner = load(phase.reference_dtype)
     recording, facts = _reference(runner, stimulus)
     # Of a large model the first layers' cache is compared: a forward more of all layers would cost too much.
-    whole = not runner.streamed or phase.name == "logic"
-    with_cache = phase.incremental and stimulus.decode_steps > 0 and whole
+    with_cache = phase.incremental and stimulus.decode_steps > 0 and not runner.streamed
     cache = runner.run_cache(stimulus.ids, {}) if with_cache else ()
     step(1)
     del runner  # two precisions need not be in memory together
@@ -206,6 +206,8 @@ def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
     """Run the port in the phase's dtype, from end to end and on Hugging Face's values, and judge it."""
     phase, stimulus, recording, facts = sides.phase, sides.stimulus, sides.recording, sides.facts
     pairing = pair(recording.order[:-1], port.tap_names, facts.modules, port.parameter_names)
+    if pairing.missing:
+        pairing = without_idle(pairing, sides.load(phase.reference_dtype), stimulus)
     expected = Expected(
         recording=recording,
         floors=sides.yardstick.floors,
@@ -218,7 +220,7 @@ def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
     comparisons = mark_benign(recording.order, taps.comparisons)
     own_routing = replace(expected.routing, yardstick=sides.yardstick.own_routing)
     expected = replace(expected, floors=sides.yardstick.own_floors, routing=own_routing)
-    own = run_injected(port, stimulus, expected, first_own)
+    own = run_injected(port, stimulus, replace(expected, tokens=sides.yardstick.own_tokens), first_own)
     divergences = own_guilty = own_divergences(recording.order, own)
     if not divergences:
         first = first_divergence(recording.order, comparisons)
@@ -269,17 +271,15 @@ def _run_port(
     """Run the port from end to end and, where weights are read from disk, all else in the same pass over them."""
     stimulus = sides.stimulus
     if not isinstance(port, SessionRunner) or not port.together or expected.recording.routers:
-        return run_port(port, stimulus, expected, lambda _tap: False), None, None
+        return run_port(port, stimulus, expected), None, None
     prefill = len(stimulus.ids) - stimulus.decode_steps
-    decoded: list[Decoded] = []
-
-    def run(ids_BL: Tensor, on_tap: OnTap, taps: Collection[str]) -> Tensor:
-        logits_BLV, rows, cache = port.run_all(ids_BL, [stimulus.ids], [prefill], on_tap=on_tap, taps=taps)
-        decoded.append((rows[0], cache))
-        return logits_BLV
-
-    found, own = run_port_twice(run, stimulus, expected, sides.yardstick.own_floors)
-    return found, None if own is None else own.comparisons, decoded[0]
+    yardstick = sides.yardstick
+    short = yardstick.own_tokens or len(stimulus.ids)
+    whole, own = Judge(expected), Judge(replace(expected, floors=yardstick.own_floors, tokens=short), everywhere)
+    logits_1LV, begun_1LV, decoded_LV, cache = port.run_all(
+        stimulus.ids, prefill, short, observers=(whole.on_tap, own.on_tap), taps=in_order(expected.pairing)
+    )
+    return whole.finish(logits_1LV), own.finish(begun_1LV).comparisons, (decoded_LV, cache)
 
 
 def incremental_gates(sides: HuggingFaceSides, port: PortRunner, decoded: Decoded | None = None) -> list[Gate]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -13,9 +13,9 @@ from trtllm_port.verification.metrics import TokenErrors, relative_error_per_tok
 from trtllm_port.verification.pairs import PairErrors
 from trtllm_port.verification.recording import Recording
 from trtllm_port.verification.rotary import is_rotary, match_table
-from trtllm_port.verification.routing import Routing, RoutingFacts, chooses_slots
-from trtllm_port.verification.runners import OnTap, PortRunner
-from trtllm_port.verification.sides import comparable, halves, injectable, placed, with_second
+from trtllm_port.verification.routing import Routing, RoutingFacts
+from trtllm_port.verification.runners import PortRunner
+from trtllm_port.verification.sides import beginning, comparable, injectable, placed
 from trtllm_port.verification.stimulus import Stimulus
 from trtllm_port.verification.taps import LOGITS, ModuleFacts, Pairing, is_input, module_of
 from trtllm_port.verification.verdict import Verdict
@@ -51,6 +51,7 @@ class Expected:
         dtype: of the port; selects the thresholds.
         pairing: the taps to compare.
         modules: Hugging Face's modules, to know rotary tables.
+        tokens: how many of the first tokens are compared; None: all.
     """
 
     recording: Recording
@@ -59,10 +60,13 @@ class Expected:
     dtype: str
     pairing: Pairing
     modules: Mapping[str, ModuleFacts] = field(repr=False)
+    tokens: int | None = None
 
     def counterpart(self, tap: str, tensor: Tensor) -> Tensor | None:
         """Return the reference of a tap in the layout of the port's tensor; None for tables of another kind."""
         reference = self.recording.taps[tap]
+        if self.tokens is not None:
+            reference = beginning(reference, len(self.recording.logits), self.tokens)
         if tensor.shape[-1:] == reference.shape[-1:] and tensor.numel() == reference.numel():
             return reference.reshape(tensor.shape)  # tokens in one dimension or in two
         if tap != LOGITS and not is_input(tap) and is_rotary(self.modules[module_of(tap)].class_name):
@@ -70,22 +74,42 @@ class Expected:
         return reference
 
 
-RunTwice = Callable[[Tensor, OnTap, Collection[str]], Tensor]
-"""Runs the port on token ids, with a listener to its taps; returns logits."""
+def nowhere(_tap: str) -> bool:
+    """Inject nothing: a run from end to end."""
+    return False
 
 
-class _Judge:
-    """Compares the taps of one run; `expected` says with what."""
+def everywhere(_tap: str) -> bool:
+    """Inject every tap: each module works on Hugging Face's values."""
+    return True
 
-    def __init__(self, expected: Expected, errors_of: PairErrors) -> None:
+
+class Judge:
+    """Compares the taps of one run.
+
+    Args:
+        expected: with what.
+        inject: for which taps the reference's value takes the place of the port's once it was compared.
+    """
+
+    def __init__(self, expected: Expected, inject: Callable[[str], bool] = nowhere) -> None:
         self.expected = expected
-        self.errors_of = errors_of
+        self.inject = inject
+        self.errors_of = PairErrors()
         self.comparisons: dict[str, TapComparison] = {}
         self.tokens: dict[str, Tensor] = {}
         self.skipped: dict[str, str] = {}
         self.routing: dict[str, Tensor] = {}
 
-    def compare(self, tap: str, tensor: Tensor) -> Tensor | None:
+    def on_tap(self, tap: str, tensor: Tensor) -> Tensor | None:
+        """Compare a tap; return what takes its place, if anything does."""
+        reference = self._compare(tap, tensor)
+        if reference is None:
+            return None
+        forced = tap in self.expected.recording.forced
+        return placed(reference, tensor) if forced or (self.inject(tap) and injectable(tap, reference)) else None
+
+    def _compare(self, tap: str, tensor: Tensor) -> Tensor | None:
         """Compare a tap; return the reference in the port's layout, unless the two cannot be compared."""
         expected = self.expected
         reference = expected.counterpart(tap, tensor)
@@ -93,9 +117,6 @@ class _Judge:
         if reference is None:
             shape = list(expected.recording.taps[tap].shape)
             self.skipped[tap] = f"a rotary table of shape {list(tensor.shape)}, not comparable with {shape}"
-            return None
-        if chooses_slots(reference) and tap not in expected.recording.forced:
-            self.skipped[tap] = "slots that another module chose, or all that there are"
             return None
         if is_input(tap) and tensor.is_floating_point() != reference.is_floating_point():
             kinds = f"{tensor.dtype} for the port, {reference.dtype} for Hugging Face"
@@ -115,7 +136,7 @@ class _Judge:
     def finish(self, logits: Tensor) -> PortTaps:
         """Compare the logits, judge the routers, and note what did not come."""
         expected, pairing = self.expected, self.expected.pairing
-        self.compare(LOGITS, logits)
+        self._compare(LOGITS, logits)
         decisions, facts = expected.routing.judge(self.routing, expected.dtype)
         comparisons = self.comparisons | decisions
         for tap in pairing.paired:
@@ -151,63 +172,23 @@ def told_otherwise(comparisons: Mapping[str, TapComparison], reference: Mapping[
     return [tap for tap, output in outputs.items() if output is not None and output.verdict is Verdict.PASS]
 
 
-def run_port(port: PortRunner, stimulus: Stimulus, expected: Expected, inject: Callable[[str], bool]) -> PortTaps:
+def run_port(
+    port: PortRunner, stimulus: Stimulus, expected: Expected, inject: Callable[[str], bool] = nowhere
+) -> PortTaps:
     """Run the port and judge every paired tap against the noise floor.
 
     Args:
         port: in `expected.dtype`.
         stimulus: the input.
         expected: what to compare with.
-        inject: for which taps the reference's value takes the place of the port's once it was compared.
+        inject: see `Judge`.
     """
-    run = _Judge(expected, PairErrors())
-    forced = expected.recording.forced
-
-    def compare(tap: str, tensor: Tensor) -> Tensor | None:
-        reference = run.compare(tap, tensor)
-        if reference is None or not (tap in forced or (inject(tap) and injectable(tap, reference))):
-            return None
-        return placed(reference, tensor)
-
-    return run.finish(port.run(torch.tensor([stimulus.ids]), on_tap=compare, taps=_in_order(expected.pairing)))
+    judge = Judge(expected, inject)
+    ids_1L = torch.tensor([stimulus.ids[: expected.tokens]])
+    return judge.finish(port.run(ids_1L, on_tap=judge.on_tap, taps=in_order(expected.pairing)))
 
 
-def run_port_twice(
-    run: RunTwice, stimulus: Stimulus, expected: Expected, own_floors: Mapping[str, TokenErrors]
-) -> tuple[PortTaps, PortTaps | None]:
-    """Run the port from end to end and on Hugging Face's values at once, as a batch of two rows.
-
-    Args:
-        run: computes.
-        stimulus: the input.
-        expected: what to compare with; no routers.
-        own_floors: of the injected run.
-
-    Returns:
-        The two runs. None for the second if a tensor without rows differs, which both work with.
-    """
-    errors_of = PairErrors()
-    whole = _Judge(expected, errors_of)
-    own = _Judge(replace(expected, floors=own_floors), errors_of)
-    shared: list[str] = []
-
-    def compare(tap: str, tensor: Tensor) -> Tensor | None:
-        first, second = halves(tensor, expected.recording.taps[tap])
-        whole.compare(tap, first)
-        reference = own.compare(tap, second)
-        if first is second:
-            shared.append(tap)
-            return None
-        return None if reference is None or not injectable(tap, reference) else with_second(tensor, reference)
-
-    taps = _in_order(expected.pairing)
-    logits = run(torch.tensor([stimulus.ids, stimulus.ids]), compare, taps)
-    found, injected = whole.finish(logits[:1]), own.finish(logits[1:])
-    same = all(found.comparisons[tap].verdict is Verdict.PASS for tap in shared if tap in found.comparisons)
-    return found, injected if same else None
-
-
-def _in_order(pairing: Pairing) -> list[str]:
+def in_order(pairing: Pairing) -> list[str]:
     """Put inputs last.
 
     Taps of one tensor see it one after another. What a module gives comes before what others expect of it: a tensor

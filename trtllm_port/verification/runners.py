@@ -137,25 +137,39 @@ class SessionRunner:
         return rows_LV
 
     def run_all(
-        self,
-        ids_BL: Tensor,
-        rows: Sequence[Sequence[int]],
-        prefill: Sequence[int],
-        *,
-        on_tap: OnTap,
-        taps: Collection[str],
-    ) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
-        """Compute what `run` and `run_incrementally` do, layer by layer, so that weights are read once for both.
+        self, ids: Sequence[int], prefill: int, short: int, *, observers: tuple[OnTap, OnTap], taps: Collection[str]
+    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """Compute a prompt, its beginning by itself, and its last tokens one by one: layer by layer, all at once.
+
+        Weights are read once for all of them. The steps go on from what the prompt left in the KV cache.
+
+        Args:
+            ids: the prompt.
+            prefill: how many of its tokens come before those that are fed one by one.
+            short: how many tokens the beginning has.
+            observers: of the prompt and of its beginning.
+            taps: what they see.
 
         Returns:
-            What they return, and the cache of the latter.
+            Logits [1, L, V] of the prompt, [1, `short`, V] of its beginning, [L, V] of the prompt up to `prefill` and
+            the steps after it, and the cache that these leave.
         """
-        position_ids = torch.arange(ids_BL.shape[1]).expand_as(ids_BL)
-        cache = self.session.new_cache(len(rows))
-        calls = [(*call.feeds, cache) for call in self._calls(rows, prefill)]
-        whole = (ids_BL, position_ids, position_ids, self.session.new_cache(len(ids_BL)))
-        logits_BLV, *outputs = self.session.forward_together([whole, *calls], on_tap=on_tap, taps=taps)
-        return logits_BLV.cpu(), _by_row(iter(outputs), prefill), cache
+        from trtllm_port.runtime.reference.executor import Continued
+
+        cache = self.session.new_cache(1)
+        steps = [(*call.feeds, cache) for call in self._calls([ids], [prefill])[1:]]
+        prompts = [self._prompt(ids), self._prompt(ids[:short])]
+        continued = Continued(first=len(prompts), slots=prefill)
+        logits_1LV, begun_1LV, *outputs = self.session.forward_together(
+            [*prompts, *steps], observers=[(observer, taps) for observer in observers], continued=continued
+        )
+        logits_1LV = logits_1LV.cpu()
+        decoded_LV = torch.cat([logits_1LV[0, :prefill], *(logits[0].cpu() for logits in outputs)])
+        return logits_1LV, begun_1LV.cpu(), decoded_LV, cache
+
+    def _prompt(self, ids: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        positions_1L = torch.arange(len(ids))[None]
+        return torch.tensor([list(ids)]), positions_1L, positions_1L, self.session.new_cache(1)
 
     def _forward(self, call: _Call, cache: dict[str, Tensor], force: Force | None, taps: Collection[str]) -> Tensor:
         on_tap = None if force is None else partial(_forced, force, call.places)

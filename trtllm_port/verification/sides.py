@@ -19,6 +19,8 @@ from trtllm_port.verification.recording import Recording, forced_row_logits
 from trtllm_port.verification.stimulus import Stimulus
 from trtllm_port.verification.taps import LOGITS, ModuleFacts, input_of, is_input
 
+OWN_TOKENS = 128  # of a large model's prompt: enough to see what error a module makes itself
+
 
 @dataclass(frozen=True, kw_only=True)
 class HuggingFaceFacts:
@@ -60,6 +62,7 @@ class Yardstick:
     Attributes:
         floors: of every tap, the logits included.
         own_floors: the same where every module ran on the reference's values: the error that it makes itself.
+        own_tokens: how many of the first tokens `own_floors` are about; None: all.
         routing, own_routing: what its routers did in the two runs.
         logits: [L, V] of the long prompt.
         rows: [L_b, V] of each row of the batch.
@@ -73,13 +76,15 @@ class Yardstick:
     logits: Tensor = field(repr=False)
     rows: tuple[Tensor, ...] = field(repr=False)
     name: str
+    own_tokens: int | None = None
 
 
 def run_yardstick(runner: HuggingFaceRunner, stimulus: Stimulus, recording: Recording) -> Yardstick:
     """Run Hugging Face in the port's dtype, end to end and on the reference's values; keep its errors only."""
     routing: dict[str, Tensor] = {}
     own_routing: dict[str, Tensor] = {}
-    if runner.streamed and not recording.routers:
+    together = runner.streamed and not recording.routers
+    if together:
         floors, own_floors, logits = _both_floors(runner, stimulus, recording)
     else:
         floors, routing, logits = _floors(runner, stimulus, recording, inject=False)
@@ -92,6 +97,7 @@ def run_yardstick(runner: HuggingFaceRunner, stimulus: Stimulus, recording: Reco
         logits=logits,
         rows=forced_row_logits(runner, stimulus.rows, recording.row_routing),
         name=runner.name,
+        own_tokens=OWN_TOKENS if together else None,
     )
 
 
@@ -137,11 +143,11 @@ def _both_floors(
         if not comparable(first, reference):
             return None
         floors[tap] = errors_of(first, reference)
-        own_floors[tap] = errors_of(second, reference)
+        own_floors[tap] = errors_of(*(beginning(each, len(stimulus.ids), OWN_TOKENS) for each in (second, reference)))
         return None if first is second or not injectable(tap, reference) else with_second(tensor, reference)
 
     logits = runner.run(torch.tensor([stimulus.ids, stimulus.ids]), on_tap=compare)
-    floors[LOGITS], own_floors[LOGITS] = (token_errors(each, recording.taps[LOGITS]) for each in logits.chunk(2))
+    compare(LOGITS, logits)
     return floors, own_floors, logits[0]
 
 
@@ -158,6 +164,12 @@ def with_second(tensor: Tensor, reference: Tensor) -> Tensor:
     """Return a batch of two rows with the reference's values in the second."""
     first, second = tensor.chunk(2)
     return torch.cat([first, placed(reference, second)])
+
+
+def beginning(tensor: Tensor, length: int, tokens: int) -> Tensor:
+    """Return the first tokens of a tap of `length` tokens, whose axis is the first of that size."""
+    axis = next((axis for axis, size in enumerate(tensor.shape) if size == length), None)
+    return tensor if axis is None else tensor.narrow(axis, 0, min(tokens, length))
 
 
 def injectable(tap: str, reference: Tensor) -> bool:

@@ -19,13 +19,16 @@ from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.verification.mapped import MappedCheckpoint
 
 
-def streamed_model(model_dir: Path, dtype: torch.dtype, trust_remote_code: bool) -> tuple[nn.Module, dict[str, str]]:
+def streamed_model(
+    model_dir: Path, dtype: torch.dtype, trust_remote_code: bool, *, resident: bool = False
+) -> tuple[nn.Module, dict[str, str]]:
     """Build a model that reads its weights layer by layer.
 
     Args:
         model_dir: a Hugging Face model with safetensors.
         dtype: of the weights when they are in memory.
         trust_remote_code: run Python code that comes with the model.
+        resident: fill all layers at once and keep them.
 
     Returns:
         The model, and parameter name → checkpoint name.
@@ -49,6 +52,9 @@ def streamed_model(model_dir: Path, dtype: torch.dtype, trust_remote_code: bool)
     names = _checkpoint_names(model, checkpoint)
     for path, unit, recurse in _units(model):
         weights = {name: names[name] for name in _parameters(path, unit, recurse)}
+        if resident:
+            _fill(path, weights, checkpoint, dtype, unit, ())
+            continue
         unit.register_forward_pre_hook(partial(_fill, path, weights, checkpoint, dtype))
         unit.register_forward_hook(partial(_empty, path, weights, checkpoint))
     return model, names

@@ -43,6 +43,7 @@ def test_alibi_slopes_are_those_of_bloom_and_mpt(heads: int) -> None:
     slots = torch.ones(1, 2, dtype=torch.int64)
     bloom = build_alibi_tensor(slots, heads, torch.float32)[:, 0, 1]
     mpt = build_mpt_alibi_tensor(heads, 2)[:, 0, :].diff()[:, 0]
+    torch.testing.assert_close(L.alibi_slopes(heads, powers=True), bloom, rtol=0, atol=0)
     torch.testing.assert_close(L.alibi_slopes(heads), bloom)
     torch.testing.assert_close(L.alibi_slopes(heads), mpt)
     torch.testing.assert_close(L.alibi_slopes(heads, 4.0), build_mpt_alibi_tensor(heads, 2, 4)[:, 0, :].diff()[:, 0])
@@ -55,3 +56,11 @@ def test_alibi_differs_from_huggings_faces_by_what_a_softmax_does_not_see(evalua
     expected = build_alibi_tensor(torch.ones(2, slots), heads, torch.float32).view(2, heads, 1, slots)
     torch.testing.assert_close(found.softmax(-1), expected.expand(2, heads, 4, slots).softmax(-1))
     assert (found[0, :, 3, 7] == 0).all()
+
+
+def test_alibi_from_the_first_slot_is_blooms_to_the_last_bit(evaluate: Any) -> None:
+    heads, slots = 20, 512
+    cache: Any = SimpleNamespace(max_seq_len=slots)
+    found = evaluate(lambda p: L.alibi_bias(p, cache, heads, from_first=True), POSITIONS)
+    expected = build_alibi_tensor(torch.ones(1, slots), heads, torch.float32).view(1, heads, 1, slots)
+    assert torch.equal(found, expected)

@@ -99,6 +99,17 @@ def test_drops_have_reasons() -> None:
     ]
 
 
+def test_a_pattern_drops_what_is_no_parameter() -> None:
+    tensors = {f"layers.{i}.w": torch.full((1,), float(i)) for i in range(3)}
+    specs = {"layers.0.w": spec(1), "model.layers.2.w": spec(1)}
+    made, loaded = plan(specs, tensors, {"layers.*.w": Drop("not used in every layer")}, base_model_prefix="model")
+    assert made.dropped == {"layers.1.w": "not used in every layer"}
+    assert {name: tensor.item() for name, tensor in loaded.items()} == {"layers.0.w": 0.0, "model.layers.2.w": 2.0}
+    by_name: WeightMap = {"layers.0.w": Drop("by name")}
+    found = problems({"layers.0.w": spec(1)}, {"layers.0.w": tensors["layers.0.w"]}, weight_map=by_name)
+    assert found[0].startswith("missing `layers.0.w`")
+
+
 def test_renaming_by_pattern_and_by_name() -> None:
     weight_map: WeightMap = {"gpt.*.w.*": "model.*.weight.*", "gpt.9.w.x": "special"}
     _, loaded = plan(

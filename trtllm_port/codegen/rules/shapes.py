@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from trtllm_port.codegen.recorder import Literal, Operation, Value
 from trtllm_port.codegen.rules.base import Result, RuleTable, argument, node, numbers, shape_of, unchanged
 
@@ -30,17 +32,12 @@ def _expand(operation: Operation) -> Result:
 
 @SHAPES.rule("repeat")
 def _repeat(operation: Operation) -> Result:
+    """Printed as `expand` where all that is repeated has the size 1 at every traced size."""
     source, repeats = operation.args[0], numbers(operation, "repeats")
-    shape = shape_of(source)
-    if shape is None or len(repeats) != len(shape):
+    if len(repeats) != len(shape_of(source) or ()):
         return None
-    repeated = [dim for dim, count in enumerate(repeats) if count != 1]
-    if all(shape[dim] == 1 for dim in repeated):
-        whole = tuple(operation.outputs[0].tensor.shape)
-        return unchanged(operation) or node(operation, "method", "expand", source, whole)
-    if len(repeated) != 1:
-        return None
-    return node(operation, "function", "repeat", source, repeats[repeated[0]], dim=repeated[0])
+    dims = tuple(operation.outputs[0].tensor.shape)
+    return unchanged(operation) or node(operation, "method", "repeat", source, dims, repeats)
 
 
 @SHAPES.rule("transpose", "swapaxes", "swapdims")
@@ -110,11 +107,6 @@ def _chunk(operation: Operation) -> Result:
     return node(operation, "method", "chunk", operation.args[0], argument(operation, "chunks", 1), dim=dim)
 
 
-@SHAPES.rule("unbind")
-def _unbind(operation: Operation) -> Result:
-    return node(operation, "method", "unbind", operation.args[0], argument(operation, "dim", 1, 0))
-
-
 @SHAPES.rule("repeat_interleave")
 def _repeat_interleave(operation: Operation) -> Result:
     repeats, dim = argument(operation, "repeats", 1), argument(operation, "dim", 2)
@@ -126,10 +118,32 @@ def _repeat_interleave(operation: Operation) -> Result:
 @SHAPES.rule("getitem")
 def _index(operation: Operation) -> Result:
     index: Any = operation.args[1]
+    if _everywhere(index):
+        return _flattened(operation, operation.args[0], index)
     items = tuple(_kept(item) for item in (index if isinstance(index, tuple) else (index,)))
     if any(isinstance(item, list | bool | Literal) for item in items):
         return None
     return unchanged(operation) or node(operation, "index", "", operation.args[0], items)
+
+
+@SHAPES.rule("setitem")
+def _write(operation: Operation) -> Result:
+    """What is written by a constant mask that covers everything, or nothing."""
+    target, index, source = operation.args
+    if isinstance(index, Literal) and index.tensor.dtype == torch.bool and not bool(index.tensor.any()):
+        return target if isinstance(target, Value) else None
+    fits = isinstance(source, Value) and source.tensor.dtype == operation.outputs[0].tensor.dtype
+    return _flattened(operation, source, index) if fits and _everywhere(index) else None
+
+
+def _everywhere(index: Any) -> bool:
+    return isinstance(index, Literal) and index.tensor.dtype == torch.bool and bool(index.tensor.all())
+
+
+def _flattened(operation: Operation, source: Any, index: Literal) -> Result:
+    """All of a tensor, where a mask has one dimension: with more, what it chooses has another shape."""
+    same = isinstance(source, Value) and source.tensor.shape == operation.outputs[0].tensor.shape
+    return source if same and index.tensor.ndim == 1 else None
 
 
 def _kept(item: Any) -> Any:

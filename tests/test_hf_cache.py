@@ -1,0 +1,49 @@
+"""What a step through a Hugging Face model's cache is given."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, BambaConfig, LlamaConfig, MptConfig, RobertaConfig
+
+from trtllm_port.hf_cache import cache_argument, positions_are_slots
+
+SMALL = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+CONFIGS = {
+    "llama": LlamaConfig(**SMALL, intermediate_size=24),
+    "roberta": RobertaConfig(**SMALL, intermediate_size=24, is_decoder=True),
+    "mpt": MptConfig(vocab_size=60, d_model=16, n_heads=2, n_layers=2),
+    "bamba": BambaConfig(**SMALL, intermediate_size=24, num_key_value_heads=1, mamba_n_heads=4, attn_layer_indices=[1]),
+}
+
+
+def model_of(name: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    model: torch.nn.Module = AutoModelForCausalLM.from_config(CONFIGS[name]).eval()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("llama", True),
+        ("roberta", False),  # begins behind the padding token's number
+        ("mpt", False),  # takes none
+        ("bamba", True),
+    ],
+)
+def test_which_models_are_told_their_slots(name: str, expected: bool) -> None:
+    assert positions_are_slots(model_of(name), torch.tensor([[5, 6, 7]])) is expected
+
+
+def test_a_model_that_does_not_count_its_cache_needs_them() -> None:
+    model = model_of("bamba")
+    ids, last = torch.tensor([[5, 6, 7, 8]]), torch.tensor([[3]])
+    with torch.no_grad():
+        whole = model(input_ids=ids).logits[:, -1]
+        errors = []
+        for more in ({}, {"position_ids": last}):
+            cache = model(input_ids=ids[:, :3], use_cache=True)[cache_argument(model)]
+            step = model(input_ids=ids[:, 3:], past_key_values=cache, **more).logits[:, -1]
+            errors.append(float((step - whole).abs().max()))
+    assert errors[1] < 1e-5 < errors[0]

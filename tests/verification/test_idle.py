@@ -1,0 +1,50 @@
+"""Modules that Hugging Face computes for nothing, and those that matter in any way at all."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trtllm_port.verification.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.idle import without_idle
+from trtllm_port.verification.stimulus import Stimulus
+from trtllm_port.verification.taps import Pairing
+
+STIMULUS = Stimulus(ids=(3, 5, 4, 1, 2), source="", decode_steps=0, rows=(), row_steps=0)
+
+
+class Model(nn.Module):
+    """A pooler that nobody asks, and one that decides by an index alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(8, 6)
+        self.pooler = nn.Linear(6, 6)
+        self.chooser = nn.Linear(6, 4)
+
+    def forward(self, input_ids: Tensor, **_: Any) -> Any:
+        x = self.embed(input_ids)
+        self.pooler(x)
+        chosen = self.chooser(x).argmin(-1, keepdim=True)
+        return SimpleNamespace(logits=x.scatter(-1, chosen, 0.0))
+
+
+def remaining(*missing: str) -> Pairing:
+    torch.manual_seed(1)
+    pairing = Pairing(paired=("embed",), missing=missing, extra=(), ignored={})
+    return without_idle(pairing, HuggingFaceRunner(Model()), STIMULUS)
+
+
+def test_what_nobody_uses_may_be_missing() -> None:
+    pairing = remaining("pooler")
+    assert pairing.missing == ()
+    assert "same logits" in pairing.ignored["pooler"]
+
+
+@pytest.mark.parametrize("missing", [("chooser",), ("embed",), ("chooser", "pooler")])
+def test_what_matters_may_not(missing: tuple[str, ...]) -> None:
+    assert remaining(*missing).missing == missing
