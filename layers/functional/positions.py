@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 
 
 def sinusoidal_positions(
-    position_ids: Tensor, dim: int, *, base: float = 10000.0, interleaved: bool = False, inclusive: bool = False
+    position_ids: Tensor,
+    dim: int,
+    *,
+    base: float = 10000.0,
+    interleaved: bool = False,
+    inclusive: bool = False,
+    cosines_first: bool = False,
 ) -> Tensor:
     """Sines and cosines of the positions ("Attention Is All You Need", section 3.5), computed inside the network.
 
@@ -32,6 +38,7 @@ def sinusoidal_positions(
         base: the longest period over 2 pi.
         interleaved: sine and cosine of a frequency are neighbours, instead of all sines before all cosines.
         inclusive: the last frequency is 1 / base, as in tensor2tensor, instead of one step higher; rounded as there.
+        cosines_first: in front of the sines.
 
     Returns:
         float32 [B, L, D].
@@ -45,7 +52,7 @@ def sinusoidal_positions(
     number = torch.arange(dim // 2, dtype=torch.float32)
     frequency = torch.exp(number * -(math.log(base) / steps)) if inclusive else 1.0 / base ** (number / steps)
     angle_BLF = mul(cast(unsqueeze(position_ids, 2), "float32"), position_ids.network.constant(frequency[None, None]))
-    parts = [sin(angle_BLF), cos(angle_BLF)]
+    parts = [function(angle_BLF) for function in ((cos, sin) if cosines_first else (sin, cos))]
     return flatten(stack(parts, -1), -2) if interleaved else concat(parts, -1)
 
 

@@ -10,6 +10,7 @@ import transformers
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.gptj.modeling_gptj import create_sinusoidal_positions
 from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
+from transformers.models.musicgen.modeling_musicgen import MusicgenSinusoidalPositionalEmbedding
 from transformers.models.xglm.modeling_xglm import XGLMSinusoidalPositionalEmbedding
 
 from trtllm_port.codegen import check_port, generate_port
@@ -50,6 +51,8 @@ def test_sinusoids() -> None:
     assert STEP.sinusoid(inclusive[POSITIONS][None]) == (0, {"inclusive": True})
     pairs = torch.stack(table[POSITIONS][None].chunk(2, -1), -1).flatten(-2)
     assert STEP.sinusoid(pairs) == (0, {"interleaved": True})
+    cosines_first = MusicgenSinusoidalPositionalEmbedding.get_embedding(64, 16)
+    assert STEP.sinusoid(cosines_first[POSITIONS]) == (0, {"inclusive": True, "cosines_first": True})
     assert STEP.sinusoid(torch.randn(1, LENGTH, 16)) is None
     wide = sinusoid(POSITIONS + 2, 240, inclusive=True)[None]  # half precision hardly tells it from the other form
     assert STEP.sinusoid(wide.bfloat16()) == (2, {"inclusive": True})

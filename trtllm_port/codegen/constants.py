@@ -28,7 +28,10 @@ HALF_PRECISION = 0.06  # tables are made in the trace's precision: bfloat16 angl
 RANDOM = words("rand randn randint randperm empty bernoulli normal multinomial")
 SELECTIONS = words("gather getitem __getitem__ index_select expand expand_as repeat view reshape embedding")
 BROADCASTING = frozenset(BINARY) - {"matmul", "bmm"} | {"where", "masked_fill"}
-SINUSOID_FORMS: tuple[dict[str, bool], ...] = ({}, {"interleaved": True}, {"inclusive": True})
+SINUSOID_FORMS: tuple[dict[str, bool], ...] = (
+    *({}, {"interleaved": True}, {"inclusive": True}),
+    {"inclusive": True, "cosines_first": True},
+)
 
 
 @dataclass(frozen=True)
@@ -100,11 +103,11 @@ class Recognizer:
         return options if same else None
 
     def sinusoid(self, tensor: Tensor) -> tuple[int, dict[str, bool]] | None:
-        """The offset of positions and the options that make `sinusoidal_positions` give a tensor [*, L, D], or None.
+        """The offset of positions and the options that make `sinusoidal_positions` give a tensor [*, L, D]; or None.
 
         In half precision several of them may come near: the nearest one counts.
         """
-        length, dim = self.sample.length, tensor.shape[-1] if tensor.ndim >= 3 else 0
+        length, dim = self.sample.length, tensor.shape[-1] if tensor.ndim >= 2 else 0
         if not tensor.is_floating_point() or dim < 4 or dim % 2 or tensor.shape[-2] != length:
             return None
         rows = tensor.reshape(-1, length, dim).float()
@@ -118,11 +121,13 @@ class Recognizer:
         return found
 
 
-def sinusoid(positions: Tensor, dim: int, *, interleaved: bool = False, inclusive: bool = False) -> Tensor:
+def sinusoid(
+    positions: Tensor, dim: int, *, interleaved: bool = False, inclusive: bool = False, cosines_first: bool = False
+) -> Tensor:
     """`layers.sinusoidal_positions` in torch: [L, D] for positions [L]."""
     exponents = torch.arange(dim // 2, dtype=torch.float32) / (dim // 2 - inclusive)
     angles = positions[:, None].float() * 10000.0**-exponents
-    parts = angles.sin(), angles.cos()
+    parts = (angles.cos(), angles.sin()) if cosines_first else (angles.sin(), angles.cos())
     return torch.stack(parts, -1).flatten(-2) if interleaved else torch.cat(parts, -1)
 
 
@@ -218,13 +223,15 @@ class Recognition:
             return None
         offset, options = found
         positions = self._shifted(block, offset, value, location)
-        wide = tensor.expand(self.inputs["position_ids"].tensor.shape[0], *tensor.shape[1:])
+        rows = self.inputs["position_ids"].tensor.shape[0]
+        wide = tensor.expand(rows, *tensor.shape[-2:] if tensor.ndim == 2 else tensor.shape[1:])
         table = _made(block, "sinusoidal_positions", (positions, tensor.shape[-1]), options, wide.float(), location)
-        if tensor.dtype == torch.float32:
-            return table
-        cast = Value(wide)
-        block.nodes.append(Node("cast", DTYPES[tensor.dtype], (table,), {}, (cast,), location))
-        return cast
+        made = table
+        if tensor.dtype != torch.float32:
+            made = Value(wide)
+            block.nodes.append(Node("cast", DTYPES[tensor.dtype], (table,), {}, (made,), location))
+        self.rows.added |= {made} if tensor.ndim == 2 else set()
+        return made
 
     def filled(self, block: Block, tensor: Tensor, location: Location | None) -> Value | None:
         """Integers [B, L] that are all the same, as token types are unless a caller says something else."""

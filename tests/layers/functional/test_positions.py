@@ -10,6 +10,7 @@ import torch
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.gptj.modeling_gptj import create_sinusoidal_positions
 from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
+from transformers.models.musicgen.modeling_musicgen import MusicgenSinusoidalPositionalEmbedding
 from transformers.models.xglm.modeling_xglm import XGLMSinusoidalPositionalEmbedding
 
 from trtllm_port import layers as L
@@ -28,9 +29,15 @@ def test_sinusoids_of_gptj_and_tensor2tensor(evaluate: Any, dim: int) -> None:
     torch.testing.assert_close(torch.cat([pairs[..., ::2], pairs[..., 1::2]], -1), found)
 
 
-def test_inclusive_sinusoids_are_those_of_xglm_to_the_last_bit(evaluate: Any) -> None:
-    found = evaluate(lambda p: L.sinusoidal_positions(p, 320, inclusive=True), torch.arange(600)[None])
-    assert torch.equal(found[0], XGLMSinusoidalPositionalEmbedding.get_embedding(600, 320))
+@pytest.mark.parametrize(
+    ("theirs", "options"),
+    [(XGLMSinusoidalPositionalEmbedding, {}), (MusicgenSinusoidalPositionalEmbedding, {"cosines_first": True})],
+)
+def test_inclusive_sinusoids_are_huggings_faces_to_the_last_bit(
+    evaluate: Any, theirs: Any, options: dict[str, bool]
+) -> None:
+    found = evaluate(lambda p: L.sinusoidal_positions(p, 320, inclusive=True, **options), torch.arange(600)[None])
+    assert torch.equal(found[0], theirs.get_embedding(600, 320))
 
 
 def test_sinusoids_of_an_odd_size_are_refused(evaluate: Any) -> None:
