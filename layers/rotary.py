@@ -23,10 +23,10 @@ class RotaryEmbedding(Module):
     Args:
         rope_parameters: HF's dict: `rope_theta`, `rope_type` and the type's own parameters; see `layers/rope.py`.
         dim: the rotated part of a head's size.
-        max_position_embeddings: the config's.
+        max_position_embeddings: the config's; without effect for the types that do not ask for it.
     """
 
-    def __init__(self, rope_parameters: dict[str, Any], dim: int, max_position_embeddings: int) -> None:
+    def __init__(self, rope_parameters: dict[str, Any], dim: int, max_position_embeddings: int = 0) -> None:
         super().__init__()
         self.inv_freq_F, self.attention_scaling = inverse_frequencies(rope_parameters, dim, max_position_embeddings)
         self.long_inv_freq_F: torch.Tensor | None = None

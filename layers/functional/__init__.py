@@ -22,7 +22,7 @@ from trtllm_port.layers.functional.attention import (
     rotary_embedding,
 )
 from trtllm_port.layers.functional.collective import all_gather, all_reduce
-from trtllm_port.layers.functional.creation import arange, constant, full, full_like
+from trtllm_port.layers.functional.creation import arange, bfloat16, constant, full, full_like
 from trtllm_port.layers.functional.elementwise import (
     add,
     clip,
@@ -99,9 +99,9 @@ from trtllm_port.layers.functional.unary import (
 )
 
 __all__ = [
-    "abs", "add", "alibi_bias", "alibi_slopes", "all_gather", "all_reduce", "arange", "argmax", "attention", "cast",
-    "causal_mask", "ceil", "chunk", "chunked_causal_mask", "clip", "combine_experts", "concat", "constant", "cos",
-    "cumsum", "div", "einsum", "elu", "embedding", "eq", "erf", "exp", "expand", "expm1", "flatten", "floor",
+    "abs", "add", "alibi_bias", "alibi_slopes", "all_gather", "all_reduce", "arange", "argmax", "attention", "bfloat16",
+    "cast", "causal_mask", "ceil", "chunk", "chunked_causal_mask", "clip", "combine_experts", "concat", "constant",
+    "cos", "cumsum", "div", "einsum", "elu", "embedding", "eq", "erf", "exp", "expand", "expm1", "flatten", "floor",
     "floordiv", "full", "full_like", "gather", "gather_nd", "gather_tokens", "ge", "gelu", "gelu_tanh", "gt",
     "index_select", "layer_norm", "le", "leaky_relu", "linear", "linear_attention", "linear_recurrence", "log", "log1p",
     "logical_and", "logical_not", "logical_or", "logical_xor", "lt", "matmul", "max", "maximum", "mean", "min",

@@ -25,6 +25,11 @@ def constant(value: Any, *, like: Tensor, dtype: str | None = None) -> Tensor:
     return like.network.constant(value)
 
 
+def bfloat16(number: float) -> float:
+    """The number that bfloat16 has for one: some models hold a constant in it whatever their own precision is."""
+    return float(torch.tensor(number, dtype=torch.bfloat16))
+
+
 def full(sizes: Sequence[int | Tensor], value: Scalar, *, like: Tensor, dtype: str | None = None) -> Tensor:
     """A tensor of the given sizes filled with one value; dtype None: that of `like`."""
     return expand(like.network.scalar(value, dtype or like.dtype, len(sizes)), sizes)

@@ -27,6 +27,7 @@ from trtllm_port.codegen.sizes import config_values, unseen_config
 from trtllm_port.errors import PortError
 from trtllm_port.exact import ExactArithmetic
 from trtllm_port.hf_cache import cache_argument, keeps_cache, positions_are_slots
+from trtllm_port.hf_taps import of_tokens
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.random_weights import save_random_checkpoint
 
@@ -206,7 +207,7 @@ def _hf_taps(model: nn.Module, step: dict[str, Tensor], past: Any, count: int) -
 
     def keep(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            first = next((leaf for leaf in leaves(output) if isinstance(leaf, Tensor)), None)
+            first = next((x for x in leaves(of_tokens(module, args, output)) if isinstance(x, Tensor)), None)
             if first is not None and name not in taps:
                 new = first[:, -count:] if first.ndim > 1 and first.shape[1] == length else first
                 taps[name] = new.detach().clone()
@@ -223,7 +224,7 @@ def _hf_taps(model: nn.Module, step: dict[str, Tensor], past: Any, count: int) -
     finally:
         for handle in handles:
             handle.remove()
-    return taps, getattr(out, argument, None)
+    return taps, getattr(out, argument, past)
 
 
 def _port_taps(

@@ -146,6 +146,7 @@ class Recognition:
     def __init__(self, trace: Trace) -> None:
         self.inputs = trace.inputs
         self.model = trace.model
+        self.kept = trace.kept
         self.rows = Rows(trace.sample.batch)
         self.positional = {trace.inputs["position_ids"]}  # what follows from positions and constants alone
         self.recognizer = Recognizer(trace.sample)
@@ -173,7 +174,7 @@ class Recognition:
             elif only_positions and not is_constant:
                 self.positional.add(value)
             if known is not None or is_constant:
-                found[value] = known or Literal(value.tensor)
+                found[value] = known or Literal(value.tensor, any(is_kept(leaf, self.kept) for leaf in tensors))
         return found if len(found) == len(operation.outputs) and found else None
 
     def without_fillings(self, block: Block, operation: Operation) -> Operation:
@@ -282,6 +283,16 @@ def stored_tensor(model: nn.Module, path: str) -> torch.Tensor:
     owner, _, name = path.rpartition(".")
     tensor: torch.Tensor = getattr(model.get_submodule(owner), name)
     return tensor
+
+
+def is_kept(arg: Any, kept: frozenset[str]) -> bool:
+    """Whether a constant has its precision whatever the model's is.
+
+    Args:
+        arg: a constant of the record.
+        kept: the buffers that have.
+    """
+    return arg.kept if isinstance(arg, Literal) else isinstance(arg, Attribute) and arg.path in kept
 
 
 def constant_of(arg: Any, model: nn.Module) -> torch.Tensor | None:

@@ -41,6 +41,10 @@ class Rounded(float):
     """A number that went through half precision: equal to what it stands for within a relative 2⁻⁸."""
 
 
+class Kept(Rounded):
+    """A number that Hugging Face holds in bfloat16, whatever the precision of the model."""
+
+
 @dataclass(frozen=True)
 class Expression:
     """A piece of Python: its text, its value in every instance, how tightly it binds, and how simple it is."""

@@ -43,7 +43,21 @@ def selective_scan(x: Tensor, dt: Tensor, decay: Tensor, into: Tensor, out_of: T
     return torch.stack(outputs, 2).to(x.dtype)
 
 
-PRIMITIVES: dict[str, Callable[..., Tensor]] = {"linear_attention": linear_attention, "selective_scan": selective_scan}
+def linear_recurrence(x: Tensor, decay: Tensor) -> Tensor:
+    """`layers.linear_recurrence` in torch, from a state of zeros."""
+    numbers, decay = x.float(), decay.float()
+    state, outputs = torch.zeros_like(numbers[:, 0]), []
+    for t in range(x.shape[1]):
+        state = state * decay[:, t] + numbers[:, t]
+        outputs.append(state)
+    return torch.stack(outputs, 1).to(x.dtype)
+
+
+PRIMITIVES: dict[str, Callable[..., Tensor]] = {
+    "linear_attention": linear_attention,
+    "selective_scan": selective_scan,
+    "linear_recurrence": linear_recurrence,
+}
 
 
 # with one of the primitives as `record`; names of variables become the port's
@@ -90,8 +104,15 @@ def _delta_rule(record: Record, given: dict[str, Any]) -> Tensor:
     return out.to(given["query"].dtype)
 
 
+def _linear_recurrence(record: Record, given: dict[str, Any]) -> Tensor:
+    """One number for every channel, [B, L, E], forgotten where a text begins."""
+    recurrent_gate = given["recurrent_gate"] * ~given["reset"]
+    return record("linear_recurrence", given["hidden_states"], recurrent_gate)
+
+
 FORMULAS: tuple[tuple[frozenset[str], frozenset[str], Formula], ...] = (  # parameters with, parameters without
     (frozenset(("hidden_states", "dt", "A", "B", "C", "chunk_size")), frozenset(("state",)), _state_space_of_heads),
     (frozenset(("hidden_states", "dt", "A", "B", "C")), frozenset(("state", "chunk_size")), _state_space),
+    (frozenset(("hidden_states", "recurrent_gate", "reset")), frozenset(), _linear_recurrence),
     (frozenset(("query", "key", "value", "g", "beta", "chunk_size")), frozenset(), _delta_rule),
 )

@@ -308,6 +308,12 @@ def hooks(model: nn.Module) -> Iterator[None]:
                 hooked = _hook(attribute, function) if inspect.isfunction(function) else None
                 if hooked is not None:
                     stack.enter_context(mock.patch.object(source, attribute, hooked))
+        for kind in sorted({type(module) for module in model.modules()}, key=lambda kind: kind.__qualname__):
+            for attribute, function in list(vars(kind).items()):
+                is_method = inspect.isfunction(function) and attribute not in ("__init__", "forward")
+                hooked = recurrences.hook(function, active_recorder) if is_method else None
+                if hooked is not None:
+                    stack.enter_context(mock.patch.object(kind, attribute, hooked))
         yield
 
 

@@ -11,11 +11,14 @@ from torch import nn
 
 from trtllm_port.codegen import probing
 from trtllm_port.codegen.constants import Recognition
+from trtllm_port.codegen.convolutions import causal_convolution
+from trtllm_port.codegen.expanded import expanded
 from trtllm_port.codegen.experts import experts_arguments, probe_experts
 from trtllm_port.codegen.filling import Filling
 from trtllm_port.codegen.folding import fold
 from trtllm_port.codegen.formatting import literal
 from trtllm_port.codegen.handed import Handed
+from trtllm_port.codegen.held_states import layer_of
 from trtllm_port.codegen.inputs import Taken, complete_signatures, find_inputs, remove_dead, taken_by_some, walk
 from trtllm_port.codegen.ir import Block, Leaf, Node
 from trtllm_port.codegen.promotion import cast_first, promote, promote_rotation, without_expansions
@@ -116,6 +119,7 @@ class _Lowering:
         self.half_tables: set[Value] = set()  # cos and sin that the port holds once, HF twice
         self.sets: dict[Call, str] = {}  # calls of rotary modules → which of the config's rope parameters they go by
         self.uses = _uses(trace.root)
+        self.cut: set[Value] = set()  # what convolutions give, without what is behind the last token
         self.handed = Handed(trace.model)
         self.filling = Filling()
         self.casts = {_place(operation) for operation in _operations(trace.root) if _casts(operation)}
@@ -137,7 +141,8 @@ class _Lowering:
         self.handed.blocks.append(block)
         for item in join_attention(call, self.trace):
             if isinstance(item, Operation):
-                self._operation(block, item)
+                for part in expanded(item, self.trace.model):
+                    self._operation(block, part)
             else:
                 self._call(block, item)
         resolved = (self.resolve(value) for value in call.outputs)
@@ -150,6 +155,8 @@ class _Lowering:
         return block
 
     def _operation(self, block: Block, operation: Operation) -> None:
+        if self.cut.intersection(operation.outputs):
+            return
         args, kwargs = self.tree((operation.args, operation.kwargs))
         args, kwargs = self.shared.tree(block, (args, kwargs), operation.location)
         operation = replace(operation, args=args, kwargs=kwargs)
@@ -223,6 +230,10 @@ class _Lowering:
         if call.outputs and not any(value.tensor.numel() for value in call.outputs):  # for none of the tokens
             self.same.update({value: Literal(value.tensor) for value in call.outputs})
             return
+        convolved = causal_convolution(call, self.uses)
+        if convolved is not None:
+            self._convolution(block, call, relative, convolved)
+            return
         leaf = self._leaf(call)
         if call in self.sets:  # one module of Hugging Face, in the port one for each set of parameters
             relative = f"{relative}[{literal(self.sets[call])}]"
@@ -234,6 +245,20 @@ class _Lowering:
             outputs = call.outputs
         args = () if leaf is None else self._leaf_arguments(block, call, leaf)
         block.nodes.append(Node("call", relative, args, {}, outputs, call.location, block=child))
+
+    def _convolution(self, block: Block, call: Call, name: str, found: tuple[Leaf, Value, tuple[Value, ...]]) -> None:
+        """A convolution over the text so far: it goes on from the tokens that its state holds."""
+        leaf, given, (cut, *others) = found
+        state, layer = Value(torch.zeros(())), layer_of(call.path)
+        if layer is None:
+            raise UnsupportedModelError(f"`{call.path}` keeps the last tokens, and is in no layer")
+        asked = Operation("cache_state", (self.trace.inputs["cache"], layer, "conv"), {}, (state,), call.location)
+        self._operation(block, asked)
+        child = Block(call.path, call.module, leaf=leaf)
+        args = (self.resolve(given), state)
+        block.nodes.append(Node("call", name, args, {}, (cut,), call.location, block=child))
+        self.cut |= {cut, *others}
+        self.same.update(dict.fromkeys(others, cut))
 
     def _leaf(self, call: Call) -> Leaf | None:
         if call.stands_for_function:

@@ -14,6 +14,7 @@ from trtllm_port.codegen.expressions import (
     SUM,
     UNARY,
     Expression,
+    Kept,
     Symbol,
     power_text,
 )
@@ -96,6 +97,9 @@ class Printer:
         if not isinstance(arg, Symbol | int | float | str | bool | None):
             raise Untranslated(node, f"`{node.name}` takes a {type(arg).__name__}")
         found = self.scope.in_forward(arg, f"a number of `{node.name}`")
+        if all(isinstance(value, Kept) for value in (arg.values if isinstance(arg, Symbol) else (arg,))):
+            self.functions.add("bfloat16")
+            return _atom(f"bfloat16({found.text})")
         negative = isinstance(arg, int | float) and not isinstance(arg, bool) and arg < 0
         return Expression(found.text, found.values, UNARY, 0) if negative else found
 

@@ -85,9 +85,14 @@ class Attribute:
 
 @dataclass(frozen=True, eq=False)
 class Literal:
-    """A tensor that the modelling code brought along: neither computed from the inputs nor an attribute of a module."""
+    """A tensor that the modelling code brought along: neither computed from the inputs nor an attribute of a module.
+
+    Attributes:
+        kept: it is in bfloat16 whatever the model's precision.
+    """
 
     tensor: torch.Tensor
+    kept: bool = False
 
 
 @dataclass(eq=False)
@@ -293,6 +298,11 @@ class Recorder(TorchFunctionMode):
     def location(self) -> Location | None:
         """The line of modelling code that is running; for hooks."""
         return _location(sys._getframe(2))
+
+    @property
+    def path(self) -> str:
+        """The full name of the module that is running."""
+        return self._stack[-1].path
 
     @property
     def is_recording(self) -> bool:

@@ -19,13 +19,14 @@ from transformers.activations import ACT2FN
 
 from trtllm_port.codegen import probing
 from trtllm_port.codegen.formulas import FORMULAS, PRIMITIVES, Formula
+from trtllm_port.codegen.held_states import layer_of
 from trtllm_port.codegen.recorder import Recorder, map_structure
 
 TOLERANCE = 1e-4  # relative, in float32: two orders of summation of up to a few dozen tokens
 
 
 CONVOLUTION = frozenset(("hidden_states", "weight", "bias"))
-STATES = frozenset(("initial_state", "initial_states"))
+STATES = frozenset(("initial_state", "initial_states", "recurrent_states"))
 
 
 def hook(function: Any, recorder_of: Callable[[], Recorder | None]) -> Any:
@@ -102,9 +103,10 @@ def _owner(model: nn.Module, weight: Tensor) -> nn.Module | None:
 def _record_recurrence(recorder: Recorder, function: Any, given: dict[str, Any], *, formula: Formula) -> Any:
     """What `formula` computes, if `function` computes the same."""
     log, wanted = recorder.states, given.get("return_last_state", True)
-    if log.read is None or not _agrees(function, formula, given):
+    held = layer_of(recorder.path) if log.in_modules else None
+    layer = log.read if held is None else (held, 0)
+    if layer is None or not _agrees(function, formula, given):
         return None
-    layer = log.read
     with torch._C.DisableTorchFunction():
         plain = function(**_flattened(given))
 
@@ -117,7 +119,7 @@ def _record_recurrence(recorder: Recorder, function: Any, given: dict[str, Any],
         return out
 
     out = formula(record, _flattened(given))
-    log.read, log.recorded = None, layer
+    log.read, log.recorded = None, layer if held is None else None
     first, last = plain if isinstance(plain, tuple) else (plain, None)
     out = out.to(first.dtype)
     return (out, last) if wanted and isinstance(plain, tuple) else out

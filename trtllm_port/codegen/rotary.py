@@ -49,6 +49,8 @@ def probe_rotary(call: Call, trace: Trace, uses: dict[Value, list[Operation]]) -
     if any(use.name != "rotary_embedding" for value in call.outputs for use in uses.get(value, ())):
         return None
     width = call.outputs[0].tensor.shape[-1]
+    longest = getattr(config, "max_position_embeddings", None)  # not every kind of rotation asks for it
+    limit = () if longest is None else (int(longest),)
     tables = _call(call)
     if tables is None or any(table.shape != (*POSITIONS.shape, width) for table in tables):
         return None
@@ -56,9 +58,9 @@ def probe_rotary(call: Call, trace: Trace, uses: dict[Value, list[Operation]]) -
         for layout in (_halves, _pairs, _once):
             once = [layout(table) for table in tables]
             size = 2 * width if layout is _once else width
-            expected = _tables(chosen, size, int(config.max_position_embeddings))
+            expected = _tables(chosen, size, *limit)
             if expected is not None and all(_agree(a, b) for a, b in zip(once, expected, strict=True)):
-                leaf = Leaf("RotaryEmbedding", (dict(chosen), size, int(config.max_position_embeddings)))
+                leaf = Leaf("RotaryEmbedding", (dict(chosen), size, *limit))
                 return Rotary(leaf, key, doubled=layout is not _once)
     return None
 
@@ -111,7 +113,7 @@ def _once(table: Tensor) -> Tensor:
     return table
 
 
-def _tables(parameters: dict[str, Any], size: int, max_positions: int) -> tuple[Tensor, Tensor] | None:
+def _tables(parameters: dict[str, Any], size: int, max_positions: int = 0) -> tuple[Tensor, Tensor] | None:
     """What `layers.RotaryEmbedding` computes, in torch; None for parameters that it refuses."""
     try:
         inv_freq, scaling = inverse_frequencies(parameters, size, max_positions)

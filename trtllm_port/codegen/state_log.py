@@ -16,6 +16,7 @@ class StateLog:
         self.counts: dict[int, int] = {}  # states of one kind, by layer
         self.read: tuple[int, int] | None = None  # (layer, number), by the recurrence to come
         self.recorded: tuple[int, int] | None = None  # by a recurrence whose last state is not stored yet
+        self.in_modules = False  # the model keeps states as attributes of its modules
         self.convolved: dict[int, tuple[Tensor, int, int]] = {}  # id of a tensor → the tensor, layer, number
 
     def store(self, layer: int, number: int) -> None:

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from trtllm_port.codegen.active import recording
+from trtllm_port.codegen.held_states import held_tensors
 from trtllm_port.codegen.hooks import IMPLEMENTATION, RecordedCache, hooks, register
 from trtllm_port.codegen.recorder import Call, Recorder, Value
 from trtllm_port.codegen.rules import TRACE_DTYPE
@@ -36,6 +37,7 @@ class Trace:
         made_with: module → the arguments of its class's `__init__`, by name.
         absent: config keys that the modelling code asks for, with a default, and that the config does not have.
         keeps_cache: whether the model has a cache; if not, the step is all tokens, and a port has to keep one itself.
+        kept: buffers that no checkpoint holds and that have half a precision in a model of float32, too.
     """
 
     sample: Sample
@@ -46,6 +48,7 @@ class Trace:
     made_with: MadeWith
     absent: frozenset[str]
     keeps_cache: bool = True
+    kept: frozenset[str] = frozenset()
 
 
 def build_model(config: Any, dtype: torch.dtype, *, implementation: str, trust_remote_code: bool = False) -> nn.Module:
@@ -84,7 +87,7 @@ def _trace(sample: Sample, implementation: str, trust_remote_code: bool) -> Trac
             model = build_model(
                 sample.config, TRACE_DTYPE, implementation=implementation, trust_remote_code=trust_remote_code
             )
-        recorder = Recorder(model)
+        recorder, before = Recorder(model), held_tensors(model)
         for context in (torch.no_grad(), hooks(model), recording(recorder)):
             stack.enter_context(context)
         remembers = keeps_cache(model)
@@ -96,6 +99,8 @@ def _trace(sample: Sample, implementation: str, trust_remote_code: bool) -> Trac
         given = list(step) if positions_are_slots(model, step["input_ids"]) else ["input_ids"]
         if remembers:
             model(**{name: first[name] for name in given}, **more)
+            recorder.states.in_modules = held_tensors(model) != before
+            more["use_cache"] = not recorder.states.in_modules
         marker = torch.zeros(())  # stands for the cache, which is no tensor
         inputs = {name: recorder.value(tensor) for name, tensor in {**step, "cache": marker}.items()}
         recorder.model_inputs.update(inputs)
@@ -105,8 +110,19 @@ def _trace(sample: Sample, implementation: str, trust_remote_code: bool) -> Trac
     assert recorder.root is not None  # the model was called
     if implementation == IMPLEMENTATION and recorder.asked_for == {"mask"}:  # with masks for the registered attention
         raise KeyError(IMPLEMENTATION)
-    logits = recorder.value(out.logits)
-    return Trace(sample, model, recorder.root, inputs, logits, made_with, frozenset(absent), remembers)
+    logits, kept = recorder.value(out.logits), _kept_buffers(model, sample.config, trust_remote_code)
+    return Trace(sample, model, recorder.root, inputs, logits, made_with, frozenset(absent), remembers, kept)
+
+
+def _kept_buffers(model: nn.Module, config: Any, trust_remote_code: bool) -> frozenset[str]:
+    """Names of a model's buffers that are of half precision in a model of float32, too."""
+    stored = model.state_dict()
+    half = {name for name, buffer in model.named_buffers() if buffer.dtype == TRACE_DTYPE and name not in stored}
+    if not half:
+        return frozenset()
+    with torch.device("meta"):
+        wide = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
+    return frozenset(name for name, buffer in wide.named_buffers() if name in half and buffer.dtype == TRACE_DTYPE)
 
 
 def _inputs(sample: Sample) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:

@@ -14,8 +14,8 @@ import torch
 
 from trtllm_port.codegen.alignment import Slot, align
 from trtllm_port.codegen.chains import Chain, Item, branch_node, chain_node, find_chain
-from trtllm_port.codegen.constants import constant_of
-from trtllm_port.codegen.expressions import MISSING, Rounded, merge_values
+from trtllm_port.codegen.constants import constant_of, is_kept
+from trtllm_port.codegen.expressions import MISSING, Kept, Rounded, merge_values
 from trtllm_port.codegen.instances import Instance, label, relative_path, structure, values_in
 from trtllm_port.codegen.ir import Block, Node
 from trtllm_port.codegen.recorder import Attribute, Literal, Value
@@ -350,4 +350,6 @@ def _number(tree: Any, instance: Instance) -> Any:
     if constant.numel() != 1:
         return None
     number = constant.item()
+    if is_kept(tree, instance.trace.kept) and constant.dtype == torch.bfloat16:
+        return Kept(number)
     return Rounded(number) if constant.dtype in (torch.bfloat16, torch.float16) else number

@@ -6,9 +6,11 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from trtllm_port.hf_taps import of_tokens
 from trtllm_port.verification.runners import OnTap
 from trtllm_port.verification.taps import further_output, input_of
 
@@ -61,12 +63,13 @@ def _tap(path: str, module: nn.Module, hand_out: OnTap) -> list[RemovableHandle]
         other = hand_out(input_of(path), kwargs[name])
         return None if other is None else (args, {**kwargs, name: other})
 
-    def after(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         others: dict[Any, Tensor] = {}
-        for key, tap in _outputs(path, output).items():
-            other = hand_out(tap, output if key is None else output[key])
+        shown = of_tokens(module, args, output)
+        for key, tap in _outputs(path, shown).items():
+            other = hand_out(tap, shown if key is None else shown[key])
             if other is not None:
-                others[key] = other
+                others[key] = other if shown is output else torch.cat([other, output[..., other.shape[-1] :]], -1)
         return _replaced(output, others) if others else None
 
     return [module.register_forward_pre_hook(before, with_kwargs=True), module.register_forward_hook(after)]

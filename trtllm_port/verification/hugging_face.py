@@ -214,6 +214,8 @@ class HuggingFaceRunner:
     @torch.no_grad()
     def greedy(self, prompt: list[int], max_new_tokens: int) -> list[int]:
         """Continue one prompt by exactly `max_new_tokens` of the best tokens, through the KV cache."""
+        from transformers import DynamicCache
+
         tokens: list[int] = []
         argument = cache_argument(self.model)
         step_ids = torch.tensor([prompt], device=self.device)
@@ -221,12 +223,16 @@ class HuggingFaceRunner:
         told = positions_are_slots(self.model, step_ids[:, :2])
         for number in range(max_new_tokens):
             output = self.model(input_ids=step_ids, **more, use_cache=True)
+            if not hasattr(output, argument) and keeps_cache(self.model) and not more:  # unless it is given one
+                config: Any = self.model.config
+                more = {argument: DynamicCache(config=config.get_text_config(decoder=True))}
+                output = self.model(input_ids=step_ids, **more, use_cache=True)
             tokens.append(int(output.logits[0, -1].argmax()))
             newest = torch.tensor([[tokens[-1]]], device=self.device)
             if not keeps_cache(self.model):
                 step_ids = torch.cat([step_ids, newest], 1)
                 continue
-            step_ids, more = newest, {argument: getattr(output, argument)}
+            step_ids, more = newest, {argument: getattr(output, argument, more.get(argument))}
             if told:
                 more["position_ids"] = torch.tensor([[len(prompt) + number]], device=self.device)
         return tokens

@@ -100,7 +100,7 @@ def _cache_state(operation: Operation) -> Result:
     return node(operation, "cache", "state", *operation.args)
 
 
-@LAYERS.rule("linear_attention", "selective_scan")
+@LAYERS.rule("linear_attention", "selective_scan", "linear_recurrence")
 def _recurrence(operation: Operation) -> Result:
     return node(operation, "function", operation.name, *operation.args, **operation.kwargs)
 

@@ -1,0 +1,95 @@
+"""Models that keep their states in their modules, and what they are made of."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.models.recurrent_gemma.modeling_recurrent_gemma import RecurrentGemmaRglru
+
+from trtllm_port.codegen import check_port, generate_port
+from trtllm_port.codegen.convolutions import causal_convolution
+from trtllm_port.codegen.expanded import expanded
+from trtllm_port.codegen.formulas import FORMULAS, PRIMITIVES
+from trtllm_port.codegen.held_states import held_tensors, layer_of
+from trtllm_port.codegen.recorder import Call, Operation, Value
+from trtllm_port.hf_taps import of_tokens
+
+B, L, E, K = 2, 7, 6, 4
+
+
+def test_tensors_in_modules_are_states() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    before = held_tensors(model)
+    assert not before
+    model[1].state = torch.zeros(2)  # type: ignore[assignment]  # a plain attribute
+    assert len(held_tensors(model)) == 1
+    assert (layer_of("model.layers.3.block.conv"), layer_of("model.norm")) == (3, None)
+
+
+def test_the_recurrence_is_hugging_faces() -> None:
+    config = transformers.RecurrentGemmaConfig(hidden_size=E, num_attention_heads=2)
+    scan = RecurrentGemmaRglru(config)._rnn_scan
+    x, gate = torch.randn(B, L, E), torch.rand(B, L, E)
+    reset = torch.zeros(B, L, 1, dtype=torch.bool)
+    reset[1, 3] = True
+    given = {"hidden_states": x, "recurrent_gate": gate, "reset": reset}
+    formula = next(formula for present, _, formula in FORMULAS if "reset" in present)
+    found = formula(lambda name, *tensors: PRIMITIVES[name](*tensors), given)
+    torch.testing.assert_close(found, scan(**given, recurrent_states=None)[0])
+
+
+def convolved(module: nn.Conv1d, index: object) -> tuple[Call, dict[Value, list[Operation]]]:
+    given, out = Value(torch.randn(B, E, L)), Value(module(torch.randn(B, E, L)))
+    cut = Operation("__getitem__", (out, index), {}, (Value(out.tensor[..., :L]),), None)
+    return Call("layers.0.conv", module, {"x": given}, None, outputs=(out,)), {out: [cut]}
+
+
+def test_a_convolution_of_the_tokens_so_far() -> None:
+    module = nn.Conv1d(E, E, K, groups=E, padding=K - 1)
+    found = causal_convolution(*convolved(module, (Ellipsis, slice(None, L))))
+    assert found is not None
+    assert (found[0].kind, found[0].args) == ("CausalConv1d", (E, K))
+    x = torch.randn(B, E, L)
+    before = functional.pad(x, (K - 1, 0))
+    expected = functional.conv1d(before, module.weight, module.bias, groups=E)
+    torch.testing.assert_close(of_tokens(module, (x,), module(x)), expected)
+
+
+@pytest.mark.parametrize(
+    ("module", "index"),
+    [
+        (nn.Conv1d(E, E, K, groups=E, padding=K - 1), (Ellipsis, slice(1, L + 1))),  # looks ahead
+        (nn.Conv1d(E, E, K, groups=1, padding=K - 1), (Ellipsis, slice(None, L))),  # mixes channels
+        (nn.Conv1d(E, E, K, groups=E, padding=K), (Ellipsis, slice(None, L))),
+        (nn.Conv1d(E, E, K, groups=E, padding=2 * K - 2, dilation=2), (Ellipsis, slice(None, L))),
+    ],
+)
+def test_other_convolutions(module: nn.Conv1d, index: object) -> None:
+    assert causal_convolution(*convolved(module, index)) is None
+
+
+def test_a_product_with_a_sum_is_two_operations() -> None:
+    bias, left, right = (Value(torch.randn(size)) for size in ((B, 1, 3), (B, L, E), (B, E, 3)))
+    out = Value(torch.baddbmm(bias.tensor, left.tensor, right.tensor))
+    product, total = expanded(Operation("baddbmm", (bias, left, right), {}, (out,), None), nn.Module())
+    assert (product.name, total.name, total.outputs) == ("bmm", "add", (out,))
+    torch.testing.assert_close(product.outputs[0].tensor + bias.tensor, out.tensor)
+
+
+def test_more_than_the_tokens_is_no_output() -> None:
+    x: Tensor = torch.randn(1, 2, 3)
+    assert of_tokens(nn.Linear(3, 3), (x,), x) is x
+
+
+@pytest.mark.slow
+def test_a_model_with_states_in_its_modules() -> None:
+    config = transformers.RecurrentGemmaConfig(vocab_size=300, hidden_size=64, intermediate_size=128)
+    port = generate_port(config)
+    text = port.files["model.py"]
+    for part in ("linear_recurrence(", "self.conv_1d = CausalConv1d(", "bfloat16(self.config.hidden_size**0.5)"):
+        assert part in text
+    check = check_port(config, source=port)
+    assert check.passed, check
