@@ -22,7 +22,7 @@ from trtllm_port.layers.functional.attention import (
     rotary_embedding,
 )
 from trtllm_port.layers.functional.collective import all_gather, all_reduce
-from trtllm_port.layers.functional.creation import arange, bfloat16, constant, full, full_like
+from trtllm_port.layers.functional.creation import arange, bfloat16, constant, full, full_like, parts_like
 from trtllm_port.layers.functional.elementwise import (
     add,
     clip,
@@ -106,7 +106,7 @@ __all__ = [
     "index_select", "layer_norm", "le", "leaky_relu", "linear", "linear_attention", "linear_recurrence", "log", "log1p",
     "logical_and", "logical_not", "logical_or", "logical_xor", "lt", "matmul", "max", "maximum", "mean", "min",
     "minimum", "mul", "ne", "needs_decomposition", "neg", "one_hot", "op_and", "op_not", "op_or", "op_xor", "outer",
-    "permute", "pow", "prod", "quick_gelu", "reciprocal", "relu", "relu_squared", "remainder", "repeat",
+    "parts_like", "permute", "pow", "prod", "quick_gelu", "reciprocal", "relu", "relu_squared", "remainder", "repeat",
     "repeat_interleave", "reshape", "rms_norm", "rotary_embedding", "round", "rsqrt", "scan", "scatter", "select",
     "selective_scan", "shape", "sigmoid", "silu", "sin", "sinusoidal_positions", "slice", "slice_index", "softmax",
     "softplus", "split", "sqrt", "squeeze", "stack", "sub", "sum", "tanh", "topk", "transpose", "unsqueeze", "view",

@@ -40,6 +40,14 @@ def full_like(x: Tensor, value: Scalar, dtype: str | None = None) -> Tensor:
     return full([size if size >= 0 else shape(x, dim) for dim, size in enumerate(x.shape)], value, like=x, dtype=dtype)
 
 
+def parts_like(x: Tensor, values: Sequence[float], sizes: Sequence[int]) -> Tensor:
+    """A constant [sum of sizes] of x's data type: each of the values as often as its size says."""
+    numbers = torch.tensor(list(values), dtype=torch_dtype(x.dtype))
+    repeated = numbers.repeat_interleave(torch.tensor(list(sizes)))
+    key = ("parts_like", tuple(values), tuple(sizes), x.dtype)
+    return x.network.shared(key, lambda: x.network.constant(repeated))
+
+
 def arange(end: int | Tensor, *, like: Tensor, start: int = 0, dtype: str = "int64") -> Tensor:
     """start, start + 1, … end - 1.
 

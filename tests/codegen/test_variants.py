@@ -15,7 +15,7 @@ from trtllm_port.codegen.tracing import trace
 from trtllm_port.quiet import quiet_transformers
 
 
-def _classes(model_type: str, *, traces: int = 2, **values: Any) -> dict[str, list[str]]:
+def classes_of(model_type: str, *, traces: int = 2, **values: Any) -> dict[str, list[str]]:
     """Class name → its lines."""
     with quiet_transformers():
         samples = [lower(trace(sample)) for sample in make_samples(hf_config(model_type, **values)).traced[:traces]]
@@ -26,7 +26,7 @@ def _classes(model_type: str, *, traces: int = 2, **values: Any) -> dict[str, li
 
 
 def test_what_only_some_layers_compute_is_a_branch() -> None:
-    lines = _classes("smollm3", pad_token_id=0, num_hidden_layers=4)["SmolLM3Attention"]
+    lines = classes_of("smollm3", pad_token_id=0, num_hidden_layers=4)["SmolLM3Attention"]
     start = lines.index("if self.config.no_rope_layers[self.layer_idx]:")
     assert lines[start + 1 : start + 4] == [
         "query_states = rotary_embedding(query_states, cos, sin)",
@@ -36,20 +36,20 @@ def test_what_only_some_layers_compute_is_a_branch() -> None:
 
 
 def test_layers_that_take_different_tensors_are_one_loop() -> None:
-    lines = _classes("cohere2", num_hidden_layers=4, pad_token_id=0)["Cohere2Model"]
+    lines = classes_of("cohere2", num_hidden_layers=4, pad_token_id=0)["Cohere2Model"]
     assert "for layer, layer_type in zip(self.layers, self.config.layer_types, strict=True):" in lines
 
 
 @pytest.mark.slow
 def test_layers_of_which_some_keep_no_cache_are_one_loop() -> None:
-    lines = _classes("nemotron_h", pad_token_id=0, layers_block_type=["linear_attention", "mlp", "full_attention"])
+    lines = classes_of("nemotron_h", pad_token_id=0, layers_block_type=["linear_attention", "mlp", "full_attention"])
     assert any(line.startswith("for layer in self.layers") for line in lines["NemotronHModel"])
 
 
 def test_layers_that_share_a_cache_ask_for_it() -> None:
     """Of six layers the last three; those before them are of both types."""
     kinds = ["sliding_attention", "full_attention"] * 3
-    lines = _classes("gemma4_text", num_hidden_layers=6, layer_types=kinds, num_kv_shared_layers=3)
+    lines = classes_of("gemma4_text", num_hidden_layers=6, layer_types=kinds, num_kv_shared_layers=3)
     attention = lines["Gemma4TextAttention"]
     assert "self.is_kv_shared_layer = layer_idx >= config.num_hidden_layers - config.num_kv_shared_layers" in attention
     assert "key_states, value_states = cache.update(self.layer_idx, key_states, value_states)" in attention
@@ -61,14 +61,14 @@ def test_what_neither_side_of_a_branch_has_is_left_out() -> None:
     """Layers with a cache of their own project values, or take the keys; those without one have neither."""
     kinds = ["sliding_attention", "full_attention"] * 3
     values = {"num_hidden_layers": 6, "layer_types": kinds, "num_kv_shared_layers": 3, "attention_k_eq_v": True}
-    attention = _classes("gemma4_text", **values)["Gemma4TextAttention"]
+    attention = classes_of("gemma4_text", **values)["Gemma4TextAttention"]
     taken = attention.index("value_states = key_states")
     assert attention[taken - 1].startswith("elif ")
 
 
 @pytest.mark.slow
 def test_one_of_several_computations_is_one_choice() -> None:
-    lines = _classes("nemotron_h", pad_token_id=0)["NemotronHBlock"]
+    lines = classes_of("nemotron_h", pad_token_id=0)["NemotronHBlock"]
     start = lines.index('if self.config.layers_block_type[self.layer_idx] == "linear_attention":')
     assert lines[start + 1 :] == [
         "hidden_states = self.mixer(hidden_states, cache)",
@@ -83,7 +83,7 @@ def test_one_of_several_computations_is_one_choice() -> None:
 
 
 def test_a_sub_module_of_either_class_is_chosen_by_the_config() -> None:
-    classes = _classes(
+    classes = classes_of(
         "dots1",
         num_hidden_layers=4,
         n_routed_experts=4,
@@ -102,13 +102,13 @@ def test_a_sub_module_of_either_class_is_chosen_by_the_config() -> None:
 
 
 def test_rope_parameters_by_layer_type_are_modules_by_name() -> None:
-    model = _classes("olmo3", num_hidden_layers=4)["Olmo3Model"]
+    model = classes_of("olmo3", num_hidden_layers=4)["Olmo3Model"]
     assert "for name, parameters in config.rope_parameters.items()" in model
     assert "cos, sin = position_embeddings[layer_type]" in model
 
 
 def test_a_parameter_that_a_module_around_uses_is_in_its_own_class() -> None:
-    classes = _classes("gpt_neox_japanese", num_hidden_layers=4)
+    classes = classes_of("gpt_neox_japanese", num_hidden_layers=4)
     assert "self.dense_bias = Parameter((config.hidden_size,))" in classes["GPTNeoXJapaneseAttention"]
     lines = classes["GPTNeoXJapaneseLayer"]
     start = lines.index("if self.layer_idx == self.config.num_hidden_layers - 1:")
@@ -117,5 +117,5 @@ def test_a_parameter_that_a_module_around_uses_is_in_its_own_class() -> None:
 
 def test_parts_that_are_repeated_are_told_by_all_sizes() -> None:
     """One key head of two in one trace, three of six in another: `expand` would do for the first alone."""
-    lines = _classes("diffllama", traces=3, num_hidden_layers=4)["DiffLlamaAttention"]
+    lines = classes_of("diffllama", traces=3, num_hidden_layers=4)["DiffLlamaAttention"]
     assert "value_states1 = v.repeat(1, 2, 1, 1)" in lines

@@ -11,6 +11,8 @@ from typing import Any
 from trtllm_port.codegen.expressions import MISSING, Values
 from trtllm_port.codegen.instances import Instance
 
+LONGEST = 8  # list whose elements have a meaning of their own each
+
 
 def _entries(text: str, column: Values) -> dict[str, Values]:
     """The entries that all values of a column of dicts have, inner dicts' included."""
@@ -22,6 +24,15 @@ def _entries(text: str, column: Values) -> dict[str, Values]:
             entry = tuple(value[inner] for value in column)
             found |= {f'{text}["{inner}"]': entry, **_entries(f'{text}["{inner}"]', entry)}
     return found
+
+
+def _elements(text: str, column: Values) -> dict[str, Values]:
+    """The elements of short lists of numbers, equally many everywhere: lists of layers are longer or shorter."""
+    if not all(isinstance(value, list) and 1 < len(value) <= LONGEST and _all_are(value, float) for value in column):
+        return {}
+    if len({len(value) for value in column}) > 1:
+        return {}
+    return {f"{text}[{place}]": tuple(value[place] for value in column) for place in range(len(column[0]))}
 
 
 def numbers_of_kinds(configs: list[dict[str, Any]]) -> dict[str, Values]:
@@ -63,7 +74,7 @@ def atoms_of(instances: list[Instance]) -> dict[str, Values]:
     for key in _ordered(dict.fromkeys(key for config in configs for key in config), instances):
         column = tuple(config.get(key) for config in configs)
         found[f"config.{key}"] = column
-        found |= _entries(f"config.{key}", column)
+        found |= {**_entries(f"config.{key}", column), **_elements(f"config.{key}", column)}
     found |= numbers_of_kinds(configs)
     numbers = [instance.layer_idx for instance in instances]
     layers = tuple(number for number in numbers if number is not None)

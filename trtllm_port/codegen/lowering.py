@@ -169,6 +169,7 @@ class _Lowering:
         if operation.name == "rotary_embedding":
             operation = self._turned_back(block, self._halve_tables(block, operation))
             operation = promote_rotation(block, operation)
+        operation = with_parts(block, operation, lambda arg: constant_of(arg, self.trace.model))
         operation = cast_first(block, operation)
         result = self._swapped_back(operation) or self.filling.joined(operation) or translate(operation)
         if operation.name in CASTS and isinstance(result, Value) and _place(operation) in self.casts:

@@ -86,8 +86,8 @@ class Printer:
         if isinstance(arg, Literal):
             raise Untranslated(node, f"`{node.name}` takes a constant tensor of shape {tuple(arg.tensor.shape)}")
         if isinstance(arg, tuple | list):
-            inner = ", ".join(self.argument(item, node).text for item in arg)
-            return _atom(f"[{inner}]")
+            texts = [self.argument(item, node).text for item in arg]
+            return _atom(self._whole_list(texts) or f"[{', '.join(texts)}]")
         if isinstance(arg, slice):
             return _atom(self._slice(arg, node))
         if arg is Ellipsis:
@@ -102,6 +102,14 @@ class Printer:
             return _atom(f"bfloat16({found.text})")
         negative = isinstance(arg, int | float) and not isinstance(arg, bool) and arg < 0
         return Expression(found.text, found.values, UNARY, 0) if negative else found
+
+    def _whole_list(self, texts: list[str]) -> str | None:
+        """The list of the config that has these elements and no others."""
+        name = texts[0].removesuffix("[0]") if texts else ""
+        if texts != [f"{name}[{place}]" for place in range(len(texts))]:
+            return None
+        found = self.of_class.instances[0].trace.sample.values.get(name.removeprefix("self.config."))
+        return name if isinstance(found, list) and len(found) == len(texts) else None
 
     def _parameter(self, attribute: Attribute, node: Node) -> Expression:
         path = relative_path(self.of_class.instances[0].block, attribute)

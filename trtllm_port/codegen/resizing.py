@@ -22,6 +22,7 @@ _HIDDEN = re.compile(r"^(hidden_size|d_model|n_embd|dim)$")
 _WIDTH = re.compile(
     r"(?<!state)(?<!vocab)(?<!kernel)(?<!chunk)(?<!window)(?<!block)(_size|_dim|_width|_inner|_ssm|_dims)$"
 )
+_FACTORS = re.compile(r"(multiplier|scale|factor)s$")
 _TOKEN = re.compile(r"token_(id|index)$")
 _MULTIPLIERS = (1, 2, 3, 2, 4)  # of the heads, by column
 _HEAD_SIZES = (8, 12, 16, 10, 16)  # of the smallest head, by column
@@ -168,6 +169,8 @@ def _value(key: str, value: Any, index: int, relation: Relation | None = None, *
         return SIZES[key][index]
     if key in SIZES and isinstance(value, list) and value and all(type(item) is int for item in value):
         return _scaled(value, int(SIZES[key][index]))
+    if isinstance(value, list) and _FACTORS.search(key) and all(type(item) is float for item in value) and not rope:
+        return [item * _factor(f"{key}[{place}]", index + 1) for place, item in enumerate(value)]
     if isinstance(value, float) and value:
         return value * _factor(key, index)
     if rope and type(value) is int and value:

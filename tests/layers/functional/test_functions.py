@@ -99,6 +99,10 @@ CASES: dict[str, Case] = {
     "full": Case(
         lambda x: L.full((L.shape(x, 0), 5), 2.5, like=x), lambda x: torch.full((len(x), 5), 2.5, dtype=x.dtype)
     ),
+    "parts_like": Case(
+        lambda x: x * L.parts_like(x, (2.0, 0.5), (1, x.shape[-1] - 1)),
+        lambda x: torch.cat([x[..., :1] * 2, x[..., 1:] * 0.5], -1),
+    ),
     "full_like": Case(lambda x: L.full_like(x, 3), lambda x: torch.full_like(x, 3), dtypes=NUMBERS),
     "gather": Case(lambda x, i: L.gather(x, 1, i), lambda x, i: x.gather(1, i), ("x", "i"), NUMBERS),
     "gather_nd": Case(
