@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from trtllm_port.codegen import probing
-from trtllm_port.codegen.constants import Recognition
+from trtllm_port.codegen.constants import Recognition, constant_of
 from trtllm_port.codegen.convolutions import causal_convolution
 from trtllm_port.codegen.expanded import expanded
 from trtllm_port.codegen.experts import experts_arguments, probe_experts
@@ -21,6 +21,7 @@ from trtllm_port.codegen.handed import Handed
 from trtllm_port.codegen.held_states import layer_of
 from trtllm_port.codegen.inputs import Taken, complete_signatures, find_inputs, remove_dead, taken_by_some, walk
 from trtllm_port.codegen.ir import Block, Leaf, Node
+from trtllm_port.codegen.parts import with_parts
 from trtllm_port.codegen.promotion import cast_first, promote, promote_rotation, without_expansions
 from trtllm_port.codegen.recorder import (
     CASTS,
