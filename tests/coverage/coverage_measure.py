@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coverage_options import random_options
 from coverage_types import family_of, write_config
 
 from trtllm_port.errors import PortError
@@ -48,6 +49,8 @@ class Row:
         longest_class: lines of its longest class.
         ratio: the largest error of any tap in bfloat16, in units of Hugging Face's own error there.
         float16: the verdict of `verify` in float16, of a type that passes; it does not count in `status`.
+        options: what another config of a type that passes had set at random.
+        combination: what became of that one: as `status`, with the reason; it does not count in `status`.
         seconds: of processor time, which other processes do not stretch.
     """
 
@@ -60,6 +63,8 @@ class Row:
     longest_class: int | None = None
     ratio: float | None = None
     float16: str = ""
+    options: dict[str, Any] | None = None
+    combination: str = ""
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,19 +116,16 @@ class Measurement:
         self.stage = "engine"
         self._compile(tiny)
         self.row = replace(self.row, float16=self._report(tiny, "float16").verdict)
+        self.stage = "another combination of options"
+        self._combine()
 
     def _measure(self, result: PortResult) -> None:
         assert result.source is not None  # no blank port was asked for
-        assert result.check is not None
         text = result.source.files["model.py"]
         self.row = replace(self.row, lines=len(text.splitlines()), longest_class=longest_class(text))
-        if result.source.skeletons:
-            reasons = [f"{skeleton.name}: {skeleton.reason}" for skeleton in result.source.skeletons]
-            raise FallsShortError(INCOMPLETE, "; ".join(reasons))
-        check = result.check
-        if not check.passed:
-            error = f"{check.first_divergence} differs; worst relative error {check.worst_error} at {check.worst}"
-            raise FallsShortError(DIFFERS, check.problem or error)
+        outcome = unlike_a_port(result)
+        if outcome is not None:
+            raise FallsShortError(*outcome)
 
     def _report(self, tiny: Path, dtype: str) -> Report:
         from trtllm_port.verification import VerifySettings, verify
@@ -138,6 +140,24 @@ class Measurement:
         if report.verdict != "pass":
             failed = [f"{gate.name}: {gate.reason}" for gate in report.gates if gate.verdict == report.verdict]
             raise FallsShortError(DIFFERS, "; ".join([report.summary, *failed[:2]]))
+
+    def _combine(self) -> None:
+        """Port the type once more, with options drawn at random."""
+        from trtllm_port.porting import create_port
+
+        directory = self.directory / "combination"
+        write_config(self.row.model_type, directory)
+        file = directory / "config.json"
+        config = json.loads(file.read_text(encoding="utf-8"))
+        options = random_options(config, self.row.model_type)
+        file.write_text(json.dumps(config | options), encoding="utf-8")
+        try:
+            outcome = unlike_a_port(create_port(directory, workspace=directory))
+        except PortError as error:
+            outcome = (REFUSED, error.message)
+        except Exception as error:  # any other is a defect
+            outcome = (DEFECT, describe(error))
+        self.row = replace(self.row, options=options, combination=one_line(": ".join(outcome or (PASSES,))))
 
     def _compile(self, tiny: Path) -> None:
         from trtllm_port.building import build_engine
@@ -157,6 +177,18 @@ class Measurement:
             max_input_len=PREFILL,
             max_seq_len=PREFILL + STEPS,
         )
+
+
+def unlike_a_port(result: PortResult) -> tuple[str, str] | None:
+    """Why what `new` wrote is no complete and right port, as status and reason; None if it is one."""
+    assert result.source is not None  # no blank port was asked for
+    assert result.check is not None
+    if result.source.skeletons:
+        reasons = [f"{skeleton.name}: {skeleton.reason}" for skeleton in result.source.skeletons]
+        return INCOMPLETE, "; ".join(reasons)
+    check = result.check
+    error = f"{check.first_divergence} differs; worst relative error {check.worst_error} at {check.worst}"
+    return None if check.passed else (DIFFERS, check.problem or error)
 
 
 def write_tiny(given: Path, directory: Path) -> None:

@@ -32,6 +32,9 @@ compute capability {capability}. What a config class lacks to describe a decoder
 A port that passes is right as far as anybody can see, so that a verdict against it would be a false alarm. What passes
 is therefore verified in float16, too: {float16}.
 
+What passes is also ported with another combination of options, drawn at random (switches turned over, other heads,
+windows, activations, rotary scalings), and checked by `new`: {combinations}.
+
 Versions: {versions}. {total_seconds} of processor time altogether.
 
 | family | types | pass | goal |{headers}
@@ -91,6 +94,7 @@ def render(data: dict[str, Any]) -> str:
         steps=STEPS,
         capability=CAPABILITY,
         float16=_float16(rows),
+        combinations=_combinations(rows),
         versions=", ".join(f"{name} {version}" for name, version in data["versions"].items()),
         total_seconds=f"{sum(row.seconds for row in rows) / 60:.0f} minutes",
         headers="".join(f" {status} |" for status in short),
@@ -110,6 +114,18 @@ def _float16(rows: list[Row]) -> str:
         f"{len(types)} {verdict} ({', '.join(types)})" for verdict, types in others.items() if verdict not in _QUIET
     ]
     return ", ".join([f"{verdicts['pass']} of {verdicts.total()} pass", *named])
+
+
+def _combinations(rows: list[Row]) -> str:
+    """How the ports with other options fall out; what is not right is told."""
+    tried = [row for row in rows if row.combination]
+    short = [row for row in tried if row.combination != PASSES]
+    told = [f"\n- {row.model_type} with {_code(row.options)}: {_escape(row.combination)}" for row in short]
+    return f"{len(tried) - len(short)} of {len(tried)} pass" + (", the others are:\n" + "".join(told) if told else "")
+
+
+def _code(options: dict[str, Any] | None) -> str:
+    return f"`{json.dumps(options)}`"
 
 
 def _not_measured(model_type: str) -> Row:

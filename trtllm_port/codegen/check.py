@@ -24,7 +24,7 @@ from trtllm_port.codegen.hf_models import load_config, require_causal_lm
 from trtllm_port.codegen.hooks import whole_cache
 from trtllm_port.codegen.recorder import leaves
 from trtllm_port.codegen.sizes import config_values, unseen_config
-from trtllm_port.errors import PortError
+from trtllm_port.errors import PortError, UnsupportedModelError
 from trtllm_port.exact import ExactArithmetic
 from trtllm_port.hf_cache import cache_argument, keeps_cache, positions_are_slots
 from trtllm_port.hf_taps import of_tokens
@@ -221,6 +221,8 @@ def _hf_taps(model: nn.Module, step: dict[str, Tensor], past: Any, count: int) -
     try:
         with torch.no_grad():
             out = model(**step, **given)
+    except RuntimeError as error:
+        raise UnsupportedModelError(f"Hugging Face's own model cannot run in {model.dtype}: {error}") from error
     finally:
         for handle in handles:
             handle.remove()
