@@ -17,6 +17,7 @@ from trtllm_port.layers.moe import MOE, Experts, TopKRouter
 from trtllm_port.layers.network import Network
 from trtllm_port.layers.normalization import LayerNorm, RmsNorm
 from trtllm_port.layers.parameter import Parameter
+from trtllm_port.layers.quantiles import normal_quantile
 from trtllm_port.layers.rotary import RotaryEmbedding
 from trtllm_port.layers.states import State
 from trtllm_port.layers.tensor import Tensor
@@ -73,6 +74,7 @@ __all__ = [
     "Transform",
     "Transpose",
     "WeightMap",
+    "normal_quantile",
     "plan_weights",
 ]
 __all__ += functional.__all__

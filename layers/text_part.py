@@ -21,15 +21,17 @@ def loads_whole(config: Any) -> bool:
 def text_part(config: Any) -> Any:
     """The config of the text part, naming its own class as architecture; any other config as it is.
 
-    A config has a text part if it holds the configs of several models and transformers has a causal language model
-    for the one of text: either listed for that config's type, or listed for the whole and made from that config.
+    A config has a text part if it holds the configs of several models, or that of text alone although its model takes
+    images, say, and transformers has a causal language model for the one of text: either listed for that config's type,
+    or listed for the whole and made from that config.
     """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 
     text = config.get_text_config(decoder=True)
-    if text is config or len(getattr(config, "sub_configs", None) or {}) < 2:
-        return config
     listed = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    parts = len(getattr(config, "sub_configs", None) or {})
+    if text is config or not parts or (parts == 1 and not _takes_more_than_text(listed)):
+        return config
     if type(text) in MODEL_FOR_CAUSAL_LM_MAPPING:
         found = MODEL_FOR_CAUSAL_LM_MAPPING[type(text)]
     elif listed is not None and listed.config_class is type(text):
@@ -45,3 +47,7 @@ def text_part(config: Any) -> Any:
     if getattr(config, "quantization_config", None):
         part.quantization_config = config.quantization_config
     return part
+
+
+def _takes_more_than_text(listed: Any) -> bool:
+    return not isinstance(getattr(listed, "input_modalities", "text"), str)

@@ -61,7 +61,7 @@ from trtllm_port.layers.functional.recurrence import (
     selective_scan,
     weighted_average,
 )
-from trtllm_port.layers.functional.reduction import argmax, cumsum, max, mean, min, prod, sum, topk
+from trtllm_port.layers.functional.reduction import argmax, cumsum, max, mean, min, prod, std, sum, topk
 from trtllm_port.layers.functional.scan import scan
 from trtllm_port.layers.functional.shaping import (
     concat,
@@ -109,6 +109,6 @@ __all__ = [
     "parts_like", "permute", "pow", "prod", "quick_gelu", "reciprocal", "relu", "relu_squared", "remainder", "repeat",
     "repeat_interleave", "reshape", "rms_norm", "rotary_embedding", "round", "rsqrt", "scan", "scatter", "select",
     "selective_scan", "shape", "sigmoid", "silu", "sin", "sinusoidal_positions", "slice", "slice_index", "softmax",
-    "softplus", "split", "sqrt", "squeeze", "stack", "sub", "sum", "tanh", "topk", "transpose", "unsqueeze", "view",
-    "weighted_average", "where",
+    "softplus", "split", "sqrt", "squeeze", "stack", "std", "sub", "sum", "tanh", "topk", "transpose", "unsqueeze",
+    "view", "weighted_average", "where",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ import torch
 from trtllm_port.layers.dtypes import FLOAT_DTYPES
 from trtllm_port.layers.functional._common import axes_mask, axis, require
 from trtllm_port.layers.functional.shaping import squeeze
-from trtllm_port.layers.functional.unary import cast
+from trtllm_port.layers.functional.unary import cast, sqrt
 from trtllm_port.layers.tensor import Tensor
 
 Dims = int | tuple[int, ...] | list[int]
@@ -28,6 +28,14 @@ def mean(x: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
     """The mean over dim, of a floating-point tensor."""
     require(x, FLOAT_DTYPES, "mean")
     return _reduce("mean", "AVG", x, dim, keepdim)
+
+
+def std(x: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
+    """The standard deviation over dim as torch computes it with `correction=0`: in float32, then in the type of x."""
+    require(x, FLOAT_DTYPES, "std")
+    wide = cast(x, "float32")
+    deviations = wide - mean(wide, dim, keepdim=True)
+    return cast(sqrt(mean(deviations * deviations, dim, keepdim)), x.dtype)
 
 
 def max(x: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:

@@ -18,3 +18,15 @@ def test_sizes_of_layers_and_shared_caches_follow_the_config() -> None:
     assert "num_kv_shared_layers" in port.ledger.used
     check = check_port(config, source=port)
     assert check.passed, check
+
+
+@pytest.mark.slow
+def test_parts_written_in_place_and_sparse_activations_follow_the_config() -> None:
+    config = hf_config("gemma3n_text")
+    port = generate_port(config)
+    assert not port.skeletons
+    text = port.files["model.py"]
+    assert "normal_quantile(self.config.activation_sparsity_pattern[self.layer_idx])" in text
+    assert "self.altup.correct_output_scale = Parameter((config.hidden_size,))" in text
+    check = check_port(config, source=port)
+    assert check.passed, check

@@ -73,7 +73,7 @@ def test_values_have_the_names_of_the_variables_that_held_them() -> None:
 class WritesThroughAView(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = x * 2
-        y[:, 0].zero_()
+        y.view(-1)[:2].zero_()
         return y + 1
 
 
@@ -84,6 +84,27 @@ def test_a_tensor_that_was_written_through_a_view_is_unknown() -> None:
     assert isinstance(last.args[0], Literal)  # not the product that was recorded for it
 
 
+class ChangesAPart(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * 2
+        y[1:] += x[1:]
+        y[:, 0].neg_()
+        return y + 1
+
+
+def test_a_part_that_is_changed_in_place_changes_the_whole_once() -> None:
+    x = torch.arange(6.0).view(2, 3)
+    root = _record(ChangesAPart(), x)
+    names = [name for name in _names(root) if name != "__getitem__"]
+    assert names == ["mul", "add_", "__setitem__", "neg_", "__setitem__", "add"]
+    writes = [item for item in root.body if isinstance(item, Operation) and item.name == "__setitem__"]
+    last = root.body[-1]
+    assert isinstance(last, Operation)
+    assert last.args[0] is writes[1].outputs[0]
+    assert writes[1].args[0] is writes[0].outputs[0]
+    assert torch.equal(last.outputs[0].tensor, ChangesAPart()(x))
+
+
 class LooksAtTheData(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x if bool((x > 0).all()) else -x
@@ -92,6 +113,16 @@ class LooksAtTheData(nn.Module):
 def test_a_look_at_the_data_is_noted() -> None:
     root = _record(LooksAtTheData(), torch.ones(2, 3))
     assert [name for name, _ in root.host_reads] == ["__bool__"]
+
+
+class LooksAtItsOwnNumbers(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        valid = (torch.tensor(0.5) < 1).all()
+        return x if bool(valid) else -x
+
+
+def test_a_look_at_numbers_of_its_own_is_no_look_at_the_data() -> None:
+    assert _record(LooksAtItsOwnNumbers(), torch.ones(2, 3)).host_reads == []
 
 
 def test_nothing_is_left_on_the_model() -> None:

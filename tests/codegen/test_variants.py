@@ -118,4 +118,4 @@ def test_a_parameter_that_a_module_around_uses_is_in_its_own_class() -> None:
 def test_parts_that_are_repeated_are_told_by_all_sizes() -> None:
     """One key head of two in one trace, three of six in another: `expand` would do for the first alone."""
     lines = classes_of("diffllama", traces=3, num_hidden_layers=4)["DiffLlamaAttention"]
-    assert "value_states1 = v.repeat(1, 2, 1, 1)" in lines
+    assert "value_states1 = chunk.repeat(1, 2, 1, 1)" in lines

@@ -12,6 +12,8 @@ from trtllm_port.conversion import read_architecture
 from trtllm_port.layers.config import load_hf_config
 from trtllm_port.layers.text_part import loads_whole, text_part
 
+WITH_HEAD = ("Gemma3ForCausalLM", "Qwen2ForCausalLM", "PersimmonForCausalLM")  # of wholes that have it
+
 
 @pytest.mark.parametrize(
     ("config", "expected"),
@@ -20,6 +22,7 @@ from trtllm_port.layers.text_part import loads_whole, text_part
         (transformers.GotOcr2Config(), "Qwen2ForCausalLM"),  # another model's
         (transformers.Emu3Config(), "Emu3ForCausalLM"),  # listed for the whole, made from the text config
         (transformers.Llama4Config(), "Llama4ForCausalLM"),
+        (transformers.FuyuConfig(), "PersimmonForCausalLM"),  # images go through one layer, which needs no config
     ],
 )
 def test_text_part(config: Any, expected: str, tmp_path: Path) -> None:
@@ -28,11 +31,11 @@ def test_text_part(config: Any, expected: str, tmp_path: Path) -> None:
     part = load_hf_config(tmp_path)
     assert part.architectures == [expected]
     assert type(part) is type(config.get_text_config(decoder=True))
-    if expected in ("Gemma3ForCausalLM", "Qwen2ForCausalLM"):  # the whole has the head
+    if expected in WITH_HEAD:  # the whole has the head
         assert part.tie_word_embeddings == config.tie_word_embeddings
     assert part.vocab_size == config.get_text_config(decoder=True).vocab_size
     assert read_architecture(tmp_path) == expected
-    assert loads_whole(config) == (expected in ("Gemma3ForCausalLM", "Qwen2ForCausalLM"))
+    assert loads_whole(config) == (expected in WITH_HEAD)
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,6 @@ def atoms_of(instances: list[Instance]) -> dict[str, Values]:
         column = tuple(config.get(key) for config in configs)
         found[f"config.{key}"] = column
         found |= {**_entries(f"config.{key}", column), **_elements(f"config.{key}", column)}
-    found |= numbers_of_kinds(configs)
     numbers = [instance.layer_idx for instance in instances]
     layers = tuple(number for number in numbers if number is not None)
     if len(layers) == len(numbers):
@@ -85,4 +84,6 @@ def atoms_of(instances: list[Instance]) -> dict[str, Values]:
             if len(lists) == len(configs) and all(n < len(v) for v, n in zip(lists, layers, strict=True)):
                 column = tuple(v[n] for v, n in zip(lists, layers, strict=True))
                 found[f"config.{key}[layer_idx]"] = column
+    else:
+        found |= numbers_of_kinds(configs)
     return found

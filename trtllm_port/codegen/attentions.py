@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trtllm_port.codegen.active import active_recorder
-from trtllm_port.codegen.recorder import words
+from trtllm_port.codegen.operation_names import words
 
 # Arguments of attention functions that say nothing a port has to know: masks are explicit, nothing is trained.
 SILENT_ARGUMENTS = words(

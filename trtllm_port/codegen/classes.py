@@ -27,6 +27,9 @@ class DependsOnData(Exception):
         super().__init__(f"what it computes depends on the content of a tensor: {where}")
 
 
+MENTIONED = {"cache: KVCache": "KVCache", "normal_quantile(": "normal_quantile"}  # text that needs an import
+
+
 @dataclass(frozen=True)
 class Skeleton:
     """A class that could not be translated: what stopped it, and where Hugging Face has it."""
@@ -86,8 +89,8 @@ class ClassWriter:
         in_order = any(path.partition(".")[0].isdigit() for path in port_class.children)  # its modules have numbers
         base = "DecoderModelForCausalLM" if is_model else "ModuleList" if in_order else "Module"
         imports = {base, "Tensor", *constructor.imports, *(body.printer.functions if body is not None else ())}
-        if any("cache: KVCache" in line for line in forward):
-            imports.add("KVCache")
+        text = "\n".join([*constructor.lines, *forward])
+        imports |= {name for mark, name in MENTIONED.items() if mark in text}
         variables = indent(self._class_variables()) if is_model else []
         lines = [f"class {port_class.name}({base}):", *variables, *indent(constructor.lines), "", *indent(forward)]
         return ClassText(port_class.name, lines, imports, scope.fields | constructor.fields, scope.deciding, skeleton)

@@ -50,6 +50,8 @@ def _of_one(atom: Expression) -> Iterator[Expression]:
     if str in kinds:
         for name in dict.fromkeys(value for value in values if isinstance(value, str)):
             yield from _both(f'{text} == "{name}"', f'{text} != "{name}"', [value == name for value in values], 2)
+    if kinds == {float}:
+        yield from _both(f"{text} > 0.0", f"{text} <= 0.0", [value > 0 for value in values], 3)
     if kinds == {int}:
         for number in (0, 1):
             yield from _both(f"{text} > {number}", f"{text} <= {number}", [value > number for value in values], 3)

@@ -15,10 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trtllm_port.codegen.expressions import Single
 from trtllm_port.codegen.ir import Block, Node
-from trtllm_port.codegen.recorder import Attribute, Literal, Location, Operation, Value, leaves, map_structure, words
+from trtllm_port.codegen.operation_names import CASTS, words
+from trtllm_port.codegen.recorder import Attribute, Literal, Location, Operation, Value, leaves, map_structure
 from trtllm_port.codegen.rows import Rows
-from trtllm_port.codegen.rules import BINARY, DTYPES
+from trtllm_port.codegen.rules import BINARY, DTYPES, TRACE_DTYPE
 from trtllm_port.codegen.sizes import Sample
 from trtllm_port.codegen.tracing import Trace
 from trtllm_port.layers import alibi_slopes
@@ -131,6 +133,13 @@ def sinusoid(
     return torch.stack(parts, -1).flatten(-2) if interleaved else torch.cat(parts, -1)
 
 
+def _unrounded(operation: Operation, made: Tensor, given: list[Tensor | None]) -> Tensor:
+    """What an operation over constants gives; of a number that is cast to the model's data type, the number."""
+    if operation.name in CASTS and made.dtype == TRACE_DTYPE and made.numel() == 1 and given[0] is not None:
+        return given[0].reshape(made.shape)
+    return made
+
+
 def uniform(tensor: Tensor) -> bool | int | float | None:
     """The number that all elements of a tensor are, or None."""
     if not tensor.numel() or tensor.is_complex():
@@ -174,7 +183,8 @@ class Recognition:
             elif only_positions and not is_constant:
                 self.positional.add(value)
             if known is not None or is_constant:
-                found[value] = known or Literal(value.tensor, any(is_kept(leaf, self.kept) for leaf in tensors))
+                is_held = any(is_kept(leaf, self.kept) for leaf in tensors)
+                found[value] = known or Literal(_unrounded(operation, value.tensor, content), is_held)
         return found if len(found) == len(operation.outputs) and found else None
 
     def without_fillings(self, block: Block, operation: Operation) -> Operation:
@@ -293,6 +303,11 @@ def is_kept(arg: Any, kept: frozenset[str]) -> bool:
         kept: the buffers that have.
     """
     return arg.kept if isinstance(arg, Literal) else isinstance(arg, Attribute) and arg.path in kept
+
+
+def exact_number(attribute: Attribute, trace: Trace) -> float:
+    """The number in a buffer of the model's data type before it was rounded: what a model in float32 has there."""
+    return Single(stored_tensor(trace.in_float32, attribute.path).item())
 
 
 def constant_of(arg: Any, model: nn.Module) -> torch.Tensor | None:

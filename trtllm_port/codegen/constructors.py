@@ -65,6 +65,7 @@ class ConstructorWriter:
         self.config_class = config_class
         self.done = done
         self.made = Constructor()
+        self.holders: set[str] = set()  # modules that only hold others
 
     def write(self, forward: list[str], parameters: list[str], tied: list[str], *, is_model: bool) -> Constructor:
         """The constructor.
@@ -81,7 +82,8 @@ class ConstructorWriter:
         made, text = self.made, "\n".join(forward)
         self.scope.settle_attributes()
         children = list(self._children())
-        own = [line for path in parameters if "." not in path for line in self._parameter(path)]  # others: sub-modules
+        alone = ("", *self.holders)  # parameters of other modules are made there
+        own = [line for path in parameters if path.rpartition(".")[0] in alone for line in self._parameter(path)]
         attributes = [f"self.{name} = {found.text}" for name, found in self.scope.attributes.items()]
         lists = [line for line in children if "DecoderLayerList(" in line or " for layer_idx in " in line]
         made.takes_layer_idx = any("layer_idx" in s for s in (*attributes, *own, *children) if s not in lists)
@@ -111,7 +113,7 @@ class ConstructorWriter:
         """`self.name = …` for every sub-module that is used, in the order of HF's `__init__`."""
         order = {name: i for i, (name, _) in enumerate(self.port_class.block.module.named_modules())}
         children = self.port_class.children
-        holders: set[str] = set()  # modules that only hold others
+        holders = self.holders
         counts: Counter[str] = Counter()  # of what is in lists
         for path in sorted(children, key=lambda path: order.get(path.replace(".*", ".0").partition("[")[0], 0)):
             name = path.removesuffix(".*")
@@ -266,7 +268,7 @@ class ConstructorWriter:
         self.made.imports.add("Parameter")
         dtype = self._dtype(path)
         options = "" if dtype == MODEL_DTYPE else f", {literal(dtype)}"
-        statement = f"self.{path} = Parameter(({', '.join(sizes)}{',' if rank == 1 else ''}){options})"
+        statement = f"{reference(path)} = Parameter(({', '.join(sizes)}{',' if rank == 1 else ''}){options})"
         condition = self.scope.there(tuple(shape is not None for shape in shapes), f"whether there is a `{path}`")
         yield from [f"if {condition.text}:", f"    {statement}"] if condition else [statement]
 

@@ -21,8 +21,10 @@ from torch import nn
 
 from trtllm_port.codegen.computed import computed_values
 from trtllm_port.codegen.size_tables import DECODER_COUNTS, ENCODER_COUNTS, LAYER_COUNTS
+from trtllm_port.errors import UnsupportedModelError
 
 LAYERS = 4
+MOST_PARAMETERS = 200_000_000  # of a model that is made to be traced
 MOST = 12  # layers in a trace, unless the config's lists need more
 _NAMES_LAYERS = re.compile(r"layer|_idx|indices")
 _OPTIONS = (bool, int, str, type(None))
@@ -252,3 +254,14 @@ def model_on_paper(config: Any, trust_remote_code: bool = False) -> nn.Module:
     with torch.device("meta"):
         model: nn.Module = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     return model
+
+
+def require_small(config: Any, trust_remote_code: bool = False) -> None:
+    """UnsupportedModelError if a config is of a large model: its class has filled in sizes of its own."""
+    try:
+        model = model_on_paper(config, trust_remote_code)
+    except Exception:  # any: a model may compute with its weights when it is made; it is refused when it is made
+        return
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if count > MOST_PARAMETERS:
+        raise UnsupportedModelError(f"a small config makes a model of {count:,} parameters: some size has no key")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 Values = tuple[Any, ...]
 ATOM, POWER, UNARY, PRODUCT, SUM, CONDITION = 100, 90, 80, 70, 60, 10  # how tightly operators bind
 
@@ -45,6 +47,13 @@ class Kept(Rounded):
     """A number that Hugging Face holds in bfloat16, whatever the precision of the model."""
 
 
+class Single(float):
+    """A number that went through float32: the shortest one that gives it, equal to others within 2⁻²⁰."""
+
+    def __new__(cls, number: float) -> Single:
+        return super().__new__(cls, str(np.float32(number)))
+
+
 @dataclass(frozen=True)
 class Expression:
     """A piece of Python: its text, its value in every instance, how tightly it binds, and how simple it is."""
@@ -70,8 +79,9 @@ def close(a: Any, b: Any) -> bool:
         return type(a) is type(b) and bool(a == b)
     if isinstance(a, int) and isinstance(b, int):
         return a == b
-    rounded = isinstance(a, Rounded) or isinstance(b, Rounded)
-    return a == b or math.isclose(a, b, rel_tol=2**-8 if rounded else 1e-9)
+    kinds = ((Rounded, 2**-8), (Single, 2**-20), (float | int, 1e-9))
+    tolerance = next(one for kind, one in kinds if isinstance(a, kind) or isinstance(b, kind))
+    return a == b or math.isclose(a, b, rel_tol=tolerance)
 
 
 def all_close(a: Values, b: Values) -> bool:

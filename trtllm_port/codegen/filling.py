@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from trtllm_port.codegen.ir import Node
-from trtllm_port.codegen.recorder import Operation, Value, words
+from trtllm_port.codegen.ir import Block, Node
+from trtllm_port.codegen.operation_names import words
+from trtllm_port.codegen.recorder import Operation, Value
 from trtllm_port.codegen.rules import canonical_name, node
 
 ALLOCATIONS = words("new_empty empty_like")
@@ -36,6 +37,19 @@ class Filling:
         written = self.parts[operation.outputs[0]] = (*self.parts[target], part)
         return _join(operation, sorted(written, key=lambda part: part[:3]))
 
+    def overwritten(self, block: Block, operation: Operation) -> Node | None:
+        """The join that a write into a part of a computed tensor makes; None for every other operation."""
+        target = operation.args[0] if operation.args else None
+        is_write = canonical_name(operation.name)[0] == "setitem" and isinstance(target, Value)
+        part = _part(operation) if is_write and target not in self.parts else None
+        if part is None:
+            return None
+        dim, start, stop, source = part
+        size, ndim = operation.outputs[0].tensor.shape[dim], operation.outputs[0].tensor.ndim
+        before = [_kept(block, operation, dim, slice(None, start))] if start else []
+        behind = [_kept(block, operation, dim, slice(stop, None))] if stop < size else []
+        return node(operation, "function", "concat", (*before, source, *behind), dim=dim - ndim)
+
 
 def _part(operation: Operation) -> tuple[int, int, int, Any] | None:
     """What is written where, if it is a slice along one dimension, written as it is."""
@@ -54,6 +68,14 @@ def _part(operation: Operation) -> tuple[int, int, int, Any] | None:
     start, stop = bounds[dim]
     fits = tuple(source.tensor.shape) == (*shape[:dim], stop - start, *shape[dim + 1 :])
     return (dim, start, stop, source) if fits else None
+
+
+def _kept(block: Block, operation: Operation, dim: int, part: slice) -> Value:
+    """A part of what a tensor was before it was written into."""
+    target, index = operation.args[0], (*([slice(None)] * dim), part)
+    kept = Value(target.tensor[index])
+    block.nodes.append(Node("index", "", (target, index), {}, (kept,), operation.location))
+    return kept
 
 
 def _join(operation: Operation, parts: list[tuple[int, int, int, Any]]) -> Node | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from trtllm_port.codegen.recorder import words
+from trtllm_port.codegen.operation_names import words
 
 SHAPING = words("view transpose permute unsqueeze squeeze flatten expand")
 LONGEST = 92  # of what is joined: 100 columns in a method

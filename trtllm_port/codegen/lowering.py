@@ -21,10 +21,10 @@ from trtllm_port.codegen.handed import Handed
 from trtllm_port.codegen.held_states import layer_of
 from trtllm_port.codegen.inputs import Taken, complete_signatures, find_inputs, remove_dead, taken_by_some, walk
 from trtllm_port.codegen.ir import Block, Leaf, Node
+from trtllm_port.codegen.operation_names import CASTS
 from trtllm_port.codegen.parts import with_parts
 from trtllm_port.codegen.promotion import cast_first, promote, promote_rotation, without_expansions
 from trtllm_port.codegen.recorder import (
-    CASTS,
     Call,
     Literal,
     Location,
@@ -172,7 +172,7 @@ class _Lowering:
             operation = promote_rotation(block, operation)
         operation = with_parts(block, operation, lambda arg: constant_of(arg, self.trace.model))
         operation = cast_first(block, operation)
-        result = self._swapped_back(operation) or self.filling.joined(operation) or translate(operation)
+        result = self._swapped_back(operation) or self._written(block, operation) or translate(operation)
         if operation.name in CASTS and isinstance(result, Value) and _place(operation) in self.casts:
             result = node(operation, "cast", DTYPES[operation.outputs[0].tensor.dtype], result)
         if isinstance(result, Value):
@@ -190,6 +190,10 @@ class _Lowering:
             return
         self.shared.note(block, result)
         block.nodes.append(result)
+
+    def _written(self, block: Block, operation: Operation) -> Node | None:
+        """What a write into a tensor gives: a join of what was there and what is written."""
+        return self.filling.joined(operation) or self.filling.overwritten(block, operation)
 
     def _swapped_back(self, operation: Operation) -> Value | None:
         """What a `transpose` after an equal one gives: what there was before both."""

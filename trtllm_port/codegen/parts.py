@@ -8,7 +8,8 @@ from torch import Tensor
 
 from trtllm_port.codegen.expressions import Rounded
 from trtllm_port.codegen.ir import Block, Node
-from trtllm_port.codegen.recorder import Attribute, Operation, Value, words
+from trtllm_port.codegen.operation_names import words
+from trtllm_port.codegen.recorder import Attribute, Operation, Value
 from trtllm_port.codegen.rules import TRACE_DTYPE
 
 MOST = 8  # parts

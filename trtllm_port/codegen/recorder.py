@@ -19,30 +19,10 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from trtllm_port.codegen.arguments import bind, is_in_place, takes_everything
+from trtllm_port.codegen.operation_names import CASTS, HOST_READS, NUMBERS, SILENT, SILENT_PROPERTIES
 from trtllm_port.codegen.state_log import StateLog
 from trtllm_port.errors import UnsupportedModelError
 
-
-def words(text: str) -> frozenset[str]:
-    """The words of a text, as a set."""
-    return frozenset(text.split())
-
-
-# Reads of a tensor's kind, and bookkeeping: nothing is computed.
-SILENT = words(
-    "size dim ndim numel nelement is_floating_point is_complex is_contiguous stride storage_offset data_ptr get_device "
-    "element_size _set_grad_enabled set_grad_enabled is_grad_enabled get_default_dtype has_torch_function can_cast "
-    "requires_grad_ register_hook is_inference result_type broadcast_shapes is_tensor finfo is_autocast_enabled "
-    "_is_view untyped_storage is_same_size __len__ __hash__ __repr__ __torch_dispatch__"
-)
-SILENT_PROPERTIES = words(
-    "shape dtype device requires_grad is_cuda is_cpu layout ndim grad grad_fn names is_meta is_sparse is_quantized "
-    "itemsize nbytes is_nested _version is_mkldnn is_xpu is_mps is_leaf _base _is_param is_vulkan retains_grad"
-)
-# A tensor's content becomes a Python value: the trace would depend on the data.
-HOST_READS = words("item tolist __bool__ __int__ __float__ __index__ __contains__ numpy nonzero equal allclose")
-# Layers that are alike may differ in which of their casts change anything: all are recorded.
-CASTS = words("to type type_as float half bfloat16 long int bool double")
 FILES_BETWEEN = ("/torch/", "/trtllm_port/codegen/", "/transformers/activations.py")
 FORMULAS = "/trtllm_port/codegen/formulas.py"  # stand for modelling code, and name variables as it does
 
@@ -177,11 +157,13 @@ class Recorder(TorchFunctionMode):
         self._stack: list[Call] = []
         self._values: dict[int, Value] = {}
         self._attributes = _named_tensors(model)
+        self._buffers = {key for key, attribute in self._attributes.items() if not attribute.persistent}
         self._paths = {id(module): path for path, module in model.named_modules()}
         self._handles: list[Any] = []
         self.asked_for: set[str] = set()  # of transformers' interfaces: "attention", "mask"
         self._overwritten: list[Value] = []  # keeps their identities valid
         self._parts: dict[int, tuple[Any, ...]] = {}  # what indexing gave → itself, which tensor's part, which part
+        self._numbers: set[Value] = set()  # made of Python numbers alone
 
     # the run
 
@@ -241,8 +223,8 @@ class Recorder(TorchFunctionMode):
         frame = sys._getframe(1)
         self._learn_names(frame)
         if name in HOST_READS:
-            read = [leaf for leaf in leaves(self.reference(tuple(args))) if isinstance(leaf, Value)]
-            if read:
+            read = {leaf for leaf in leaves(self.reference(tuple(args))) if isinstance(leaf, Value)}
+            if read - self._numbers:
                 self._stack[-1].host_reads.append((name, _location(frame)))
             return func(*args, **kwargs)
         part = self._parts.get(id(args[0])) if name == "copy_" else None
@@ -251,8 +233,14 @@ class Recorder(TorchFunctionMode):
             out = func(*args, **kwargs)
             self.record("__setitem__", recorded[0], {}, part[1], _location(frame), in_place=True)
             return out
+        if name == "__setitem__" and self._is_there(*args):
+            return func(*args, **kwargs)
         recorded = self.reference((tuple(args), kwargs))
+        if is_in_place(name, kwargs) and args and id(args[0]) in self._parts:
+            return self._change_part(name, func, args, kwargs, recorded, _location(frame))
         out = func(*args, **kwargs)
+        if name in CASTS and args and out is args[0] and id(out) in self._buffers:
+            return out  # which is what was asked for
         if name == "__getitem__" and takes_everything(args[1]) and out.shape == args[0].shape:
             return args[0]
         if name == "__getitem__":
@@ -260,6 +248,25 @@ class Recorder(TorchFunctionMode):
         if name in CASTS and args and out is args[0] and id(out) in self._values:
             out = out.view_as(out)  # a tensor of its own, to be told from what was cast
         self.record(name, recorded[0], recorded[1], out, _location(frame), in_place=is_in_place(name, kwargs))
+        return out
+
+    def _is_there(self, target: Any, index: Any, source: Any) -> bool:
+        """Whether a write is the second half of `x[index] += y`, which has changed `x` by its part already."""
+        part = self._parts.get(id(source))
+        return part is not None and part[1] is target and repr(part[2]) == repr(index)
+
+    def _change_part(
+        self, name: str, func: Callable[..., Any], args: Any, kwargs: Any, recorded: Any, location: Location | None
+    ) -> Any:
+        """Record a change in place of what indexing gave: a value of its own, written into the whole."""
+        part, whole, index = self._parts[id(args[0])]
+        target = self.reference((whole, index))
+        out = func(*args, **kwargs)
+        with torch._C.DisableTorchFunction():
+            changed = part.clone()
+        self.record(name, recorded[0], recorded[1], changed, location)
+        self.record("__setitem__", (*target, self._values[id(changed)]), {}, whole, location, in_place=True)
+        self._values[id(part)] = self._values[id(changed)]
         return out
 
     def record(
@@ -281,6 +288,8 @@ class Recorder(TorchFunctionMode):
         if not in_place and tensors and all(value is not None for value in known):
             return  # it gave back what it was given: `contiguous`, `to` of the same type
         outputs = tuple(self._new_value(tensor) for tensor in tensors)
+        given = {leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, Value | Attribute | Literal)}
+        self._numbers |= {*outputs} if given <= self._numbers and (given or name in NUMBERS) else set()
         self._stack[-1].body.append(Operation(name, args, kwargs, outputs, location))
 
     def record_call(

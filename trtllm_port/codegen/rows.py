@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from trtllm_port.codegen.recorder import Operation, Value, leaves, words
+from trtllm_port.codegen.operation_names import words
+from trtllm_port.codegen.recorder import Operation, Value, leaves
 from trtllm_port.codegen.rules import BINARY, canonical_name
 
 #: Operations that leave the first dimension where it is, whatever they do to the others.

@@ -32,6 +32,7 @@ from trtllm_port.codegen.expressions import (
 )
 from trtllm_port.codegen.memory import recall, remember
 from trtllm_port.codegen.size_tables import LAYER_COUNTS
+from trtllm_port.layers import normal_quantile
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 _PRECEDENCE = {"*": PRODUCT, "//": PRODUCT, "/": PRODUCT, "int": ATOM, "+": SUM, "-": SUM}
@@ -144,7 +145,8 @@ class Solver:
             found = direct or next((p for e in family for p in _powers(e, values) if all_close(p.values, values)), None)
             if found is not None:
                 return found
-        return None
+        quantiles = (made for atom in self._numeric for made in _quantile(atom))
+        return next((made for made in quantiles if all_close(made.values, values)), None)
 
     def _deeper(self, values: Values) -> Expression | None:
         """One operator more: an expression of one operator with an atom (or its neighbour) or a small number."""
@@ -247,6 +249,13 @@ def _powers(base: Expression, wanted: Values | None = None) -> list[Expression]:
         for exponent in (-0.5, 0.5)
         if wanted is None or close(base.values[0] ** exponent, wanted[0])
     ]
+
+
+def _quantile(base: Expression) -> list[Expression]:
+    """Of the normal distribution, for a share."""
+    if not all(isinstance(value, float) and 0 < value < 1 for value in base.values):
+        return []
+    return [Expression(f"normal_quantile({base.text})", tuple(map(normal_quantile, base.values)), ATOM, base.cost + 2)]
 
 
 def _combine(a: Expression, b: Expression, symbols: tuple[str, ...] = tuple(_FUNCTIONS)) -> list[Expression]:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,6 +17,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from trtllm_port.codegen.active import recording
+from trtllm_port.codegen.depth import require_small
 from trtllm_port.codegen.held_states import held_tensors
 from trtllm_port.codegen.hooks import IMPLEMENTATION, RecordedCache, hooks, register
 from trtllm_port.codegen.recorder import Call, Recorder, Value
@@ -50,10 +52,16 @@ class Trace:
     keeps_cache: bool = True
     kept: frozenset[str] = frozenset()
 
+    @cached_property
+    def in_float32(self) -> nn.Module:
+        """The same model in float32."""
+        return build_model(self.sample.config, torch.float32, implementation=IMPLEMENTATION)
+
 
 def build_model(config: Any, dtype: torch.dtype, *, implementation: str, trust_remote_code: bool = False) -> nn.Module:
     """A conditioned random model of a config, in eval mode."""
     register()
+    require_small(config, trust_remote_code)
     model: nn.Module = AutoModelForCausalLM.from_config(
         config,
         dtype=dtype,

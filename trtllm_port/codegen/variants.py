@@ -6,6 +6,7 @@ different values in the same place, the branch before it has a result that is th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,8 +15,8 @@ import torch
 
 from trtllm_port.codegen.alignment import Slot, align
 from trtllm_port.codegen.chains import Chain, Item, branch_node, chain_node, find_chain
-from trtllm_port.codegen.constants import constant_of, is_kept
-from trtllm_port.codegen.expressions import MISSING, Kept, Rounded, merge_values
+from trtllm_port.codegen.constants import constant_of, exact_number, is_kept
+from trtllm_port.codegen.expressions import MISSING, Kept, Rounded, Single, merge_values
 from trtllm_port.codegen.instances import Instance, label, relative_path, structure, values_in
 from trtllm_port.codegen.ir import Block, Node
 from trtllm_port.codegen.recorder import Attribute, Literal, Value
@@ -204,7 +205,10 @@ class _Merger:
         numbers = {i: _number(tree, self.instances[i]) for i, tree in trees.items()}
         if isinstance(first, Attribute | Literal) and any(number is None for number in numbers.values()):
             return self._rebased(first, next(iter(trees)))
-        return merge_values(tuple(numbers.get(i, MISSING) for i in range(len(self.instances))))
+        merged = merge_values(tuple(numbers.get(i, MISSING) for i in range(len(self.instances))))
+        if type(merged) is Rounded and isinstance(first, Attribute):  # no expression will give it exactly
+            return exact_number(first, self.instances[next(iter(trees))].trace)
+        return merged
 
     def _rebased(self, found: Attribute | Literal, number: int) -> Attribute | Literal:
         """An attribute as the first instance calls it."""
@@ -352,4 +356,6 @@ def _number(tree: Any, instance: Instance) -> Any:
     number = constant.item()
     if is_kept(tree, instance.trace.kept) and constant.dtype == torch.bfloat16:
         return Kept(number)
+    if constant.dtype == torch.float32 and math.isfinite(number):
+        return Single(number)
     return Rounded(number) if constant.dtype in (torch.bfloat16, torch.float16) else number

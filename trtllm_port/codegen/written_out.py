@@ -20,7 +20,8 @@ from torch import Tensor
 from trtllm_port.codegen.attentions import compute_attention
 from trtllm_port.codegen.constants import RANDOM, Recognizer
 from trtllm_port.codegen.instances import layer_number
-from trtllm_port.codegen.recorder import Attribute, Call, Literal, Operation, Value, leaves, words
+from trtllm_port.codegen.operation_names import words
+from trtllm_port.codegen.recorder import Attribute, Call, Literal, Operation, Value, leaves
 from trtllm_port.codegen.rules import canonical_name
 from trtllm_port.codegen.rules.base import numbers
 from trtllm_port.codegen.tracing import Trace

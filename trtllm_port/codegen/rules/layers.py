@@ -21,6 +21,17 @@ def _reduce(operation: Operation) -> Result:
     return node(operation, "method", name, operation.args[0], dims, **keepdim)
 
 
+@LAYERS.rule("std")
+def _std(operation: Operation) -> Result:
+    dim = argument(operation, "dim", 1)
+    unbiased = argument(operation, "unbiased", 2, operation.kwargs.get("correction", 1) != 0)
+    if not isinstance(dim, int | tuple | list) or isinstance(dim, bool) or unbiased:
+        return None
+    keepdim = {"keepdim": True} if argument(operation, "keepdim", 3, False) else {}
+    dims = tuple(dim) if isinstance(dim, tuple | list) else dim
+    return node(operation, "function", "std", operation.args[0], dims, **keepdim)
+
+
 @LAYERS.rule("softmax")
 def _softmax(operation: Operation) -> Result:
     dtype = argument(operation, "dtype", 3) or operation.kwargs.get("dtype")

@@ -1,0 +1,59 @@
+"""Numbers that go through tensors: what they were before they were rounded, and what they are of the config."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from trtllm_port.codegen.constants import exact_number
+from trtllm_port.codegen.depth import require_small
+from trtllm_port.codegen.expressions import Rounded, Single, close
+from trtllm_port.codegen.recorder import Attribute
+from trtllm_port.codegen.resizing import Plan, resize
+from trtllm_port.codegen.solver import Solver
+from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.layers import normal_quantile
+
+
+def test_a_number_of_float32_is_the_shortest_that_gives_it() -> None:
+    number = Single(torch.tensor(0.1).item())
+    assert repr(float(number)) == "0.1"
+    assert close(number, 0.1 + 1e-9)
+    assert not close(number, 0.1001)
+    assert close(Rounded(number), 0.1001)
+
+
+def test_a_rounded_buffer_is_what_a_model_in_float32_has() -> None:
+    model = nn.Module()
+    model.scale = nn.Buffer(torch.tensor(2.0) ** -0.5, persistent=False)
+    trace = cast("Any", SimpleNamespace(in_float32=model))
+    assert abs(exact_number(Attribute("scale", persistent=False), trace) - 2**-0.5) < 1e-7
+
+
+def test_quantiles_of_the_normal_distribution_are_as_in_torch() -> None:
+    shares = (0.95, 0.9, 0.8)
+    wanted = tuple(float(torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor(share))) for share in shares)
+    assert torch.allclose(torch.tensor([normal_quantile(share) for share in shares]), torch.tensor(wanted), atol=1e-5)
+    found = Solver({"config.share": shares}).solve(tuple(map(Single, wanted)))
+    assert found is not None
+    assert found.text == "normal_quantile(config.share)"
+
+
+def test_lists_of_numbers_vary_and_shares_stay_shares() -> None:
+    values = {"sparsity": [0.95, 0.0, 0.5], "factors": [2.0, 3.0]}
+    first, second = (resize(transformers.LlamaConfig(), values, Plan(), index) for index in (0, 1))
+    assert first == values
+    assert second["sparsity"][1] == 0.0
+    assert all(0 < second["sparsity"][i] < 1 and second["sparsity"][i] != values["sparsity"][i] for i in (0, 2))
+    assert second["factors"] != values["factors"]
+
+
+def test_a_model_that_is_not_small_is_never_made() -> None:
+    require_small(transformers.LlamaConfig(hidden_size=64, intermediate_size=64, num_hidden_layers=2, vocab_size=99))
+    with pytest.raises(UnsupportedModelError, match="6,738,415,616 parameters"):
+        require_small(transformers.LlamaConfig())
