@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trtllm_port.errors import NetworkError
-from trtllm_port.layers.functional import cast, select
+from trtllm_port.layers.functional import cast, select, squeeze, unsqueeze
 from trtllm_port.layers.network import Network
 from trtllm_port.layers.states import State
 from trtllm_port.layers.tensor import Tensor
@@ -68,6 +68,16 @@ class KVCache:
                 f"{self.network.where()}no layer before {layer_idx} has keys and values that it may share"
             )
         return self._updated[alike[-1]]
+
+    def update_indexer(self, layer_idx: int, key_BLH: Tensor) -> Tensor:
+        """Write new keys into a second cache of a layer: those by which it chooses the slots to attend to.
+
+        Adds the network input `past_key_values.{layer_idx}.indexer_key` [B, 1, S, H] and its output.
+
+        Returns:
+            All of these keys, [B, S, H].
+        """
+        return squeeze(self._update(f"{layer_idx}.indexer_key", unsqueeze(key_BLH, 1)), 1)
 
     def _update(self, part: str, new_BKLH: Tensor) -> Tensor:
         network = self.network

@@ -24,10 +24,14 @@ class RotaryEmbedding(Module):
         rope_parameters: HF's dict: `rope_theta`, `rope_type` and the type's own parameters; see `layers/rope.py`.
         dim: the rotated part of a head's size.
         max_position_embeddings: the config's; without effect for the types that do not ask for it.
+        dtype: of the tables; that of the hidden states by default.
     """
 
-    def __init__(self, rope_parameters: dict[str, Any], dim: int, max_position_embeddings: int = 0) -> None:
+    def __init__(
+        self, rope_parameters: dict[str, Any], dim: int, max_position_embeddings: int = 0, *, dtype: str | None = None
+    ) -> None:
         super().__init__()
+        self.dtype = dtype
         self.inv_freq_F, self.attention_scaling = inverse_frequencies(rope_parameters, dim, max_position_embeddings)
         self.long_inv_freq_F: torch.Tensor | None = None
         if rope_parameters.get("rope_type") == "longrope":
@@ -39,12 +43,12 @@ class RotaryEmbedding(Module):
             self.factor, self.context = float(rope_parameters["factor"]), max_position_embeddings
 
     def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """(cos, sin), each [B, L, F] in the data type of x."""
+        """(cos, sin), each [B, L, F], in the layer's data type or that of x."""
         angles_BLF = unsqueeze(position_ids, 2).float() * self._frequencies(position_ids)
         return tuple(  # type: ignore[return-value]  # two of them
             (
                 function(angles_BLF) * self.attention_scaling if self.attention_scaling != 1.0 else function(angles_BLF)
-            ).to(x.dtype)
+            ).to(self.dtype or x.dtype)
             for function in (cos, sin)
         )
 

@@ -166,6 +166,9 @@ class Tensor:
     def chunk(self, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
         return F.chunk(self, chunks, dim)
 
+    def unbind(self, dim: int = 0) -> tuple[Tensor, ...]:
+        return F.unbind(self, dim)
+
     def sum(self, dim: int | tuple[int, ...], keepdim: bool = False) -> Tensor:
         return F.sum(self, dim, keepdim)
 

@@ -19,6 +19,7 @@ from trtllm_port.layers.functional.attention import (
     chunked_causal_mask,
     gather_tokens,
     needs_decomposition,
+    only_chosen,
     rotary_embedding,
 )
 from trtllm_port.layers.functional.collective import all_gather, all_reduce
@@ -78,7 +79,7 @@ from trtllm_port.layers.functional.shaping import (
     unsqueeze,
     view,
 )
-from trtllm_port.layers.functional.slicing import chunk, select, slice, slice_index, split
+from trtllm_port.layers.functional.slicing import chunk, select, slice, slice_index, split, unbind
 from trtllm_port.layers.functional.unary import (
     abs,
     cast,
@@ -99,16 +100,17 @@ from trtllm_port.layers.functional.unary import (
 )
 
 __all__ = [
-    "abs", "add", "alibi_bias", "alibi_slopes", "all_gather", "all_reduce", "arange", "argmax", "attention", "bfloat16",
-    "cast", "causal_mask", "ceil", "chunk", "chunked_causal_mask", "clip", "combine_experts", "concat", "constant",
-    "cos", "cumsum", "div", "einsum", "elu", "embedding", "eq", "erf", "exp", "expand", "expm1", "flatten", "floor",
-    "floordiv", "full", "full_like", "gather", "gather_nd", "gather_tokens", "ge", "gelu", "gelu_tanh", "gt",
-    "index_select", "layer_norm", "le", "leaky_relu", "linear", "linear_attention", "linear_recurrence", "log", "log1p",
-    "logical_and", "logical_not", "logical_or", "logical_xor", "lt", "matmul", "max", "maximum", "mean", "min",
-    "minimum", "mul", "ne", "needs_decomposition", "neg", "one_hot", "op_and", "op_not", "op_or", "op_xor", "outer",
-    "parts_like", "permute", "pow", "prod", "quick_gelu", "reciprocal", "relu", "relu_squared", "remainder", "repeat",
-    "repeat_interleave", "reshape", "rms_norm", "rotary_embedding", "round", "rsqrt", "scan", "scatter", "select",
-    "selective_scan", "shape", "sigmoid", "silu", "sin", "sinusoidal_positions", "slice", "slice_index", "softmax",
-    "softplus", "split", "sqrt", "squeeze", "stack", "std", "sub", "sum", "tanh", "topk", "transpose", "unsqueeze",
-    "view", "weighted_average", "where",
+    "abs", "add", "alibi_bias", "alibi_slopes", "all_gather", "all_reduce", "arange", "argmax", "attention",
+    "bfloat16", "cast", "causal_mask", "ceil", "chunk", "chunked_causal_mask", "clip", "combine_experts", "concat",
+    "constant", "cos", "cumsum", "div", "einsum", "elu", "embedding", "eq", "erf", "exp", "expand", "expm1",
+    "flatten", "floor", "floordiv", "full", "full_like", "gather", "gather_nd", "gather_tokens", "ge", "gelu",
+    "gelu_tanh", "gt", "index_select", "layer_norm", "le", "leaky_relu", "linear", "linear_attention",
+    "linear_recurrence", "log", "log1p", "logical_and", "logical_not", "logical_or", "logical_xor", "lt", "matmul",
+    "max", "maximum", "mean", "min", "minimum", "mul", "ne", "needs_decomposition", "neg", "one_hot", "only_chosen",
+    "op_and", "op_not", "op_or", "op_xor", "outer", "parts_like", "permute", "pow", "prod", "quick_gelu",
+    "reciprocal", "relu", "relu_squared", "remainder", "repeat", "repeat_interleave", "reshape", "rms_norm",
+    "rotary_embedding", "round", "rsqrt", "scan", "scatter", "select", "selective_scan", "shape", "sigmoid", "silu",
+    "sin", "sinusoidal_positions", "slice", "slice_index", "softmax", "softplus", "split", "sqrt", "squeeze",
+    "stack", "std", "sub", "sum", "tanh", "topk", "transpose", "unbind", "unsqueeze", "view", "weighted_average",
+    "where",
 ]  # fmt: skip

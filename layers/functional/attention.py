@@ -1,7 +1,7 @@
 """Attention, its masks, rotary embedding, and the choice of the tokens whose logits are wanted.
 
 Shapes: B batch, L new tokens, S slots of the cache, N query heads, K key/value heads, H head size, F rotated
-frequencies (half the rotated part of a head), E hidden size, T tokens whose logits are wanted.
+frequencies (half the rotated part of a head), E hidden size, T tokens whose logits are wanted, C chosen slots.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from trtllm_port.errors import NetworkError
 from trtllm_port.layers.dtypes import FLOAT_DTYPES
 from trtllm_port.layers.functional._common import require
-from trtllm_port.layers.functional.creation import arange, full
+from trtllm_port.layers.functional.creation import arange, full, full_like
 from trtllm_port.layers.functional.explicit_attention import explicit_attention
-from trtllm_port.layers.functional.indexing import gather_nd
+from trtllm_port.layers.functional.indexing import gather_nd, scatter
 from trtllm_port.layers.functional.shaping import concat, shape, transpose, unsqueeze
+from trtllm_port.layers.functional.slicing import select
 from trtllm_port.layers.tensor import Operand, Tensor
 
 if TYPE_CHECKING:
@@ -138,14 +139,32 @@ def _slots(position_ids: Tensor, cache: KVCache) -> Tensor:
     return network.operand(arange(cache.max_seq_len, like=position_ids, dtype=position_ids.dtype), "int64", 4)
 
 
-def rotary_embedding(x_BNLH: Tensor, cos_BLF: Tensor, sin_BLF: Tensor, *, interleaved: bool = False) -> Tensor:
+def only_chosen(mask_B1LS: Tensor, indices_BLC: Tensor) -> Tensor:
+    """A mask without the slots that a token did not choose: sparse attention.
+
+    Args:
+        mask_B1LS: bool, True may attend.
+        indices_BLC: int64 or int32, the C slots that each token chose; the mask may hide some of them.
+    """
+    nothing_BLS = full_like(select(mask_B1LS, 1, 0), 0.0, dtype="float32")
+    chosen_BLS = scatter(nothing_BLS, 2, indices_BLC, 1.0) > 0.5
+    return mask_B1LS & unsqueeze(chosen_BLS, 1)
+
+
+def rotary_embedding(
+    x_BNLH: Tensor, cos_BLF: Tensor, sin_BLF: Tensor, *, interleaved: bool = False, tokens_first: bool = False
+) -> Tensor:
     """Rotate pairs of a head's first 2F elements by the angles of the token's position; the rest passes.
 
     Args:
         x_BNLH: queries or keys.
         cos_BLF, sin_BLF: of x's data type.
         interleaved: pairs are neighbours (2i, 2i + 1) instead of halves (i, i + F).
+        tokens_first: x, and what is returned, are [B, L, N, H].
     """
+    if tokens_first:
+        turned = rotary_embedding(transpose(x_BNLH, 1, 2), cos_BLF, sin_BLF, interleaved=interleaved)
+        return transpose(turned, 1, 2)
     network = x_BNLH.network
     rotated = 2 * cos_BLF.shape[-1]
     if len({x_BNLH.dtype, cos_BLF.dtype, sin_BLF.dtype}) > 1 or rotated > x_BNLH.shape[-1]:

@@ -95,6 +95,11 @@ def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     return split(x, -(-static(x, dim, "chunk") // chunks), dim)
 
 
+def unbind(x: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    """The parts of x along dim, which disappears."""
+    return tuple(select(x, dim, index) for index in range(static(x, dim, "unbind")))
+
+
 def slice_index(x: Tensor, index: Any) -> Tensor:
     """`x[index]`: integers, slices, None, `...` and at most one integer tensor, as in torch."""
     items = list(index) if isinstance(index, tuple) else [index]

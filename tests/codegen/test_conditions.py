@@ -61,6 +61,25 @@ def test_conditions_are_found(text: str) -> None:
     assert found.text == text
 
 
+def test_what_one_key_tells_is_told_by_it_either_way() -> None:
+    """`is not so` in terms of what tells that it is so, though something else is as short."""
+    rope = (1, 1, 1, 0) * 2
+    atoms = {"config.num_layers": (4,) * 8, "config.rope[layer_idx]": rope, "layer_idx": (0, 1, 2, 3) * 2}
+    plain, other = (Solver(atoms).solve(tuple(bool(r) is wanted for r in rope)) for wanted in (True, False))
+    assert plain is not None
+    assert other is not None
+    assert (plain.text, other.text) == ("config.rope[layer_idx]", "not config.rope[layer_idx]")
+    lists = {
+        "config.num_layers": (4,) * 8,
+        "config.kinds[layer_idx]": (2, 2, 2, 0) * 2,
+        "layer_idx": atoms["layer_idx"],
+    }
+    plain, other = (Solver(lists).solve(tuple(bool(r) is wanted for r in rope)) for wanted in (True, False))
+    assert plain is not None
+    assert other is not None
+    assert (plain.text, other.text) == ("config.kinds[layer_idx] > 0", "config.kinds[layer_idx] <= 0")
+
+
 def test_there_is_no_condition_for_what_the_config_does_not_say() -> None:
     assert Solver({"layer_idx": (0, 1, 2, 3) * 2}).solve((True, False) * 4) is None
 

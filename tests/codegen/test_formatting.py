@@ -35,6 +35,7 @@ from trtllm_port.codegen.formatting import literal, split_arguments, wrap
         "x = " + " + ".join(f"self.config.size_{i} * y" for i in range(5)) + " / scale",
         "return " + " - ".join(f"self.config.size_{i} * y" for i in range(7)),
         "return " + " * ".join(f"self.config.size_{i} ** y[0]" for i in range(7)) + " * y",
+        "x = function_with_a_long_name(" + ", ".join(f"argument_number_{i}" for i in range(4)) + ").to(data_type_of_x)",
         "mapping = {" + ", ".join(f'"key_number_{i}": function(first, second)' for i in range(5)) + "}",
     ],
 )
@@ -59,6 +60,16 @@ def test_wrap_is_the_formatters(line: str) -> None:
 )
 def test_literal(value: Any, text: str) -> None:
     assert literal(value) == text
+
+
+def test_a_sum_in_brackets_stays_one_number() -> None:
+    terms = " + ".join(f"function_{i}(argument)" for i in range(9))
+    lines = wrap(f"x = y * ({terms})", 8)
+    assert len(lines) > 1
+    names = {f"function_{i}": lambda argument: argument for i in range(9)}
+    scope: dict[str, Any] = {"y": 2, "argument": 1, **names}
+    exec("\n".join(lines), scope)
+    assert scope["x"] == 18
 
 
 def test_split_arguments() -> None:

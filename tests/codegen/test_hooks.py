@@ -108,7 +108,7 @@ class _TokensFirst(torch.nn.Module):
         return rotated.transpose(1, 2)
 
 
-def test_a_rotation_with_the_tokens_before_the_heads_is_recorded_between_transposes() -> None:
+def test_a_rotation_with_the_tokens_before_the_heads_says_so() -> None:
     query = torch.randn(2, 5, 4, 16, generator=torch.Generator().manual_seed(1))
     model = _TokensFirst()
     model.__class__.__module__ = modeling_gemma4.__name__  # where the rotation is looked for
@@ -117,11 +117,12 @@ def test_a_rotation_with_the_tokens_before_the_heads_is_recorded_between_transpo
         model(query, *_tables(16, "halves"))
     assert recorder.root is not None
     operations = [item for item in recorder.root.body if isinstance(item, Operation)]
-    assert [operation.name for operation in operations] == ["transpose", "rotary_embedding", "transpose", "transpose"]
-    turn = operations[1]
-    first, cos, sin = (value.tensor for value in turn.args)
-    expected = rotate(first, cos[..., :8], sin[..., :8], interleaved=False)
-    torch.testing.assert_close(turn.outputs[0].tensor, expected)
+    assert [operation.name for operation in operations] == ["rotary_embedding", "transpose"]
+    turn = operations[0]
+    given, cos, sin = (value.tensor for value in turn.args)
+    assert turn.kwargs["tokens_first"]
+    expected = rotate(given.transpose(1, 2), cos[..., :8], sin[..., :8], interleaved=False)
+    torch.testing.assert_close(turn.outputs[0].tensor, expected.transpose(1, 2))
     torch.testing.assert_close(operations[-1].outputs[0].tensor, expected)
 
 

@@ -5,8 +5,8 @@ from torch import nn
 
 from trtllm_port.codegen.inputs import find_inputs
 from trtllm_port.codegen.ir import Block, Node
-from trtllm_port.codegen.lowering import _gather_tokens
-from trtllm_port.codegen.recorder import Value
+from trtllm_port.codegen.lowering import _gather_tokens, _taken
+from trtllm_port.codegen.recorder import Call, Operation, Value
 
 
 def value() -> Value:
@@ -36,3 +36,11 @@ def test_a_head_made_of_modules_is_given_the_chosen_tokens() -> None:
     assert predictions.inputs == predictions.nodes[0].args == gather.outputs
     assert predictions.names == {gather.outputs[0]: ["x"]}
     assert model.args == (ids,)
+
+
+def test_what_is_taken_is_what_operations_and_modules_take_or_return() -> None:
+    values, positions, given, returned = value(), value(), value(), value()
+    inner = Call("inner", nn.Module(), {"x": [given]}, None, outputs=(returned,))
+    root = Call("", nn.Module(), {}, None, body=[inner, Operation("relu", (values,), {}, (value(),), None)])
+    assert _taken(root) == {values, given, returned}
+    assert positions not in _taken(root)

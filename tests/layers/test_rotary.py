@@ -73,6 +73,14 @@ def test_tables_are_transformers(evaluate: Any, name: str, length: int, dtype: s
         torch.testing.assert_close(found, expected, rtol=0, atol=5e-6 if dtype == "float32" else 8e-3)
 
 
+def test_tables_of_a_data_type_of_their_own(evaluate: Any) -> None:
+    x, positions = torch.zeros(1, 9, 4, dtype=torch.bfloat16), torch.arange(9)[None]
+    ours = evaluate(RotaryEmbedding(rope("default"), HEAD, CONTEXT, dtype="float32"), x, positions)
+    for found, expected in zip(ours, transformers_tables("default", x.float(), positions), strict=True):
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected, rtol=0, atol=5e-6)
+
+
 REAL = {
     "llama3": {
         "factor": 8.0,

@@ -224,3 +224,21 @@ def test_a_state_is_replaced_once() -> None:
 
     with pytest.raises(NetworkError, match="replaced twice"):
         state.keep(past)
+
+
+def test_indexer_keys_stay_in_their_slots() -> None:
+    network = Network(dtype="float32", max_seq_len=6, weights={})
+    cache = KVCache(network, network.add_input("position_ids", "int64", (-1, -1), ("batch", "length")), 6)
+    keys = network.add_input("keys", "float32", (-1, -1, 4), ("batch", "length"))
+    network.mark_output(cache.update_indexer(3, keys), "y")
+    cache.mark_outputs()
+    executor = ReferenceExecutor(NetworkFile.from_network(network), {}, check=True)
+    kept = allocate_cache(executor.inputs, 2)
+    assert {name: tuple(tensor.shape) for name, tensor in kept.items()} == {
+        "past_key_values.3.indexer_key": (2, 1, 6, 4)
+    }
+    x = torch.randn(2, 5, 4)
+    for start, stop in ((0, 3), (3, 5)):
+        feeds = {"position_ids": rows(stop - start, 2, start), "keys": x[:, start:stop].contiguous()}
+        found = executor.run({**feeds, **kept})["y"]
+    torch.testing.assert_close(found, torch.cat([x, torch.zeros(2, 1, 4)], 1))

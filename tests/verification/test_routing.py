@@ -82,6 +82,31 @@ def test_rows_of_a_padded_batch_get_their_own_routing() -> None:
     assert forced.tolist() == [[3, 4], [5, 6], [7, 8], [0, 0]]
 
 
+def test_slots_behind_a_token_do_not_matter_whoever_chose_them() -> None:
+    """Of three tokens the first sees one slot, the second two: there is nothing to choose before the third."""
+    chosen = {"indexer": torch.tensor([[[0, 2], [1, 0], [2, 0]]], dtype=torch.int32)}
+    (router,) = routers_of(chosen)
+    assert (router.indices, router.weights, router.of_slots) == ("indexer", (), True)
+    routing = Routing(routers=(router,), reference=chosen, yardstick=chosen)
+    same, (facts,) = routing.judge({"indexer": torch.tensor([[[0, 1], [0, 1], [0, 2]]])}, "bfloat16")
+    assert (facts.flips, facts.unused, same["indexer"].verdict) == (0, (), Verdict.PASS)
+    many = torch.arange(40).expand(2, 40).T.reshape(1, 40, 2).contiguous()
+    wide = {"indexer": many.clone()}
+    wrong, (facts,) = Routing(routers=routers_of(wide), reference=wide, yardstick=wide).judge(
+        {"indexer": torch.zeros_like(many)}, "bfloat16"
+    )
+    assert facts.flips == 39
+    assert wrong["indexer"].diverged
+    assert "39 of 40 tokens choose other slots" in wrong["indexer"].note
+
+
+def test_what_chooses_all_slots_is_no_router_and_is_not_forced() -> None:
+    everything = {"indexer": torch.zeros(1, 3, 3, dtype=torch.int32)}
+    assert routers_of(everything) == ()
+    own = torch.zeros(1, 3, 4, dtype=torch.int32)
+    assert torch.equal(force_rows([everything], "indexer", own, [range(3)]), own)
+
+
 def tiny_olmoe(dtype: str) -> OlmoeForCausalLM:
     config = OlmoeConfig(
         vocab_size=96,

@@ -37,6 +37,9 @@ def attention(
     recorder = active_recorder()
     if recorder is not None:
         recorder.asked_for.add("attention")
+    indices = options.pop("indices", None)  # slots that the tokens chose, for kernels that read only these
+    if indices is not None and attention_mask is not None:
+        attention_mask = _only_chosen(attention_mask, indices)
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
     named = {OPTIONS[name]: option for name, option in options.items() if name in OPTIONS and option is not None}
     own = _own_attention(module, options, scale)
@@ -51,6 +54,24 @@ def attention(
         tensors, kwargs = recorder.reference(((query, key, value), {"mask": attention_mask, "scale": scale, **named}))
         recorder.record("attention", tensors, kwargs, out, recorder.location())
     return out, None
+
+
+def _only_chosen(mask: Tensor, indices: Tensor) -> Tensor:
+    """`only_chosen`, recorded as one operation."""
+    recorder = active_recorder()
+    if recorder is None:
+        return only_chosen(mask, indices)
+    recorder.learn_names()
+    reference = recorder.reference((mask, indices))
+    with torch._C.DisableTorchFunction():
+        chosen = only_chosen(mask, indices)
+    recorder.record("only_chosen", reference, {}, chosen, recorder.location())
+    return chosen
+
+
+def only_chosen(mask: Tensor, indices: Tensor) -> Tensor:
+    """`layers.only_chosen` in torch: a bool mask [B, 1, L, S], indices [B, L, C]."""
+    return mask & torch.zeros_like(mask[:, 0]).scatter(-1, indices.long(), True).unsqueeze(1)
 
 
 def _own_attention(module: nn.Module, options: dict[str, Any], scale: float) -> Callable[..., Any] | None:

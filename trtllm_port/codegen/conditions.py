@@ -15,10 +15,15 @@ LAYER = "layer_idx"
 def find_condition(atoms: Sequence[Expression], wanted: Values) -> Expression | None:
     """The simplest condition that is true where `wanted` is, or None."""
     found: dict[tuple[bool, ...], Expression] = {}
-    for made in sorted(_simple(atoms), key=lambda expression: expression.cost):
+    simple = list(_simple(atoms))  # in pairs: a condition, and that it is not so
+    for made in sorted(simple, key=lambda expression: expression.cost):
         found.setdefault(made.values, made)
     if wanted in found:
-        return found[wanted]
+        opposite = found.get(tuple(not value for value in wanted))
+        if opposite is None or opposite.cost >= found[wanted].cost:
+            return found[wanted]
+        place = simple.index(opposite)  # what is told by one key is told by it wherever it matters
+        return simple[place + 1 if place % 2 == 0 else place - 1]
     return _joined(list(found.values()), wanted, "and") or _joined(list(found.values()), wanted, "or")
 
 

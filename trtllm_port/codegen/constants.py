@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from trtllm_port.codegen.expressions import Single
 from trtllm_port.codegen.ir import Block, Node
 from trtllm_port.codegen.operation_names import CASTS, words
+from trtllm_port.codegen.positional import Positional
 from trtllm_port.codegen.recorder import Attribute, Literal, Location, Operation, Value, leaves, map_structure
 from trtllm_port.codegen.rows import Rows
 from trtllm_port.codegen.rules import BINARY, DTYPES, TRACE_DTYPE
@@ -157,6 +158,7 @@ class Recognition:
         self.model = trace.model
         self.kept = trace.kept
         self.rows = Rows(trace.sample.batch)
+        self.by_position = Positional(trace.sample.batch, self.own_positions)
         self.positional = {trace.inputs["position_ids"]}  # what follows from positions and constants alone
         self.recognizer = Recognizer(trace.sample)
 
@@ -175,16 +177,19 @@ class Recognition:
         only_positions = all(c is not None or t in self.positional for t, c in zip(tensors, content, strict=True))
         found: dict[Value, Value | Literal] = {}
         for value in operation.outputs:
-            known = self.positions(block, value, operation.location)
+            known: Value | Literal | None = self.positions(block, value, operation.location)
             if known is None and (is_constant or only_positions):
                 known = self.computed(block, value, operation.location)
-            if known is not None:
+            if isinstance(known, Value):
                 self.positional.add(known)
             elif only_positions and not is_constant:
                 self.positional.add(value)
-            if known is not None or is_constant:
+            if known is None and is_constant:
                 is_held = any(is_kept(leaf, self.kept) for leaf in tensors)
-                found[value] = known or Literal(_unrounded(operation, value.tensor, content), is_held)
+                known = Literal(_unrounded(operation, value.tensor, content), is_held)
+                self.by_position.note(operation, known)
+            if known is not None:
+                found[value] = known
         return found if len(found) == len(operation.outputs) and found else None
 
     def without_fillings(self, block: Block, operation: Operation) -> Operation:
@@ -203,6 +208,9 @@ class Recognition:
                 return arg
             if operation.name in SELECTIONS and self.recognizer.offset_of_positions(arg.tensor, 1) is not None:
                 return self._for_all_rows(block, arg.tensor, operation)
+            own = self.by_position.computed(block, arg) if operation.name in BROADCASTING else None
+            if own is not None:
+                return own
             number = uniform(arg.tensor) if spread else None
             if number is not None:
                 return Literal(arg.tensor.flatten()[0])
@@ -214,9 +222,14 @@ class Recognition:
         """The position ids in place of [L]: what is looked up by them becomes [B, L, …], as in other models."""
         for value in operation.outputs:
             self.rows.add(value)
-        shifted = self.recognizer.offset_of_positions(positions, 1)
-        assert shifted is not None  # the caller knows
-        return self._shifted(block, shifted, Value(positions), operation.location)
+        own = self.own_positions(block, positions, operation.location)
+        assert own is not None  # the caller knows
+        return own
+
+    def own_positions(self, block: Block, tensor: Tensor, location: Location | None) -> Value | None:
+        """The position ids [B, L] (more some offset) for positions [L] that are the same for all rows, or None."""
+        offset = self.recognizer.offset_of_positions(tensor, 1)
+        return None if offset is None else self._shifted(block, offset, Value(tensor), location)
 
     def positions(self, block: Block, value: Value, location: Location | None) -> Value | None:
         """The position ids (more some offset) that a value is."""

@@ -171,7 +171,7 @@ def _parts(values: dict[str, Any], total: int) -> Iterator[tuple[str, int]]:
 
 def _is_per_layer(name: str, value: Any, total: int, config: Any) -> bool:
     """Whether a list has an element for each layer; annotations tell pairs and triples apart from it."""
-    if not isinstance(value, list) or len(value) != total or total < 2:
+    if not isinstance(value, list) or len(value) != total or total < 2 or _numbers_all(name, value):
         return False
     hints = (vars(base).get("__annotations__", {}).get(name) for base in type(config).__mro__)
     hint = next((hint for hint in hints if hint is not None), None)
@@ -179,10 +179,17 @@ def _is_per_layer(name: str, value: Any, total: int, config: Any) -> bool:
     return not any(get_origin(kind) is tuple and Ellipsis not in get_args(kind) for kind in kinds)
 
 
+def _numbers_all(name: str, value: list[Any]) -> bool:
+    """Whether a list with an element for each layer names them all by their numbers, as `moe_layers` may."""
+    return _NAMES_LAYERS.search(name) is not None and value == list(range(len(value)))
+
+
 def _layer_numbers(values: dict[str, Any], total: int) -> Iterator[tuple[str, list[int]]]:
     """Lists that name layers by their numbers, as `attn_layer_indices`."""
     for name, value in values.items():
-        if isinstance(value, list) and value and len(value) != total and _NAMES_LAYERS.search(name):
+        if not isinstance(value, list) or not value or not _NAMES_LAYERS.search(name):
+            continue
+        if len(value) != total or _numbers_all(name, value):
             ints = all(type(item) is int for item in value)
             if ints and value == sorted(set(value)) and value[0] >= 0 and value[-1] <= total:
                 yield name, value

@@ -37,10 +37,12 @@ def wrap(line: str, depth: int) -> list[str]:
         start, stop = max(_brackets(line), key=lambda bracket: bracket[1] - bracket[0])
     head, inner, end = line[: start + 1], line[start + 1 : stop], line[stop:]
     generator = next((i for i in _outside(inner) if inner.startswith(" for ", i)), None)
-    if len(inner) + depth + 4 <= WIDTH and (generator is not None or len(split_arguments(inner)) > 1):
+    if len(inner) + depth + 4 <= WIDTH:
         return [head, f"    {inner}", end]
     if generator is not None:
         return [head, *indent([*_pieces(inner[:generator], depth + 4), inner[generator + 1 :]]), end]
+    if re.search(r"(^|[^\w)\]])\($", head) and len(split_arguments(inner)) == 1:  # no call: a comma would make a tuple
+        return [head, *indent(wrap(inner, depth + 4)), end]
     return [head, *indent([piece for part in split_arguments(inner) for piece in _argument(part, depth + 4)]), end]
 
 

@@ -4,6 +4,8 @@ attention(query, key, value, mask=…, scale=…, …)      transformers' `Atten
 causal_mask(position_ids, cache, kind=…, window=…)    transformers' `AttentionMaskInterface`
 combine_experts(output, experts, weights)             the end of transformers' `ExpertsInterface`, see `experts.py`
 cache_update(cache, layer_idx, key, value)            a `DynamicCache` that reports its updates
+indexer_update(cache, layer_idx, key)                 the same of the keys by which a layer chooses slots
+only_chosen(mask, indices)                            the slots that a layer chose, see `attentions.py`
 linear_attention(…, state), selective_scan(…, state)  functions that `recurrences.py` proves equal to them
 rotary_embedding(x, cos, sin, interleaved=…)          `apply_rotary_…` functions that probing proves equal to it
 """
@@ -134,6 +136,17 @@ class RecordedCache(DynamicCache):  # type: ignore[misc]  # transformers is unty
         recorder.record("cache_update", reference, {}, out, recorder.location())
         return out
 
+    def update_indexer(self, indexer_key_states: Tensor, layer_idx: int) -> Any:
+        recorder = active_recorder()
+        if recorder is None:
+            return super().update_indexer(indexer_key_states, layer_idx)
+        recorder.learn_names()
+        reference = (recorder.model_inputs["cache"], layer_idx, *recorder.reference((indexer_key_states,)))
+        with torch._C.DisableTorchFunction():
+            out = super().update_indexer(indexer_key_states, layer_idx)
+        recorder.record("indexer_update", reference, {}, out, recorder.location())
+        return out
+
     def get_recurrent_state(self, layer_idx: int, state_idx: int = 0) -> Any:
         recorder = active_recorder()
         if recorder is not None:
@@ -226,14 +239,13 @@ def _rotation_hook(original: Callable[..., Any]) -> Callable[..., Any]:
         if recorder is None:
             return original(*args, **kwargs)
         bound = inspect.signature(original).bind(*args, **kwargs).arguments
-        tables = [bound[name] for name in ("cos", "sin") if isinstance(bound.get(name), Tensor)]
-        inputs = [value for name, value in bound.items() if isinstance(value, Tensor) and name not in ("cos", "sin")]
-        if len(tables) != 2 or not inputs:
+        tables, inputs = _tables_and_inputs(bound)
+        if not tables or not inputs:
             return original(*args, **kwargs)
         with torch._C.DisableTorchFunction():
             out = original(*args, **kwargs)
             results = [out] if isinstance(out, Tensor) else list(out)
-            cos, sin = tables
+            cos, sin = tables if len(tables) == 2 else (tables[0].real, tables[0].imag)
             found = [_probe_either_way(x, cos, sin, y) for x, y in zip(inputs, results, strict=False)]
         if len(found) != len(results) or None in found:
             return original(*args, **kwargs)
@@ -245,8 +257,17 @@ def _rotation_hook(original: Callable[..., Any]) -> Callable[..., Any]:
     return hooked
 
 
+def _tables_and_inputs(given: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+    """The tables among a rotation's arguments, cos and sin or one complex tensor of both; and its other tensors."""
+    tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
+    named: list[str] = [name for name in ("cos", "sin") if name in tensors]
+    if len(named) != 2:
+        named = [name for name, value in tensors.items() if value.is_complex()][:1]
+    return [tensors[name] for name in named], [value for name, value in tensors.items() if name not in named]
+
+
 def _probe_either_way(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> dict[str, Any] | None:
-    """As `probe_rotation`, for [B, L, N, H], too: then with `tokens_first`."""
+    """As `probe_rotation`, for [B, L, N, H], too: with `tokens_first`."""
     found = probe_rotation(x, cos, sin, out)
     if found is None and x.ndim == 4:
         found = probe_rotation(x.transpose(1, 2), cos, sin, out.transpose(1, 2))
@@ -255,24 +276,15 @@ def _probe_either_way(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> dict[
 
 
 def _record_rotation(recorder: Recorder, x: Tensor, tables: list[Tensor], out: Tensor, options: dict[str, Any]) -> None:
-    """A rotation as an operation, with those that bring `x` into the order that it takes."""
+    """A rotation as an operation in the widest data type, with those around it: an order of elements, a cast."""
     place = recorder.location()
-    tokens_first = options.pop("tokens_first", False)
-    start = _record_transposed(recorder, x) if tokens_first else x
-    start = _record_apart(recorder, start) if options.pop("apart", False) else start
+    start = _record_apart(recorder, x) if options.pop("apart", False) else x
     with torch._C.DisableTorchFunction():
-        turned = out.transpose(1, 2) if tokens_first else out
+        dtype = torch.promote_types(x.dtype, tables[0].dtype.to_real())
+        turned = out if out.dtype == dtype else out.to(dtype)
     recorder.record("rotary_embedding", recorder.reference((start, *tables)), options, turned, place)
-    if tokens_first:
-        recorder.record("transpose", recorder.reference((turned, 1, 2)), {}, out, place)
-
-
-def _record_transposed(recorder: Recorder, x: Tensor) -> Tensor:
-    """[B, L, N, H] as [B, N, L, H], a recorded operation."""
-    with torch._C.DisableTorchFunction():
-        swapped = x.transpose(1, 2)
-    recorder.record("transpose", recorder.reference((x, 1, 2)), {}, swapped, recorder.location())
-    return swapped
+    if turned is not out:
+        recorder.record("to", recorder.reference((turned, out.dtype)), {}, out, place)
 
 
 def _record_apart(recorder: Recorder, x: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ from trtllm_port.codegen.recorder import (
     substitute,
 )
 from trtllm_port.codegen.rotary import probe_rotary
+from trtllm_port.codegen.rotations import Rotations
 from trtllm_port.codegen.rules import DTYPES, TRACE_DTYPE, node, translate
 from trtllm_port.codegen.shared_caches import SharedCaches
 from trtllm_port.codegen.sizes import layer_count
@@ -43,6 +44,7 @@ from trtllm_port.codegen.written_out import join_attention
 from trtllm_port.errors import UnsupportedModelError
 
 JOINS = ("concat", "stack")
+EXTREMA = {"max": "amax", "min": "amin"}
 
 
 @dataclass(eq=False)
@@ -116,11 +118,10 @@ class _Lowering:
         self.trace = trace
         self.same: dict[Value, Value | Literal] = {}  # value → the value it equals, or what it always is
         self.leaves: dict[Any, Leaf | None] = {}  # by what tells modules apart: layers of a model are alike
-        self.swapped: dict[Value, tuple[Value, frozenset[int]]] = {}  # what `transpose` gave → of what, and which sizes
-        self.half_tables: set[Value] = set()  # cos and sin that the port holds once, HF twice
-        self.sets: dict[Call, str] = {}  # calls of rotary modules → which of the config's rope parameters they go by
+        self.rotations = Rotations()
         self.uses = _uses(trace.root)
         self.cut: set[Value] = set()  # what convolutions give, without what is behind the last token
+        self.taken = _taken(trace.root)
         self.handed = Handed(trace.model)
         self.filling = Filling()
         self.casts = {_place(operation) for operation in _operations(trace.root) if _casts(operation)}
@@ -146,9 +147,10 @@ class _Lowering:
                     self._operation(block, part)
             else:
                 self._call(block, item)
-        resolved = (self.resolve(value) for value in call.outputs)
-        block.outputs = tuple(dict.fromkeys(value for value in resolved if isinstance(value, Value)))
-        block.names = _names(call, self)
+        resolved = [self.resolve(value) for value in call.outputs]
+        given = self.rotations.of(tuple(value for value in resolved if isinstance(value, Value)))
+        block.outputs = tuple(dict.fromkeys(given))
+        block.names = _names(call, self, block)
         self.shared.rename(block)
         block.host_reads = tuple(f"`{name}` ({location})" for name, location in call.host_reads)
         block.signature = _signature(call, self)
@@ -168,11 +170,10 @@ class _Lowering:
         operation = self.recognition.rows.operation(self.recognition.without_fillings(block, operation))
         operation = replace(operation, args=self.handed.tree(operation.args), kwargs=self.handed.tree(operation.kwargs))
         if operation.name == "rotary_embedding":
-            operation = self._turned_back(block, self._halve_tables(block, operation))
-            operation = promote_rotation(block, operation)
+            operation = promote_rotation(block, self.rotations.prepared(block, operation))
         operation = with_parts(block, operation, lambda arg: constant_of(arg, self.trace.model))
-        operation = cast_first(block, operation)
-        result = self._swapped_back(operation) or self._written(block, operation) or translate(operation)
+        operation = self._values_alone(cast_first(block, operation))
+        result = self._written(block, operation) or translate(operation)
         if operation.name in CASTS and isinstance(result, Value) and _place(operation) in self.casts:
             result = node(operation, "cast", DTYPES[operation.outputs[0].tensor.dtype], result)
         if isinstance(result, Value):
@@ -195,41 +196,11 @@ class _Lowering:
         """What a write into a tensor gives: a join of what was there and what is written."""
         return self.filling.joined(operation) or self.filling.overwritten(block, operation)
 
-    def _swapped_back(self, operation: Operation) -> Value | None:
-        """What a `transpose` after an equal one gives: what there was before both."""
-        if operation.name != "transpose" or operation.kwargs or not isinstance(operation.args[0], Value):
-            return None
-        source, *dims = operation.args
-        pair = frozenset(dim % source.tensor.ndim for dim in dims)
-        self.swapped[operation.outputs[0]] = source, pair
-        before, swapped = self.swapped.get(source, (source, frozenset()))
-        return before if swapped == pair else None
-
-    def _halve_tables(self, block: Block, operation: Operation) -> Operation:
-        """TensorRT's rotation takes every angle once; cut the tables of a model that holds them twice."""
-        x, *tables = operation.args
-        layout = operation.kwargs["tables"]
-        if layout == "once" or all(table in self.half_tables for table in tables):
+    def _values_alone(self, operation: Operation) -> Operation:
+        """The greatest or smallest values along a dimension without the positions, if nobody asks where they are."""
+        if operation.name not in EXTREMA or len(operation.outputs) != 2 or operation.outputs[1] in self.taken:
             return operation
-        halved = []
-        for table in tables:
-            size = table.tensor.shape[-1]
-            part = slice(None, size // 2, None) if layout == "halves" else slice(None, None, 2)
-            cut = Operation(
-                "getitem", (table, (Ellipsis, part)), {}, (Value(table.tensor[..., part]),), operation.location
-            )
-            block.nodes.append(node(cut, "index", "", *cut.args))
-            halved.append(cut.outputs[0])
-        return replace(operation, args=(x, *halved))
-
-    def _turned_back(self, block: Block, operation: Operation) -> Operation:
-        """A rotation the other way round is one by the negative sine."""
-        x, cos, sin = operation.args
-        if not operation.kwargs.get("backwards"):
-            return operation
-        negative = Value(-sin.tensor)
-        block.nodes.append(Node("operator", "-", (sin,), {}, (negative,), operation.location))
-        return replace(operation, args=(x, cos, negative))
+        return replace(operation, name=EXTREMA[operation.name], outputs=operation.outputs[:1])
 
     def _call(self, block: Block, call: Call) -> None:
         relative = call.path[len(block.path) + 1 :] if block.path else call.path
@@ -241,14 +212,14 @@ class _Lowering:
             self._convolution(block, call, relative, convolved)
             return
         leaf = self._leaf(call)
-        if call in self.sets:  # one module of Hugging Face, in the port one for each set of parameters
-            relative = f"{relative}[{literal(self.sets[call])}]"
+        if call in self.rotations.sets:  # one module of Hugging Face, in the port one for each set of parameters
+            relative = f"{relative}[{literal(self.rotations.sets[call])}]"
         if leaf is None:
             child = self.block(call)
             outputs = child.outputs
         else:
             child = Block(call.path, call.module, leaf=leaf)
-            outputs = call.outputs
+            outputs = self.rotations.of(call.outputs)
         args = () if leaf is None else self._leaf_arguments(block, call, leaf)
         block.nodes.append(Node("call", relative, args, {}, outputs, call.location, block=child))
 
@@ -276,13 +247,10 @@ class _Lowering:
         leaf = self.leaves[key] if len(taken) == 1 else None  # a norm with a gate is more than a norm
         if leaf is None and len(call.outputs) == 1:
             leaf = probe_experts(call)
-        if leaf is None and len(call.outputs) == 2 and not any(True for _ in call.module.children()):
-            rotary = probe_rotary(call, self.trace, self.uses)
-            if rotary is not None:
-                self.half_tables.update(call.outputs if rotary.doubled else ())
-                self.sets.update({call: rotary.key} if rotary.key is not None else {})
-            return rotary.leaf if rotary is not None else None
-        return leaf
+        rotary = probe_rotary(call, self.trace, self.uses) if leaf is None else None
+        if rotary is not None:
+            self.rotations.note(call, rotary)
+        return leaf if rotary is None else rotary.leaf
 
     def _positions(self, value: Any) -> Any:
         """The tokens' positions for what only repeats them: on several axes, which are one for text."""
@@ -355,6 +323,18 @@ def _uses(root: Call) -> dict[Value, list[Operation]]:
     return found
 
 
+def _taken(root: Call) -> set[Value]:
+    """All values that an operation or a module takes, or that a module returns."""
+    found: set[Value] = set()
+    stack: list[Operation | Call] = [root]
+    while stack:
+        item = stack.pop()
+        trees: tuple[Any, ...] = (item.args, item.outputs) if isinstance(item, Call) else (item.args, item.kwargs)
+        found.update(leaf for leaf in leaves(trees) if isinstance(leaf, Value))
+        stack += item.body if isinstance(item, Call) else []
+    return found
+
+
 def _casts(operation: Operation) -> bool:
     """Whether a cast changes a tensor: elsewhere the same line may be given a tensor that has the data type already."""
     source = operation.args[0] if operation.args else None
@@ -367,14 +347,14 @@ def _place(operation: Operation) -> tuple[Location | None, torch.dtype | None]:
     return operation.location, operation.outputs[0].tensor.dtype if operation.outputs else None
 
 
-def _names(call: Call, lowering: _Lowering) -> dict[Value, list[str]]:
+def _names(call: Call, lowering: _Lowering, block: Block) -> dict[Value, list[str]]:
     """What `call` called the values, aliases included, in the order the names were given."""
     names: dict[Value, list[str]] = {}
-    for value in _all_values(call):
-        for name in value.names.get(call, ()):
-            known = names.setdefault(lowering.resolve(value), [])
-            if name not in known:
-                known.append(name)
+    made = (value for item in block.nodes for value in item.outputs)
+    for value in (*_all_values(call), *made):
+        for held, called in lowering.rotations.names(lowering.resolve(value), value.names.get(call, [])):
+            known = names.setdefault(held, [])
+            known += [name for name in called if name not in known]
     return names
 
 
@@ -392,9 +372,9 @@ def _signature(call: Call, lowering: _Lowering) -> dict[str, Value]:
     """The tensors that `forward` was given, by the names of its parameters; those of a tuple are numbered."""
     named: dict[str, Value] = {}
     for name, arg in lowering.handed.arguments(call).items():
-        given = [leaf for leaf in leaves(arg) if isinstance(leaf, Value)]
-        for i, value in enumerate(given):
-            resolved = lowering.resolve(value)
+        resolved_leaves = [lowering.resolve(leaf) for leaf in leaves(arg) if isinstance(leaf, Value)]
+        given = lowering.rotations.of(tuple(resolved_leaves))
+        for i, resolved in enumerate(given):
             if isinstance(resolved, Value) and resolved not in named.values():
                 named[name if len(given) == 1 else f"{name}.{i}"] = resolved
     return named

@@ -94,6 +94,9 @@ class Printer:
             return _atom("...")
         if self.scope.run_time_size(arg) is not None:
             raise Untranslated(node, f"`{node.name}` depends on the number of tokens")
+        limited = self.scope.limited(arg)
+        if limited is not None and "cache" in self.inputs:
+            return _atom(f"min({limited.text}, cache.max_seq_len)")
         if not isinstance(arg, Symbol | int | float | str | bool | None):
             raise Untranslated(node, f"`{node.name}` takes a {type(arg).__name__}")
         found = self.scope.in_forward(arg, f"a number of `{node.name}`")

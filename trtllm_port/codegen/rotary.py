@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor
 
 from trtllm_port.codegen.ir import Leaf
+from trtllm_port.codegen.operation_names import CASTS
 from trtllm_port.codegen.recorder import Call, Operation, Value, leaves, map_structure
+from trtllm_port.codegen.rules import DTYPES, MODEL_DTYPE
 from trtllm_port.errors import ConfigError
 from trtllm_port.layers.rope import inverse_frequencies
 
@@ -39,30 +42,44 @@ class Rotary:
 def probe_rotary(call: Call, trace: Trace, uses: dict[Value, list[Operation]]) -> Rotary | None:
     """The `RotaryEmbedding` that a call is, or None.
 
-    Its two outputs must be cos and sin of position times frequency, and go into rotations only: most of HF's tables
-    hold every angle twice, the port's once.
+    Its outputs must be cos and sin of position times frequency (or one that is complex, of both), and go into rotations
+    only: most of HF's tables hold every angle twice, the port's once.
     """
     config: Any = trace.sample.config
     parameters = getattr(config, "rope_parameters", None)
-    if not isinstance(parameters, dict) or not all(value.tensor.ndim == 3 for value in call.outputs):
+    tables = [value.tensor for value in call.outputs]
+    count = 1 if tables and tables[0].is_complex() else 2
+    if len(tables) != count or any(table.ndim != 3 for table in tables) or any(True for _ in call.module.children()):
         return None
-    if any(use.name != "rotary_embedding" for value in call.outputs for use in uses.get(value, ())):
+    if not isinstance(parameters, dict):
         return None
-    width = call.outputs[0].tensor.shape[-1]
+    if any(name != "rotary_embedding" for value in call.outputs for name in _used_for(value, uses)):
+        return None
+    width, dtype = tables[0].shape[-1], DTYPES.get(tables[0].dtype.to_real())
     longest = getattr(config, "max_position_embeddings", None)  # not every kind of rotation asks for it
     limit = () if longest is None else (int(longest),)
-    tables = _call(call)
-    if tables is None or any(table.shape != (*POSITIONS.shape, width) for table in tables):
+    probed = _call(call)
+    if probed is None or any(table.shape != (*POSITIONS.shape, width) for table in probed):
         return None
     for key, chosen in _sets(call, parameters):
         for layout in (_halves, _pairs, _once):
-            once = [layout(table) for table in tables]
+            once = [layout(table) for table in probed]
             size = 2 * width if layout is _once else width
             expected = _tables(chosen, size, *limit)
             if expected is not None and all(_agree(a, b) for a, b in zip(once, expected, strict=True)):
-                leaf = Leaf("RotaryEmbedding", (dict(chosen), size, *limit))
+                keywords = {"dtype": None if dtype == MODEL_DTYPE else dtype}
+                leaf = Leaf("RotaryEmbedding", (dict(chosen), size, *limit), keywords)
                 return Rotary(leaf, key, doubled=layout is not _once)
     return None
+
+
+def _used_for(value: Value, uses: dict[Value, list[Operation]]) -> Iterator[str]:
+    """The operations that take a value, those behind a move to the device where it is already included."""
+    for use in uses.get(value, ()):
+        if use.name in CASTS and use.outputs[0].tensor.dtype == value.tensor.dtype:
+            yield from _used_for(use.outputs[0], uses)
+        else:
+            yield use.name
 
 
 def _sets(call: Call, parameters: dict[str, Any]) -> list[tuple[str | None, dict[str, Any]]]:
@@ -93,7 +110,8 @@ def _call(call: Call) -> tuple[Tensor, ...] | None:
             tables = copy.deepcopy(call.module)(**arguments)
     except (TypeError, RuntimeError, ValueError, IndexError):
         return None
-    return tuple(leaf for leaf in leaves(tables) if isinstance(leaf, Tensor))
+    found = tuple(leaf for leaf in leaves(tables) if isinstance(leaf, Tensor))
+    return (found[0].real, found[0].imag) if len(found) == 1 and found[0].is_complex() else found
 
 
 def _agree(found: Tensor | None, expected: Tensor) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import cached_property
+from operator import gt
 from typing import Any
 
 from trtllm_port.codegen.atoms import atoms_of
@@ -244,6 +245,18 @@ class Scope:
             return None
         return next((name for values, name in self.run_time_sizes.items() if _same(value.values, values)), None)
 
+    def limited(self, value: Any) -> Expression | None:
+        """What a number is that is no greater than the slots of the cache, where it is that many in some instances."""
+        slots = next(values for values, name in self.run_time_sizes.items() if name == "num_slots")
+        if not isinstance(value, Symbol) or _same(value.values, slots):
+            return None
+        pairs = list(zip(value.values, slots, strict=True))
+        for column in {**self._found_attributes, **self._atoms}.values():
+            whole = all(type(number) is int for number in column) and any(map(gt, column, slots))
+            if whole and all(min(number, most) == own for number, (own, most) in zip(column, pairs, strict=True)):
+                return self.in_forward(merge_values(column), "a number")
+        return None
+
     @cached_property
     def run_time_sizes(self) -> dict[Values, str]:
         """Sizes of the example inputs in every instance → what they are called."""
@@ -333,6 +346,11 @@ class RoundScope:
         """As `Scope.run_time_size`."""
         flat = self._of_samples(value) if isinstance(value, Symbol) else None
         return None if flat is None else self.outer.run_time_size(flat)
+
+    def limited(self, value: Any) -> Expression | None:
+        """As `Scope.limited`."""
+        flat = self._of_samples(value) if isinstance(value, Symbol) else None
+        return None if flat is None else self.outer.limited(flat)
 
     def _of_samples(self, value: Symbol) -> Any:
         """A value that is the same in all rounds of an instance, as one for each instance; else None."""

@@ -41,6 +41,7 @@ _COLUMNS: dict[str, tuple[int | float, ...]] = {
     "sliding_window sliding_window_size window_size attention_window_size": (5, 7, 6, 9, 100),
     "attention_chunk_size local_attention": (7, 5, 8, 6, 90),
     "num_experts n_routed_experts num_local_experts moe_num_experts": _EXPERTS,
+    "zero_expert_num": (8, 12, 4, 20, 16),
     "moe_intermediate_size expert_ffn_hidden_size": (40, 56, 48, 72, 64),
     "shared_expert_intermediate_size shared_intermediate_size moe_shared_expert_intermediate_size": (
         *(56, 40, 72, 48),
@@ -51,6 +52,9 @@ _COLUMNS: dict[str, tuple[int | float, ...]] = {
     "qk_nope_head_dim": (16, 24, 32, 20, 48),
     "qk_rope_head_dim": (8, 16, 12, 24, 16),
     "v_head_dim": (24, 16, 20, 32, 64),
+    "index_topk": (6, 30, 9, 12, 40),  # fewer than the slots of a trace, and more
+    "index_head_dim": (40, 28, 32, 36, 56),
+    "index_n_heads": (8, 6, 10, 12, 16),
     "hidden_size_per_layer_input": (16, 24, 12, 20, 32),
     "mamba_n_heads mamba_num_heads n_mamba_heads": (8, 16, 24, 8, 40),  # divide twice the hidden size, into 8 groups
     "mamba_head_dim": (24, 20, 12, 28, 16),

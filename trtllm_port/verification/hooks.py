@@ -64,6 +64,9 @@ def _tap(path: str, module: nn.Module, hand_out: OnTap) -> list[RemovableHandle]
         return None if other is None else (args, {**kwargs, name: other})
 
     def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        if isinstance(output, Tensor) and output.is_complex():  # two real tensors in a port, as rotary tables are
+            parts = after(module, args, (output.real.contiguous(), output.imag.contiguous()))
+            return None if parts is None else torch.complex(*parts)
         others: dict[Any, Tensor] = {}
         shown = of_tokens(module, args, output)
         for key, tap in _outputs(path, shown).items():

@@ -13,7 +13,7 @@ from trtllm_port.verification.metrics import TokenErrors, relative_error_per_tok
 from trtllm_port.verification.pairs import PairErrors
 from trtllm_port.verification.recording import Recording
 from trtllm_port.verification.rotary import is_rotary, match_table
-from trtllm_port.verification.routing import Routing, RoutingFacts
+from trtllm_port.verification.routing import Routing, RoutingFacts, chooses_slots
 from trtllm_port.verification.runners import PortRunner
 from trtllm_port.verification.sides import beginning, comparable, injectable, placed
 from trtllm_port.verification.stimulus import Stimulus
@@ -117,6 +117,9 @@ class Judge:
         if reference is None:
             shape = list(expected.recording.taps[tap].shape)
             self.skipped[tap] = f"a rotary table of shape {list(tensor.shape)}, not comparable with {shape}"
+            return None
+        if chooses_slots(reference) and tap not in expected.recording.forced:
+            self.skipped[tap] = "slots that another module chose, or all that there are"
             return None
         if is_input(tap) and tensor.is_floating_point() != reference.is_floating_point():
             kinds = f"{tensor.dtype} for the port, {reference.dtype} for Hugging Face"

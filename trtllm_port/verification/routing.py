@@ -35,12 +35,15 @@ class Router:
         indices: the tap of its decisions, integers [T, A].
         weights: taps of the same shape that belong to them.
         scores: the tap [T, X] that the decisions were made by, or None.
+        of_slots: it chooses slots of the cache to attend to, not experts. Those that lie behind a token are hidden from
+            it: where it sees fewer than it may choose, it does not matter which of them make up the number.
     """
 
     module: str
     indices: str
     weights: tuple[str, ...]
     scores: str | None
+    of_slots: bool = False
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -74,7 +77,7 @@ class RoutingFacts:
 
 
 def routers_of(taps: Mapping[str, Tensor]) -> tuple[Router, ...]:
-    """Find the routers: modules that return integers [T, A] together with floats of the same shape.
+    """Find the routers: modules that return integers [T, A] together with floats of the same shape, or slots alone.
 
     Args:
         taps: of the reference.
@@ -89,13 +92,20 @@ def routers_of(taps: Mapping[str, Tensor]) -> tuple[Router, ...]:
 def _router(module: str, names: Sequence[str], taps: Mapping[str, Tensor]) -> Iterator[Router]:
     chosen = [n for n in names if not taps[n].is_floating_point() and taps[n].dtype != torch.bool and taps[n].ndim > 1]
     floats = [n for n in names if taps[n].is_floating_point()]
-    if len(chosen) != 1 or taps[chosen[0]].shape[-1] >= max((taps[n].shape[-1] for n in floats), default=0) + 1:
+    if len(chosen) != 1 or (floats and taps[chosen[0]].shape[-1] > max(taps[n].shape[-1] for n in floats)):
         return
     shape = taps[chosen[0]].shape
     weights = tuple(n for n in floats if taps[n].shape == shape)
     scores = [n for n in floats if taps[n].shape[:-1] == shape[:-1] and taps[n].shape[-1] > shape[-1]]
+    if chooses_slots(taps[chosen[0]]) and len(names) == 1 and shape[-1] < shape[-2]:
+        yield Router(module=module, indices=chosen[0], weights=(), scores=None, of_slots=True)
     if weights:
         yield Router(module=module, indices=chosen[0], weights=weights, scores=scores[0] if scores else None)
+
+
+def chooses_slots(tensor: Tensor) -> bool:
+    """Whether a module's output are numbers of slots, [B, L, C]: those that each token attends to."""
+    return tensor.dtype in (torch.int32, torch.int64) and tensor.ndim == 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +150,7 @@ class Routing:
             (side[router.indices] != reference[router.indices]).any(-1) for side in (own, yardstick)
         )
         facts = self._facts(router, (own, reference), (flips_T, floor_flips_T), dtype)
-        comparisons = {router.indices: _decision(router.indices, facts)}
+        comparisons = {router.indices: _decision(router, facts)}
         agree_T = ~(flips_T | floor_flips_T)
         # Weights that the port gathers by the decisions are in the order of those that it was forced to.
         forced = _sorted(router, {**port, router.indices: self.reference[router.indices]})
@@ -170,7 +180,7 @@ class Routing:
             floor_flips=int(floor_flips_T.sum()),
             excused=excused,
             margin=None if leads is None else float(leads.max()) if leads.numel() else 0.0,
-            unused=tuple(expert for expert in range(experts) if expert not in used),
+            unused=() if router.of_slots else tuple(expert for expert in range(experts) if expert not in used),
             experts=experts,
         )
 
@@ -201,6 +211,8 @@ def force_rows(routing: Sequence[Mapping[str, Tensor]], tap: str, tensor: Tensor
     """
     forced = tensor.clone().reshape(len(places), len(places[0]), -1)
     for row, (known, place) in enumerate(zip(routing, places, strict=True)):
+        if known[tap].shape[-1] != tensor.shape[-1]:
+            continue  # Hugging Face chose among fewer slots than that, so all of them
         values_LA = known[tap].reshape(-1, tensor.shape[-1])[place.start : place.stop]
         forced[row, : len(values_LA)] = values_LA.to(forced)
     return forced.reshape(tensor.shape)
@@ -233,6 +245,8 @@ def routing_gate(phase: str, facts: Sequence[RoutingFacts], found: Sequence[TapC
 def _sorted(router: Router, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The router's taps with each token's experts in the order of their numbers."""
     indices_TA = _flat(values[router.indices], torch.int64)
+    if router.of_slots:
+        indices_TA = torch.where(indices_TA > torch.arange(len(indices_TA))[:, None], -1, indices_TA)
     order_TA = indices_TA.argsort(-1)
     sorted_taps = {tap: _flat(values[tap]).gather(-1, order_TA) for tap in router.weights}
     return sorted_taps | {router.indices: indices_TA.gather(-1, order_TA)}
@@ -242,8 +256,9 @@ def _flat(tensor: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
     return tensor.detach().reshape(-1, tensor.shape[-1]).to("cpu", dtype)
 
 
-def _decision(tap: str, facts: RoutingFacts) -> TapComparison:
-    said = f"{facts.flips} of {facts.tokens} tokens choose other experts, {facts.floor_flips} in Hugging Face's own run"
+def _decision(router: Router, facts: RoutingFacts) -> TapComparison:
+    tap, what = router.indices, "slots" if router.of_slots else "experts"
+    said = f"{facts.flips} of {facts.tokens} tokens choose other {what}, {facts.floor_flips} in Hugging Face's own run"
     if facts.margin is None:
         # The margins are unknown, so only the number of decisions that differ can be judged.
         verdict = ROUTING_FLIPS.judge(facts.flips / max(1, facts.floor_flips))

@@ -169,6 +169,15 @@ def test_equal_masks_are_computed_once(evaluate: Any) -> None:
     evaluate.define(twice, (torch.zeros(1, 2, dtype=torch.int64),))
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_only_chosen_slots_stay_in_a_mask(evaluate: Any, dtype: torch.dtype) -> None:
+    mask = torch.ones(2, 1, 3, 6, dtype=torch.bool).tril(3)
+    indices = torch.tensor([[[0, 1], [1, 5], [5, 4]], [[3, 2], [0, 0], [1, 2]]])
+    found = evaluate(L.only_chosen, mask, indices.to(dtype), dynamic=(0, 2))
+    chosen = torch.nn.functional.one_hot(indices, 6).sum(2) > 0
+    assert torch.equal(found, mask & chosen[:, None])
+
+
 @pytest.mark.parametrize("part", [8, 4])
 def test_rotation_of_halves_is_llamas(evaluate: Any, part: int) -> None:
     """Of the whole head and, as in GPT-NeoX, of its first elements only."""
@@ -186,6 +195,15 @@ def test_rotation_of_neighbours_is_gptjs(evaluate: Any) -> None:
     )
     expected = rotate_neighbours(x.transpose(1, 2), angles.sin(), angles.cos()).transpose(1, 2)
     torch.testing.assert_close(found, expected)
+
+
+def test_rotation_with_the_tokens_first_is_gptjs(evaluate: Any) -> None:
+    x, angles = torch.randn(2, 5, 3, 8), torch.randn(2, 5, 4)
+    tables = angles.cos(), angles.sin()
+    found = evaluate(
+        lambda x, c, s: L.rotary_embedding(x, c, s, interleaved=True, tokens_first=True), x, *tables, dynamic=(0,)
+    )
+    torch.testing.assert_close(found, rotate_neighbours(x, *tables[::-1]))
 
 
 def test_rotation_by_tables_of_another_type_is_refused(evaluate: Any) -> None:

@@ -179,6 +179,7 @@ CASES: dict[str, Case] = {
     "tanh": Case(L.tanh, torch.tanh),
     "topk": Case(lambda k: L.topk(k, 4, 1), lambda k: tuple(k.topk(4, 1)), ("k",), NUMBERS),
     "transpose": Case(lambda x: L.transpose(x, -1, 0), lambda x: x.transpose(-1, 0), dtypes=NUMBERS),
+    "unbind": Case(lambda x: L.stack(L.unbind(x, -1)[::-1]), lambda x: torch.stack(x.unbind(-1)[::-1]), dtypes=NUMBERS),
     "unsqueeze": Case(lambda x: L.unsqueeze(x, -1), lambda x: x.unsqueeze(-1), dtypes=NUMBERS),
     "view": Case(lambda x: L.view(x, (0, L.shape(x, 1), 2, -1)), lambda x: x.view(2, 3, 2, 2), dtypes=NUMBERS),
     "where": Case(lambda x, y: L.where(x > y, x, y), lambda x, y: torch.where(x > y, x, y), ("x", "y"), NUMBERS),
@@ -187,6 +188,7 @@ ALIASES = {"logical_and", "logical_not", "logical_or", "logical_xor", "reshape"}
 ELSEWHERE = {
     *("alibi_bias", "alibi_slopes", "sinusoidal_positions"),
     *("all_gather", "all_reduce", "attention", "causal_mask", "chunked_causal_mask", "needs_decomposition"),
+    "only_chosen",
     *("linear_attention", "linear_recurrence", "rotary_embedding", "scan", "selective_scan", "slice_index"),
     "weighted_average",
 }

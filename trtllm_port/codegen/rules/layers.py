@@ -106,6 +106,16 @@ def _cache_update(operation: Operation) -> Result:
     return node(operation, "cache", "update", *operation.args)
 
 
+@LAYERS.rule("indexer_update")
+def _indexer_update(operation: Operation) -> Result:
+    return node(operation, "cache", "update_indexer", *operation.args)
+
+
+@LAYERS.rule("only_chosen")
+def _only_chosen(operation: Operation) -> Result:
+    return node(operation, "function", "only_chosen", *operation.args)
+
+
 @LAYERS.rule("cache_state")
 def _cache_state(operation: Operation) -> Result:
     return node(operation, "cache", "state", *operation.args)
@@ -118,5 +128,5 @@ def _recurrence(operation: Operation) -> Result:
 
 @LAYERS.rule("rotary_embedding")
 def _rotary(operation: Operation) -> Result:
-    keywords = {"interleaved": True} if operation.kwargs["interleaved"] else {}
+    keywords = {option: True for option in ("interleaved", "tokens_first") if operation.kwargs.get(option)}
     return node(operation, "function", "rotary_embedding", *operation.args, **keywords)

@@ -107,6 +107,11 @@ def _chunk(operation: Operation) -> Result:
     return node(operation, "method", "chunk", operation.args[0], argument(operation, "chunks", 1), dim=dim)
 
 
+@SHAPES.rule("unbind")
+def _unbind(operation: Operation) -> Result:
+    return node(operation, "method", "unbind", operation.args[0], argument(operation, "dim", 1, 0))
+
+
 @SHAPES.rule("repeat_interleave")
 def _repeat_interleave(operation: Operation) -> Result:
     repeats, dim = argument(operation, "repeats", 1), argument(operation, "dim", 2)
