@@ -66,9 +66,17 @@ def without_expansions(block: Block, operator: Node) -> Node:
     for i, arg in enumerate(args):
         source = made.get(arg) if isinstance(arg, Value) else None
         rest = [_shape(other) for other in (source, *args[:i], *args[i + 1 :])]
-        if source is not None and np.broadcast_shapes(*rest) == shape:
+        if source is not None and _broadcast(rest) == shape:
             args[i] = source
     return replace(operator, args=tuple(args))
+
+
+def _broadcast(shapes: list[tuple[int, ...]]) -> tuple[int, ...] | None:
+    """The shape that operands broadcast to; None if they do not: what is repeated may have been more than one."""
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        return None
 
 
 def _shape(arg: Any) -> tuple[int, ...]:

@@ -328,7 +328,11 @@ class RoundScope:
             raise Undecided(values, (layers[0], layers[1]), where) from error
 
     def kinds(self, choices: tuple[int, ...]) -> tuple[str, dict[Any, int]] | None:
-        """The config key with a list, layer by layer, that tells what a round takes, and what it takes for which."""
+        """The config key with a list, layer by layer, that tells what a round takes, and what it takes for which.
+
+        One with few kinds, as a list of the layers' numbers tells whatever they are, but of these layers only.
+        """
+        found: dict[str, dict[Any, int]] = {}
         samples = {id(one.trace): one.trace.sample.values for one in self.rounds}
         numbers = {key: max(r.layer_idx or 0 for r in self.rounds if id(r.trace) == key) for key in samples}
         for key in next(iter(samples.values())):
@@ -338,9 +342,12 @@ class RoundScope:
             items = [lists[id(r.trace)][r.layer_idx or 0] for r in self.rounds]  # type: ignore[index]
             table = {item: choice for item, choice in zip(items, choices, strict=True) if isinstance(item, str | int)}
             if all(table.get(item) == choice for item, choice in zip(items, choices, strict=True)):
-                self.outer.fields.add(key)
-                return key, table
-        return None
+                found[key] = table
+        if not found:
+            return None
+        best = min(found, key=lambda key: len(found[key]))
+        self.outer.fields.add(best)
+        return best, found[best]
 
     def run_time_size(self, value: Any) -> str | None:
         """As `Scope.run_time_size`."""
