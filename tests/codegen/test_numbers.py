@@ -45,12 +45,12 @@ def test_quantiles_of_the_normal_distribution_are_as_in_torch() -> None:
 
 
 def test_lists_of_numbers_vary_and_shares_stay_shares() -> None:
-    values = {"sparsity": [0.95, 0.0, 0.5], "scales": [2.0, 3.0]}
+    values = {"sparsity": [0.95, 0.0, 0.5], "numbers": [2.0, 3.0]}
     first, second = (resize(transformers.LlamaConfig(), values, Plan(), index) for index in (0, 1))
     assert first == values
     assert second["sparsity"][1] == 0.0
     assert all(0 < second["sparsity"][i] < 1 and second["sparsity"][i] != values["sparsity"][i] for i in (0, 2))
-    assert second["scales"] != values["scales"]
+    assert second["numbers"] != values["numbers"]
 
 
 def test_a_model_that_is_not_small_is_never_made() -> None:

@@ -80,3 +80,21 @@ def test_the_files_of_the_whole_are_converted(tmp_path: Path) -> None:
     expected = whole.model.language_model.state_dict()
     assert torch.equal(tensors["model.embed_tokens.weight"], expected["embed_tokens.weight"])
     assert torch.equal(tensors["model.layers.1.mlp.up_proj.weight"], expected["layers.1.mlp.up_proj.weight"])
+
+
+def test_a_part_that_needs_a_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Gemma 3n's vision tower, of timm: its names are not known, but where they begin."""
+    config = transformers.Gemma3Config(text_config=TEXT, vision_config=VISION | {"intermediate_size": 48})
+    config.architectures = ["Gemma3ForConditionalGeneration"]
+    make = transformers.AutoModel.from_config
+
+    def from_config(config: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(config, transformers.SiglipVisionConfig):
+            raise ImportError("no such library")
+        return make(config, *args, **kwargs)
+
+    monkeypatch.setattr(transformers.AutoModel, "from_config", from_config)
+    part = text_part(config)
+    found = whole_names(config, getattr(transformers, part.architectures[0]), part)
+    assert found.prefixes == {"language_model.": ""}
+    assert found.others == ("multi_modal_projector.", "vision_tower.")

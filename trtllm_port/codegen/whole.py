@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
 import torch
 import transformers
 from torch import nn
+from transformers import AutoModel
 from transformers.core_model_loading import revert_weight_conversion
 
 from trtllm_port.codegen.weights import WeightNames
@@ -46,7 +50,7 @@ def whole_names(whole: Any, text_class: type[nn.Module], text: Any) -> WholeName
         raise UnsupportedModelError(f"transformers has no class `{architecture}`, which `config.json` names")
     if whole_class is text_class:  # made from the text part's config alone, so its files are those of the text part
         return WholeNames(architecture)
-    with torch.device("meta"):
+    with torch.device("meta"), _without_libraries():
         model, part = whole_class(whole), text_class(text)
     places = _places(model, part)
     own, small = model.state_dict(), part.state_dict()  # both stay alive: their tensors are told apart by identity
@@ -61,6 +65,30 @@ def whole_names(whole: Any, text_class: type[nn.Module], text: Any) -> WholeName
     used = tuple(prefixes)
     others = {_beginning(name, used) for name in files.values() if not name.startswith(used)}
     return WholeNames(architecture, prefixes, tuple(sorted(others)))
+
+
+class _Unknown(nn.Module):
+    """A part that cannot be made; its weights have some name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.empty(1))
+
+
+@contextmanager
+def _without_libraries() -> Iterator[None]:
+    """Make models whose other parts need libraries that are not installed: only the names of those parts matter."""
+    make = AutoModel.from_config
+
+    def from_config(*args: Any, **kwargs: Any) -> nn.Module:
+        try:
+            made: nn.Module = make(*args, **kwargs)
+        except ImportError:
+            return _Unknown()
+        return made
+
+    with mock.patch.object(AutoModel, "from_config", from_config):
+        yield
 
 
 def add_whole_names(names: WeightNames, whole: WholeNames) -> None:
