@@ -40,6 +40,8 @@ class Network:
         taps: module path → name of its (first) output; "path:input" → name of its first tensor input; "path:1" and
             so on → the further ones of a tuple that it returns. A module called more than once has "path#2" and so on
             for the later calls.
+        loops: how many there are so far.
+        loops_before_attention: how many there were when the first attention layer was made; None without one.
     """
 
     def __init__(
@@ -58,6 +60,8 @@ class Network:
         self.constants: dict[str, torch.Tensor] = {}
         self.parameters: dict[str, str] = {}
         self.taps: dict[str, str] = {}
+        self.loops = 0
+        self.loops_before_attention: int | None = None
         self._taps_of: dict[str, list[str]] = {}  # tensor name → its taps, so that renaming finds them
         self._given_names: set[str] = set()  # names that are not TensorRT's defaults
         self._layer_names: dict[str, int] = {}

@@ -47,7 +47,7 @@ def attention(
 
     Args:
         query_BNLH: queries; N is a multiple of K, each key head serves N / K neighbouring query heads. Of float32 in a
-            16-bit network, single operations compute it.
+            16-bit network, single operations compute it; so they do where a loop is between it and the first one.
         key_BKSH, value_BKSH: keys and values of all slots; values may have another H.
         mask: [B or 1, N or 1, L, S]; bool: True may attend; or of the query's data type: added to the scores.
         scale: None: H ** -0.5. The layer has no scale, so queries are multiplied by it.
@@ -64,8 +64,11 @@ def attention(
     head_size = query_BNLH.shape[-1]
     scale = head_size**-0.5 if scale is None else scale
     wider = query_BNLH.dtype == "float32" != network.dtype  # TensorRT-RTX 1.7.1's compiler crashes on its layer there
-    if softcap is not None or sinks is not None or wider:
+    # nor does it find kernels for two of them with a loop in between, whether they may be decomposed or not
+    apart = network.loops_before_attention not in (None, network.loops)
+    if softcap is not None or sinks is not None or wider or apart:
         return explicit_attention(query_BNLH, key_BKSH, value_BKSH, mask, scale, softcap, sinks)
+    network.loops_before_attention = network.loops
     if scale != 1.0:
         query_BNLH = query_BNLH * scale
     value_size = value_BKSH.shape[-1]

@@ -29,6 +29,7 @@ def scan(step: Step, state: Tensor, inputs: Sequence[Tensor], *, dim: int = 1) -
     trt = network.trt
     count = shape(inputs[0], dim)
     loop = network.definition.add_loop()
+    network.loops += 1
     loop.add_trip_limit(squeeze(count, 0).itensor, trt.TripLimit.COUNT)
     tokens = [network.add("token", loop.add_iterator(x.itensor, dim)) for x in inputs]
     recurrence = loop.add_recurrence(state.itensor)
