@@ -39,6 +39,7 @@ from trtllm_port.codegen.rotations import Rotations
 from trtllm_port.codegen.rules import DTYPES, TRACE_DTYPE, node, translate
 from trtllm_port.codegen.shared_caches import SharedCaches
 from trtllm_port.codegen.sizes import layer_count
+from trtllm_port.codegen.token_loops import join_token_loops
 from trtllm_port.codegen.tracing import Trace
 from trtllm_port.codegen.written_out import join_attention
 from trtllm_port.errors import UnsupportedModelError
@@ -141,7 +142,8 @@ class _Lowering:
         if call is self.trace.root:
             self.shared = SharedCaches(self.trace.inputs["cache"], self.trace.sample.values)
         self.handed.blocks.append(block)
-        for item in join_attention(call, self.trace):
+        joined = replace(call, body=join_token_loops(call.body))
+        for item in join_attention(joined, self.trace):
             if isinstance(item, Operation):
                 for part in expanded(item, self.trace.model):
                     self._operation(block, part)

@@ -19,7 +19,8 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 from trtllm_port.codegen.active import recording
 from trtllm_port.codegen.depth import require_small
 from trtllm_port.codegen.held_states import held_tensors
-from trtllm_port.codegen.hooks import IMPLEMENTATION, RecordedCache, hooks, register
+from trtllm_port.codegen.hooks import IMPLEMENTATION, hooks, register
+from trtllm_port.codegen.own_caches import recorded_cache
 from trtllm_port.codegen.recorder import Call, Recorder, Value
 from trtllm_port.codegen.rules import TRACE_DTYPE
 from trtllm_port.codegen.sizes import Sample
@@ -102,7 +103,7 @@ def _trace(sample: Sample, implementation: str, trust_remote_code: bool) -> Trac
         if not remembers:
             sample = replace(sample, past=0, length=sample.past + sample.length)
         first, step = _inputs(sample)
-        cache = RecordedCache(sample.config.get_text_config(decoder=True))
+        cache = recorded_cache(model)
         more = {cache_argument(model): cache, "use_cache": True} if remembers else {}
         given = list(step) if positions_are_slots(model, step["input_ids"]) else ["input_ids"]
         if remembers:
