@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trtllm_port.codegen.recorder import Call, Operation, Value, leaves, words
+from trtllm_port.codegen.operation_names import words
+from trtllm_port.codegen.recorder import Call, Operation, Value, leaves
 from trtllm_port.codegen.rules import canonical_name
 from trtllm_port.codegen.state_log import StateLog
 
