@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 
+from trtllm_port.codegen.formatting import WIDTH
 from trtllm_port.codegen.operation_names import words
 
 SHAPING = words("view transpose permute unsqueeze squeeze flatten expand")
-LONGEST = 92  # of what is joined: 100 columns in a method
+LONGEST = WIDTH - 8  # of what is joined, in a method
 ATOMS = (ast.Call, ast.Subscript, ast.Attribute)
 
 
@@ -18,17 +20,17 @@ def join_lines(lines: list[str]) -> list[str]:
     where nothing else takes what had the name for a line.
     """
     joined: list[str] = []
-    for line in lines:
+    for number, line in enumerate(lines):
         whole: str | None = line
-        while joined and (whole := _joined(joined[-1], line)) is not None:
+        while joined and (whole := _joined(joined[-1], line, lines[number + 1 :])) is not None:
             joined.pop()
             line = whole
         joined.append(line)
     return joined
 
 
-def _joined(first: str, second: str) -> str | None:
-    """Two lines as one, or None."""
+def _joined(first: str, second: str, rest: list[str]) -> str | None:
+    """Two lines as one, or None; `rest` comes behind them."""
     lead = len(first) - len(first.lstrip())
     if lead != len(second) - len(second.lstrip()):
         return None
@@ -37,8 +39,9 @@ def _joined(first: str, second: str) -> str | None:
         return None
     name = _target(made)
     uses = [node for node in ast.walk(used.value) if isinstance(node, ast.Name) and node.id == name]
-    forgotten = isinstance(used, ast.Return) or _target(used) == name
-    if name is None or len(uses) != 1 or not forgotten or name not in (_shaped(made.value), _shaped(used.value)):
+    if name is None or len(uses) != 1 or name not in (_shaped(made.value), _shaped(used.value)):
+        return None
+    if not isinstance(used, ast.Return) and _target(used) != name and (lead or not _is_forgotten(name, rest)):
         return None
     begin, text = uses[0].col_offset, second.strip()
     start, stop = made.value.col_offset, made.value.end_col_offset
@@ -46,8 +49,20 @@ def _joined(first: str, second: str) -> str | None:
     return " " * lead + whole if lead + len(whole) <= LONGEST else None
 
 
+def _is_forgotten(name: str, rest: list[str]) -> bool:
+    """Whether lines give a name anew before they use it, or never use it."""
+    mention = re.compile(rf"\b{name}\b")
+    start = next((number for number, line in enumerate(rest) if mention.search(line)), None)
+    if start is None:
+        return True
+    stop = next((n for n in range(start + 1, len(rest)) if rest[n][0] not in " )]}"), len(rest))
+    text = "\n".join(rest[start:stop])
+    statement = None if text[0] == " " else _statement(text)
+    return isinstance(statement, ast.Assign) and _target(statement) == name and len(mention.findall(text)) == 1
+
+
 def _statement(line: str) -> ast.Assign | ast.Return | None:
-    """An assignment or `return` that is on one line."""
+    """An assignment or `return` that is whole."""
     try:
         (statement,) = ast.parse(line.strip()).body
     except (SyntaxError, ValueError):

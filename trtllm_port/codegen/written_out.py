@@ -199,8 +199,9 @@ class _Chain:
         if name == "permute":
             order = numbers(item, "dims")
             order = (*order[:-2], order[-1], order[-2])
-            made = self._make("permute", (item.args[0], *order), value.tensor.transpose(-1, -2), item)
-            made.names.update(value.names)
+            made = Value(value.tensor.transpose(-1, -2), dict(value.names))
+            beside = Operation("permute", (item.args[0], *order), {}, (made,), item.location)
+            self.body.insert(self.body.index(item), beside)
             return made
         return item.args[0] if {dim % ndim for dim in item.args[1:]} == {ndim - 1, ndim - 2} else None
 
