@@ -119,3 +119,10 @@ def test_parts_that_are_repeated_are_told_by_all_sizes() -> None:
     """One key head of two in one trace, three of six in another: `expand` would do for the first alone."""
     lines = classes_of("diffllama", traces=3, num_hidden_layers=4)["DiffLlamaAttention"]
     assert "value_states1 = chunk.repeat(1, 2, 1, 1)" in lines
+
+
+def test_a_model_without_a_cache_is_given_one() -> None:
+    lines = classes_of("openai-gpt", n_layer=4)["Attention"]
+    start = lines.index("key, value = cache.update(self.layer_idx, key, value)")
+    assert "query = query.view(" in lines[start - 3]
+    assert "mask=causal_mask(position_ids, cache)," in lines[start:]

@@ -247,7 +247,8 @@ class Scope:
 
     def limited(self, value: Any) -> Expression | None:
         """What a number is that is no greater than the slots of the cache, where it is that many in some instances."""
-        slots = next(values for values, name in self.run_time_sizes.items() if name == "num_slots")
+        samples = [instance.trace.sample for instance in self.instances]
+        slots = tuple(sample.past + sample.length for sample in samples)
         if not isinstance(value, Symbol) or _same(value.values, slots):
             return None
         pairs = list(zip(value.values, slots, strict=True))
