@@ -1,7 +1,7 @@
 """What a network remembers, as torch tensors: KV caches and states, one for each such network input.
 
-`past_key_values.{layer}.{key|value}` are updated in place. `past_states.{layer}.{name}` are replaced by the outputs
-`present_states.{layer}.{name}` after each run: a recurrence reads its state until it ends.
+`past_key_values.{layer}.{key|value|indexer_key}` are updated in place. `past_states.{layer}.{name}` are replaced by the
+outputs `present_states.{layer}.{name}` after each run: a recurrence reads its state until it ends.
 
 A slot of the cache is a position of the sequence. So prompts of different lengths are padded on the right, a row's next
 token overwrites what the padding wrote at its position, and no row can see a slot beyond its own position.

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 from tests.codegen.conftest import hf_config
 from trtllm_port.codegen.depth import Depth, shorten
+from trtllm_port.codegen.scope import RoundScope
 from trtllm_port.codegen.sizes import config_values
 
 
@@ -15,3 +19,14 @@ def test_a_list_of_all_layers_by_number_is_cut_with_them() -> None:
     assert short["num_hidden_layers"] == 4
     assert short["moe_layers"] == [0, 1, 2, 3]
     assert len(short["layer_types"]) == len(short["no_rope_layers"]) == 4
+
+
+def test_what_a_layer_takes_is_told_by_kinds_and_not_by_numbers() -> None:
+    """The list of the layers' numbers tells it, too, but says nothing about a model with more layers."""
+    values = {"moe_layers": [0, 1, 2, 3], "layer_types": ["chunked", "chunked", "full", "chunked"]}
+    trace = SimpleNamespace(sample=SimpleNamespace(values=values))
+    scope: Any = RoundScope.__new__(RoundScope)
+    scope.outer = SimpleNamespace(fields=set())
+    scope.rounds = [SimpleNamespace(trace=trace, layer_idx=number) for number in range(4)]
+    assert scope.kinds((0, 0, 1, 0)) == ("layer_types", {"chunked": 0, "full": 1})
+    assert scope.outer.fields == {"layer_types"}

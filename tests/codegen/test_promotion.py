@@ -63,3 +63,11 @@ def test_an_operator_broadcasts_by_itself() -> None:
 def test_an_expansion_that_the_result_needs_stays() -> None:
     source, node = expanded((2, 5, 3), (5, 3))
     assert node.args[1] is not source
+
+
+def test_what_is_repeated_and_was_more_than_one_stays() -> None:
+    made, source, x = block(), Value(torch.ones(2, 3)), Value(torch.ones(8, 1))
+    wide = Value(torch.ones(8, 3))
+    made.nodes.append(Node("method", "repeat", (source, (8, 3), (4, 1)), {}, (wide,)))
+    node = without_expansions(made, Node("operator", "*", (wide, x), {}, (Value(wide.tensor * x.tensor),)))
+    assert node.args == (wide, x)
