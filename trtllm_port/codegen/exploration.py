@@ -137,10 +137,12 @@ class Exploration:
         base = self.samples[0].trace.sample
         columns = [sample.trace.sample.values for sample in self.samples]
         first = {key: value for key, value in columns[0].items() if key not in base.computed}
-        constant = [key for key in first if all(values.get(key) == first[key] for values in columns)]
+        used = self.fields
+        equal = {key for key in first if all(values.get(key) == first[key] for values in columns)}
+        # a list of layers is longer where there are more of them, which says nothing about its elements
+        constant = [key for key in first if key in equal or (isinstance(first[key], list) and key not in used)]
         coupled = [key for key in self.small.coupled if key in first and key not in constant]
         keys = [*(key for key in constant if key not in LAYER_COUNTS), *self.absent, *coupled]
-        used = self.fields
         nullable = [key for key in first if key in used and key not in keys and optional(key, base.config)]
         for index, key in enumerate([*keys, *nullable]):
             self.progress("change config keys", index, len(keys) + len(nullable))
