@@ -17,6 +17,17 @@ from trtllm_port.verification.taps import Pairing
 STIMULUS = Stimulus(ids=(3, 5, 4, 1, 2), source="", decode_steps=0, rows=(), row_steps=0)
 
 
+class Adapter(nn.Module):
+    """Adds what there is of images to embeddings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.projection = nn.Linear(3, 6)
+
+    def forward(self, input_ids: Tensor, x: Tensor, images: Tensor | None = None) -> Tensor:
+        return x if images is None else x + self.projection(images)
+
+
 class Model(nn.Module):
     """A pooler that nobody asks, and one that decides by an index alone."""
 
@@ -25,9 +36,10 @@ class Model(nn.Module):
         self.embed = nn.Embedding(8, 6)
         self.pooler = nn.Linear(6, 6)
         self.chooser = nn.Linear(6, 4)
+        self.adapter = Adapter()
 
     def forward(self, input_ids: Tensor, **_: Any) -> Any:
-        x = self.embed(input_ids)
+        x = self.adapter(input_ids, self.embed(input_ids))
         self.pooler(x)
         chosen = self.chooser(x).argmin(-1, keepdim=True)
         return SimpleNamespace(logits=x.scatter(-1, chosen, 0.0))
@@ -43,6 +55,12 @@ def test_what_nobody_uses_may_be_missing() -> None:
     pairing = remaining("pooler")
     assert pairing.missing == ()
     assert "same logits" in pairing.ignored["pooler"]
+
+
+def test_what_hands_on_its_input_may_be_missing() -> None:
+    pairing = remaining("adapter")
+    assert pairing.missing == ()
+    assert "hands on" in pairing.ignored["adapter"]
 
 
 @pytest.mark.parametrize("missing", [("chooser",), ("embed",), ("chooser", "pooler")])

@@ -1,4 +1,4 @@
-"""Modules whose results go nowhere: a port may do without them."""
+"""Modules whose results go nowhere, and those that hand on what they are given: a port may do without them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from torch import Tensor
 
 from trtllm_port.verification.runners import Runner
 from trtllm_port.verification.stimulus import Stimulus
-from trtllm_port.verification.taps import Pairing
+from trtllm_port.verification.taps import Pairing, is_input
 
 REASON = "with nothing but NaN in its place Hugging Face gives the same logits, to the last bit"
+PASSED_ON = "Hugging Face hands on what the module before it gave, to the last bit"
 
 
 def without_idle(pairing: Pairing, runner: Runner, stimulus: Stimulus) -> Pairing:
-    """`pairing`, with missing taps ignored that have no influence on Hugging Face's logits.
+    """`pairing`, with missing taps ignored that change nothing of what Hugging Face computes.
 
     Args:
         pairing: with missing taps.
@@ -23,6 +24,7 @@ def without_idle(pairing: Pairing, runner: Runner, stimulus: Stimulus) -> Pairin
         stimulus: the input that it is tried on.
     """
     ids_1L = torch.tensor([stimulus.ids])
+    pairing = _without_passed_on(pairing, runner, ids_1L)
     spoiled: list[str] = []
 
     def spoil(tap: str, tensor: Tensor) -> Tensor | None:
@@ -31,8 +33,29 @@ def without_idle(pairing: Pairing, runner: Runner, stimulus: Stimulus) -> Pairin
         spoiled.append(tap)
         return torch.full_like(tensor, float("nan"))
 
+    if not pairing.missing:
+        return pairing
     plain, found = runner.run(ids_1L), runner.run(ids_1L, on_tap=spoil, taps=pairing.missing)
     if not spoiled or not torch.equal(plain, found):
         return pairing
-    rest = tuple(tap for tap in pairing.missing if tap not in spoiled)
-    return replace(pairing, missing=rest, ignored={**pairing.ignored, **dict.fromkeys(spoiled, REASON)})
+    return _ignored(pairing, spoiled, REASON)
+
+
+def _without_passed_on(pairing: Pairing, runner: Runner, ids_1L: Tensor) -> Pairing:
+    """`pairing`, with missing taps ignored that are the tap before, to the last bit: an adapter of images, for text."""
+    before: list[Tensor] = []
+    found: list[str] = []
+
+    def look(tap: str, tensor: Tensor) -> None:
+        if tap in pairing.missing and before and torch.equal(before[-1], tensor):
+            found.append(tap)
+        before[:] = [tensor]
+
+    outputs = [tap for tap in pairing.paired if not is_input(tap)]
+    runner.run(ids_1L, on_tap=look, taps=(*outputs, *pairing.missing))
+    return _ignored(pairing, found, PASSED_ON)
+
+
+def _ignored(pairing: Pairing, taps: list[str], reason: str) -> Pairing:
+    rest = tuple(tap for tap in pairing.missing if tap not in taps)
+    return replace(pairing, missing=rest, ignored={**pairing.ignored, **dict.fromkeys(taps, reason)})
