@@ -164,7 +164,20 @@ class PretrainedModel(Module):
         """
         if max_seq_len < 1:
             raise NetworkError(f"max_seq_len is {max_seq_len}, expected at least 1")
-        network = Network(dtype=self.config.dtype, max_seq_len=max_seq_len, weights=self.weights, flavour=flavour)
+        network = self._define(max_seq_len, flavour)
+        # TensorRT-RTX 1.7.1's compiler crashes on the first attention, too, where these are what is between.
+        if network.attention_apart and network.channel_loops and network.flavour == "tensorrt_rtx":
+            return self._define(max_seq_len, flavour, attention_layers=False)
+        return network
+
+    def _define(self, max_seq_len: int, flavour: str, *, attention_layers: bool = True) -> Network:
+        network = Network(
+            dtype=self.config.dtype,
+            max_seq_len=max_seq_len,
+            weights=self.weights,
+            flavour=flavour,
+            attention_layers=attention_layers,
+        )
         network.bind(self)
         input_ids, position_ids, logits_indices = (
             network.add_input(name, "int64", (-1, -1), ("batch_size", axis))

@@ -31,6 +31,7 @@ class Network:
         weights: checkpoint name → tensor. Tensors are not copied: their memory goes to TensorRT by address, and
             `constants` keeps it alive.
         flavour: "tensorrt", "tensorrt_rtx" or "auto".
+        attention_layers: whether TensorRT's attention layer may be used at all.
 
     Attributes:
         trt: the TensorRT module.
@@ -41,11 +42,19 @@ class Network:
             so on → the further ones of a tuple that it returns. A module called more than once has "path#2" and so on
             for the later calls.
         loops: how many there are so far.
+        channel_loops: some of them are linear recurrences channel by channel.
+        attention_apart: there is attention on both sides of a loop.
         loops_before_attention: how many there were when the first attention layer was made; None without one.
     """
 
     def __init__(
-        self, *, dtype: str, max_seq_len: int, weights: Mapping[str, torch.Tensor], flavour: str = "tensorrt_rtx"
+        self,
+        *,
+        dtype: str,
+        max_seq_len: int,
+        weights: Mapping[str, torch.Tensor],
+        flavour: str = "tensorrt_rtx",
+        attention_layers: bool = True,
     ) -> None:
         torch_dtype(dtype)
         self.dtype = dtype
@@ -60,7 +69,9 @@ class Network:
         self.constants: dict[str, torch.Tensor] = {}
         self.parameters: dict[str, str] = {}
         self.taps: dict[str, str] = {}
+        self.attention_layers = attention_layers
         self.loops = 0
+        self.channel_loops = self.attention_apart = False
         self.loops_before_attention: int | None = None
         self._taps_of: dict[str, list[str]] = {}  # tensor name → its taps, so that renaming finds them
         self._given_names: set[str] = set()  # names that are not TensorRT's defaults

@@ -66,7 +66,8 @@ def attention(
     wider = query_BNLH.dtype == "float32" != network.dtype  # TensorRT-RTX 1.7.1's compiler crashes on its layer there
     # nor does it find kernels for two of them with a loop in between, whether they may be decomposed or not
     apart = network.loops_before_attention not in (None, network.loops)
-    if softcap is not None or sinks is not None or wider or apart:
+    network.attention_apart |= apart
+    if softcap is not None or sinks is not None or wider or apart or not network.attention_layers:
         return explicit_attention(query_BNLH, key_BKSH, value_BKSH, mask, scale, softcap, sinks)
     network.loops_before_attention = network.loops
     if scale != 1.0:

@@ -108,6 +108,7 @@ def linear_recurrence(x_BLE: Tensor, decay_BLE: Tensor, state: State) -> Tensor:
     Returns:
         S after every token, [B, L, E] of x's data type.
     """
+    x_BLE.network.channel_loops = True
     mask_BL1 = unsqueeze(state.is_token(), 2)
     inputs = [where(mask_BL1, x_BLE.float(), 0.0), where(mask_BL1, decay_BLE.float(), 1.0)]
 
