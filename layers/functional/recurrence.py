@@ -14,6 +14,7 @@ from trtllm_port.layers.functional.elementwise import maximum, where
 from trtllm_port.layers.functional.product import matmul
 from trtllm_port.layers.functional.scan import scan
 from trtllm_port.layers.functional.shaping import concat, repeat_interleave, transpose, unsqueeze
+from trtllm_port.layers.functional.unary import expm1
 from trtllm_port.layers.tensor import Operand, Tensor
 
 if TYPE_CHECKING:
@@ -52,22 +53,51 @@ def linear_attention(
     mask_BL1 = unsqueeze(state.is_token(), 2)
     mask_BL111 = unsqueeze(unsqueeze(mask_BL1, 3), 4)
     inputs = [query_BLGK.float(), where(unsqueeze(mask_BL1, 3), key_BLGK.float(), 0.0), value_BLHV.float()]
-    inputs.append(where(mask_BL111, decay_BLHK1, 0.0).exp())
+    decay = where(mask_BL111, decay_BLHK1, 0.0)
     if beta is not None:
         inputs.append(unsqueeze(unsqueeze(beta.float(), 3), 4))
+    past_BHKV = state.past((heads, key_size, head_size), "float32")
+    is_constant = log_decay.shape[1] == 1 and beta is None
+    factors = _factors(decay) if is_constant else [decay.exp()]
 
     def step(past_BHKV: Tensor, token: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         query_BHK, key_BHK = (repeat_interleave(x, heads // groups, 1) if heads > groups else x for x in token[:2])
-        decayed_BHKV = past_BHKV * token[3]
         value_BH1V = unsqueeze(token[2], 2)
+        if is_constant:
+            present = _added_exactly(past_BHKV, token[3], token[4], unsqueeze(key_BHK, 3) * value_BH1V)
+            return present, matmul(unsqueeze(query_BHK, 2), present[..., :head_size])
+        decayed_BHKV = past_BHKV * token[-1]
         if beta is not None:
-            value_BH1V = (value_BH1V - matmul(unsqueeze(key_BHK, 2), decayed_BHKV)) * token[4]
+            value_BH1V = (value_BH1V - matmul(unsqueeze(key_BHK, 2), decayed_BHKV)) * token[3]
         present_BHKV = decayed_BHKV + unsqueeze(key_BHK, 3) * value_BH1V
         return present_BHKV, matmul(unsqueeze(query_BHK, 2), present_BHKV)
 
-    output_BLH1V, present_BHKV = scan(step, state.past((heads, key_size, head_size), "float32"), inputs)
-    state.keep(present_BHKV)
+    start = concat([past_BHKV, past_BHKV * 0.0], -1) if is_constant else past_BHKV
+    output_BLH1V, present = scan(step, start, [*inputs, *factors])
+    state.keep(present[..., :head_size] + present[..., head_size:] if is_constant else present)
     return output_BLH1V.squeeze(3).to(value_BLHV.dtype)
+
+
+def _factors(log_decay: Tensor) -> list[Tensor]:
+    """Two factors whose sum is exp(log_decay), the second one what the first would round off a number near 1.
+
+    A decay that is the same for all tokens would be rounded alike at each, and that adds up over a text.
+    """
+    is_slow = log_decay > -0.5
+    return [where(is_slow, 1.0, log_decay.exp()), where(is_slow, expm1(log_decay), 0.0)]
+
+
+def _added_exactly(past: Tensor, whole: Tensor, rest: Tensor, new: Tensor) -> Tensor:
+    """(whole + rest) past + new, where the second half of `past` and of the result is what the first half rounds off.
+
+    A state that hardly decays is a sum over the whole text. Source: Kahan's summation.
+    """
+    size = new.shape[-1]
+    kept, lost = past[..., :size], past[..., size:]
+    base = kept * whole
+    change = new + kept * rest + lost * (whole + rest)
+    total = base + change
+    return concat([total, change - (total - base)], -1)
 
 
 def selective_scan(x_BEL: Tensor, dt_BEL: Tensor, A_EN: Tensor, B_BNL: Tensor, C_BNL: Tensor, state: State) -> Tensor:

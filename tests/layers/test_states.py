@@ -242,3 +242,17 @@ def test_indexer_keys_stay_in_their_slots() -> None:
         feeds = {"position_ids": rows(stop - start, 2, start), "keys": x[:, start:stop].contiguous()}
         found = executor.run({**feeds, **kept})["y"]
     torch.testing.assert_close(found, torch.cat([x, torch.zeros(2, 1, 4)], 1))
+
+
+def test_a_decay_that_all_tokens_share_is_not_rounded_again_and_again() -> None:
+    length = 600
+    q, k, v, _ = (x.abs() for x in attention_inputs(1, length, vector=False, delta=False))
+    slopes = torch.tensor([1e-5, 1e-3, 0.1, 2.0])
+
+    def layer(q: Tensor, k: Tensor, v: Tensor, state: State) -> Tensor:
+        return linear_attention(q, k, v, state, log_decay=constant(-slopes.view(1, 1, -1), like=q))
+
+    model = Model(layer, [q, k, v], 1)
+    found = model.run([q, k, v], rows(length, 1), model.new_states(1))
+    expected = delta_rule(q, k, v, -slopes.expand(1, length, HEADS), None)
+    assert float((found - expected).norm() / expected.norm()) < 1e-7
