@@ -125,4 +125,4 @@ def test_a_model_without_a_cache_is_given_one() -> None:
     lines = classes_of("openai-gpt", n_layer=4)["Attention"]
     start = lines.index("key, value = cache.update(self.layer_idx, key, value)")
     assert "query = query.view(" in lines[start - 3]
-    assert "mask=causal_mask(position_ids, cache)," in lines[start:]
+    assert any("mask=causal_mask(position_ids, cache)," in line for line in lines[start:])

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trtllm_port.codegen.expressions import Expression
-from trtllm_port.codegen.formatting import indent, wrap
+from trtllm_port.codegen.formatting import indent
 from trtllm_port.codegen.ir import Block, Node
 from trtllm_port.codegen.recorder import Value
 
@@ -137,7 +137,7 @@ def _lines(condition: Expression, texts: list[list[str]], otherwise: Expression 
     if len(first) == len(second) == 1 and plain[0][0] == plain[1][0] and len(plain[0]) == len(plain[1]) == 2:
         line = f"{plain[0][0]} = {plain[0][1]} if {condition.text} else {plain[1][1]}"
         if len(line) <= 100 and " if " not in plain[1][1]:
-            return wrap(line, 8)
+            return [line]
     return [f"if {condition.text}:", *indent(first), *_otherwise(second)]
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from trtllm_port.codegen.constructors import Constructor, ConstructorWriter, tied_parameters
-from trtllm_port.codegen.formatting import indent, literal, wrap, wrap_signature
+from trtllm_port.codegen.formatting import indent, literal
 from trtllm_port.codegen.lowering import Lowered
 from trtllm_port.codegen.merging import PortClass
 from trtllm_port.codegen.printing import Untranslated
@@ -120,15 +120,15 @@ class ClassWriter:
         taken = ["self", *(f"{name}: {'KVCache' if name == 'cache' else 'Tensor'}" for name in names)]
         count = len(port_class.block.outputs)
         returns = "Tensor" if count == 1 else f"tuple[{', '.join(['Tensor'] * count)}]"
-        signature = wrap_signature("def forward", taken, returns, 4)
+        signature = f"def forward({', '.join(taken)}) -> {returns}:"
         if body is not None:
-            return [*signature, *indent(body.lines)]
+            return [signature, *indent(body.lines)]
         assert skeleton is not None  # it has no body for a reason
         message = literal(f"{port_class.name}.forward: {skeleton.reason}")
         return [
-            *signature,
+            signature,
             "    # TODO: translate this by hand; the message says where Hugging Face has it",
-            *indent(wrap(f"raise NotImplementedError({message})", 8)),
+            f"    raise NotImplementedError({message})",
         ]
 
     def _name(self, value: Value, fallback: str) -> str:

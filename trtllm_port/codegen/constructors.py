@@ -10,7 +10,7 @@ from typing import Any
 
 from trtllm_port.codegen.constants import stored_tensor
 from trtllm_port.codegen.expressions import MISSING, Symbol, merge_values
-from trtllm_port.codegen.formatting import indent, literal, reference, wrap
+from trtllm_port.codegen.formatting import indent, literal, reference
 from trtllm_port.codegen.instances import Instance
 from trtllm_port.codegen.ir import Leaf
 from trtllm_port.codegen.lowering import Lowered
@@ -96,7 +96,7 @@ class ConstructorWriter:
         lines += ["self.config = config"] if "self.config" in text and not is_model else []
         lines += ["self.layer_idx = layer_idx"] if "self.layer_idx" in text else []
         lines += attributes + children + own + tied
-        made.lines = [self._signature(), *(f"    {piece}" for line in lines for piece in _wrapped(line))]
+        made.lines = [self._signature(), *indent(lines)]
         return made
 
     def _signature(self) -> str:
@@ -160,7 +160,7 @@ class ConstructorWriter:
             found and text.replace(f"config.{found[1]}[{one}]", "parameters").replace(f".index({one})", ".index(name)")
             for one, text in texts.items()
         }
-        entries = [piece for one, text in texts.items() for piece in _with_comma(wrap(f"{one}: {text}", 17))]
+        entries = [f"{one}: {text}," for one, text in texts.items()]
         if found is not None and len(general) == 1:  # one for each set of parameters in the config
             entries = [f"name: {general.pop()}", f"for name, parameters in config.{found[1]}.items()"]
             entries += ["if parameters is not None"] if self._has_none(found[1]) else []
@@ -286,10 +286,6 @@ class ConstructorWriter:
         return tuple(stored_tensor(instance.trace.model, name).shape) if is_used else None
 
 
-def _with_comma(lines: list[str]) -> list[str]:
-    return [*lines[:-1], f"{lines[-1]},"]
-
-
 def assigned(path: str, text: str) -> str:
     """The statement that makes a module what `path` says; those that have numbers are in lists, one after the other."""
     holder, _, last = path.rpartition(".")
@@ -322,9 +318,3 @@ def tied_parameters(samples: list[Lowered], scope: Scope) -> list[str]:
         else:
             lines.append(statement)
     return lines
-
-
-def _wrapped(line: str) -> list[str]:
-    """A statement of `__init__`, which is perhaps in an `if`."""
-    lead = len(line) - len(line.lstrip())
-    return indent(wrap(line.lstrip(), 8 + lead), lead)

@@ -8,7 +8,7 @@ from dataclasses import astuple
 from typing import Any
 
 from trtllm_port.codegen.classes import ClassText
-from trtllm_port.codegen.formatting import WIDTH, indent, literal, wrap
+from trtllm_port.codegen.formatting import formatted, literal
 from trtllm_port.codegen.size_tables import META_KEYS
 from trtllm_port.codegen.weights import WeightNames
 from trtllm_port.layers.weights import Step
@@ -29,22 +29,19 @@ def model_file(classes: list[ClassText], *, title: str, config_class: str, origi
         "from __future__ import annotations",
         "",
         *(["import math", ""] if any("math." in line for text in classes for line in text.lines) else []),
-        *_import(LAYERS, names),
+        _import(LAYERS, names),
         "",
         f"from .config import {config_class}",
         "from .convert import WEIGHT_MAP",
     ]
     for text in classes:
         lines += ["", "", *text.lines]
-    return "\n".join(lines) + "\n"
+    return formatted("\n".join(lines))
 
 
-def _import(module: str, names: set[str]) -> list[str]:
+def _import(module: str, names: set[str]) -> str:
     ordered = sorted(names, key=lambda name: (name[0].islower(), name))  # classes, then functions, as the linter wants
-    line = f"from {module} import {', '.join(ordered)}"
-    if len(line) <= 120:
-        return [line]
-    return [f"from {module} import (", *(f"    {name}," for name in ordered), ")"]
+    return f"from {module} import {', '.join(ordered)}"
 
 
 def config_file(
@@ -60,9 +57,9 @@ def config_file(
         "from __future__ import annotations",
         "",
         "from dataclasses import dataclass",
-        *(_import("typing", typing) if typing else []),
+        *([_import("typing", typing)] if typing else []),
         "",
-        *_import(LAYERS, layers),
+        _import(LAYERS, layers),
         "",
         "",
         "@dataclass(frozen=True, kw_only=True)",
@@ -76,7 +73,7 @@ def config_file(
         lines += ["    FIXED: ClassVar[dict[str, Any]] = {"]
         lines += [f"        {literal(key)}: {text}," for key, text in texts.items()]
         lines += ["    }"]
-    return "\n".join(lines) + "\n"
+    return formatted("\n".join(lines))
 
 
 def fixed_text(value: Any) -> str:
@@ -123,15 +120,15 @@ def convert_file(names: WeightNames, *, title: str, architecture: str) -> str:
         "",
         "from __future__ import annotations",
         "",
-        *_import(LAYERS, {"WeightMap", *_used(names)}),
+        _import(LAYERS, {"WeightMap", *_used(names)}),
         "",
     ]
     if not entries:
-        return "\n".join([*lines, "WEIGHT_MAP: WeightMap = {}"]) + "\n"
+        return formatted("\n".join([*lines, "WEIGHT_MAP: WeightMap = {}"]))
     lines.append("WEIGHT_MAP: WeightMap = {")
     for pattern, text in sorted(entries.items(), key=lambda entry: (_is_prefix(entry[0]), str(entry))):
-        lines += indent(_entry(pattern, text))
-    return "\n".join([*lines, "}"]) + "\n"
+        lines.append(f"    {literal(pattern)}: {text},")
+    return formatted("\n".join([*lines, "}"]))
 
 
 def _is_prefix(pattern: str | tuple[str, ...]) -> bool:
@@ -148,15 +145,6 @@ def _used(names: WeightNames) -> set[str]:
 def _transform(targets: tuple[str, ...], steps: tuple[Step, ...]) -> str:
     made = ", ".join(f"{type(step).__name__}({', '.join(map(repr, astuple(step)))})" for step in steps)
     return f"Transform({literal(targets[0] if len(targets) == 1 else targets)}, [{made}])"
-
-
-def _entry(key: str | tuple[str, ...], value: str) -> list[str]:
-    """`key: value,` as lines, for a place indented by 4: a key that is too long itself is opened, else the value."""
-    text = literal(key)
-    if isinstance(key, str) or len(f"{text}: {value[: value.index('(') + 1]}") + 4 <= WIDTH:
-        *lines, last = wrap(f"{text}: {value}", 5)
-        return [*lines, f"{last},"]
-    return ["(", *(f"    {literal(part)}," for part in key), f"): {value},"]
 
 
 def class_title(architecture: str) -> str:

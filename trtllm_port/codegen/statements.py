@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from trtllm_port.codegen.branches import Branches
 from trtllm_port.codegen.expressions import ATOM, Expression
-from trtllm_port.codegen.formatting import indent, literal, wrap
+from trtllm_port.codegen.formatting import indent, literal
 from trtllm_port.codegen.ir import Block, Node
 from trtllm_port.codegen.joining import join_lines
 from trtllm_port.codegen.printing import INPUT_DTYPE, Printer, Untranslated
@@ -88,7 +88,7 @@ class Writer:
         self.printer.inputs = parameters
         self._nodes(block)
         returned = ", ".join(self._reference(value).text for value in block.outputs)
-        self.lines += wrap(f"return {returned}", 8)
+        self.lines.append(f"return {returned}")
         self.lines[:0] = self._asked_at_the_beginning(block, parameters)
         return Body(parameters, join_lines(self.lines), len(block.outputs), self.printer)
 
@@ -277,7 +277,7 @@ class Writer:
                     self._bind(value, block, position, _fallback(node)) if is_live else "_"
                     for value, is_live in zip(node.outputs, live, strict=True)
                 ]
-                self.lines += wrap(f"{', '.join(bound)} = {text}", 8)
+                self.lines.append(f"{', '.join(bound)} = {text}")
 
     def _loop(self, loop: Node, block: Block) -> None:
         assert loop.block is not None
@@ -329,7 +329,7 @@ class Writer:
                 for value, maker in zip(column, makers, strict=True)
             ]
             entries = ", ".join(f"{literal(one)}: {texts[i]}" for one, i in table.items())
-            self.lines += wrap(f"{name} = {{{entries}}}", 8)
+            self.lines.append(f"{name} = {{{entries}}}")
             places = groups[place][0] if place in groups else (place,)
             values = [loop.block.inputs[p] for p in places]
             if place in groups:
