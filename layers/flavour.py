@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -56,3 +59,19 @@ def get_logger(trt: ModuleType) -> Any:
             return drained
 
     return CollectingLogger()
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Keep Python from collecting garbage while TensorRT makes a builder or a runtime.
+
+    The library logs while it holds a lock that destroying a builder takes, too. A collection that begins in the logger
+    and finds an old builder would wait for itself for ever.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -14,7 +14,7 @@ import torch
 
 from trtllm_port.errors import CheckpointError, NetworkError
 from trtllm_port.layers.dtypes import dtype_name, torch_dtype, trt_dtype, trt_dtype_name
-from trtllm_port.layers.flavour import get_logger, load_flavour
+from trtllm_port.layers.flavour import get_logger, load_flavour, no_garbage_collection
 from trtllm_port.layers.parameter import Parameter
 from trtllm_port.layers.tensor import Operand, Scalar, Tensor
 
@@ -63,7 +63,8 @@ class Network:
         self.trt: Any = load_flavour(flavour)
         self.flavour = str(self.trt.__name__)
         self.logger = get_logger(self.trt)
-        self.builder = self.trt.Builder(self.logger)
+        with no_garbage_collection():
+            self.builder = self.trt.Builder(self.logger)
         strongly_typed = 1 << int(self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
         self.definition = self.builder.create_network(strongly_typed)
         self.constants: dict[str, torch.Tensor] = {}

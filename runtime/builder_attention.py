@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from trtllm_port.layers.dtypes import trt_dtype
-from trtllm_port.layers.flavour import get_logger
+from trtllm_port.layers.flavour import get_logger, no_garbage_collection
 from trtllm_port.runtime.builder_signals import held_signals
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ def set_capabilities(trt: ModuleType, config: Any, capabilities: Sequence[str]) 
 
 def _builds(trt: ModuleType, shape: AttentionShape, capability: str) -> bool:
     logger = get_logger(trt)
-    builder = trt.Builder(logger)
+    with no_garbage_collection():
+        builder = trt.Builder(logger)
     definition = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     config = builder.create_builder_config()
     profile = builder.create_optimization_profile()

@@ -19,7 +19,7 @@ import torch
 
 from trtllm_port.errors import EngineError
 from trtllm_port.layers.dtypes import torch_dtype, trt_dtype_name
-from trtllm_port.layers.flavour import get_logger, load_flavour
+from trtllm_port.layers.flavour import get_logger, load_flavour, no_garbage_collection
 from trtllm_port.runtime.builder_profiles import CONTEXT_PROFILE, DECODE_PROFILE
 from trtllm_port.runtime.executor import OnTap, TensorSpec
 from trtllm_port.runtime.kv_cache import CACHE_PREFIX, present_name, replace_states
@@ -46,7 +46,8 @@ class TensorRTExecutor:
     def __init__(self, engine_path: Path, network_path: Path, *, flavour: str) -> None:
         self._trt: ModuleType = load_flavour(flavour)
         self._logger = get_logger(self._trt)
-        self._runtime = self._trt.Runtime(self._logger)
+        with no_garbage_collection():
+            self._runtime = self._trt.Runtime(self._logger)
         self._engine = self._deserialize(engine_path)
         self._context = self._engine.create_execution_context()
         if self._context is None:

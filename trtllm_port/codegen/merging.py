@@ -81,7 +81,9 @@ def make_classes(samples: list[Lowered]) -> list[PortClass]:
     classes: dict[Block, PortClass] = {}
     ordered: list[PortClass] = []
     for name in _inner_first(samples):
-        for number, group in enumerate(_groups(instances[name], classes), 1):
+        # The layer that stands for a module of torch has that module's name: what is written out has a number.
+        first = 2 if type(instances[name][0].block.module).__module__.startswith("torch.") else 1
+        for number, group in enumerate(_groups(instances[name], classes), first):
             merged = merge(group, lambda block: classes[block].block.keys)
             made = PortClass(name if number == 1 else f"{name}{number}", group, merged)
             made.children = _children(group, classes)

@@ -171,7 +171,7 @@ def _value(key: str, value: Any, index: int, relation: Relation | None = None, *
         return _scaled(value, int(SIZES[key][index]))
     if isinstance(value, list) and _FACTORS.search(key) and all(type(item) is float for item in value) and not rope:
         return [item * _factor(f"{key}[{place}]", index + 1) for place, item in enumerate(value)]
-    if isinstance(value, list) and value and not rope and all(type(item) is float for item in value):
+    if isinstance(value, list) and value and not rope and "rope" not in key and all(type(i) is float for i in value):
         return [item ** _factor(key, index) if 0 < item < 1 else item * _factor(key, index) for item in value]
     if isinstance(value, float) and value:
         return value * _factor(key, index)

@@ -128,7 +128,7 @@ def free_values(
 
     def keep(tap: str, tensor: Tensor) -> Tensor | None:
         if tap in wanted:
-            kept[tap] = tensor.clone()
+            kept[tap] = tensor.clone().cpu()
         module = module_of(tap)
         if module not in guilty and any(within(module, each) for each in guilty):
             return None
