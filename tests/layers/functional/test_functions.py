@@ -188,7 +188,7 @@ ALIASES = {"logical_and", "logical_not", "logical_or", "logical_xor", "reshape"}
 ELSEWHERE = {
     *("alibi_bias", "alibi_slopes", "sinusoidal_positions"),
     *("all_gather", "all_reduce", "attention", "causal_mask", "chunked_causal_mask", "needs_decomposition"),
-    "only_chosen",
+    *("bfloat16", "only_chosen"),
     *("linear_attention", "linear_recurrence", "rotary_embedding", "scan", "selective_scan", "slice_index"),
     "weighted_average",
 }
@@ -212,6 +212,11 @@ def test_value_is_torchs(name: str, dtype: str, evaluate: Any) -> None:
             assert ours.dtype == theirs.dtype
         tolerance = {"float32": 1e-5, "float16": 4e-3, "bfloat16": 3e-2}.get(dtype, 0)
         torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance, check_dtype=False)
+
+
+@pytest.mark.parametrize("number", [0.1, 1 / 3, 256.5, 257.0, -65537.0, 1e-40])
+def test_a_number_is_rounded_as_torch_does(number: float) -> None:
+    assert L.bfloat16(number) == torch.tensor(number).bfloat16().item()
 
 
 @pytest.mark.slow
