@@ -26,7 +26,7 @@ def test_parts_written_in_place_and_sparse_activations_follow_the_config() -> No
     port = generate_port(config)
     assert not port.skeletons
     text = port.files["model.py"]
-    assert "normal_quantile(self.config.activation_sparsity_pattern[self.layer_idx])" in text
+    assert "normal_quantile(self.config.activation_sparsity_pattern[self.layer_idx])" in "".join(text.split())
     assert "self.altup.correct_output_scale = Parameter((config.hidden_size,))" in text
     check = check_port(config, source=port)
     assert check.passed, check
