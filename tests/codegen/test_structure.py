@@ -32,7 +32,7 @@ def _port(model_type: str) -> PortSource:
 @pytest.mark.parametrize(
     ("model_type", "condition", "tables"),
     [
-        ("smollm3", "if self.config.no_rope_layers[self.layer_idx] > 0:", "cos, sin"),
+        ("smollm3", "if self.config.no_rope_layers[self.layer_idx]:", "cos, sin"),
         (
             "cohere2",
             'if self.config.layer_types[self.layer_idx] == "sliding_attention":',
