@@ -7,7 +7,7 @@ reads again, so that memory stays bounded by what is alive.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
@@ -100,15 +100,16 @@ def execute_together(steps: Sequence[Step], runs: Sequence[Slots], after: Callab
     for step in steps:
         slots = runs[0]
         try:
-            together: Iterator[Any] = iter(())
             if isinstance(step.run, Linear):
-                together = iter(step.run.together([slots[step.inputs[0]] for slots in runs]))
-            for number, slots in enumerate(runs):
-                value = next(together, None)
-                value = step.run(*[slots[i] for i in step.inputs]) if value is None else value
-                slots[step.output] = after(step, number, value)
+                values = step.run.together([slots[step.inputs[0]] for slots in runs])
+            else:
+                values = []
+                for slots in runs:
+                    values.append(step.run(*[slots[i] for i in step.inputs]))
         except VALUE_ERRORS as error:
             _fail(step, slots, error)
+        for number, (slots, value) in enumerate(zip(runs, values, strict=True)):
+            slots[step.output] = after(step, number, value)
         for slots in runs:
             for i in step.frees:
                 slots[i] = None

@@ -13,7 +13,8 @@ from trtllm_port.codegen import check_port, generate_port
 from trtllm_port.codegen.convolutions import causal_convolution
 from trtllm_port.codegen.expanded import expanded
 from trtllm_port.codegen.formulas import FORMULAS, PRIMITIVES
-from trtllm_port.codegen.held_states import held_tensors, layer_of
+from trtllm_port.codegen.held_states import held_tensors
+from trtllm_port.codegen.instances import layer_number
 from trtllm_port.codegen.recorder import Call, Operation, Value
 from trtllm_port.hf_taps import of_tokens
 
@@ -26,7 +27,7 @@ def test_tensors_in_modules_are_states() -> None:
     assert not before
     model[1].state = torch.zeros(2)  # type: ignore[assignment]  # a plain attribute
     assert len(held_tensors(model)) == 1
-    assert (layer_of("model.layers.3.block.conv"), layer_of("model.norm")) == (3, None)
+    assert (layer_number("model.layers.3.block.conv"), layer_number("model.norm")) == (3, None)
 
 
 def test_the_recurrence_is_hugging_faces() -> None:

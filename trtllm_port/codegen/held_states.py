@@ -6,8 +6,6 @@ begin at zero, as they are written for a whole text, and in the port each of the
 
 from __future__ import annotations
 
-import re
-
 from torch import Tensor, nn
 
 Held = frozenset[tuple[int, str]]
@@ -21,9 +19,3 @@ def held_tensors(model: nn.Module) -> Held:
         for name, value in vars(module).items()
         if isinstance(value, Tensor)
     )
-
-
-def layer_of(path: str) -> int | None:
-    """The number of the layer that a module is in."""
-    found = re.search(r"\.(\d+)(?=\.|$)", path)
-    return int(found[1]) if found else None

@@ -18,8 +18,8 @@ from trtllm_port.codegen.filling import Filling
 from trtllm_port.codegen.folding import fold
 from trtllm_port.codegen.formatting import literal
 from trtllm_port.codegen.handed import Handed
-from trtllm_port.codegen.held_states import layer_of
 from trtllm_port.codegen.inputs import Taken, complete_signatures, find_inputs, remove_dead, taken_by_some, walk
+from trtllm_port.codegen.instances import layer_number
 from trtllm_port.codegen.ir import Block, Leaf, Node
 from trtllm_port.codegen.operation_names import CASTS
 from trtllm_port.codegen.parts import with_parts
@@ -228,7 +228,7 @@ class _Lowering:
     def _convolution(self, block: Block, call: Call, name: str, found: tuple[Leaf, Value, tuple[Value, ...]]) -> None:
         """A convolution over the text so far: it goes on from the tokens that its state holds."""
         leaf, given, (cut, *others) = found
-        state, layer = Value(torch.zeros(())), layer_of(call.path)
+        state, layer = Value(torch.zeros(())), layer_number(call.path)
         if layer is None:
             raise UnsupportedModelError(f"`{call.path}` keeps the last tokens, and is in no layer")
         asked = Operation("cache_state", (self.trace.inputs["cache"], layer, "conv"), {}, (state,), call.location)

@@ -19,7 +19,7 @@ from transformers.activations import ACT2FN
 
 from trtllm_port.codegen import probing
 from trtllm_port.codegen.formulas import FORMULAS, PRIMITIVES, Formula
-from trtllm_port.codegen.held_states import layer_of
+from trtllm_port.codegen.instances import layer_number
 from trtllm_port.codegen.recorder import Recorder, map_structure
 
 TOLERANCE = 1e-4  # relative, in float32: two orders of summation of up to a few dozen tokens
@@ -103,7 +103,7 @@ def _owner(model: nn.Module, weight: Tensor) -> nn.Module | None:
 def _record_recurrence(recorder: Recorder, function: Any, given: dict[str, Any], *, formula: Formula) -> Any:
     """What `formula` computes, if `function` computes the same."""
     log, wanted = recorder.states, given.get("return_last_state", True)
-    held = layer_of(recorder.path) if log.in_modules else None
+    held = layer_number(recorder.path) if log.in_modules else None
     layer = log.read if held is None else (held, 0)
     if layer is None or not _agrees(function, formula, given):
         return None
