@@ -117,7 +117,10 @@ class ClassWriter:
         if not is_model:
             inputs = enumerate(port_class.block.inputs)
             names = body.parameters if body else [self._name(value, f"x{i}") for i, value in inputs]
-        taken = ["self", *(f"{name}: {'KVCache' if name == 'cache' else 'Tensor'}" for name in names)]
+        optional = [key in port_class.block.optional for key in port_class.block.keys]
+        kinds = ["Tensor | None" if one else "Tensor" for one in optional] if not is_model else ["Tensor"] * len(names)
+        pairs = zip(names, kinds, strict=True)
+        taken = ["self", *(f"{name}: {'KVCache' if name == 'cache' else kind}" for name, kind in pairs)]
         count = len(port_class.block.outputs)
         returns = "Tensor" if count == 1 else f"tuple[{', '.join(['Tensor'] * count)}]"
         signature = f"def forward({', '.join(taken)}) -> {returns}:"

@@ -140,7 +140,8 @@ class Exploration:
         used = self.fields
         equal = {key for key in first if all(values.get(key) == first[key] for values in columns)}
         # a list of layers is longer where there are more of them, which says nothing about its elements
-        constant = [key for key in first if key in equal or (isinstance(first[key], list) and key not in used)]
+        lists = {key for key in first if isinstance(first[key], list) and key not in {*used, *self.small.coupled}}
+        constant = [key for key in first if key in equal or key in lists]
         coupled = [key for key in self.small.coupled if key in first and key not in constant]
         keys = [*(key for key in constant if key not in LAYER_COUNTS), *self.absent, *coupled]
         nullable = [key for key in first if key in used and key not in keys and optional(key, base.config)]

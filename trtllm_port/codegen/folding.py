@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -51,7 +52,7 @@ def _fold_list(block: Block, name: str, layers: int) -> None:
         problem = loop.problem
         if not problem:
             stop = start + sum(map(len, rounds))
-            block.nodes[start:stop] = [with_gaps(loop.node(), gaps)]
+            block.nodes[start:stop] = [*loop.nothing, with_gaps(loop.node(), gaps)]
             return
     if len(numbers) + len(gaps) == layers:
         raise UnsupportedModelError(
@@ -103,6 +104,14 @@ def _cuts(block: Block, indices: list[int]) -> list[tuple[int, list[list[Node]]]
     return [*ways, (indices[0], last)] if after > 1 else ways
 
 
+def blocks_of(node: Node) -> Iterator[Block]:
+    """The block that a node calls, and all that are called in it."""
+    if node.block is not None and node.block.leaf is None:
+        yield node.block
+        for inner in node.block.nodes:
+            yield from blocks_of(inner)
+
+
 def _list_of(node: Node) -> str | None:
     match = LAYER.match(node.name)
     return match["list"] if match else None
@@ -123,6 +132,7 @@ class _Rounds:
 
     Attributes:
         problem: why they are no loop; "" if they are.
+        nothing: gives what is handed from round to round and what the first one does not take: None before the loop.
     """
 
     block: Block
@@ -130,6 +140,7 @@ class _Rounds:
     rounds: list[list[Node]]
     problem: str = ""
     columns: list[_Column] = field(default_factory=list)
+    nothing: list[Node] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.slots = align(self.rounds, self._label)
@@ -138,26 +149,39 @@ class _Rounds:
             for number, node in slot.items():
                 self.made[number].update({value: (i, j) for j, value in enumerate(node.outputs)})
         self.inside = {value for table in self.made for value in table}
-        for slot in self.slots:
-            self._take(slot)
+        for i, slot in enumerate(self.slots):
+            self._take(slot, i)
         carried = [column for column in self.columns if column.role == "carried"]
-        if any(0 not in column.values or column.place not in made.values() for column in carried for made in self.made):
+        if any(column.place not in made.values() for column in carried for made in self.made):
             self.problem = self.problem or "not every layer hands on the same tensors"
         outputs = {v for column in carried for v, place in self.made[-1].items() if place == column.place}
         if (self.inside - outputs) & self._needed_outside():
             self.problem = self.problem or "what comes behind needs more of a layer than the next layer does"
+        for column in carried if not self.problem else ():
+            if 0 not in column.values:
+                self._begin_with_nothing(column)
+
+    def _begin_with_nothing(self, column: _Column) -> None:
+        """Let a column begin with None, which the first layer does not look at."""
+        for number, value in column.values.items():
+            for node in self.rounds[number]:
+                for block in blocks_of(node):
+                    taken = {key for key, own in zip(block.keys, block.inputs, strict=True) if own is value}
+                    block.optional |= taken
+        column.values[0] = Value(next(iter(column.values.values())).tensor)
+        self.nothing.append(Node("nothing", "None", (), {}, (column.values[0],)))
 
     def _label(self, number: int, node: Node) -> Any:
         if _list_of(node) != self.name:
             return label(node, self.block, None)
         return "layer", len(node.outputs)
 
-    def _take(self, slot: Slot) -> None:
-        """Note what the nodes of a slot take from outside their rounds."""
+    def _take(self, slot: Slot, number: int) -> None:
+        """Note what the nodes of a slot take from outside their rounds; a layer may give back what it is given."""
         taken = {number: self._operands(node) for number, node in slot.items()}
         for place in dict.fromkeys(place for operands in taken.values() for place in operands):
             there = {n: operands[place] for n, operands in taken.items() if place in operands}
-            values = {n: value for n, value in there.items() if value not in self.made[n]}
+            values = {n: value for n, value in there.items() if self.made[n].get(value, (number,))[0] >= number}
             if values:
                 self._column(values)
 

@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 from trtllm_port.codegen.folding import LAYER
 from trtllm_port.codegen.instances import role
 from trtllm_port.codegen.ir import Block, Node
 from trtllm_port.codegen.recorder import Value, leaves
 
-Taken = dict[tuple[str, str], frozenset[str]]  # role → names of the inputs that all blocks of the role get
+Kind = tuple[str, str]
+
+
+@dataclass
+class Interfaces:
+    """What all blocks of a kind take and return, as some of them need it.
+
+    Attributes:
+        taken: kind → names of the inputs that all its blocks get.
+        returned: kind → which of the tensors that HF's `forward` returns all its blocks hand out.
+    """
+
+    taken: dict[Kind, frozenset[str]] = field(default_factory=dict)
+    returned: dict[Kind, frozenset[int]] = field(default_factory=dict)
+
+    def learn(self, blocks: Iterable[Block]) -> bool:
+        """Take note of what some blocks need and others of their kind do without; returns whether that is new."""
+        alike: dict[Kind, list[Block]] = {}
+        for block in blocks:
+            alike.setdefault(_kind(block), []).append(block)
+        found = Interfaces(_taken_by_some(alike), _returned_by_some(alike))
+        known = all(keys <= self.taken.get(kind, frozenset()) for kind, keys in found.taken.items())
+        known &= all(places <= self.returned.get(kind, frozenset()) for kind, places in found.returned.items())
+        self.taken |= found.taken
+        self.returned |= found.returned
+        return not known
 
 
 def walk(block: Block) -> Iterator[Block]:
@@ -19,7 +45,7 @@ def walk(block: Block) -> Iterator[Block]:
             yield from walk(item.block)
 
 
-def _kind(block: Block) -> tuple[str, str]:
+def _kind(block: Block) -> Kind:
     """What modules take the same inputs: those of one place and class, and the layers of a list, of whatever class."""
     path, name = role(block)
     return path, "" if LAYER.match(block.path) else name
@@ -41,23 +67,32 @@ def complete_signatures(blocks: list[Block]) -> None:
             block.signature = {name: known[name] for name in dict.fromkeys([*names, *block.signature])}
 
 
-def taken_by_some(blocks: list[Block]) -> Taken:
+def _taken_by_some(alike: dict[Kind, list[Block]]) -> dict[Kind, frozenset[str]]:
     """What is taken by some but not by all of the modules that have the same place in different layers."""
-    found: dict[tuple[str, str], list[Block]] = {}
-    for block in blocks:
-        found.setdefault(_kind(block), []).append(block)
-    taken = {kind: frozenset(key for block in alike for key in block.keys) for kind, alike in found.items()}
+    taken = {kind: frozenset(key for block in blocks for key in block.keys) for kind, blocks in alike.items()}
     return {
         kind: keys
         for kind, keys in taken.items()
-        if any(key in block.signature and key not in block.keys for block in found[kind] for key in keys)
+        if any(key in block.signature and key not in block.keys for block in alike[kind] for key in keys)
     }
 
 
-def remove_dead(block: Block, taken: Taken) -> None:
+def _returned_by_some(alike: dict[Kind, list[Block]]) -> dict[Kind, frozenset[int]]:
+    """The same for what they return: some layers may hand on what they were given, or what nobody takes of them."""
+    found = {kind: [_returned(block) for block in blocks] for kind, blocks in alike.items()}
+    return {kind: frozenset().union(*places) for kind, places in found.items() if any(p != places[0] for p in places)}
+
+
+def _returned(block: Block) -> set[int]:
+    """Which of the tensors that HF's `forward` returns a block hands out."""
+    return {place for place, value in enumerate(block.returned) if value in block.outputs}
+
+
+def remove_dead(block: Block, alike: Interfaces) -> None:
     """Keep what the block's outputs need.
 
-    The blocks of its calls lose outputs that nobody uses, but not the first, by which modules are compared with HF's.
+    The blocks of its calls lose outputs that nobody uses, but not the first, by which modules are compared with HF's,
+    nor those that others of their kind hand out.
     """
     live = set(block.outputs)
     kept: list[Node] = []
@@ -66,12 +101,15 @@ def remove_dead(block: Block, taken: Taken) -> None:
             continue
         child = item.block
         if child is not None and child.leaf is None:
-            needed = [value for value in _defined(item) if value in live or value in child.outputs[:1]]
+            places = alike.returned.get(_kind(child), frozenset())
+            wanted = [value for place, value in enumerate(child.returned) if place in places]
+            made = [value for value in _defined(item) if value in live or value in child.outputs[:1]]
+            needed = dict.fromkeys([*made, *wanted])
             order = {value: i for i, value in enumerate(child.outputs)}
             child.outputs = tuple(sorted(needed, key=lambda value: order.get(value, len(order))))
-            remove_dead(child, taken)
+            remove_dead(child, alike)
             item.outputs = child.outputs
-            live.update(_free(child, taken))
+            live.update(_free(child, alike))
         live.update(leaf for leaf in leaves((item.args, item.keywords)) if isinstance(leaf, Value))
         kept.append(item)
     block.nodes = kept[::-1]
@@ -84,23 +122,23 @@ def _defined(item: Node) -> list[Value]:
     return [value for inner in item.block.nodes for value in _defined(inner)]
 
 
-def _free(block: Block, taken: Taken) -> list[Value]:
+def _free(block: Block, alike: Interfaces) -> list[Value]:
     """Values that a block takes from outside, in order of first use, and those that others in its place take."""
     defined: set[Value] = set()
     free: dict[Value, None] = {}
     for item in block.nodes:
-        inner = _free(item.block, taken) if item.block is not None and item.block.leaf is None else []
+        inner = _free(item.block, alike) if item.block is not None and item.block.leaf is None else []
         for value in [*(leaf for leaf in leaves((item.args, item.keywords)) if isinstance(leaf, Value)), *inner]:
             if value not in defined:
                 free[value] = None
         defined.update(_defined(item))
     free.update({value: None for value in block.outputs if value not in defined})
-    keys = taken.get(_kind(block), frozenset())
+    keys = alike.taken.get(_kind(block), frozenset())
     free.update({value: None for key, value in block.signature.items() if key in keys})
     return list(free)
 
 
-def find_inputs(block: Block, cache: Value, taken: Taken) -> None:
+def find_inputs(block: Block, cache: Value, alike: Interfaces) -> None:
     """Fix the inputs of every block and the arguments of every call, ordered as in the signature of HF's `forward`.
 
     What HF passes otherwise comes behind, and the cache at the end.
@@ -108,10 +146,10 @@ def find_inputs(block: Block, cache: Value, taken: Taken) -> None:
     names = {value: name for name, value in block.signature.items()}
     order = {value: i for i, value in enumerate(names)}
     order[cache] = len(order) + 1
-    block.inputs = tuple(sorted(_free(block, taken), key=lambda value: order.get(value, len(names))))
+    block.inputs = tuple(sorted(_free(block, alike), key=lambda value: order.get(value, len(names))))
     others = iter(range(len(block.inputs)))
     block.keys = tuple("cache" if v is cache else names[v] if v in names else f"{next(others)}" for v in block.inputs)
     for item in block.nodes:
         if item.block is not None and item.block.leaf is None:
-            find_inputs(item.block, cache, taken)
+            find_inputs(item.block, cache, alike)
             item.args = item.block.inputs

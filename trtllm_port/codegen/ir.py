@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     from trtllm_port.codegen.instances import Instance
 
 Form = OneOf[
-    "operator", "method", "function", "index", "call", "loop", "branch", "cache", "cast", "attribute", "untranslated"
+    "operator",
+    "method",
+    "function",
+    "index",
+    "call",
+    "loop",
+    "branch",
+    "cache",
+    "cast",
+    "attribute",
+    "nothing",
+    "untranslated",
 ]
 
 
@@ -106,6 +117,8 @@ class Block:
         leaf: set for basic layers, whose nodes do not matter.
         host_reads: operations that looked at a tensor's content, with their places: what follows depends on the data.
         keys: what the inputs are called, which tells them apart in other instances: names in `signature`, numbers.
+        optional: of the keys: those of inputs that are None in some layer, which does not look at them.
+        returned: the tensors that HF's `forward` gave back; `outputs` are those of them that are needed.
         signature: the tensors that HF's `forward` was called with, in its order, by name.
         names: value → local variables that held it in HF's `forward`, first one first.
     """
@@ -117,6 +130,8 @@ class Block:
     nodes: list[Node] = field(default_factory=list)
     outputs: tuple[Value, ...] = ()
     leaf: Leaf | None = None
+    optional: frozenset[str] = frozenset()
+    returned: tuple[Value, ...] = ()
     signature: dict[str, Value] = field(default_factory=dict)
     host_reads: tuple[str, ...] = ()
     names: dict[Value, list[str]] = field(default_factory=dict)

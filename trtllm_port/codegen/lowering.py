@@ -18,7 +18,7 @@ from trtllm_port.codegen.filling import Filling
 from trtllm_port.codegen.folding import fold
 from trtllm_port.codegen.formatting import literal
 from trtllm_port.codegen.handed import Handed
-from trtllm_port.codegen.inputs import Taken, complete_signatures, find_inputs, remove_dead, taken_by_some, walk
+from trtllm_port.codegen.inputs import Interfaces, complete_signatures, find_inputs, remove_dead, walk
 from trtllm_port.codegen.instances import layer_number
 from trtllm_port.codegen.ir import Block, Leaf, Node
 from trtllm_port.codegen.operation_names import CASTS
@@ -68,19 +68,17 @@ def lower(trace: Trace) -> Lowered:
     """The blocks of a trace."""
     logits_indices = Value(torch.zeros(trace.sample.batch, 1, dtype=torch.int64))
     lowering = _Lowering(trace)
-    taken: Taken = {}
+    alike = Interfaces()
     while True:
         root = lowering.block(trace.root)
         complete_signatures(list(walk(root)))
         root.outputs = (lowering.resolve(trace.logits),)
-        remove_dead(root, taken)
+        remove_dead(root, alike)
         _gather_tokens(root, logits_indices)
-        find_inputs(root, trace.inputs["cache"], taken)
+        find_inputs(root, trace.inputs["cache"], alike)
         blocks = list(walk(root))
-        found = taken_by_some(blocks)
-        if all(keys <= taken.get(kind, frozenset()) for kind, keys in found.items()):
+        if not alike.learn(blocks):
             break
-        taken |= found
     fold(root, layer_count(trace.sample.config))
     return Lowered(trace, root, blocks, logits_indices)
 
@@ -151,7 +149,7 @@ class _Lowering:
                 self._call(block, item)
         resolved = [self.resolve(value) for value in call.outputs]
         given = self.rotations.of(tuple(value for value in resolved if isinstance(value, Value)))
-        block.outputs = tuple(dict.fromkeys(given))
+        block.outputs = block.returned = tuple(dict.fromkeys(given))
         block.names = _names(call, self, block)
         self.shared.rename(block)
         block.host_reads = tuple(f"`{name}` ({location})" for name, location in call.host_reads)

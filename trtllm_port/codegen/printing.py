@@ -146,6 +146,9 @@ class Printer:
         self.functions.add(node.name)
         return _atom(f"{node.name}({self._arguments(node, node.args)})")
 
+    def _nothing(self, node: Node) -> Expression:
+        return _atom(node.name)
+
     def _attribute(self, node: Node) -> Expression:
         return self._parameter(node.args[0], node)
 

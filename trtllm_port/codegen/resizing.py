@@ -7,9 +7,10 @@ a plan may keep products, leave single keys as they are, let the config class fi
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
@@ -27,6 +28,7 @@ _TOKEN = re.compile(r"token_(id|index)$")
 _MULTIPLIERS = (1, 2, 3, 2, 4)  # of the heads, by column
 _HEAD_SIZES = (8, 12, 16, 10, 16)  # of the smallest head, by column
 _OTHER_TOKEN = 4
+PLUS = " + "
 MOST_LEFT = 512  # larger sizes are never left as they are: the models would not be small
 
 
@@ -39,7 +41,7 @@ class Plan:
             widths.
         untouched: keys that stay as they are.
         omitted: keys that the config class fills in.
-        equal: key → the key whose value it has.
+        equal: key → the key whose value it has, or two with "+" between them: their sum, wherever it was so.
     """
 
     keep: str = ""
@@ -118,7 +120,8 @@ def resize(config: Any, values: dict[str, Any], plan: Plan, index: int, path: st
             resized[key] = _value(key, value, index, relation)
     for key, other in plan.equal:
         if key.startswith(path) and (leaf := key.removeprefix(path)) in resized:
-            resized[leaf] = resized.get(other.removeprefix(path), resized[leaf])
+            terms = [term.removeprefix(path) for term in other.split(PLUS)]
+            resized[leaf] = resized[leaf] if not resized.keys() >= {*terms} else _sum(values, resized, leaf, terms)
     for key in PROJECTED:
         if values.get(key) is not None and values[key] == values.get("hidden_size"):
             resized[key] = resized["hidden_size"]
@@ -138,13 +141,53 @@ def resized_keys(config: Any, values: dict[str, Any], path: str = "") -> dict[st
 
 
 def equal_keys(values: dict[str, Any]) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
-    """Head counts that are all equal, each with the first of them; and every two head sizes that are equal."""
+    """Head counts that are all equal, or in each layer, each with the first; every two head sizes that are equal."""
     sizes = {key: value for key, value in values.items() if type(value) is int and value > 1}
     heads = [key for key in sizes if _HEADS.search(key)]
     dims = [key for key in sizes if _HEAD_DIM.search(key)]
     is_one = len({sizes[key] for key in heads}) == 1
     pairs = tuple((a, b) for i, a in enumerate(dims) for b in dims[i + 1 :] if sizes[a] == sizes[b])
-    return tuple((key, heads[0]) for key in heads[1:]) if is_one else (), pairs
+    equal = [(key, heads[0]) for key in heads[1:]] if is_one else []
+    lists = [key for key, value in values.items() if isinstance(value, list) and value and _HEADS.search(key)]
+    for place, key in enumerate(lists):
+        equal += [(key, other) for other in lists[:place] if values[other] == values[key]][:1]
+    return tuple(equal), pairs
+
+
+def sums(values: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Head sizes that are the sum of two others, in some layer at least, each with those two."""
+    sizes = {key: value for key, value in values.items() if _HEAD_DIM.search(key) and _numbers(value)}
+    found = []
+    for one, other in itertools.combinations(sizes, 2):
+        found += [(key, one + PLUS + other) for key in sizes if any(_holds(sizes, key, [one, other]))]
+    return tuple(found)
+
+
+def _numbers(value: Any) -> list[int]:
+    """The numbers of a size, of which layers may have one each; none where it is no such size."""
+    numbers = value if isinstance(value, list) else [value]
+    return numbers if all(type(number) is int and number > 1 for number in numbers) else []
+
+
+def _columns(values: dict[str, Any], keys: Iterable[str]) -> list[list[int]]:
+    """The sizes of some keys, in each layer if one of them differs from layer to layer."""
+    columns = [_numbers(values[key]) for key in keys]
+    layers = max(map(len, columns))
+    return [column * layers if len(column) == 1 else column for column in columns]
+
+
+def _holds(values: dict[str, Any], key: str, terms: list[str]) -> list[bool]:
+    """In which layers a size is the sum of others."""
+    return [total == sum(parts) for total, *parts in zip(*_columns(values, (key, *terms)), strict=True)]
+
+
+def _sum(values: dict[str, Any], resized: dict[str, Any], key: str, terms: list[str]) -> Any:
+    """What `key` is to be so that it is the sum of `terms` in those layers where it was so at first."""
+    if len(terms) == 1:
+        return resized[terms[0]]
+    layers = zip(_holds(values, key, terms), *_columns(resized, (key, *terms)), strict=True)
+    found = [(holds, sum(parts) if holds else size) for holds, size, *parts in layers]
+    return [size for _, size in found] if isinstance(resized[key], list) else max(found)[1]
 
 
 def _size_class(key: str) -> bool:

@@ -23,7 +23,7 @@ import torch
 
 from trtllm_port.codegen.computed import computed_values
 from trtllm_port.codegen.depth import find_depth, layer_count_key, lengthen, require_small, shorten
-from trtllm_port.codegen.resizing import Plan, equal_keys, resize, resized_keys
+from trtllm_port.codegen.resizing import Plan, equal_keys, resize, resized_keys, sums
 from trtllm_port.codegen.size_tables import LAYER_COUNTS, META_KEYS, SIZES
 from trtllm_port.layers.per_layer import as_arguments, per_layer_keys, plain_values
 from trtllm_port.quiet import quiet_transformers
@@ -168,6 +168,7 @@ def _plans(config: Any, values: dict[str, Any]) -> Iterator[Plan]:
     plans += [replace(plan, equal=heads) for plan in plans if not plan.equal] if heads else []
     plans += [Plan(equal=(*heads, pair)) for pair in dims]
     plans += [Plan(keep="heads"), Plan(keep="widths")]
+    plans += [Plan(equal=(*heads, total)) for total in sums(values)]
     yield from plans
     for plan in plans:
         yield from plan.variants(keys)

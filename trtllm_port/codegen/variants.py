@@ -73,6 +73,7 @@ class _Merger:
             blocks[0],
             inputs=tuple(inputs.values()),
             keys=tuple(inputs),
+            optional=frozenset().union(*(block.optional for block in blocks)),
             nodes=self._nodes(outputs),
             outputs=outputs,
             host_reads=tuple(reads),
