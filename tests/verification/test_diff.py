@@ -43,6 +43,16 @@ def test_a_right_port_passes_and_is_reported(model_dir: Path, workspace: Path, t
     assert ElementTree.parse(tmp_path / "report" / "junit.xml").getroot().find(".//failure") is None
 
 
+def test_both_sides_run_where_they_are_told_to(
+    model_dir: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU that is there is not used by one side alone: it rounds in another way than the CPU."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    report = compared(model_dir, workspace)
+    assert report.verdict is Verdict.PASS
+    assert "cpu" in report.executor
+
+
 @pytest.mark.parametrize(
     ("old", "new", "module", "cause"),
     [

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from trtllm_port.codegen.choices import choices, forced, integer, most_others, other_choices, where_chosen_alike
 from trtllm_port.codegen.classes import Skeleton
 from trtllm_port.codegen.generate import PortSource
 from trtllm_port.codegen.hf_models import load_config, require_causal_lm
@@ -40,7 +41,6 @@ ROWS = 2
 TOKENS = 512
 STEPS = 8
 TOLERANCE = 1e-6  # relative, in float32: rounding; a norm's epsilon of 1e-5 instead of 1e-6 is 4e-6
-FLIPS = 0.02  # of the tokens may choose other slots to attend to: near a tie rounding decides
 NOISE = 5.0  # or this many times Hugging Face's own rounding error at that tap
 
 
@@ -190,14 +190,8 @@ def _compare(port_class: type[Any], model_dir: Path, config: Any, progress: Prog
             exact, exact_past = _hf_taps(double, step, exact_past, stop - start)
         found = _port_taps(session, ids[:, start:stop], positions, cache, expected)
         phase = "prefill" if index == 0 else f"decode step {index}"
-        for name in (name for name in expected if name in found):
-            tap = f"{phase}: {name}"
-            if _chooses_slots(expected[name]):
-                errors[tap] = _other_choices(found[name], expected[name], start)
-                limits[tap] = max(FLIPS, 1 / expected[name].shape[:2].numel())  # one token, where there are few
-                continue
-            errors[tap] = _relative_error(_filled(found[name], expected[name]), expected[name])
-            limits[tap] = max(TOLERANCE, NOISE * _relative_error(expected[name], exact[name]))
+        for name, judged in _errors(found, expected, exact, start).items():
+            errors[f"{phase}: {name}"], limits[f"{phase}: {name}"] = judged
         if index == 0:
             found_B1V, expected_B1V = _one_token(session, ids[:, :stop], expected)
             errors["prefill: logits of one token"] = _relative_error(found_B1V, expected_B1V)
@@ -206,17 +200,41 @@ def _compare(port_class: type[Any], model_dir: Path, config: Any, progress: Prog
     return _verdict(errors, limits, sizes, session.executor.name)
 
 
+def _errors(
+    found: dict[str, Tensor], expected: dict[str, Tensor], exact: dict[str, Tensor], start: int
+) -> dict[str, tuple[float, float]]:
+    """Every tap's error, and how large it may be."""
+    errors: dict[str, tuple[float, float]] = {}
+    chosen = choices(expected)
+    for name in (name for name in expected if name in found):
+        ours, theirs, choice = _filled(found[name], expected[name]), expected[name], chosen.get(name)
+        if choice == name:
+            alone = list(chosen.values()).count(name) == 1
+            errors[name] = other_choices(found[name], theirs, start if alone else None), most_others(theirs)
+            continue
+        if choice is not None and choice in found:
+            ours, theirs = where_chosen_alike(ours, theirs, found[choice], expected[choice])
+        limit = max(TOLERANCE, NOISE * _relative_error(expected[name], exact[name]))
+        errors[name] = _relative_error(ours, theirs), limit
+    return errors
+
+
 def _hf_taps(model: nn.Module, step: dict[str, Tensor], past: Any, count: int) -> tuple[dict[str, Tensor], Any]:
-    """The first output of every module for the last tokens, in the order in which modules finish; and the cache."""
+    """The first output of every module for the last tokens, in the order in which modules finish; and the cache.
+
+    Of a module that chooses, all outputs: the further ones are called `module:1` and so on.
+    """
     taps: dict[str, Tensor] = {}
     length = step["input_ids"].shape[1]
 
     def keep(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            first = next((x for x in leaves(of_tokens(module, args, output)) if isinstance(x, Tensor)), None)
-            if first is not None and name not in taps:
-                new = first[:, -count:] if first.ndim > 1 and first.shape[1] == length else first
-                taps[name] = new.detach().clone()
+            if name in taps:
+                return
+            tensors = [x for x in leaves(of_tokens(module, args, output)) if isinstance(x, Tensor)]
+            for index, tensor in enumerate(tensors if any(map(integer, tensors)) else tensors[:1]):
+                new = tensor[:, -count:] if tensor.ndim > 1 and tensor.shape[1] == length else tensor
+                taps[f"{name}:{index}" if index else name] = new.detach().clone()
 
         return hook
 
@@ -242,8 +260,9 @@ def _port_taps(
 
     def keep(name: str, tensor: Tensor) -> Tensor | None:
         found[name] = tensor.clone()
-        return _chosen(wanted, name, tensor)
+        return forced(chosen, name, tensor)
 
+    chosen = {name: wanted[name] for name in choices(wanted)}
     names = [name for name in session.executor.tap_names if name in wanted]
     indices = torch.arange(ids.shape[1]).expand(ROWS, -1).contiguous()
     logits = session.forward(ids, positions, cache, indices, on_tap=keep, taps=names)
@@ -256,9 +275,9 @@ def _one_token(session: Session, ids: Tensor, expected: dict[str, Tensor]) -> tu
     positions = torch.arange(length).expand(rows, -1).contiguous()
     wanted = length // 2
     cache = session.new_cache(rows)
-    choices = {tap for tap in session.executor.tap_names if tap in expected and _chooses_slots(expected[tap])}
+    chosen = {name: expected[name] for name in choices(expected) if name in session.executor.tap_names}
     indices = torch.full((rows, 1), wanted, dtype=torch.int64)
-    found = session.forward(ids, positions, cache, indices, on_tap=partial(_chosen, expected), taps=choices)
+    found = session.forward(ids, positions, cache, indices, on_tap=partial(forced, chosen), taps=chosen)
     return found, expected[""][:, wanted : wanted + 1]
 
 
@@ -268,27 +287,6 @@ def _filled(found: Tensor, expected: Tensor) -> Tensor:
     if found.ndim != expected.ndim or len(differing) != 1 or found.shape[differing[0]] != TOKENS + STEPS:
         return found
     return found.narrow(differing[0], 0, expected.shape[differing[0]])
-
-
-def _chooses_slots(tensor: Tensor) -> bool:
-    """Whether a module gives numbers of slots [B, L, C]: those that each token attends to."""
-    return tensor.dtype in (torch.int32, torch.int64) and tensor.ndim == 3
-
-
-def _chosen(wanted: dict[str, Tensor], name: str, tensor: Tensor) -> Tensor | None:
-    """Hugging Face's choice of slots in place of the port's: near a tie both are right, and what follows differs."""
-    expected = wanted[name]
-    is_choice = _chooses_slots(expected) and expected.shape == tensor.shape
-    return expected.to(tensor.dtype) if is_choice else None
-
-
-def _other_choices(found: Tensor, expected: Tensor, start: int) -> float:
-    """Which part of the tokens chose other slots, apart from those behind a token, which are hidden from it."""
-    if found.shape != expected.shape:
-        return float("inf")
-    positions = torch.arange(start, start + expected.shape[1])[:, None]
-    ours, theirs = (torch.where(x > positions, -1, x).sort(-1).values for x in (found, expected))
-    return float((ours != theirs).any(-1).float().mean())
 
 
 def _relative_error(found: Tensor, expected: Tensor) -> float:

@@ -114,7 +114,9 @@ def compare_model(model: Model, work: Path, settings: DiffSettings, progress: Pr
         settings: prompt, device and so on; `engine_dir` names the network to compare in the port's own dtype.
         progress: called with (phase, done, total).
     """
-    own = None if settings.engine_dir is None else open_port(settings.engine_dir, backend="reference")
+    own = None
+    if settings.engine_dir is not None:
+        own = open_port(settings.engine_dir, backend="reference", device=settings.device)
     # A bundle holds sketches of the whole model in both phases, and that wants all of it in memory.
     large = is_large(model) and settings.device == "cpu" and settings.save is None
     if large and own is None:
@@ -136,7 +138,7 @@ def compare_model(model: Model, work: Path, settings: DiffSettings, progress: Pr
         size = {"length": len(stimulus.ids), "rows": max(1, len(stimulus.rows))}
         if large and stored_dtype(replace(part, dtype="auto")).dtype == phase.dtype:
             return open_mapped(part, phase.dtype, **size)
-        return prepare_port(part, phase.dtype, work, **size, progress=progress)
+        return prepare_port(part, phase.dtype, work, **size, device=settings.device, progress=progress)
 
     phases: list[PhaseResult] = []
     left_out: tuple[NotExercised, ...] = ()

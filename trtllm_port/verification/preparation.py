@@ -162,7 +162,14 @@ def convert(model: Model, dtype: str, output: Path, progress: Progress | None = 
 
 
 def prepare_port(
-    model: Model, dtype: str, work: Path, *, length: int, rows: int, progress: Progress | None = None
+    model: Model,
+    dtype: str,
+    work: Path,
+    *,
+    length: int,
+    rows: int,
+    device: str,
+    progress: Progress | None = None,
 ) -> SessionRunner:
     """Convert the weights and define the network in `dtype`, without compiling an engine.
 
@@ -172,6 +179,7 @@ def prepare_port(
         work: an existing directory for checkpoint and network.
         length: tokens that the KV cache must hold.
         rows: prompts at once.
+        device: where it runs: that of Hugging Face's side, for each device rounds in its own way.
         progress: called with (phase, done, total).
     """
     from trtllm_port.building import build_engine
@@ -188,7 +196,7 @@ def prepare_port(
         max_seq_len=length,
         progress=progress,
     )
-    return open_port(engine, backend="reference")
+    return open_port(engine, backend="reference", device=device)
 
 
 def network_of(work: Path, dtype: str) -> Path:
@@ -196,7 +204,7 @@ def network_of(work: Path, dtype: str) -> Path:
     return work / f"network-{dtype}"
 
 
-def open_port(engine_dir: Path, *, backend: str, device: str = "auto") -> SessionRunner:
+def open_port(engine_dir: Path, *, backend: str, device: str) -> SessionRunner:
     """Open an engine directory for comparison."""
     from trtllm_port.runtime.session import Session
 
