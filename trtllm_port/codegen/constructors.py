@@ -16,7 +16,7 @@ from trtllm_port.codegen.ir import Leaf
 from trtllm_port.codegen.lowering import Lowered
 from trtllm_port.codegen.merging import Child, PortClass
 from trtllm_port.codegen.rules import DTYPES, MODEL_DTYPE
-from trtllm_port.codegen.scope import Scope
+from trtllm_port.codegen.scope import NotExpressible, Scope
 from trtllm_port.codegen.sizes import LAYER_COUNTS, layer_count_key
 from trtllm_port.codegen.weights import used_by, used_tensors
 
@@ -104,7 +104,7 @@ class ConstructorWriter:
         taken += [f"config: {self.config_class}"] if self.made.takes_config else []
         taken += ["layer_idx: int"] if self.made.takes_layer_idx else []
         for name in self.made.arguments:
-            kind = type(next(value for value in self.scope.arguments[name] if value is not None)).__name__
+            kind = _annotation(next(v for v in self.scope.arguments[name] if v is not None and v is not MISSING))
             taken.append(f"{name}: {kind} | None = None" if name in self.made.optional else f"{name}: {kind}")
         return f"def __init__({', '.join(taken)}) -> None:"
 
@@ -175,7 +175,7 @@ class ConstructorWriter:
     def _options(self, path: str, options: list[Child]) -> Iterator[str]:
         """The statement for a sub-module, which may be one or the other, or not always there."""
         name, what = path.removesuffix(".*"), f"what `{path}` is"
-        if path.endswith(".*"):
+        if path.endswith(".*") and not isinstance(options[0].made, Leaf):
             yield assigned(name, self._layers(name, options))
             return
         there = tuple(any(column) for column in zip(*(option.there for option in options), strict=True))
@@ -192,7 +192,7 @@ class ConstructorWriter:
 
     def _child(self, path: str, option: Child) -> str:
         if isinstance(option.made, Leaf):
-            return self._leaf(path, option.made)
+            return self._equal(path, option) if path.endswith(".*") else self._leaf(path, option.made)
         written = self.done[option.made.name]
         given = self._given(option.made, written)
         for name in written.arguments:
@@ -219,6 +219,16 @@ class ConstructorWriter:
             self.made.imports.add("Module")
             layer = f"{layer} if {gaps} else Module()"
         return f"ModuleList({layer} for {'layer_idx' if 'layer_idx' in layer else '_'} in range(config.{key}))"
+
+    def _equal(self, path: str, option: Child) -> str:
+        """A list of equal basic layers."""
+        assert isinstance(option.made, Leaf)  # of such a list
+        pairs = zip(self.scope.instances, option.there, strict=True)
+        modules = [one.block.module.get_submodule(path[:-2]) if there else None for one, there in pairs]
+        counts = tuple(MISSING if found is None else len(list(found.children())) for found in modules)
+        count = self.scope.in_init(merge_values(counts), f"the number of `{path}`").text
+        self.made.imports.add("ModuleList")
+        return f"ModuleList({self._leaf(path, option.made)} for _ in range({count}))"
 
     def _gaps(self, name: str) -> str | None:
         """The condition for those layers of a list that compute something; None if all do."""
@@ -247,7 +257,14 @@ class ConstructorWriter:
             found[id(i.trace), full] if there else MISSING
             for i, full, there in zip(instances, paths, child.there, strict=True)
         )
-        return self.scope.in_init(merge_values(column), f"`{name}` of `{path}`").text
+        what, known = f"`{name}` of `{path}`", [value for value in column if value is not MISSING]
+        if not any(isinstance(value, tuple | list) for value in known):
+            return self.scope.in_init(merge_values(column), what).text
+        lengths = {len(value) if isinstance(value, tuple | list) else 0 for value in known}
+        if len(lengths) > 1:
+            raise NotExpressible(column, what)
+        parts = [tuple(MISSING if v is MISSING else v[i] for v in column) for i in range(lengths.pop())]  # type: ignore[index]  # shapes
+        return _tuple([self.scope.in_init(merge_values(part), what).text for part in parts])
 
     def _leaf(self, path: str, leaf: Leaf) -> str:
         self.made.imports.add(leaf.kind)
@@ -269,7 +286,9 @@ class ConstructorWriter:
         self.made.imports.add("Parameter")
         dtype = self._dtype(path)
         options = "" if dtype == MODEL_DTYPE else f", {literal(dtype)}"
-        statement = f"{reference(path)} = Parameter(({', '.join(sizes)}{',' if rank == 1 else ''}){options})"
+        shape = sizes[0].removesuffix("[0]")  # an argument, if that is the whole of it
+        whole = shape in self.scope.arguments and sizes == [f"{shape}[{i}]" for i in range(rank)]
+        statement = f"{reference(path)} = Parameter({shape if whole else _tuple(sizes)}{options})"
         condition = self.scope.there(tuple(shape is not None for shape in shapes), f"whether there is a `{path}`")
         yield from [f"if {condition.text}:", f"    {statement}"] if condition else [statement]
 
@@ -284,6 +303,15 @@ class ConstructorWriter:
         name = f"{instance.block.path}.{path}" if instance.block.path else path
         is_used = name in used_by(instance.block) or instance.block in self.port_class.lent.get(path, ())
         return tuple(stored_tensor(instance.trace.model, name).shape) if is_used else None
+
+
+def _tuple(texts: list[str]) -> str:
+    return f"({', '.join(texts)}{',' if len(texts) == 1 else ''})"
+
+
+def _annotation(value: Any) -> str:
+    """The type of an argument."""
+    return "tuple[int, ...]" if isinstance(value, tuple | list) else type(value).__name__
 
 
 def assigned(path: str, text: str) -> str:

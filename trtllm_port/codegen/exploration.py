@@ -10,6 +10,7 @@ from typing import Any
 from trtllm_port.codegen.classes import ClassText, ClassWriter
 from trtllm_port.codegen.computed import computed_values, feeds
 from trtllm_port.codegen.hf_models import BLANK, first_line
+from trtllm_port.codegen.instances import structure
 from trtllm_port.codegen.ledger import Ledger, alternatives, optional, same_computation
 from trtllm_port.codegen.lowering import Lowered, lower
 from trtllm_port.codegen.merging import make_classes
@@ -200,7 +201,8 @@ class Exploration:
         """Express the classes over a changed key, too, alone and with all others that were followed; or say why not."""
         added = [changed]
         was_none = base.values.get(key) is None
-        if other is None or isinstance(other, bool) or was_none:  # two sizes tell what the model then takes, not one
+        other_form = structure(changed.root) != structure(self.samples[0].root)
+        if other is None or isinstance(other, bool) or was_none or other_form:  # two sizes tell what it takes, not one
             another = 2 * other if was_none and type(other) in (int, float) else other
             try:
                 added.append(self._lower(self.samples[1].trace.sample.with_values({key: another})))

@@ -98,7 +98,7 @@ def shape_of(tree: Any, block: Block, order: Mapping[Value, int] | None = None) 
     if isinstance(tree, Value):
         return "value", None if order is None else order[tree]
     if isinstance(tree, Attribute):
-        return "attribute", relative_path(block, tree)
+        return "attribute", relative_path(block, tree), len(tree.shape)
     if isinstance(tree, Literal):
         return "constant", tuple(tree.tensor.shape)
     return "python"

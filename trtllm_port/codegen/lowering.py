@@ -22,6 +22,7 @@ from trtllm_port.codegen.inputs import Interfaces, complete_signatures, find_inp
 from trtllm_port.codegen.instances import layer_number
 from trtllm_port.codegen.ir import Block, Leaf, Node
 from trtllm_port.codegen.operation_names import CASTS
+from trtllm_port.codegen.parallel import join_parallel
 from trtllm_port.codegen.parts import with_parts
 from trtllm_port.codegen.promotion import cast_first, promote, promote_rotation, without_expansions
 from trtllm_port.codegen.recorder import (
@@ -150,6 +151,7 @@ class _Lowering:
         resolved = [self.resolve(value) for value in call.outputs]
         given = self.rotations.of(tuple(value for value in resolved if isinstance(value, Value)))
         block.outputs = block.returned = tuple(dict.fromkeys(given))
+        join_parallel(block)
         block.names = _names(call, self, block)
         self.shared.rename(block)
         block.host_reads = tuple(f"`{name}` ({location})" for name, location in call.host_reads)

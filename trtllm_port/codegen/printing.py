@@ -21,6 +21,7 @@ from trtllm_port.codegen.expressions import (
 from trtllm_port.codegen.formatting import literal, reference
 from trtllm_port.codegen.instances import relative_path
 from trtllm_port.codegen.ir import Node
+from trtllm_port.codegen.parallel import PARTS
 from trtllm_port.codegen.recorder import Attribute, Literal, Value
 from trtllm_port.codegen.rules import MODEL_DTYPE
 from trtllm_port.codegen.scope import RoundScope, Scope
@@ -139,8 +140,21 @@ class Printer:
     # forms
 
     def _call(self, node: Node) -> Expression:
+        if node.name.endswith(".*") and node.keywords:
+            return self._parallel(node)
         name = "layer" if node.name.endswith(".*") else reference(node.name)
         return _atom(f"{name}({self._arguments(node, node.args)})")
+
+    def _parallel(self, node: Node) -> Expression:
+        """Each module of a list on its part of a tensor; see `join_parallel`."""
+        size, dim = (self.argument(node.keywords[key], node).text for key in PARTS)
+        modules = node.name.removesuffix(".*")
+        one = modules.rpartition(".")[2].removesuffix("s") if modules.endswith("s") else "module"
+        self.functions.add("concat")
+        cut = f"{self.argument(node.args[0], node).inside(ATOM)}.split({size}, dim={dim})"
+        return _atom(
+            f"concat([{one}(part) for {one}, part in zip({reference(modules)}, {cut}, strict=True)], dim={dim})"
+        )
 
     def _function(self, node: Node) -> Expression:
         self.functions.add(node.name)

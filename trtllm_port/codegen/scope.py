@@ -68,7 +68,8 @@ class Scope:
         self._setting: list[str] = []  # attributes whose expressions are sought, outermost first
         made_with = [instance.trace.made_with.get(instance.block.module, {}) for instance in self.instances]
         self.from_config = "config" in made_with[0] or not made_with[0] or not self.instances[0].block.path
-        self._given = _columns(made_with)
+        self._made_with = made_with
+        self._given = _columns([{**table, **_elements(table)} for table in made_with])
         every = atoms_of(self.instances)
         number = {name: values for name, values in every.items() if name == "layer_idx"}
         self._atoms = every if self.from_config else {**self._given, **number}
@@ -168,7 +169,7 @@ class Scope:
 
     @cached_property
     def _with_attributes(self) -> Solver:
-        given = {} if self.from_config else self._given
+        given = {} if self.from_config else {name: self._given[name] for name in self._given if "[" not in name}
         found = {f"self.{name}": values for name, values in {**self._found_attributes, **given}.items()}
         return Solver({**self._atoms, **found} if self.from_config else found)
 
@@ -206,10 +207,13 @@ class Scope:
 
     def _note(self, expression: Expression) -> None:
         self.note_keys(expression)
-        for name, values in self._given.items():
-            if re.search(rf"(?<![.\w]){name}\b", expression.text):
-                self.arguments[name] = values
-        self.arguments = {name: self._given[name] for name in self._given if name in self.arguments}  # HF's order
+        known = {name.partition("[")[0] for name in self._given}
+        asked = {name for name in known if re.search(rf"(?<![.\w]){name}\b", expression.text)} | {*self.arguments}
+        self.arguments = {
+            name: tuple(table.get(name, MISSING) for table in self._made_with)
+            for name in dict.fromkeys(name for table in self._made_with for name in table)  # in HF's order
+            if name in asked
+        }
 
     def there(self, there: tuple[bool, ...], what: str) -> Expression | None:
         """The condition in `__init__` for what only some instances have; None if all have it."""
@@ -376,6 +380,12 @@ class RoundScope:
 def _same(values: Values, column: Values) -> bool:
     """Whether values are those of a column, where they are there at all."""
     return all(a is MISSING or a == b for a, b in zip(values, column, strict=True))
+
+
+def _elements(table: dict[str, Any]) -> dict[str, int]:
+    """The sizes in a shape that a module was made with, each by its place: `shape[0]`."""
+    shapes = {name: value for name, value in table.items() if isinstance(value, tuple | list)}
+    return {f"{name}[{i}]": size for name, shape in shapes.items() for i, size in enumerate(shape) if type(size) is int}
 
 
 def _columns(tables: list[dict[str, Any]]) -> dict[str, Values]:

@@ -6,6 +6,7 @@ layer. The shortest expression over config keys that gives the number in every i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -169,7 +170,7 @@ class Solver:
                 for i, j in _hits(function, left, right, wanted, swapped=swapped):
                     pair = (others[j], simple[i]) if swapped else (simple[i], others[j])
                     for made in _combine(*pair, symbols=(symbol,)):
-                        if all_close(made.values, values) and (best is None or made.cost < best.cost):
+                        if all_close(made.values, values) and (best is None or _rank(made) < _rank(best)):
                             best = made
         return best
 
@@ -212,6 +213,12 @@ class Solver:
         if len(set(map(repr, wanted))) == 1:
             return Expression(repr(wanted[0]), wanted, ATOM, 3)  # a number that no key gives says little
         return self._part(tuple(instances), self.options - 1).solve(wanted)
+
+
+def _rank(expression: Expression) -> tuple[int, bool]:
+    """The simpler the better; of two that are as simple, one over widths: few sizes follow the number of layers."""
+    keys = re.findall(r"\bconfig\.(\w+)", expression.text)
+    return expression.cost, any(key in LAYER_COUNTS for key in keys)
 
 
 def _telling_columns(atoms: list[Expression], values: Values) -> list[int]:
