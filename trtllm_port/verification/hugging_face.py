@@ -109,6 +109,10 @@ class HuggingFaceRunner:
         checkpoint.release()
         return cls(model, vectors)
 
+    def forget_weights(self) -> None:
+        """Give their memory back at once: modules refer to each other in circles, which Python collects late."""
+        self.model.to("meta")
+
     @property
     def name(self) -> str:
         """The library, its version and the dtype."""

@@ -177,12 +177,13 @@ def run_hugging_face(
     with_cache = phase.incremental and stimulus.decode_steps > 0 and not runner.streamed
     cache = runner.run_cache(stimulus.ids, {}) if with_cache else ()
     step(1)
-    del runner  # two precisions need not be in memory together
+    runner.forget_weights()  # two precisions need not be in memory together
     runner = load(phase.dtype)
     routing = {tap: recording.taps[tap] for tap in recording.forced}
     caches = (cache, runner.run_cache(stimulus.ids, routing) if with_cache else ())
     yardstick = run_yardstick(runner, stimulus, recording)
     left = runner.run_left_padded(stimulus.rows)
+    runner.forget_weights()
     step(2)
     return HuggingFaceSides(
         phase=phase,

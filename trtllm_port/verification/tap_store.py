@@ -1,4 +1,4 @@
-"""Taps that do not fit in memory: a mapping whose tensors lie in a temporary file each, and are read when asked for."""
+"""Taps that do not fit in memory: a mapping whose tensors lie in temporary files, and are read when asked for."""
 
 from __future__ import annotations
 
@@ -13,17 +13,25 @@ import torch
 from torch import Tensor
 
 RECENT = 8
+MEMORY_BYTES = (
+    2 << 30
+)  # so much stays in memory: disks write slowly, and what is written displaces weights in the cache
 
 
 class TapStore(MutableMapping[str, Tensor]):
-    """Tensors by name, on disk.
+    """Tensors by name, the first of them in memory, the others on disk.
+
+    Args:
+        memory: how many bytes stay in memory.
 
     Reading maps the file and copies nothing; nobody may write into what it gives. `like` has shapes and dtypes without
     reading. A tensor that comes several times in a row, as one module's output and the next one's input, is written
     once, and read as one tensor, too, if it is asked for several times in a row.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, memory: int = MEMORY_BYTES) -> None:
+        self._left = memory
+        self._kept: dict[Path, Tensor] = {}
         self._directory = Path(tempfile.mkdtemp(prefix="trtllm-port-taps-"))
         weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
         self.like: dict[str, Tensor] = {}
@@ -41,11 +49,17 @@ class TapStore(MutableMapping[str, Tensor]):
 
     def _write(self, tensor: Tensor) -> Path:
         path = self._directory / str(len(self._files))
+        if tensor.nbytes <= self._left:
+            self._left -= tensor.nbytes
+            self._kept[path] = tensor.detach().to("cpu", copy=True).contiguous()
+            return path
         tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tofile(path)
         return path
 
     def __getitem__(self, name: str) -> Tensor:
         like, path = self.like[name], self._files[name]
+        if path in self._kept:
+            return self._kept[path].view(like.shape)
         mapped = next((tensor for file, tensor in self._mapped if file == path), None)
         if mapped is None:
             size = like.numel() * like.element_size()
