@@ -6,22 +6,23 @@ layer. The shortest expression over config keys that gives the number in every i
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
 
+from trtllm_port.codegen.candidates import Deeper, Goal, Numbers, Operands, Rows, fitting, joined
 from trtllm_port.codegen.conditions import find_condition, switches
 from trtllm_port.codegen.expressions import (
     ATOM,
     CONDITION,
     MISSING,
     POWER,
-    PRODUCT,
-    SUM,
     UNARY,
     Expression,
     Rounded,
@@ -32,27 +33,9 @@ from trtllm_port.codegen.expressions import (
     power_text,
 )
 from trtllm_port.codegen.memory import recall, remember
+from trtllm_port.codegen.operators import ROOTS, combine, power, quantile
 from trtllm_port.codegen.size_tables import LAYER_COUNTS
-from trtllm_port.layers import normal_quantile
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
-_PRECEDENCE = {"*": PRODUCT, "//": PRODUCT, "/": PRODUCT, "int": ATOM, "+": SUM, "-": SUM}
-_FUNCTIONS: dict[str, Callable[[Any, Any], Any]] = {
-    "*": lambda a, b: a * b,
-    "//": lambda a, b: a // b,
-    "int": lambda a, b: int(a * b),
-    "+": lambda a, b: a + b,
-    "-": lambda a, b: a - b,
-    "/": lambda a, b: a / b,
-}
-_ARRAY_FUNCTIONS: dict[str, Callable[[Any, Any], Any]] = {
-    "*": np.multiply,
-    "//": np.floor_divide,
-    "int": lambda a, b: np.trunc(a * b),
-    "+": np.add,
-    "-": np.subtract,
-    "/": np.divide,
-}
 _COLUMNS = 6  # instances that the search looks at before it checks all
 
 
@@ -133,45 +116,92 @@ class Solver:
         return [Expression(str(n), (n,) * count, ATOM, 0) for n in (1, 2, 3, 4, 8, 1.0)]
 
     @cached_property
-    def _pairs(self) -> list[Expression]:
-        """All expressions of one operator over two atoms, or an atom and a small number."""
-        operands = [*self._numeric, *self._numbers]
-        found = [made for a in operands for b in operands for made in _combine(a, b)]
-        return sorted(found, key=lambda expression: expression.cost)
+    def _depths(self) -> list[Expression]:
+        """Numbers of layers, which count even if they do not differ."""
+        depths = (atom for atom in self.atoms if atom.text.removeprefix("config.") in LAYER_COUNTS)
+        return [atom for atom in depths if is_numeric(atom.values)]
+
+    @cached_property
+    def _operands(self) -> Operands:
+        return Operands([*self._numeric, *self._numbers, *self._depths, *self._doubled])
+
+    @cached_property
+    def _doubled(self) -> list[Expression]:
+        made = (combine(self._numbers[1], atom, "*") for atom in self._numeric)
+        return [expression for expression in made if expression is not None]
+
+    @cached_property
+    def _places(self) -> dict[str, Numbers]:
+        """Where the operands of each kind are."""
+        kinds = {"atom": self._numeric, "number": self._numbers, "depth": self._depths, "doubled": self._doubled}
+        ends = list(accumulate(map(len, kinds.values()), initial=0))
+        return {kind: np.arange(start, stop) for kind, (start, stop) in zip(kinds, pairwise(ends), strict=True)}
+
+    @cached_property
+    def _pairs(self) -> Rows:
+        """All expressions of one operator over two atoms, or an atom and a small number, cheap ones first."""
+        both = np.concatenate([self._places["atom"], self._places["number"]])
+        return self._operands.pairs(both, both).sorted()
+
+    @cached_property
+    def _longer(self) -> Deeper:
+        """Those, roots, and queries + 2 keys; with an atom (or its neighbour) or a small number."""
+        made, place = self._operands, self._places
+        bases = np.concatenate([place["atom"], place["depth"]])
+        left = joined([self._pairs, made.powers(bases), made.pairs(place["atom"], place["doubled"], ("+",))])
+        both = np.concatenate([place["atom"], place["number"]])
+        return Deeper(
+            made, left, joined([made.alone(both), made.pairs(place["atom"], place["number"][:1], ("+", "-"))])
+        )
 
     def _simple(self, values: Values) -> Expression | None:
         """One operator, and perhaps a root."""
-        for family in (self._numeric, self._pairs):
-            direct = next((e for e in family if all_close(e.values, values)), None)
-            found = direct or next((p for e in family for p in _powers(e, values) if all_close(p.values, values)), None)
-            if found is not None:
-                return found
-        quantiles = (made for atom in self._numeric for made in _quantile(atom))
+        direct = next((atom for atom in self._numeric if all_close(atom.values, values)), None)
+        found = direct or self._first_root(self._numeric, values)
+        if found is None and self._numeric:
+            found = self._pair(values) or self._root_of_pair(values)
+        if found is not None:
+            return found
+        quantiles = (made for made in map(quantile, self._numeric) if made is not None)
         return next((made for made in quantiles if all_close(made.values, values)), None)
 
-    def _deeper(self, values: Values) -> Expression | None:
-        """One operator more: an expression of one operator with an atom (or its neighbour) or a small number."""
-        if not self._numeric:
+    def _pair(self, values: Values) -> Expression | None:
+        places = fitting(self._operands, self._pairs, Goal.of(values), self._telling(values))
+        made = (self._operands.written(self._pairs, place) for place in places)
+        return next((one for one in made if one is not None and all_close(one.values, values)), None)
+
+    def _root_of_pair(self, values: Values) -> Expression | None:
+        if any(not isinstance(value, float) or value <= 0 for value in values):
             return None
-        columns = _telling_columns(self._numeric, values)
-        wanted = np.array([values[i] for i in columns], dtype=np.float64)
-        doubled = [e for b in self._numeric for e in _combine(self._numbers[1], b, symbols=("*",))]
-        sums = [e for a in self._numeric for b in doubled for e in _combine(a, b, symbols=("+",))]  # queries + 2 keys
-        depths = [
-            atom for atom in self.atoms if atom.text.removeprefix("config.") in LAYER_COUNTS
-        ]  # few, if they differ
-        simple = [*self._pairs, *(p for e in (*self._numeric, *depths) for p in _powers(e)), *sums]
-        next_to = [e for a in self._numeric for e in _combine(a, self._numbers[0], symbols=("+", "-"))]
-        others = [*self._numeric, *self._numbers, *next_to]
-        left, right = _matrix(simple, columns), _matrix(others, columns)
+        goals = [Goal.of(values).under_root(exponent) for exponent in ROOTS]
+        places = [fitting(self._operands, self._pairs, goal, self._telling(values)) for goal in goals]
+        made = (self._operands.written(self._pairs, place) for place in sorted({*places[0], *places[1]}))
+        return self._first_root((one for one in made if one is not None), values)
+
+    def _first_root(self, bases: Iterable[Expression], values: Values) -> Expression | None:
+        made = (power(base, exponent) for base in bases for exponent in ROOTS)
+        return next((one for one in made if one is not None and all_close(one.values, values)), None)
+
+    def _telling(self, values: Values) -> list[int]:
+        """A few instances that differ from each other."""
+        seen: dict[Any, int] = {}
+        for i, value in enumerate(values):
+            seen.setdefault((value, *(atom.values[i] for atom in self._numeric[:3])), i)
+        return list(seen.values())[:_COLUMNS]
+
+    def _deeper(self, values: Values) -> Expression | None:
+        """One operator more than in a pair."""
+        if not self._numeric or not all(map(math.isfinite, values)):
+            return None
         best: Expression | None = None
-        for symbol, function in _ARRAY_FUNCTIONS.items():
-            for swapped in (False, True):
-                for i, j in _hits(function, left, right, wanted, swapped=swapped):
-                    pair = (others[j], simple[i]) if swapped else (simple[i], others[j])
-                    for made in _combine(*pair, symbols=(symbol,)):
-                        if all_close(made.values, values) and (best is None or _rank(made) < _rank(best)):
-                            best = made
+        for left, right, symbol in self._longer.fitting(Goal.of(values), self._telling(values)):
+            made = combine(left, right, symbol)
+            if made is not None and best is not None and made.cost > best.cost:
+                break
+            if made is not None and all_close(made.values, values):
+                if not _follows_depth(made):
+                    return made
+                best = best or made
         return best
 
     def _root(self, values: Values) -> Expression | None:
@@ -215,94 +245,6 @@ class Solver:
         return self._part(tuple(instances), self.options - 1).solve(wanted)
 
 
-def _rank(expression: Expression) -> tuple[int, bool]:
-    """The simpler the better; of two that are as simple, one over widths: few sizes follow the number of layers."""
-    keys = re.findall(r"\bconfig\.(\w+)", expression.text)
-    return expression.cost, any(key in LAYER_COUNTS for key in keys)
-
-
-def _telling_columns(atoms: list[Expression], values: Values) -> list[int]:
-    """A few instances that differ from each other."""
-    seen: dict[Any, int] = {}
-    for i, value in enumerate(values):
-        seen.setdefault((value, *(atom.values[i] for atom in atoms[:3])), i)
-    return list(seen.values())[:_COLUMNS]
-
-
-def _matrix(expressions: list[Expression], columns: list[int]) -> Array:
-    return np.array([[e.values[i] for i in columns] for e in expressions], dtype=np.float64)
-
-
-def _hits(function: Callable[[Any, Any], Any], left: Array, right: Array, wanted: Array, *, swapped: bool) -> Any:
-    """Which rows of `left` and `right` the function makes into about what is wanted: the few that fit in one column."""
-
-    def fits(a: Array, b: Array, column: int) -> Any:
-        found = function(b, a) if swapped else function(a, b)
-        return np.abs(found - wanted[column]) <= 2**-8 * abs(wanted[column])
-
-    with np.errstate(all="ignore"):
-        hits: Any = np.argwhere(fits(left[:, None, 0], right[None, :, 0], 0))
-        for column in range(1, len(wanted)):
-            hits = hits[fits(left[hits[:, 0], column], right[hits[:, 1], column], column)]
-    return hits
-
-
-def _powers(base: Expression, wanted: Values | None = None) -> list[Expression]:
-    """The root and its inverse; with `wanted` only what gives the first of these values."""
-    if not all(value > 0 for value in base.values):
-        return []
-    return [
-        Expression(power_text(base, str(exponent)), tuple(v**exponent for v in base.values), POWER, base.cost + 1)
-        for exponent in (-0.5, 0.5)
-        if wanted is None or close(base.values[0] ** exponent, wanted[0])
-    ]
-
-
-def _quantile(base: Expression) -> list[Expression]:
-    """Of the normal distribution, for a share."""
-    if not all(isinstance(value, float) and 0 < value < 1 for value in base.values):
-        return []
-    return [Expression(f"normal_quantile({base.text})", tuple(map(normal_quantile, base.values)), ATOM, base.cost + 2)]
-
-
-def _combine(a: Expression, b: Expression, symbols: tuple[str, ...] = tuple(_FUNCTIONS)) -> list[Expression]:
-    """`a operator b` for those operators that make sense of the operands."""
-    found = []
-    has_floats = a.has_floats or b.has_floats
-    for symbol in symbols:
-        if (symbol == "int") != (symbol in ("int", "//") and has_floats) or not _is_sensible(a, b, symbol):
-            continue
-        pairs = list(zip(a.values, b.values, strict=True))
-        try:
-            if symbol == "//" and any(x % y for x, y in pairs):
-                continue  # sizes divide evenly
-            if symbol == "int" and any(abs(x * y - round(x * y)) > 1e-6 for x, y in pairs):
-                continue  # and parts of sizes are whole: what is cut off otherwise would fit by chance
-            values = tuple(_FUNCTIONS[symbol](x, y) for x, y in pairs)
-        except (ZeroDivisionError, OverflowError):
-            continue
-        found.append(_written(a, b, symbol, values))
-    return found
-
-
-def _is_sensible(a: Expression, b: Expression, symbol: str) -> bool:
-    """Leave out what nobody would write: two numbers, `x * 2` for `2 * x`, `x * x`, `x + x`, `1 * x`, `x / 1`."""
-    numbers = a.cost == 0, b.cost == 0
-    if all(numbers) or a is b:
-        return False
-    if symbol in ("*", "int"):
-        return not numbers[1] and not a.text.startswith("1")
-    if symbol == "+":
-        return not numbers[0]
-    if symbol == "/":
-        return not numbers[1] and (not numbers[0] or a.text == "1.0")
-    complement = symbol == "-" and a.text == "1" and b.has_floats
-    return (complement or not numbers[0]) and not (symbol == "//" and b.text == "1") and b.text != "1.0"
-
-
-def _written(a: Expression, b: Expression, symbol: str, values: Values) -> Expression:
-    cost = a.cost + b.cost + 1 + (a.cost == 0) + (b.cost == 0)
-    if symbol == "int":
-        return Expression(f"int({a.inside(PRODUCT)} * {b.inside(PRODUCT + 1)})", values, ATOM, cost + 1)
-    precedence = _PRECEDENCE[symbol]
-    return Expression(f"{a.inside(precedence)} {symbol} {b.inside(precedence + 1)}", values, precedence, cost)
+def _follows_depth(expression: Expression) -> bool:
+    """Whether the number of layers counts: of two that are as simple, one over widths is likelier."""
+    return any(key in LAYER_COUNTS for key in re.findall(r"\bconfig\.(\w+)", expression.text))
