@@ -10,6 +10,7 @@ import torch
 import transformers
 from transformers import masking_utils
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import apply_rotary_pos_emb_interleave as apart_rotation
+from transformers.models.deepseek_v4 import modeling_deepseek_v4
 from transformers.models.gemma4 import modeling_gemma4
 from transformers.models.glm.modeling_glm import apply_rotary_pos_emb as glm_rotation
 from transformers.models.gpt_neox.modeling_gpt_neox import apply_rotary_pos_emb as partial_rotation
@@ -18,8 +19,9 @@ from transformers.models.nanochat.modeling_nanochat import apply_rotary_pos_emb 
 
 from trtllm_port.codegen.active import recording
 from trtllm_port.codegen.attentions import compute_attention
-from trtllm_port.codegen.hooks import classify_mask, hooks, probe_rotation, rotate, whole_cache
+from trtllm_port.codegen.hooks import RecordedCache, classify_mask, hooks, probe_rotation, rotate, whole_cache
 from trtllm_port.codegen.recorder import Operation, Recorder
+from trtllm_port.errors import UnsupportedModelError
 
 
 @pytest.mark.parametrize(
@@ -139,3 +141,8 @@ def test_a_cache_that_keeps_what_is_behind_a_window() -> None:
     assert found.shape[2] == 10
     config.sliding_window = None
     assert whole_cache(model) is None
+
+
+def test_layers_of_a_cache_that_keep_more_than_a_window_are_refused_by_name() -> None:
+    with pytest.raises(UnsupportedModelError, match=r"DeepseekV4.*`store_compression_weights`"):
+        RecordedCache(modeling_deepseek_v4.DeepseekV4Config())

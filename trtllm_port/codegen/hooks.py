@@ -34,7 +34,9 @@ from transformers.cache_utils import (
 from trtllm_port.codegen import attentions, experts, recurrences
 from trtllm_port.codegen.active import active_recorder
 from trtllm_port.codegen.attentions import to_additive
+from trtllm_port.codegen.hf_models import BLANK
 from trtllm_port.codegen.recorder import Recorder
+from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.hf_cache import cache_argument
 
 IMPLEMENTATION = "trtllm_port"
@@ -175,7 +177,18 @@ class RecordedCache(DynamicCache):  # type: ignore[misc]  # transformers is unty
 def _unlimited(layer: Any) -> Any:
     if isinstance(layer, LinearAttentionAndSlidingWindowAttentionLayer):
         return LinearAttentionAndFullAttentionLayer(number_of_states=layer.number_of_states)
-    return DynamicLayer() if isinstance(layer, DynamicSlidingWindowLayer) else layer
+    if not isinstance(layer, DynamicSlidingWindowLayer):
+        return layer
+    own = [
+        name for name in dir(type(layer)) if not name.startswith("_") and not hasattr(DynamicSlidingWindowLayer, name)
+    ]
+    if own:
+        raise UnsupportedModelError(
+            f"`{type(layer).__name__}` keeps more in the cache than the keys and values of a window: "
+            f"{', '.join(f'`{name}`' for name in own)}",
+            hint=BLANK,
+        )
+    return DynamicLayer()
 
 
 def whole_cache(model: nn.Module) -> RecordedCache | None:
