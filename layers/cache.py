@@ -5,6 +5,7 @@ Shapes: B batch, K key/value heads, L new tokens, S slots (max_seq_len), H head 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,8 +34,18 @@ class KVCache:
         self.network = network
         self.position_ids = position_ids
         self.max_seq_len = max_seq_len
+        self.first_layer = 0
         self._outputs: dict[str, Tensor] = {}
         self._updated: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def beginning_at(self, layer_idx: int) -> KVCache:
+        """The same cache with its layers counted from another one: what is layer 0 there is layer `layer_idx` here.
+
+        For modules that are called several times, with keys and values of each call.
+        """
+        part = copy.copy(self)
+        part.first_layer += layer_idx
+        return part
 
     def update(self, layer_idx: int, key_BKLH: Tensor, value_BKLH: Tensor) -> tuple[Tensor, Tensor]:
         """Write new keys and values into the cache of a layer.
@@ -45,8 +56,9 @@ class KVCache:
         Returns:
             All keys and values, [B, K, S, H] each.
         """
-        made = self._update(f"{layer_idx}.key", key_BKLH), self._update(f"{layer_idx}.value", value_BKLH)
-        self._updated[layer_idx] = made
+        number = self.first_layer + layer_idx
+        made = self._update(f"{number}.key", key_BKLH), self._update(f"{number}.value", value_BKLH)
+        self._updated[number] = made
         return made
 
     def shared(self, layer_idx: int, kinds: Sequence[Any] | None = None) -> tuple[Tensor, Tensor]:
@@ -77,7 +89,7 @@ class KVCache:
         Returns:
             All of these keys, [B, S, H].
         """
-        return squeeze(self._update(f"{layer_idx}.indexer_key", unsqueeze(key_BLH, 1)), 1)
+        return squeeze(self._update(f"{self.first_layer + layer_idx}.indexer_key", unsqueeze(key_BLH, 1)), 1)
 
     def _update(self, part: str, new_BKLH: Tensor) -> Tensor:
         network = self.network
@@ -114,7 +126,8 @@ class KVCache:
             name: what the state is of: "conv", "recurrent".
             number: tells apart those that a layer has several of.
         """
-        return State(self, f"{layer_idx}.{name}.{number}" if number else f"{layer_idx}.{name}")
+        layer = self.first_layer + layer_idx
+        return State(self, f"{layer}.{name}.{number}" if number else f"{layer}.{name}")
 
     def keep(self, name: str, present: Tensor) -> None:
         """What becomes the network output `name`; NetworkError if that is given twice."""

@@ -278,7 +278,9 @@ class Network:
         self._scope.pop()
 
     def tap(self, name: str, tensor: Tensor) -> None:
-        """Let `name` stand for `tensor`, whatever the tensor will be called."""
+        """Let `name` stand for `tensor`, whatever the tensor will be called; a module's first call counts."""
+        if name in self.taps:
+            return
         self.taps[name] = tensor.name
         self._taps_of.setdefault(tensor.name, []).append(name)
 

@@ -5,6 +5,7 @@ from trtllm_port.layers.functional.activation import (
     gelu,
     gelu_tanh,
     leaky_relu,
+    log_sigmoid,
     quick_gelu,
     relu,
     relu_squared,
@@ -21,6 +22,7 @@ from trtllm_port.layers.functional.attention import (
     needs_decomposition,
     only_chosen,
     rotary_embedding,
+    slot_distances,
 )
 from trtllm_port.layers.functional.collective import all_gather, all_reduce
 from trtllm_port.layers.functional.creation import arange, bfloat16, constant, full, full_like, parts_like
@@ -62,7 +64,7 @@ from trtllm_port.layers.functional.recurrence import (
     selective_scan,
     weighted_average,
 )
-from trtllm_port.layers.functional.reduction import argmax, cumsum, max, mean, min, prod, std, sum, topk
+from trtllm_port.layers.functional.reduction import argmax, cumsum, logsumexp, max, mean, min, prod, std, sum, topk
 from trtllm_port.layers.functional.scan import scan
 from trtllm_port.layers.functional.shaping import (
     concat,
@@ -105,12 +107,12 @@ __all__ = [
     "constant", "cos", "cumsum", "div", "einsum", "elu", "embedding", "eq", "erf", "exp", "expand", "expm1",
     "flatten", "floor", "floordiv", "full", "full_like", "gather", "gather_nd", "gather_tokens", "ge", "gelu",
     "gelu_tanh", "gt", "index_select", "layer_norm", "le", "leaky_relu", "linear", "linear_attention",
-    "linear_recurrence", "log", "log1p", "logical_and", "logical_not", "logical_or", "logical_xor", "lt", "matmul",
-    "max", "maximum", "mean", "min", "minimum", "mul", "ne", "needs_decomposition", "neg", "one_hot", "only_chosen",
-    "op_and", "op_not", "op_or", "op_xor", "outer", "parts_like", "permute", "pow", "prod", "quick_gelu",
-    "reciprocal", "relu", "relu_squared", "remainder", "repeat", "repeat_interleave", "reshape", "rms_norm",
-    "rotary_embedding", "round", "rsqrt", "scan", "scatter", "select", "selective_scan", "shape", "sigmoid", "silu",
-    "sin", "sinusoidal_positions", "slice", "slice_index", "softmax", "softplus", "split", "sqrt", "squeeze",
-    "stack", "std", "sub", "sum", "tanh", "topk", "transpose", "unbind", "unsqueeze", "view", "weighted_average",
-    "where",
+    "linear_recurrence", "log", "log1p", "log_sigmoid", "logical_and", "logical_not", "logical_or", "logical_xor",
+    "logsumexp", "lt", "matmul", "max", "maximum", "mean", "min", "minimum", "mul", "ne", "needs_decomposition",
+    "neg", "one_hot", "only_chosen", "op_and", "op_not", "op_or", "op_xor", "outer", "parts_like", "permute", "pow",
+    "prod", "quick_gelu", "reciprocal", "relu", "relu_squared", "remainder", "repeat", "repeat_interleave",
+    "reshape", "rms_norm", "rotary_embedding", "round", "rsqrt", "scan", "scatter", "select", "selective_scan",
+    "shape", "sigmoid", "silu", "sin", "sinusoidal_positions", "slice", "slice_index", "slot_distances", "softmax",
+    "softplus", "split", "sqrt", "squeeze", "stack", "std", "sub", "sum", "tanh", "topk", "transpose", "unbind",
+    "unsqueeze", "view", "weighted_average", "where",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from trtllm_port.layers.dtypes import FLOAT_DTYPES
 from trtllm_port.layers.functional._common import require
 from trtllm_port.layers.functional.elementwise import mul
-from trtllm_port.layers.functional.unary import cast
+from trtllm_port.layers.functional.unary import cast, neg
 from trtllm_port.layers.tensor import Tensor
 
 
@@ -63,6 +63,11 @@ def relu_squared(x: Tensor) -> Tensor:
 def softplus(x: Tensor) -> Tensor:
     """log(1 + exp(x))."""
     return _activation("softplus", "SOFTPLUS", x, alpha=1.0, beta=1.0)
+
+
+def log_sigmoid(x: Tensor) -> Tensor:
+    """log(sigmoid(x))."""
+    return neg(softplus(neg(x)))
 
 
 def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:

@@ -14,7 +14,7 @@ from trtllm_port.layers.functional._common import require
 from trtllm_port.layers.functional.creation import arange, full, full_like
 from trtllm_port.layers.functional.explicit_attention import explicit_attention
 from trtllm_port.layers.functional.indexing import gather_nd, scatter
-from trtllm_port.layers.functional.shaping import concat, shape, transpose, unsqueeze
+from trtllm_port.layers.functional.shaping import concat, shape, squeeze, transpose, unsqueeze
 from trtllm_port.layers.functional.slicing import select
 from trtllm_port.layers.tensor import Operand, Tensor
 
@@ -141,6 +141,23 @@ def chunked_causal_mask(position_ids: Tensor, cache: KVCache, *, chunk: int) -> 
 def _slots(position_ids: Tensor, cache: KVCache) -> Tensor:
     network = position_ids.network
     return network.operand(arange(cache.max_seq_len, like=position_ids, dtype=position_ids.dtype), "int64", 4)
+
+
+def slot_distances(position_ids: Tensor, cache: KVCache) -> Tensor:
+    """How far every slot of the cache lies before a token; negative behind it.
+
+    Args:
+        position_ids: [B, L], int64.
+        cache: the cache whose slots are meant.
+
+    Returns:
+        int64 [B, L, S].
+    """
+
+    def make() -> Tensor:
+        return unsqueeze(position_ids, 2) - squeeze(_slots(position_ids, cache), 0)
+
+    return position_ids.network.shared(("slot_distances", position_ids.name, cache.max_seq_len), make)
 
 
 def only_chosen(mask_B1LS: Tensor, indices_BLC: Tensor) -> Tensor:

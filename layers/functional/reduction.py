@@ -7,7 +7,7 @@ import torch
 from trtllm_port.layers.dtypes import FLOAT_DTYPES
 from trtllm_port.layers.functional._common import axes_mask, axis, require
 from trtllm_port.layers.functional.shaping import squeeze
-from trtllm_port.layers.functional.unary import cast, sqrt
+from trtllm_port.layers.functional.unary import cast, exp, log, sqrt
 from trtllm_port.layers.tensor import Tensor
 
 Dims = int | tuple[int, ...] | list[int]
@@ -51,6 +51,13 @@ def min(x: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
 def prod(x: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
     """The product over dim."""
     return _reduce("prod", "PROD", x, dim, keepdim)
+
+
+def logsumexp(x: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
+    """log(sum(exp(x))) over dim, whatever the size of x."""
+    greatest = max(x, dim, keepdim=True)
+    rest = log(sum(exp(x - greatest), dim, keepdim))
+    return rest + (greatest if keepdim else sum(greatest, dim))
 
 
 def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,15 @@ def test_a_list_of_all_layers_by_number_is_cut_with_them() -> None:
     assert len(short["layer_types"]) == len(short["no_rope_layers"]) == 4
 
 
+def test_layers_that_run_several_times_are_counted_once() -> None:
+    """The usual key counts how often layers run; the config's class computes it from the layers of one stack."""
+    config = hf_config("hrm_text", num_hidden_layers=16, H_cycles=2, L_cycles=4)
+    values = config_values(config)
+    assert (values["num_hidden_layers"], values["num_layers_per_stack"]) == (160, 16)
+    short = shorten(values, config, Depth(4))
+    assert (short["num_hidden_layers"], short["num_layers_per_stack"]) == (40, 4)
+
+
 def test_what_a_layer_takes_is_told_by_kinds_and_not_by_numbers() -> None:
     """The list of the layers' numbers tells it, too, but says nothing about a model with more layers."""
     values = {"moe_layers": [0, 1, 2, 3], "layer_types": ["chunked", "chunked", "full", "chunked"]}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from trtllm_port.codegen.inputs import find_inputs
+from trtllm_port.codegen.inputs import Interfaces, find_inputs
 from trtllm_port.codegen.ir import Block, Node
 from trtllm_port.codegen.lowering import _gather_tokens, _taken
 from trtllm_port.codegen.recorder import Call, Operation, Value
@@ -28,7 +28,7 @@ def test_a_head_made_of_modules_is_given_the_chosen_tokens() -> None:
     model, head = call("model", ids, hidden), call("cls", hidden, logits, predictions)
     root = Block("", nn.Module(), nodes=[model, head], outputs=(logits,))
     _gather_tokens(root, indices)
-    find_inputs(root, value(), {})
+    find_inputs(root, {value()}, Interfaces())
     gather = root.nodes[1]
     assert (gather.name, gather.args) == ("gather_tokens", (hidden, indices))
     assert head.args == gather.outputs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -53,6 +54,41 @@ def test_a_scale_that_grows_with_the_position() -> None:
     torch.testing.assert_close(found.tensor, chain.last.tensor)
     assert block.nodes[-2].outputs[0].tensor.shape == (ROWS, LENGTH)
     assert block.nodes[-1].args[1] == (ROWS, LENGTH, 1, 1)
+
+
+def test_what_follows_from_how_far_slots_are_before_tokens() -> None:
+    """As relative attention computes it: an index into a table, and where the table ends."""
+    slots, heads = 2 + LENGTH, 4
+    batch = torch.stack([POSITIONS + row for row in range(ROWS)])
+    apart = batch[:, :, None] - torch.arange(slots)
+
+    def distances(block: Block, tensor: Tensor, location: Location | None) -> Value | None:
+        return Value(apart) if torch.equal(tensor, apart[0]) else None
+
+    positional = Positional(ROWS, _own, distances)
+    column, row = Literal(POSITIONS[:, None]), Literal(torch.arange(slots)[None])
+
+    def made(name: str, tensor: Tensor, *args: Any) -> Literal:
+        literal = Literal(tensor)
+        positional.note(Operation(name, args, {}, (Value(tensor),), None), literal)
+        return literal
+
+    distance = made("__sub__", apart[0], column, row)
+    wide = made("__getitem__", distance.tensor[None, None], distance, (None, None))
+    clamped = made("clamp", wide.tensor.clamp(0, 3), wide, 0, 3)
+    index = made("expand", clamped.tensor.expand(ROWS, heads, -1, -1), clamped, ROWS, heads, -1, -1)
+    before, behind = made("__lt__", wide.tensor < 0, wide, 0), made("__ge__", wide.tensor >= 4, wide, 4)
+    outside = made("__or__", before.tensor | behind.tensor, before, behind)
+    block = Block("", nn.Module())
+    found = [positional.computed(block, constant) for constant in (index, outside)]
+    assert [value.tensor.shape for value in found if value is not None] == [
+        (ROWS, heads, LENGTH, slots),
+        (ROWS, 1, LENGTH, slots),
+    ]
+    names = [node.name for node in block.nodes]
+    assert names == ["unsqueeze", "clip", "expand", "<", ">=", "|"]
+    assert positional.of_distances(outside)
+    assert not positional.of_distances(made("__add__", torch.rand(3), Literal(torch.rand(3)), 1))
 
 
 @pytest.mark.parametrize("constant", [torch.rand(LENGTH), POSITIONS])

@@ -71,6 +71,7 @@ class ClassWriter:
         self.preferred = {sample.trace.inputs[name]: name for sample in samples for name in names}
         self.preferred |= {sample.logits_indices: "logits_indices" for sample in samples}
         self.common = {value: name for sample in samples for value, name in _common_names(sample).items()}
+        self.common |= {value: "cache" for sample in samples for value in sample.caches}
 
     def write(self, port_class: PortClass, *, is_model: bool) -> ClassText:
         """The text of a class whose sub-modules' classes are written already.

@@ -64,6 +64,11 @@ class Recognizer:
         offset = int(tensor.flatten()[0]) - self.sample.past
         return offset if 0 <= offset <= LARGEST_OFFSET and bool((tensor == self.positions + offset).all()) else None
 
+    def is_distances(self, tensor: Tensor) -> bool:
+        """Whether an integer tensor [L, S] says how far every slot lies before every token."""
+        slots = torch.arange(self.sample.past + self.sample.length)
+        return tensor.dtype == torch.int64 and torch.equal(tensor, self.positions[:, None] - slots)
+
     def mask(self, tensor: Tensor) -> tuple[int | None, bool] | None:
         """(window or None, whether True means hidden) of a bool mask [*, L, S], or None if it is no causal mask."""
         length, slots = self.sample.length, self.sample.past + self.sample.length
@@ -158,7 +163,7 @@ class Recognition:
         self.model = trace.model
         self.kept = trace.kept
         self.rows = Rows(trace.sample.batch)
-        self.by_position = Positional(trace.sample.batch, self.own_positions)
+        self.by_position = Positional(trace.sample.batch, self.own_positions, self.own_distances)
         self.positional = {trace.inputs["position_ids"]}  # what follows from positions and constants alone
         self.recognizer = Recognizer(trace.sample)
 
@@ -178,19 +183,25 @@ class Recognition:
         found: dict[Value, Value | Literal] = {}
         for value in operation.outputs:
             known: Value | Literal | None = self.positions(block, value, operation.location)
-            if known is None and (is_constant or only_positions):
+            made = self._constant(operation, value, tensors, content) if is_constant else None
+            is_known = made is not None and self.by_position.of_distances(made)  # exactly, unlike a mask by its content
+            if known is None and (is_constant or only_positions) and not is_known:
                 known = self.computed(block, value, operation.location)
             if isinstance(known, Value):
                 self.positional.add(known)
             elif only_positions and not is_constant:
                 self.positional.add(value)
-            if known is None and is_constant:
-                is_held = any(is_kept(leaf, self.kept) for leaf in tensors)
-                known = Literal(_unrounded(operation, value.tensor, content), is_held)
-                self.by_position.note(operation, known)
+            known = known or made
             if known is not None:
                 found[value] = known
         return found if len(found) == len(operation.outputs) and found else None
+
+    def _constant(
+        self, operation: Operation, value: Value, tensors: list[Any], content: list[torch.Tensor | None]
+    ) -> Literal:
+        made = Literal(_unrounded(operation, value.tensor, content), any(is_kept(leaf, self.kept) for leaf in tensors))
+        self.by_position.note(operation, made)
+        return made
 
     def without_fillings(self, block: Block, operation: Operation) -> Operation:
         """A constant whose elements are all the same is a number beside tensors, or a function of the port."""
@@ -208,7 +219,8 @@ class Recognition:
                 return arg
             if operation.name in SELECTIONS and self.recognizer.offset_of_positions(arg.tensor, 1) is not None:
                 return self._for_all_rows(block, arg.tensor, operation)
-            own = self.by_position.computed(block, arg) if operation.name in BROADCASTING else None
+            is_taken = operation.name in BROADCASTING or operation.name == "gather"
+            own = self.by_position.computed(block, arg) if is_taken else None
             if own is not None:
                 return own
             number = uniform(arg.tensor) if spread else None
@@ -230,6 +242,13 @@ class Recognition:
         """The position ids [B, L] (more some offset) for positions [L] that are the same for all rows, or None."""
         offset = self.recognizer.offset_of_positions(tensor, 1)
         return None if offset is None else self._shifted(block, offset, Value(tensor), location)
+
+    def own_distances(self, block: Block, tensor: Tensor, location: Location | None) -> Value | None:
+        """The distances [B, L, S] for those that are the same for all rows, [L, S], or None."""
+        if not self.recognizer.is_distances(tensor):
+            return None
+        arguments = self.inputs["position_ids"], self.inputs["cache"]
+        return _made(block, "slot_distances", arguments, {}, tensor.expand(self.rows.count, -1, -1), location)
 
     def positions(self, block: Block, value: Value, location: Location | None) -> Value | None:
         """The position ids (more some offset) that a value is."""

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
+
 from trtllm_port.codegen.constants import stored_tensor
 from trtllm_port.codegen.expressions import MISSING, Symbol, merge_values
 from trtllm_port.codegen.formatting import indent, literal, reference
@@ -204,21 +206,31 @@ class ConstructorWriter:
         return [*(["config"] if written.takes_config else []), *(["layer_idx"] if written.takes_layer_idx else [])]
 
     def _layers(self, name: str, options: list[Child]) -> str:
-        key = layer_count_key(self.scope.instances[0].trace.sample.values) or LAYER_COUNTS[0]
-        self.made.fields.add(key)
+        count = self._count(name)
         classes = [option.made for option in options if isinstance(option.made, PortClass)]
         calls = [f"{one.name}({', '.join(self._given(one, self.done[one.name]))})" for one in classes]
         gaps = self._gaps(name)
         if len(classes) == 1 and gaps is None and self.done[classes[0].name].takes_layer_idx:
             self.made.imports.add("DecoderLayerList")
-            count = "" if key == "num_hidden_layers" else f", config.{key}"
-            return f"DecoderLayerList({classes[0].name}, config{count})"
+            given = "" if count == "config.num_hidden_layers" else f", {count}"
+            return f"DecoderLayerList({classes[0].name}, config{given})"
         self.made.imports.add("ModuleList")
         layer = self._one_of(classes, calls)
         if gaps is not None:
             self.made.imports.add("Module")
             layer = f"{layer} if {gaps} else Module()"
-        return f"ModuleList({layer} for {'layer_idx' if 'layer_idx' in layer else '_'} in range(config.{key}))"
+        return f"ModuleList({layer} for {'layer_idx' if 'layer_idx' in layer else '_'} in range({count}))"
+
+    def _count(self, name: str) -> str:
+        """How many layers a list has: as many as the model, unless several lists have some of them each."""
+        key = layer_count_key(self.scope.instances[0].trace.sample.values) or LAYER_COUNTS[0]
+        lists = [instance.block.module.get_submodule(name) for instance in self.scope.instances]
+        lengths = tuple(len(one) for one in lists if isinstance(one, nn.ModuleList))
+        counts = [instance.trace.sample.values.get(key) for instance in self.scope.instances]
+        if len(lengths) == len(lists) and any(a != b for a, b in zip(lengths, counts, strict=True)):
+            return self.scope.in_init(merge_values(lengths), f"the length of `{name}`").text
+        self.made.fields.add(key)
+        return f"config.{key}"
 
     def _equal(self, path: str, option: Child) -> str:
         """A list of equal basic layers."""

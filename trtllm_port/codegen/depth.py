@@ -27,6 +27,7 @@ LAYERS = 4
 MOST_PARAMETERS = 200_000_000  # of a model that is made to be traced
 MOST = 12  # layers in a trace, unless the config's lists need more
 _NAMES_LAYERS = re.compile(r"layer|_idx|indices")
+_STACK = re.compile(r"layers_per_|_layers$")
 _OPTIONS = (bool, int, str, type(None))
 
 
@@ -38,8 +39,26 @@ def layer_count_key(values: dict[str, Any]) -> str | None:
 def _layers(config: Any, values: dict[str, Any]) -> int | None:
     """How many layers a config has: a key says so, or its class counts them; else None."""
     computed = computed_values(config, values)
-    key = layer_count_key({**values, **computed})
+    key = _stack_key(config, values) or layer_count_key({**values, **computed})
     return None if key is None else int({**values, **computed}[key])
+
+
+def _stack_key(config: Any, values: dict[str, Any]) -> str | None:
+    """The key that counts the layers of one stack, where the usual one counts how often layers run; else None.
+
+    The config's class tells: without this key it takes the usual one for it, and multiplies that.
+    """
+    key = layer_count_key(values)
+    if key is None:
+        return None
+    others = {name: value for name, value in values.items() if _STACK.search(name) and type(value) is int and value}
+    for name, value in others.items():
+        rest = {other: own for other, own in values.items() if other not in (name, key)}
+        with suppress(Exception):  # any: the class may need the key
+            made = type(config)(**rest, **{key: value})
+            if getattr(made, name) == value and getattr(made, key) == values[key] != value:
+                return name
+    return None
 
 
 @dataclass(frozen=True)
@@ -147,6 +166,9 @@ def shorten(
     numbers = {name: [i for i in value if i < len(chosen)] for name, value in _layer_numbers(values, total)}
     tables = {name: _of_layers(value, len(chosen)) for name, value in values.items() if _is_by_number(value)}
     counts = {name: len(chosen) for name in LAYER_COUNTS if values.get(name) == total}
+    stack, key = _stack_key(config, values), layer_count_key(values)
+    if stack and key:
+        counts |= {stack: len(chosen), key: values[key] // total * len(chosen)}
     if layer_count_key(values) in DECODER_COUNTS:  # a cache has as many layers as the first count says: the encoder's
         counts |= {name: len(chosen) for name in ENCODER_COUNTS if name in values}
     parts = {name: max(1, round(value * len(chosen) / total)) for name, value in _parts(values, total)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from trtllm_port.codegen.folding import LAYER
@@ -138,18 +138,18 @@ def _free(block: Block, alike: Interfaces) -> list[Value]:
     return list(free)
 
 
-def find_inputs(block: Block, cache: Value, alike: Interfaces) -> None:
+def find_inputs(block: Block, caches: Collection[Value], alike: Interfaces) -> None:
     """Fix the inputs of every block and the arguments of every call, ordered as in the signature of HF's `forward`.
 
     What HF passes otherwise comes behind, and the cache at the end.
     """
     names = {value: name for name, value in block.signature.items()}
     order = {value: i for i, value in enumerate(names)}
-    order[cache] = len(order) + 1
+    order.update(dict.fromkeys(caches, len(order) + 1))
     block.inputs = tuple(sorted(_free(block, alike), key=lambda value: order.get(value, len(names))))
     others = iter(range(len(block.inputs)))
-    block.keys = tuple("cache" if v is cache else names[v] if v in names else f"{next(others)}" for v in block.inputs)
+    block.keys = tuple("cache" if v in caches else names[v] if v in names else f"{next(others)}" for v in block.inputs)
     for item in block.nodes:
         if item.block is not None and item.block.leaf is None:
-            find_inputs(item.block, cache, alike)
+            find_inputs(item.block, caches, alike)
             item.args = item.block.inputs

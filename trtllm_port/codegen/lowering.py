@@ -35,6 +35,7 @@ from trtllm_port.codegen.recorder import (
     map_structure,
     substitute,
 )
+from trtllm_port.codegen.repeated import Repeated
 from trtllm_port.codegen.rotary import probe_rotary
 from trtllm_port.codegen.rotations import Rotations
 from trtllm_port.codegen.rules import DTYPES, TRACE_DTYPE, node, translate
@@ -57,12 +58,14 @@ class Lowered:
         root: the model's block; layers called one after the other are a loop.
         blocks: of all modules that are no basic layers, outermost first, all layers included.
         logits_indices: the input that HF does not have: the tokens whose logits are wanted.
+        caches: what stands for the cache, or for a part of it.
     """
 
     trace: Trace
     root: Block
     blocks: list[Block]
     logits_indices: Value
+    caches: frozenset[Value] = frozenset()
 
 
 def lower(trace: Trace) -> Lowered:
@@ -76,12 +79,12 @@ def lower(trace: Trace) -> Lowered:
         root.outputs = (lowering.resolve(trace.logits),)
         remove_dead(root, alike)
         _gather_tokens(root, logits_indices)
-        find_inputs(root, trace.inputs["cache"], alike)
+        find_inputs(root, lowering.repeated.caches, alike)
         blocks = list(walk(root))
         if not alike.learn(blocks):
             break
     fold(root, layer_count(trace.sample.config))
-    return Lowered(trace, root, blocks, logits_indices)
+    return Lowered(trace, root, blocks, logits_indices, frozenset(lowering.repeated.caches))
 
 
 def _gather_tokens(root: Block, logits_indices: Value) -> None:
@@ -126,6 +129,7 @@ class _Lowering:
         self.filling = Filling()
         self.casts = {_place(operation) for operation in _operations(trace.root) if _casts(operation)}
         self.recognition = Recognition(trace)
+        self.repeated = Repeated(trace.root, trace.inputs["cache"])
 
     def resolve(self, value: Value | Literal) -> Any:
         while isinstance(value, Value) and value in self.same:
@@ -164,7 +168,7 @@ class _Lowering:
             return
         args, kwargs = self.tree((operation.args, operation.kwargs))
         args, kwargs = self.shared.tree(block, (args, kwargs), operation.location)
-        operation = replace(operation, args=args, kwargs=kwargs)
+        operation = self.repeated.operation(replace(operation, args=args, kwargs=kwargs))
         known = self.recognition.outputs(block, operation)
         if known is not None:
             self.same.update(known)
@@ -217,13 +221,23 @@ class _Lowering:
         if call in self.rotations.sets:  # one module of Hugging Face, in the port one for each set of parameters
             relative = f"{relative}[{literal(self.rotations.sets[call])}]"
         if leaf is None:
-            child = self.block(call)
+            child = self._inner(block, call)
             outputs = child.outputs
         else:
             child = Block(call.path, call.module, leaf=leaf)
             outputs = self.rotations.of(call.outputs)
         args = () if leaf is None else self._leaf_arguments(block, call, leaf)
         block.nodes.append(Node("call", relative, args, {}, outputs, call.location, block=child))
+
+    def _inner(self, block: Block, call: Call) -> Block:
+        cache, part = self.repeated.cache, self.repeated.enter(block, call)
+        if part is None:
+            return self.block(call)
+        self.same[cache] = part
+        child = self.block(call)
+        del self.same[cache]
+        self.repeated.leave()
+        return child
 
     def _convolution(self, block: Block, call: Call, name: str, found: tuple[Leaf, Value, tuple[Value, ...]]) -> None:
         """A convolution over the text so far: it goes on from the tokens that its state holds."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from itertools import chain, count
 from typing import Any
 
 from trtllm_port.codegen.expressions import (
@@ -24,7 +26,7 @@ from trtllm_port.codegen.ir import Node
 from trtllm_port.codegen.parallel import PARTS
 from trtllm_port.codegen.recorder import Attribute, Literal, Value
 from trtllm_port.codegen.rules import MODEL_DTYPE
-from trtllm_port.codegen.scope import RoundScope, Scope
+from trtllm_port.codegen.scope import NotExpressible, RoundScope, Scope
 from trtllm_port.codegen.shared_caches import NO_KINDS
 
 COMPARISON, BIT_OR, BIT_AND = 30, 40, 50
@@ -173,7 +175,7 @@ class Printer:
         own = bool(instances) and all(one.layer_idx == n for one, n in zip(instances, numbers, strict=True))
         number = "self.layer_idx" if own else self.argument(layer, node).text
         others = self._kinds(node) if node.name == "shared" else [self._arguments(node, tuple(rest))]
-        return _atom(f"{self.argument(cache, node).text}.{node.name}({', '.join([number, *others])})")
+        return _atom(f"{self.argument(cache, node).text}.{node.name}({', '.join(filter(None, [number, *others]))})")
 
     def _kinds(self, node: Node) -> list[str]:
         """The list in the config that says which layers are of one kind, if there are kinds."""
@@ -242,8 +244,27 @@ class Printer:
             elif dynamic[i]:
                 texts.append(self._run_time_size(size, node))
             else:
-                texts.append(self.scope.in_forward(size, f"a size of `{node.name}`").text)
+                texts.append(self._static_size(size, node))
         return texts
+
+    def _static_size(self, size: Any, node: Node) -> str:
+        """A size as the config gives it, or as it is in what `forward` is given."""
+        try:
+            return self.scope.in_forward(size, f"a size of `{node.name}`").text
+        except NotExpressible:
+            place = self.of_class.input_dimension(size.values)
+            if place is None:
+                raise
+        name, dim = self.inputs[place[0]], place[1]
+        still = self.of_class.inputs(self.of_class.port_class.block.keys[place[0]])[0]
+        with suppress(KeyError):  # the name stands for something else by now
+            if still is not None and self.reference(still).text == name:
+                return f"{name}.shape[{dim}]"
+        text = f"{name}.shape[{dim}]"
+        variables = chain(["size"], (f"size_{number}" for number in count(2)))
+        variable = next(own for own in variables if self.sizes.get(own, text) == text)
+        self.sizes[variable] = text
+        return variable
 
     def _run_time_size(self, size: Symbol, node: Node) -> str:
         """The name of a size that `forward` asks its inputs for at its beginning; slots of the cache are static."""

@@ -30,6 +30,11 @@ _COLUMNS: dict[str, tuple[int | float, ...]] = {
     "num_attention_heads_per_layer": (6, 4, 18, 12, 30),  # other ones than `num_attention_heads`, for the same keys
     "num_key_value_heads num_kv_heads n_head_kv kv_n_heads": _KEY_VALUE_HEADS,
     "head_dim attention_head_size d_head dim_head kv_channels": _HEAD_DIM,
+    "swa_num_attention_heads": (6, 4, 18, 12, 30),  # of layers with a window
+    "swa_num_key_value_heads": (3, 2, 6, 4, 10),
+    "swa_head_dim": (16, 24, 12, 20, 32),
+    "d_rel": (6, 10, 8, 12, 14),
+    "rel_extent": (9, 30, 12, 40, 60),  # fewer than the slots of a trace, and more
     "rotary_dim": (8, 12, 16, 6, 10),
     "partial_rotary_factor rotary_pct rope_pct": (0.25, 0.75, 0.4, 0.5, 0.5),
     "vocab_size": _VOCABULARY,

@@ -157,6 +157,12 @@ def test_masks_are_transformers(evaluate: Any, starts: list[int], tokens: int, s
     assert torch.equal(masks(evaluate, positions, chunk=size), chunked)
 
 
+def test_slots_are_as_far_before_tokens_as_positions_say(evaluate: Any) -> None:
+    positions, cache = torch.tensor([[0, 1, 2], [5, 6, 7]]), SimpleNamespace(max_seq_len=SLOTS)
+    found = evaluate(lambda p: L.slot_distances(p, cache), positions)
+    assert torch.equal(found, positions[..., None] - torch.arange(SLOTS))
+
+
 def test_equal_masks_are_computed_once(evaluate: Any) -> None:
     cache: Any = SimpleNamespace(max_seq_len=SLOTS)
 

@@ -137,6 +137,11 @@ CASES: dict[str, Case] = {
     "one_hot": Case(lambda i: L.one_hot(i, 5), lambda i: nn.one_hot(i, 5), ("i",), ("int64",)),
     "op_and": Case(bools(L.op_and), bools(torch.logical_and), dtypes=NUMBERS),
     "op_not": Case(lambda x: L.op_not(x > 0), lambda x: ~(x > 0), dtypes=NUMBERS),
+    "log_sigmoid": Case(L.log_sigmoid, nn.logsigmoid),
+    "logsumexp": Case(
+        lambda x: L.concat([L.logsumexp(100.0 * x, 1, keepdim=True), L.unsqueeze(L.logsumexp(x, 1), 1)], 1),
+        lambda x: torch.cat([(100.0 * x).logsumexp(1, keepdim=True), x.logsumexp(1).unsqueeze(1)], 1),
+    ),
     "op_or": Case(bools(L.op_or), bools(torch.logical_or), dtypes=NUMBERS),
     "op_xor": Case(bools(L.op_xor), bools(torch.logical_xor), dtypes=NUMBERS),
     "outer": Case(L.outer, torch.outer, ("v", "v")),
@@ -188,7 +193,7 @@ ALIASES = {"logical_and", "logical_not", "logical_or", "logical_xor", "reshape"}
 ELSEWHERE = {
     *("alibi_bias", "alibi_slopes", "sinusoidal_positions"),
     *("all_gather", "all_reduce", "attention", "causal_mask", "chunked_causal_mask", "needs_decomposition"),
-    *("bfloat16", "only_chosen"),
+    *("bfloat16", "only_chosen", "slot_distances"),
     *("linear_attention", "linear_recurrence", "rotary_embedding", "scan", "selective_scan", "slice_index"),
     "weighted_average",
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from trtllm_port.codegen.operation_names import CASTS
+from trtllm_port.codegen.operation_names import CASTS, words
 from trtllm_port.codegen.recorder import Operation, Value
 from trtllm_port.codegen.rules.base import DTYPES, Result, RuleTable, argument, is_tensor, node, unchanged
 
@@ -30,7 +30,7 @@ BINARY = {
     **dict.fromkeys(("ge", "greater_equal"), ">="),
 }
 METHODS = frozenset(("exp", "sqrt", "rsqrt", "sin", "cos", "tanh", "sigmoid", "abs"))  # of `layers.Tensor`
-FUNCTIONS = ("expm1", "log", "log1p", "erf", "floor", "ceil", "round", "reciprocal", "relu", "silu", "softplus")
+FUNCTIONS = words("expm1 log log1p erf floor ceil round reciprocal relu silu softplus log_sigmoid")
 IDENTITIES = ("contiguous", "clone", "detach", "dropout", "alias", "data", "cpu", "nan_to_num")
 
 

@@ -41,6 +41,13 @@ def _softmax(operation: Operation) -> Result:
     return node(operation, "function", "softmax", operation.args[0], **keywords)
 
 
+@LAYERS.rule("logsumexp")
+def _logsumexp(operation: Operation) -> Result:
+    dim, keepdim = argument(operation, "dim", 1), argument(operation, "keepdim", 2, False)
+    options = {"keepdim": True} if keepdim else {}
+    return node(operation, "function", "logsumexp", operation.args[0], dim, **options)
+
+
 @LAYERS.rule("cumsum")
 def _cumsum(operation: Operation) -> Result:
     return node(operation, "function", "cumsum", operation.args[0], argument(operation, "dim", 1))
