@@ -29,6 +29,7 @@ from trtllm_port.codegen.sizes import config_values, unseen_config
 from trtllm_port.errors import PortError, UnsupportedModelError
 from trtllm_port.exact import ExactArithmetic
 from trtllm_port.hf_cache import cache_argument, keeps_cache, positions_are_slots
+from trtllm_port.hf_loading import weights_as_stored
 from trtllm_port.hf_taps import of_tokens
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.random_weights import save_random_checkpoint
@@ -172,7 +173,8 @@ def _compare(port_class: type[Any], model_dir: Path, config: Any, progress: Prog
         return SelfCheck(passed=False, problem=str(error), sizes=sizes)
     load = AutoModelForCausalLM.from_pretrained
     eager = {"attn_implementation": "eager", "experts_implementation": "eager"}
-    single, double = (load(model_dir, dtype=d, **eager).eval() for d in (torch.float32, torch.float64))
+    with weights_as_stored():
+        single, double = (load(model_dir, dtype=d, **eager).eval() for d in (torch.float32, torch.float64))
     errors: dict[str, float] = {}
     limits: dict[str, float] = {}
     total = TOKENS + STEPS

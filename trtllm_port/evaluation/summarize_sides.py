@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from trtllm_port.hf_loading import weights_as_stored
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.runtime.generation import check_request, generate
 
@@ -69,7 +70,7 @@ def load_hugging_face(model_dir: Path, *, dtype: str, device: str, trust_remote_
     """The Hugging Face model in the engine's data type."""
     from transformers import AutoModelForCausalLM
 
-    with quiet_transformers():
+    with quiet_transformers(), weights_as_stored():
         model = AutoModelForCausalLM.from_pretrained(
             model_dir, dtype=getattr(torch, dtype), local_files_only=True, trust_remote_code=trust_remote_code
         )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from trtllm_port.errors import CheckpointError, UnsupportedModelError
 from trtllm_port.exact import ExactArithmetic
 from trtllm_port.hf_cache import cache_argument, keeps_cache, positions_are_slots
+from trtllm_port.hf_loading import weights_as_stored
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.verification.cache_contents import Layers
 from trtllm_port.verification.hooks import tapped
@@ -66,7 +67,7 @@ class HuggingFaceRunner:
         from transformers import AutoModelForCausalLM
 
         try:
-            with quiet_transformers():
+            with quiet_transformers(), weights_as_stored():
                 model, info = AutoModelForCausalLM.from_pretrained(
                     model_dir,
                     dtype=getattr(torch, dtype),
