@@ -43,6 +43,15 @@ def test_a_right_port_passes_and_is_reported(model_dir: Path, workspace: Path, t
     assert ElementTree.parse(tmp_path / "report" / "junit.xml").getroot().find(".//failure") is None
 
 
+def test_a_confirmed_cause_is_the_place_to_look_at_next(model_dir: Path, workspace: Path, edit: Edit) -> None:
+    wrong = "query_states = rotary_embedding(query_states, sin, cos)"
+    edit("query_states = rotary_embedding(query_states, cos, sin)", wrong)
+    report = compared(model_dir, workspace)
+    assert report.causes[0].status == "confirmed"
+    assert report.next_steps[0] == f"Look at {report.causes[0].place}"
+    assert wrong in report.next_steps[0]
+
+
 def test_both_sides_run_where_they_are_told_to(
     model_dir: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

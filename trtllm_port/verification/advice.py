@@ -19,7 +19,8 @@ def next_steps(report: Report) -> tuple[str, ...]:
 
 def _after_failure(report: Report) -> Iterator[str]:
     places = [_place(excerpt) for excerpt in report.excerpts]
-    if places:
+    confirmed = any(cause.status == "confirmed" for cause in report.causes[:1])
+    if places and not confirmed:
         yield f"Compare {' with '.join(places)}"
     elif report.causes:
         yield f"Look at {report.causes[0].place}"
