@@ -1,3 +1,7 @@
+document.querySelectorAll("pre .hit").forEach(function (line) {
+  var code = line.parentElement, below = line.getBoundingClientRect().top - code.getBoundingClientRect().top;
+  code.scrollTop += below - code.clientHeight / 2;
+});
 (function () {
   var metric = document.getElementById("metric"), phase = document.getElementById("phase");
   var hover = document.getElementById("hover"), cells = document.querySelectorAll(".cell");
