@@ -12,7 +12,7 @@ from trtllm_port.layers.linear import ColumnLinear, Conv1D, Linear, RowLinear
 from trtllm_port.layers.mapping import Mapping
 from trtllm_port.layers.mlp import MLP, GatedMLP
 from trtllm_port.layers.model import DecoderModelForCausalLM, PretrainedModel
-from trtllm_port.layers.module import DecoderLayerList, Module, ModuleDict, ModuleList
+from trtllm_port.layers.module import DecoderLayerList, Module, ModuleDict, ModuleList, share_weights
 from trtllm_port.layers.moe import MOE, Experts, TopKRouter
 from trtllm_port.layers.network import Network
 from trtllm_port.layers.normalization import LayerNorm, RmsNorm
@@ -76,5 +76,6 @@ __all__ = [
     "WeightMap",
     "normal_quantile",
     "plan_weights",
+    "share_weights",
 ]
 __all__ += functional.__all__

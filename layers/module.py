@@ -156,3 +156,19 @@ class DecoderLayerList(ModuleList):
     def __init__(self, layer_class: Callable[[Any, int], Module], config: Any, num_layers: int | None = None) -> None:
         count = config.num_hidden_layers if num_layers is None else num_layers
         super().__init__(layer_class(config, index) for index in range(count))
+
+
+def share_weights(layers: ModuleList, name: str, count: int) -> None:
+    """Give the blocks called `name` of some layers the weights of the first `count` of them, in turn.
+
+    Args:
+        layers: those without such a block are passed over.
+        name: of the block in a layer.
+        count: how many blocks have weights of their own.
+    """
+    blocks = [vars(layer)[name] for layer in layers if name in vars(layer)]
+    for place, block in enumerate(blocks[count:]):
+        modules = dict(block.named_modules())
+        for path, parameter in blocks[place % count].named_parameters():
+            holder, _, own = path.rpartition(".")
+            setattr(modules[holder], own, parameter)

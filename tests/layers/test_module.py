@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from trtllm_port.errors import NetworkError
-from trtllm_port.layers import DecoderLayerList, Linear, Module, ModuleDict, ModuleList, Parameter
+from trtllm_port.layers import DecoderLayerList, Linear, Module, ModuleDict, ModuleList, Parameter, share_weights
 
 
 class Layer(Module):
@@ -41,6 +41,19 @@ def test_decoder_layers_know_their_index() -> None:
     assert len(layers) == 2
     assert layers[-1] is list(layers)[1]
     assert len(ModuleList()) == 0
+
+
+def test_blocks_share_weights_in_turn() -> None:
+    layers = DecoderLayerList(Layer, None, 4)
+    first, _, third, fourth = layers
+    for layer in (first, third, fourth):
+        layer.block = ModuleList([Linear(2, 2)])
+    share_weights(layers, "block", 2)
+    assert third.block[0].weight is not first.block[0].weight
+    assert fourth.block[0].weight is first.block[0].weight
+    assert fourth.block[0].bias is first.block[0].bias
+    names = [name for name, _ in layers.named_parameters() if "block" in name]
+    assert names == [f"{layer}.block.0.{name}" for layer in (0, 2) for name in ("weight", "bias")]
 
 
 def test_attributes_before_init_are_refused() -> None:

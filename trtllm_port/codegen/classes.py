@@ -27,7 +27,9 @@ class DependsOnData(Exception):
         super().__init__(f"what it computes depends on the content of a tensor: {where}")
 
 
-MENTIONED = {"cache: KVCache": "KVCache", "normal_quantile(": "normal_quantile"}  # text that needs an import
+MENTIONED = {  # text that needs an import
+    **{"cache: KVCache": "KVCache", "normal_quantile(": "normal_quantile", "share_weights(": "share_weights"}
+}
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,6 @@ def _common_names(sample: Lowered) -> dict[Value, str]:
     for block in sample.blocks:
         for value, names in block.names.items():
             counts.setdefault(value, Counter()).update(
-                name for name in names if name != "_" and not name.endswith("[]")
+                name for name in names if name not in RESERVED and name != "_" and not name.endswith("[]")
             )
     return {value: counter.most_common(1)[0][0] for value, counter in counts.items() if counter}

@@ -19,6 +19,7 @@ from trtllm_port.codegen.lowering import Lowered
 from trtllm_port.codegen.merging import Child, PortClass
 from trtllm_port.codegen.rules import DTYPES, MODEL_DTYPE
 from trtllm_port.codegen.scope import NotExpressible, Scope
+from trtllm_port.codegen.shared_weights import repeated_blocks
 from trtllm_port.codegen.sizes import LAYER_COUNTS, layer_count_key
 from trtllm_port.codegen.weights import used_by, used_tensors
 
@@ -349,6 +350,13 @@ def tied_parameters(samples: list[Lowered], scope: Scope) -> list[str]:
         groups = (sorted(group, key=lambda name: name not in used) for group in names.values())
         found.append({(group[0], other) for group in groups if group[0] in used for other in group[1:]})
     lines = []
+    for blocks in repeated_blocks([sample.trace.model for sample in samples], found):
+        count = scope.in_init(merge_values(blocks.counts), f"how many `{blocks.block}` there are").text
+        statement = f"share_weights(self.{blocks.layers}, {literal(blocks.block)}, {count})"
+        shared = tuple(count is not MISSING for count in blocks.counts)
+        condition = scope.there(shared, f"whether `{blocks.block}` is shared")
+        lines += [f"if {condition.text}:", f"    {statement}"] if condition else [statement]
+        found = [pairs - own for pairs, own in zip(found, blocks.pairs, strict=True)]
     for pair in sorted(set().union(*found)):
         tied = merge_values(tuple(pair in pairs for pairs in found))
         statement = f"self.{pair[1]} = self.{pair[0]}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -68,10 +69,13 @@ class Depth:
     Attributes:
         first: how many of the first layers show every kind; None: choose layers by the config's lists.
         scaled: numbers of layers among the keys (`num_kv_shared_layers`) shrink in proportion.
+        each: how many layers of each combination of the lists' values to choose: two show that one has the other's
+            weights.
     """
 
     first: int | None
     scaled: bool = False
+    each: int = 1
 
 
 def find_depth(config: Any, values: dict[str, Any], make_config: Callable[[dict[str, Any]], Any]) -> Depth:
@@ -83,30 +87,44 @@ def find_depth(config: Any, values: dict[str, Any], make_config: Callable[[dict[
         make_config: makes a config of other values.
     """
     total = _layers(config, values)
-    kinds = None if total is None else _kinds(config, total, _OPTIONS)
-    if total is None or kinds is None:
+    model = _on_paper(config)
+    kinds = None if total is None or model is None else _kinds(model, total, _OPTIONS)
+    if total is None or model is None or kinds is None:
         return Depth(None)
+    if _shares_weights(model, total):
+        return Depth(None, each=2)
     first = 1 + max(kinds.index(kind) for kind in kinds)
     if first <= MOST:
         return Depth(first)
     options = tuple(kind for kind in _OPTIONS if kind is not int)  # numbers of layers are others at another depth
-    wanted = set(_kinds(config, total, options) or ())
+    wanted = set(_kinds(model, total, options) or ())
     missing: dict[int, int] = {}
     for count in range(LAYERS, MOST + 1):
         with suppress(Exception):  # any: the config class may refuse the depth
             short = shorten(values, config, Depth(count, scaled=True))
-            if found := _kinds(make_config(short), count, options):
+            if (small := _on_paper(make_config(short))) and (found := _kinds(small, count, options)):
                 missing[count] = len(wanted - set(found))
     best = min(missing, key=lambda count: missing[count], default=None)
     return Depth(best, scaled=best is not None)
 
 
-def _kinds(config: Any, total: int, options: tuple[type, ...]) -> list[str] | None:
-    """The kind of each layer; None if the model does not tell."""
+def _on_paper(config: Any) -> nn.Module | None:
+    """As `model_on_paper`; None for a model that computes with its weights when it is made, which takes memory."""
     try:
-        model = model_on_paper(config)
-    except Exception:  # any: a model may compute with its weights when it is made, which it cannot without memory
+        return model_on_paper(config)
+    except Exception:  # any: it is Hugging Face's code that runs here
         return None
+
+
+def _shares_weights(model: nn.Module, total: int) -> bool:
+    """Whether layers have weights of other layers."""
+    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == total]
+    own = [[id(p) for layer in layers for p in layer.parameters()] for layers in lists]
+    return any(len(set(ids)) < len(ids) for ids in own)
+
+
+def _kinds(model: nn.Module, total: int, options: tuple[type, ...]) -> list[str] | None:
+    """The kind of each layer; None if the model does not tell."""
     lists = [list(m) for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == total]
     return (
         [" ".join(kinds) for kinds in zip(*(kinds_of(layers, options) for layers in lists), strict=True)]
@@ -158,7 +176,7 @@ def shorten(
     if depth.first is not None and first <= MOST + more:
         chosen = list(range(min(first, total)))
     else:
-        chosen = _combinations(lists, total, LAYERS + more)
+        chosen = _combinations(lists, total, LAYERS + more, depth.each)
     chosen += [chosen[-1]] * (max(LAYERS + more, len(chosen)) - len(chosen))  # a config with fewer layers
     if more and from_end:
         chosen[-more:] = [total - 1] * more
@@ -223,14 +241,14 @@ def _first_combinations(lists: dict[str, list[Any]], total: int) -> int:
     return 1 + max(combinations.index(item) for item in set(combinations))
 
 
-def _combinations(lists: dict[str, list[Any]], total: int, wanted: int) -> list[int]:
-    """Layers with every combination of the values of per-layer lists, and at least `wanted`."""
+def _combinations(lists: dict[str, list[Any]], total: int, wanted: int, each: int) -> list[int]:
+    """`each` layers with every combination of the values of per-layer lists, and at least `wanted`."""
     chosen: list[int] = []
-    seen: set[str] = set()
+    seen: Counter[str] = Counter()
     for index in range(total):
         combination = json.dumps([value[index] for value in lists.values()])
-        if combination not in seen:
-            seen.add(combination)
+        seen[combination] += 1
+        if seen[combination] <= each:
             chosen.append(index)
     chosen += [index for index in range(total) if index not in chosen][: max(0, wanted - len(chosen))]
     return sorted(chosen)

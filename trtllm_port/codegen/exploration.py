@@ -9,6 +9,7 @@ from typing import Any
 
 from trtllm_port.codegen.classes import ClassText, ClassWriter
 from trtllm_port.codegen.computed import computed_values, feeds
+from trtllm_port.codegen.depth import model_on_paper
 from trtllm_port.codegen.hf_models import BLANK, first_line
 from trtllm_port.codegen.instances import structure
 from trtllm_port.codegen.ledger import Ledger, alternatives, optional, same_computation
@@ -91,7 +92,16 @@ class Exploration:
         try:
             return make_samples(self.config)
         except Exception as error:  # any: it is Hugging Face's code that runs here
-            raise self._refused("built at any small size that was tried", error) from error
+            sizes = "at its own size either" if self._fails_anyway(error) else "at any small size that was tried"
+            raise self._refused(f"built {sizes}", error) from error
+
+    def _fails_anyway(self, error: Exception) -> bool:
+        """Whether the config itself, as its user gave it, fails as its small versions do."""
+        try:
+            model_on_paper(self.config, self.trust_remote_code)
+        except Exception as own:  # any: it is Hugging Face's code that runs here
+            return (type(own), str(own)) == (type(error), str(error))
+        return False
 
     def _sizes(self) -> list[Lowered]:
         found = []

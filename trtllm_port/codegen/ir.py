@@ -30,6 +30,7 @@ Form = OneOf[
     "cast",
     "attribute",
     "nothing",
+    "alias",
     "untranslated",
 ]
 

@@ -12,6 +12,7 @@ from torch import nn
 from trtllm_port.codegen import probing
 from trtllm_port.codegen.constants import Recognition, constant_of
 from trtllm_port.codegen.convolutions import causal_convolution
+from trtllm_port.codegen.copies import copies_apart
 from trtllm_port.codegen.expanded import expanded
 from trtllm_port.codegen.experts import experts_arguments, probe_experts
 from trtllm_port.codegen.filling import Filling
@@ -125,6 +126,7 @@ class _Lowering:
         self.uses = _uses(trace.root)
         self.cut: set[Value] = set()  # what convolutions give, without what is behind the last token
         self.taken = _taken(trace.root)
+        self.apart = copies_apart(trace.root)
         self.handed = Handed(trace.model)
         self.filling = Filling()
         self.casts = {_place(operation) for operation in _operations(trace.root) if _casts(operation)}
@@ -182,6 +184,8 @@ class _Lowering:
         result = self._written(block, operation) or translate(operation)
         if operation.name in CASTS and isinstance(result, Value) and _place(operation) in self.casts:
             result = node(operation, "cast", DTYPES[operation.outputs[0].tensor.dtype], result)
+        if isinstance(result, Value) and operation.outputs[0] in self.apart:
+            result = Node("alias", "", (result,), {}, operation.outputs, operation.location)
         if isinstance(result, Value):
             self.same[operation.outputs[0]] = result
             return

@@ -168,6 +168,9 @@ class Printer:
     def _attribute(self, node: Node) -> Expression:
         return self._parameter(node.args[0], node)
 
+    def _alias(self, node: Node) -> Expression:
+        return self.argument(node.args[0], node)
+
     def _cache(self, node: Node) -> Expression:
         cache, layer, *rest = node.args
         instances = self.scope.instances if isinstance(self.scope, Scope) else ()

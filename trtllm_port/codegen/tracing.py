@@ -37,7 +37,7 @@ class Trace:
     Attributes:
         inputs: "input_ids", "position_ids" and "cache": what the root call starts from.
         logits: the value of the logits.
-        made_with: module → the arguments of its class's `__init__`, by name.
+        made_with: module → the arguments of its class's `__init__`, by name; modules among them are made by the port.
         absent: config keys that the modelling code asks for, with a default, and that the config does not have.
         keeps_cache: whether the model has a cache; if not, the step is all tokens, and a port has to keep one itself.
         kept: buffers that no checkpoint holds and that have half a precision in a model of float32, too.
@@ -148,7 +148,7 @@ def _inputs(sample: Sample) -> tuple[dict[str, torch.Tensor], dict[str, torch.Te
 
 @contextmanager
 def _constructor_arguments() -> Iterator[MadeWith]:
-    """Collect what every module is made with while the context lasts."""
+    """Collect what every module is made with while the context lasts, other modules apart."""
     found: MadeWith = {}
     original = nn.Module.__init__
 
@@ -159,7 +159,8 @@ def _constructor_arguments() -> Iterator[MadeWith]:
         if _makes(frame, self):  # the outermost `__init__`: that of the module's own class
             code = frame.f_code
             names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
-            found[self] = {name: frame.f_locals[name] for name in names if name in frame.f_locals}
+            taken = {name: frame.f_locals[name] for name in names if name in frame.f_locals}
+            found[self] = {name: value for name, value in taken.items() if not isinstance(value, nn.Module)}
         original(self, *args, **kwargs)
 
     with mock.patch.object(nn.Module, "__init__", init):

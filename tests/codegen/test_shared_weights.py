@@ -1,0 +1,84 @@
+"""Blocks of layers that share their weights, in turn."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from tests.codegen.conftest import hf_config
+from trtllm_port.codegen import check_port, generate_port
+from trtllm_port.codegen.copies import copies_apart
+from trtllm_port.codegen.depth import Depth, find_depth, shorten
+from trtllm_port.codegen.exploration import Exploration
+from trtllm_port.codegen.recorder import Call, Operation, Value
+from trtllm_port.codegen.shared_weights import Pair, repeated_blocks
+from trtllm_port.codegen.sizes import config_values, make_config
+from trtllm_port.errors import UnsupportedModelError
+
+
+class Layer(nn.Module):
+    def __init__(self, *, has_block: bool) -> None:
+        super().__init__()
+        self.own = nn.Linear(2, 2)
+        if has_block:
+            self.block = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
+
+
+def _model(layers: str, sources: dict[int, int]) -> tuple[nn.Module, set[Pair]]:
+    """Layers with ("x") and without (".") a block, some of which have another one's weights, and the pairs of names."""
+    model = nn.Module()
+    model.layers = nn.ModuleList(Layer(has_block=one == "x") for one in layers)
+    names = [name for name, _ in Layer(has_block=True).block.named_parameters()]
+    pairs = {(f"layers.{a}.block.{name}", f"layers.{b}.block.{name}") for b, a in sources.items() for name in names}
+    return model, pairs
+
+
+def test_blocks_are_repeated_in_turn() -> None:
+    one, two = _model(".x.xx", {3: 1, 4: 1}), _model("xx.xxx", {3: 0, 4: 1, 5: 0})
+    (found,) = repeated_blocks([one[0], two[0]], [one[1], two[1] | {("a", "b")}])
+    assert (found.layers, found.block, found.counts) == ("layers", "block", (1, 2))
+    assert found.pairs == (one[1], two[1])
+
+
+def test_other_orders_and_single_weights_are_not_blocks_in_turn() -> None:
+    model, pairs = _model("xxxx", {2: 1, 3: 0})
+    assert not list(repeated_blocks([model], [pairs]))
+    model, pairs = _model("xxxx", {2: 0, 3: 1})
+    assert not list(repeated_blocks([model], [set(list(pairs)[1:])]))
+
+
+def test_a_copy_is_told_apart_where_a_module_is_given_both() -> None:
+    x, copy, other = (Value(torch.zeros(2)) for _ in range(3))
+    made = [Operation("clone", (x,), {}, (one,), None) for one in (copy, other)]
+    layers = [Call("0", nn.Identity(), {"a": x, "b": copy}, None), Call("1", nn.Identity(), {"b": other}, None)]
+    root = Call("", nn.Identity(), {}, None)
+    root.body += [*made, *layers]
+    assert copies_apart(root) == {copy}
+
+
+def test_two_layers_show_that_one_has_the_others_weights() -> None:
+    config = transformers.ZambaConfig(num_hidden_layers=14)
+    values = config_values(config)
+    depth = find_depth(config, values, partial(make_config, config))
+    assert depth == Depth(None, each=2)
+    assert shorten(values, config, depth)["layers_block_type"].count("hybrid") == 2
+
+
+@pytest.mark.slow
+def test_a_port_shares_what_the_layers_share() -> None:
+    config = hf_config("zamba", num_hidden_layers=14)
+    port = generate_port(config)
+    assert not port.skeletons
+    assert 'share_weights(self.model.layers, "shared_transf", 1)' in port.files["model.py"]
+    check = check_port(config, source=port)
+    assert check.passed, check
+
+
+def test_a_model_that_cannot_be_built_at_any_size_is_told_so() -> None:
+    config = hf_config("gemma4_text", num_hidden_layers=4, num_kv_shared_layers=4, hidden_size_per_layer_input=0)
+    with pytest.raises(UnsupportedModelError, match="could not be built at its own size either"):
+        Exploration(config, False, lambda phase, done, total: None)
