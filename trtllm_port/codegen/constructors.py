@@ -354,8 +354,8 @@ def tied_parameters(samples: list[Lowered], scope: Scope) -> list[str]:
         count = scope.in_init(merge_values(blocks.counts), f"how many `{blocks.block}` there are").text
         statement = f"share_weights(self.{blocks.layers}, {literal(blocks.block)}, {count})"
         shared = tuple(count is not MISSING for count in blocks.counts)
-        condition = scope.there(shared, f"whether `{blocks.block}` is shared")
-        lines += [f"if {condition.text}:", f"    {statement}"] if condition else [statement]
+        where = scope.there(shared, f"whether `{blocks.block}` is shared")
+        lines += [f"if {where.text}:", f"    {statement}"] if where else [statement]
         found = [pairs - own for pairs, own in zip(found, blocks.pairs, strict=True)]
     for pair in sorted(set().union(*found)):
         tied = merge_values(tuple(pair in pairs for pairs in found))
