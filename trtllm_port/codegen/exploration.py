@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from trtllm_port.codegen.causality import require_causal
 from trtllm_port.codegen.classes import ClassText, ClassWriter
 from trtllm_port.codegen.computed import computed_values, feeds
 from trtllm_port.codegen.depth import model_on_paper
@@ -109,6 +110,8 @@ class Exploration:
             self.progress("trace", index, SAMPLES)
             try:
                 found.append(self._lower(sample))
+                if not index:
+                    require_causal(found[0].trace.model, self.config.model_type)
             except PortError:
                 raise
             except Exception as error:  # any, as above
