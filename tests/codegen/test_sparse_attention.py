@@ -14,7 +14,7 @@ from tests.codegen.conftest import hf_config
 from trtllm_port.codegen import check_port, generate_port
 from trtllm_port.codegen.active import recording
 from trtllm_port.codegen.attentions import attention, compute_attention
-from trtllm_port.codegen.check import _other_choices
+from trtllm_port.codegen.choices import other_choices
 from trtllm_port.codegen.hooks import RecordedCache
 from trtllm_port.codegen.recorder import Operation, Recorder, Value
 
@@ -75,8 +75,8 @@ def test_keys_of_the_indexer_are_recorded_with_their_layer() -> None:
 def test_choices_are_compared_as_sets_of_what_a_token_sees() -> None:
     theirs = torch.tensor([[[3, 0], [1, 0], [2, 0], [3, 1]]])
     ours = torch.tensor([[[0, 1], [0, 1], [0, 2], [3, 2]]])
-    assert _other_choices(ours, theirs, 0) == 0.25
-    assert _other_choices(ours[:, :, :1], theirs, 0) == float("inf")
+    assert other_choices(ours, theirs, 0) == 0.25
+    assert other_choices(ours[:, :, :1], theirs, 0) == float("inf")
 
 
 @pytest.mark.slow
