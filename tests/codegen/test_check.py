@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 import transformers
 
 from trtllm_port.codegen import PortSource, check_port
+from trtllm_port.codegen.check import _errors, outputs_of
 from trtllm_port.errors import PortError
 
 MUTATIONS = {
@@ -62,3 +64,24 @@ def test_result_is_data(llama: PortSource) -> None:
     assert found["passed"] is True
     assert found["tokens"] == 512
     assert found["sizes"]["hidden_size"] == 320
+
+
+def test_what_a_module_chooses_is_told_by_its_place_among_the_outputs() -> None:
+    states, weights, slots = torch.rand(2, 5, 8), torch.rand(2, 4, 5, 5), torch.zeros(2, 5, 3, dtype=torch.int32)
+    assert outputs_of((states, weights, slots)).keys() == {"", ":2"}  # weights of pairs of tokens are a by-product
+    assert outputs_of((states, None, slots)).keys() == {"", ":2"}
+    assert outputs_of((states, weights)).keys() == {""}
+    assert outputs_of({"states": (states, slots)}) == {"": states}
+    assert outputs_of(slots) == {"": slots}
+    assert outputs_of(None) == {}
+
+
+def test_weights_are_in_the_order_of_the_own_choice_or_of_the_given_one() -> None:
+    weights, choice = torch.tensor([[0.7, 0.3], [0.6, 0.4]]), torch.tensor([[5, 2], [1, 4]])
+    expected = {"gate": torch.rand(2, 8), "gate:1": weights, "gate:2": choice}
+
+    def error(found: torch.Tensor) -> float:
+        return _errors({"gate:1": found, "gate:2": choice.flip(-1)}, expected, expected, 0)["gate:1"][0]
+
+    assert error(weights.flip(-1)) == error(weights) == 0.0
+    assert error(weights * 1.1) > 0.05 < error(weights.flip(-1).flip(0))

@@ -75,6 +75,6 @@ def test_layers_that_share_a_choice_of_slots() -> None:
     text = port.files["model.py"]
     assert "topk_indices = None\n" in text
     assert "hidden_states, topk_indices = layer(" in text
-    assert "prev_topk_indices: Tensor | None" in text
+    assert "topk_indices: Tensor | None" in text
     check = check_port(config, source=port)
     assert check.passed, check

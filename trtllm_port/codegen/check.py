@@ -214,17 +214,19 @@ def _errors(
             alone = list(chosen.values()).count(name) == 1
             errors[name] = other_choices(found[name], theirs, start if alone else None), most_others(theirs)
             continue
-        if choice is not None and choice in found:
-            ours, theirs = where_chosen_alike(ours, theirs, found[choice], expected[choice])
+        pairs = [(ours, theirs)]
+        if choice is not None and choice in found:  # weights of its own choice, or of the one it was given
+            orders = found[choice], expected[choice]
+            pairs = [where_chosen_alike(ours, theirs, order, expected[choice]) for order in orders]
         limit = max(TOLERANCE, NOISE * _relative_error(expected[name], exact[name]))
-        errors[name] = _relative_error(ours, theirs), limit
+        errors[name] = min(_relative_error(*pair) for pair in pairs), limit
     return errors
 
 
 def _hf_taps(model: nn.Module, step: dict[str, Tensor], past: Any, count: int) -> tuple[dict[str, Tensor], Any]:
     """The first output of every module for the last tokens, in the order in which modules finish; and the cache.
 
-    Of a module that chooses, all outputs: the further ones are called `module:1` and so on.
+    Of a module that chooses, the further ones, too: see `outputs_of`.
     """
     taps: dict[str, Tensor] = {}
     length = step["input_ids"].shape[1]
@@ -233,10 +235,9 @@ def _hf_taps(model: nn.Module, step: dict[str, Tensor], past: Any, count: int) -
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             if name in taps:
                 return
-            tensors = [x for x in leaves(of_tokens(module, args, output)) if isinstance(x, Tensor)]
-            for index, tensor in enumerate(tensors if any(map(integer, tensors)) else tensors[:1]):
+            for suffix, tensor in outputs_of(of_tokens(module, args, output)).items():
                 new = tensor[:, -count:] if tensor.ndim > 1 and tensor.shape[1] == length else tensor
-                taps[f"{name}:{index}" if index else name] = new.detach().clone()
+                taps[f"{name}{suffix}"] = new.detach().clone()
 
         return hook
 
@@ -253,6 +254,19 @@ def _hf_taps(model: nn.Module, step: dict[str, Tensor], past: Any, count: int) -
         for handle in handles:
             handle.remove()
     return taps, getattr(out, argument, past)
+
+
+def outputs_of(output: Any) -> dict[str, Tensor]:
+    """The first tensor that a module returns, and if it chooses, the further ones by their numbers, `:1` and so on.
+
+    What is larger than the first is a by-product, such as the attention weights of every pair of tokens.
+    """
+    first = next((x for x in leaves(output) if isinstance(x, Tensor)), None)
+    if first is None:
+        return {}
+    further = enumerate(output[1:], 1) if isinstance(output, tuple) else ()
+    tensors = {f":{number}": x for number, x in further if isinstance(x, Tensor) and x.numel() <= first.numel()}
+    return {"": first, **(tensors if any(map(integer, (first, *tensors.values()))) else {})}
 
 
 def _port_taps(
