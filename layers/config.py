@@ -170,7 +170,9 @@ def _is(found: Any, expected: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Nested dicts, lists and scalars; HF has dict subclasses, tuples and torch dtypes in its configs."""
+    """Nested dicts, lists and scalars; HF has configs, dict subclasses, tuples and torch dtypes in its configs."""
+    if hasattr(value, "to_dict"):
+        return _plain(value.to_dict())
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

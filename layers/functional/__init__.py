@@ -64,7 +64,19 @@ from trtllm_port.layers.functional.recurrence import (
     selective_scan,
     weighted_average,
 )
-from trtllm_port.layers.functional.reduction import argmax, cumsum, logsumexp, max, mean, min, prod, std, sum, topk
+from trtllm_port.layers.functional.reduction import (
+    argmax,
+    cumsum,
+    logsumexp,
+    max,
+    mean,
+    min,
+    prod,
+    std,
+    sum,
+    topk,
+    vector_norm,
+)
 from trtllm_port.layers.functional.scan import scan
 from trtllm_port.layers.functional.shaping import (
     concat,
@@ -114,5 +126,5 @@ __all__ = [
     "reshape", "rms_norm", "rotary_embedding", "round", "rsqrt", "scan", "scatter", "select", "selective_scan",
     "shape", "sigmoid", "silu", "sin", "sinusoidal_positions", "slice", "slice_index", "slot_distances", "softmax",
     "softplus", "split", "sqrt", "squeeze", "stack", "std", "sub", "sum", "tanh", "topk", "transpose", "unbind",
-    "unsqueeze", "view", "weighted_average", "where",
+    "unsqueeze", "vector_norm", "view", "weighted_average", "where",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ import torch
 from trtllm_port.layers.dtypes import FLOAT_DTYPES
 from trtllm_port.layers.functional._common import axes_mask, axis, require
 from trtllm_port.layers.functional.shaping import squeeze
-from trtllm_port.layers.functional.unary import cast, exp, log, sqrt
+from trtllm_port.layers.functional.unary import abs, cast, exp, log, sqrt
 from trtllm_port.layers.tensor import Tensor
 
 Dims = int | tuple[int, ...] | list[int]
@@ -36,6 +36,13 @@ def std(x: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
     wide = cast(x, "float32")
     deviations = wide - mean(wide, dim, keepdim=True)
     return cast(sqrt(mean(deviations * deviations, dim, keepdim)), x.dtype)
+
+
+def vector_norm(x: Tensor, p: float, dim: Dims, keepdim: bool = False) -> Tensor:
+    """The p-norm over dim as torch computes it: in float32, then in the type of x. p is positive and finite."""
+    require(x, FLOAT_DTYPES, "vector_norm")
+    total = sum(abs(cast(x, "float32")) ** p, dim, keepdim)
+    return cast(total ** (1 / p), x.dtype)
 
 
 def max(x: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:

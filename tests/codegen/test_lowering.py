@@ -5,8 +5,9 @@ from torch import nn
 
 from trtllm_port.codegen.inputs import Interfaces, find_inputs
 from trtllm_port.codegen.ir import Block, Node
-from trtllm_port.codegen.lowering import _gather_tokens, _taken
+from trtllm_port.codegen.lowering import _gather_tokens
 from trtllm_port.codegen.recorder import Call, Operation, Value
+from trtllm_port.codegen.uses import taken
 
 
 def value() -> Value:
@@ -42,5 +43,5 @@ def test_what_is_taken_is_what_operations_and_modules_take_or_return() -> None:
     values, positions, given, returned = value(), value(), value(), value()
     inner = Call("inner", nn.Module(), {"x": [given]}, None, outputs=(returned,))
     root = Call("", nn.Module(), {}, None, body=[inner, Operation("relu", (values,), {}, (value(),), None)])
-    assert _taken(root) == {values, given, returned}
-    assert positions not in _taken(root)
+    assert taken(root) == {values, given, returned}
+    assert positions not in taken(root)

@@ -85,7 +85,7 @@ class ConstructorWriter:
         """
         made, text = self.made, "\n".join(forward)
         self.scope.settle_attributes()
-        children = list(self._children())
+        children = [*self._bare(parameters), *self._children()]
         alone = ("", *self.holders)  # parameters of other modules are made there
         own = [line for path in parameters if path.rpartition(".")[0] in alone for line in self._parameter(path)]
         attributes = [f"self.{name} = {found.text}" for name, found in self.scope.attributes.items()]
@@ -138,6 +138,18 @@ class ConstructorWriter:
                     yield assigned(holder, f"{kind}()")
             yield from self._filled_up(name, counts)
             yield from self._options(path, children[path])
+
+    def _bare(self, parameters: list[str]) -> Iterator[str]:
+        """Modules that hold parameters which `forward` uses, and that are not called themselves."""
+        called = {path.removesuffix(".*") for path in self.port_class.children}
+        for owner in dict.fromkeys(path.rpartition(".")[0] for path in parameters):
+            parts = owner.split(".")
+            around = [".".join(parts[:i]) for i in range(1, len(parts) + 1)] if owner else []
+            if called.isdisjoint(around):
+                for holder in (path for path in around if path not in self.holders):
+                    self.holders.add(holder)
+                    self.made.imports.add("Module")
+                    yield assigned(holder, "Module()")
 
     def _filled_up(self, name: str, counts: Counter[str]) -> Iterator[str]:
         """Empty places in a list for modules that compute nothing, before what comes behind them."""
@@ -197,11 +209,23 @@ class ConstructorWriter:
         if isinstance(option.made, Leaf):
             return self._equal(path, option) if path.endswith(".*") else self._leaf(path, option.made)
         written = self.done[option.made.name]
-        given = self._given(option.made, written)
+        given = [
+            self._layer_of(path, option) if one == "layer_idx" else one for one in self._given(option.made, written)
+        ]
         for name in written.arguments:
             text = self._handed_over(path, option, name)
             given += [] if text == "None" else [f"{name}={text}" if name in written.optional else text]
         return f"{option.made.name}({', '.join(given)})"
+
+    def _layer_of(self, path: str, child: Child) -> str:
+        """The number for a sub-module: that of the layer, unless there are several with numbers of their own."""
+        assert isinstance(child.made, PortClass)  # basic layers take none
+        found = {(id(one.trace), one.block.path): one.layer_idx for one in child.made.instances}
+        instances = self.scope.instances
+        names = (f"{one.block.path}.{path}" for one in instances)
+        column = tuple(found.get((id(one.trace), name), MISSING) for one, name in zip(instances, names, strict=True))
+        own = all(number in (MISSING, one.layer_idx) for number, one in zip(column, instances, strict=True))
+        return "layer_idx" if own else self.scope.in_init(merge_values(column), f"the number of `{path}`").text
 
     def _given(self, child: PortClass, written: Constructor) -> list[str]:
         return [*(["config"] if written.takes_config else []), *(["layer_idx"] if written.takes_layer_idx else [])]

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from trtllm_port.codegen.tracing import Trace
 
 
+NUMBER = re.compile(r"\.(\d+)(?=\.|$)")
+
+
 @dataclass(eq=False)
 class Instance:
     """One block of one trace.
@@ -28,13 +31,17 @@ class Instance:
 
     @property
     def layer_idx(self) -> int | None:
-        """The number of the layer that the module is in, or None."""
-        return layer_number(self.block.path) if self.round is None else self.round
+        """The number of the layer that the module is in, or None; of several in one layer the number it was given."""
+        if self.round is not None:
+            return self.round
+        given = self.trace.made_with.get(self.block.module, {}).get("layer_idx")
+        several = len(NUMBER.findall(self.block.path)) > 1
+        return given if several and type(given) is int else layer_number(self.block.path)
 
 
 def layer_number(path: str) -> int | None:
     """The number of the layer that a module is in, or None."""
-    found = re.search(r"\.(\d+)(?=\.|$)", path)
+    found = NUMBER.search(path)
     return int(found[1]) if found else None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from trtllm_port.codegen.constants import Recognition, constant_of
 from trtllm_port.codegen.convolutions import causal_convolution
 from trtllm_port.codegen.copies import copies_apart
 from trtllm_port.codegen.expanded import expanded
+from trtllm_port.codegen.expert_loops import ExpertLoops
 from trtllm_port.codegen.experts import experts_arguments, probe_experts
 from trtllm_port.codegen.filling import Filling
 from trtllm_port.codegen.folding import fold
@@ -44,6 +45,7 @@ from trtllm_port.codegen.shared_caches import SharedCaches
 from trtllm_port.codegen.sizes import layer_count
 from trtllm_port.codegen.token_loops import join_token_loops
 from trtllm_port.codegen.tracing import Trace
+from trtllm_port.codegen.uses import operations, taken, uses
 from trtllm_port.codegen.written_out import join_attention
 from trtllm_port.errors import UnsupportedModelError
 
@@ -123,15 +125,16 @@ class _Lowering:
         self.same: dict[Value, Value | Literal] = {}  # value → the value it equals, or what it always is
         self.leaves: dict[Any, Leaf | None] = {}  # by what tells modules apart: layers of a model are alike
         self.rotations = Rotations()
-        self.uses = _uses(trace.root)
+        self.uses = uses(trace.root)
         self.cut: set[Value] = set()  # what convolutions give, without what is behind the last token
-        self.taken = _taken(trace.root)
+        self.taken = taken(trace.root)
         self.apart = copies_apart(trace.root)
         self.handed = Handed(trace.model)
         self.filling = Filling()
-        self.casts = {_place(operation) for operation in _operations(trace.root) if _casts(operation)}
+        self.casts = {_place(operation) for operation in operations(trace.root) if _casts(operation)}
         self.recognition = Recognition(trace)
         self.repeated = Repeated(trace.root, trace.inputs["cache"])
+        self.expert_loops = ExpertLoops(trace.model)
 
     def resolve(self, value: Value | Literal) -> Any:
         while isinstance(value, Value) and value in self.same:
@@ -147,8 +150,8 @@ class _Lowering:
         if call is self.trace.root:
             self.shared = SharedCaches(self.trace.inputs["cache"], self.trace.sample.values)
         self.handed.blocks.append(block)
-        joined = replace(call, body=join_token_loops(call.body))
-        for item in join_attention(joined, self.trace):
+        joined = self.expert_loops.join(call)
+        for item in join_attention(replace(joined, body=join_token_loops(joined.body)), self.trace):
             if isinstance(item, Operation):
                 for part in expanded(item, self.trace.model):
                     self._operation(block, part)
@@ -160,7 +163,7 @@ class _Lowering:
         join_parallel(block)
         block.names = _names(call, self, block)
         self.shared.rename(block)
-        block.host_reads = tuple(f"`{name}` ({location})" for name, location in call.host_reads)
+        block.host_reads = tuple(f"`{name}` ({location})" for name, location in joined.host_reads)
         block.signature = _signature(call, self)
         self.handed.blocks.pop()
         return block
@@ -320,39 +323,6 @@ def _in_own_dtype(leaf: Leaf | None, module: nn.Module) -> Leaf | None:
     if leaf is None or leaf.kind != "Linear" or dtype == TRACE_DTYPE:
         return leaf
     return replace(leaf, keywords={**leaf.keywords, "dtype": DTYPES[dtype]})
-
-
-def _operations(root: Call) -> Iterator[Operation]:
-    """All operations of a record, inner ones included."""
-    stack: list[Call] = [root]
-    while stack:
-        for item in stack.pop().body:
-            if isinstance(item, Call):
-                stack.append(item)
-            else:
-                yield item
-
-
-def _uses(root: Call) -> dict[Value, list[Operation]]:
-    """value → the operations that take it."""
-    found: dict[Value, list[Operation]] = {}
-    for operation in _operations(root):
-        for leaf in leaves((operation.args, operation.kwargs)):
-            if isinstance(leaf, Value):
-                found.setdefault(leaf, []).append(operation)
-    return found
-
-
-def _taken(root: Call) -> set[Value]:
-    """All values that an operation or a module takes, or that a module returns."""
-    found: set[Value] = set()
-    stack: list[Operation | Call] = [root]
-    while stack:
-        item = stack.pop()
-        trees: tuple[Any, ...] = (item.args, item.outputs) if isinstance(item, Call) else (item.args, item.kwargs)
-        found.update(leaf for leaf in leaves(trees) if isinstance(leaf, Value))
-        stack += item.body if isinstance(item, Call) else []
-    return found
 
 
 def _casts(operation: Operation) -> bool:

@@ -167,6 +167,7 @@ CASES: dict[str, Case] = {
         NUMBERS,
     ),
     "std": Case(lambda x: L.std(x, -1, keepdim=True), lambda x: x.std(-1, correction=0, keepdim=True)),
+    "vector_norm": Case(lambda x: L.vector_norm(x, 1.5, -1, keepdim=True), lambda x: x.norm(1.5, -1, keepdim=True)),
     "select": Case(lambda x: L.select(x, 1, -1), lambda x: x.select(1, -1), dtypes=NUMBERS),
     "shape": Case(L.shape, lambda x: torch.tensor(x.shape)),
     "sigmoid": Case(L.sigmoid, torch.sigmoid),

@@ -32,6 +32,17 @@ def _std(operation: Operation) -> Result:
     return node(operation, "function", "std", operation.args[0], dims, **keepdim)
 
 
+@LAYERS.rule("norm")
+def _norm(operation: Operation) -> Result:
+    """`torch.norm`, with any positive number for p."""
+    p, dim = argument(operation, "p", 1, 2), argument(operation, "dim", 2)
+    numbers = isinstance(p, int | float) and 0 < p < float("inf") and isinstance(dim, int)
+    if not numbers or operation.kwargs.get("dtype") not in (None, dtype_of(operation.args[0])):
+        return None
+    keepdim = {"keepdim": True} if argument(operation, "keepdim", 3, False) else {}
+    return node(operation, "function", "vector_norm", operation.args[0], p, dim, **keepdim)
+
+
 @LAYERS.rule("softmax")
 def _softmax(operation: Operation) -> Result:
     dtype = argument(operation, "dtype", 3) or operation.kwargs.get("dtype")
