@@ -69,3 +69,17 @@ def test_a_recurrence_is_not_rounded() -> None:
     assert widened.dtype == torch.float64  # sums of what is rounded already are not rounded again
     assert norm.dtype == torch.float32
     assert abs(float(decayed(x)) - exact) > 1e-9
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_scores_that_a_model_keeps_in_float32_stay_so_with_a_mask(turned: bool) -> None:
+    scores = torch.tensor([0.1, 0.3, -0.2]).view(1, 1, 1, 3)
+    mask = torch.tensor([0.0, 0.0, torch.finfo(torch.float64).min], dtype=torch.float64).view(1, 1, 1, 3)
+    bias = torch.tensor([0.0, -1.0, -2.0], dtype=torch.float64).view(1, 1, 1, 3)
+    with ExactArithmetic():
+        masked = functional.softmax(mask + scores if turned else scores + mask, dim=-1)
+        biased = functional.softmax(scores + bias, dim=-1)
+    assert masked.dtype == torch.float32
+    assert torch.equal(masked[..., :2].flatten(), torch.softmax(scores[..., :2].double(), -1).flatten().float())
+    assert masked[..., 2] == 0
+    assert biased.dtype == torch.float64  # no mask: what it adds is a part of the scores

@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 __all__ = ["ExactArithmetic"]
 
 STATES = frozenset(("initial_state", "initial_states"))  # what transformers' functions call the state they begin with
+SUMS = frozenset(("add", "__add__", "__radd__"))
 CASTS = frozenset(("float", "to", "type"))
 
 
@@ -29,7 +30,8 @@ class ExactArithmetic(TorchFunctionMode):
 
     That is so for `softmax(scores, dtype=torch.float32)` and `softmax(scores.float())`. A tensor filled with a number
     beyond float32, of no data type that the model asks for, is one of float64. A function that takes the state of a
-    recurrence computes in float64 where it asks for float32. Nothing else changes.
+    recurrence computes in float64 where it asks for float32. Scores that a model holds in float32 stay of that type
+    with a mask added, as they do in 16 bits; GPT-2 asks. Nothing else changes.
     """
 
     def __init__(self) -> None:
@@ -46,6 +48,9 @@ class ExactArithmetic(TorchFunctionMode):
         if name == "full" and kwargs.get("dtype") is None and _is_beyond_float32(args[1] if len(args) > 1 else None):
             kwargs["dtype"] = torch.float64
         result = func(*args, **kwargs)
+        if name in SUMS and result is not NotImplemented and _masks_float32(args, result):
+            self._rounded = result.float(), result
+            return self._rounded[0]
         if name in CASTS and result.dtype == torch.float32:
             if _in_recurrence(sys._getframe(1)):
                 return args[0].double()
@@ -61,6 +66,15 @@ class ExactArithmetic(TorchFunctionMode):
         if scores.dtype == torch.float64:
             kwargs["dtype"] = torch.float64
         return func(scores, *args, **kwargs).to(wanted)
+
+
+def _masks_float32(args: Sequence[Any], result: Any) -> bool:
+    """Whether a sum of float64 is that of scores in float32 and of a mask: nothing, or what hides them."""
+    if result.dtype != torch.float64 or len(args) != 2 or not all(isinstance(arg, Tensor) for arg in args):
+        return False
+    scores, mask = sorted(args, key=lambda arg: bool(arg.dtype == torch.float64))
+    lowest = torch.finfo(torch.float32).min
+    return scores.dtype == torch.float32 and mask.ndim == 4 and bool(((mask == 0) | (mask <= lowest)).all())
 
 
 def _is_beyond_float32(value: Any) -> bool:
