@@ -17,7 +17,7 @@ from trtllm_port.codegen.expressions import MISSING
 from trtllm_port.codegen.recorder import Call, Operation, Value
 from trtllm_port.codegen.shared_weights import Pair, repeated_blocks
 from trtllm_port.codegen.sizes import config_values, make_config
-from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.errors import ConfigError
 
 
 class Layer(nn.Module):
@@ -70,7 +70,7 @@ def test_two_layers_show_that_one_has_the_others_weights() -> None:
 
 def test_a_model_that_cannot_be_built_at_any_size_is_told_so() -> None:
     config = hf_config("gemma4_text", num_hidden_layers=4, num_kv_shared_layers=4, hidden_size_per_layer_input=0)
-    with pytest.raises(UnsupportedModelError, match="could not be built at its own size either"):
+    with pytest.raises(ConfigError, match="own `gemma4_text` does not run with this config"):
         Exploration(config, False, lambda phase, done, total: None)
 
 

@@ -121,7 +121,11 @@ def _combinations(rows: list[Row]) -> str:
     tried = [row for row in rows if row.combination]
     short = [row for row in tried if row.combination != PASSES]
     told = [f"\n- {row.model_type} with {_code(row.options)}: {_escape(row.combination)}" for row in short]
-    return f"{len(tried) - len(short)} of {len(tried)} pass" + (", the others are:\n" + "".join(told) if told else "")
+    invalid = sum(row.invalid for row in rows)
+    again = f" ({invalid} with which Hugging Face's own model does not run were drawn again)" if invalid else ""
+    return f"{len(tried) - len(short)} of {len(tried)} pass{again}" + (
+        ", the others are:\n" + "".join(told) if told else ""
+    )
 
 
 def _code(options: dict[str, Any] | None) -> str:

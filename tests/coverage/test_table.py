@@ -6,8 +6,10 @@ from pathlib import Path
 
 import coverage_page
 import pytest
-from coverage_measure import STATUSES, measure
+from coverage_measure import STATUSES, Measurement, measure
 from coverage_types import DENSE, family_of, model_types, sizes_of_families, table, write_config
+
+from trtllm_port.errors import ConfigError, UnsupportedModelError
 
 DOZEN = (
     "llama",
@@ -44,6 +46,20 @@ def test_a_type_without_a_row_is_told() -> None:
 
 def test_the_page_is_made_from_the_data() -> None:
     assert coverage_page.PAGE.read_text(encoding="utf-8") == coverage_page.render(coverage_page.load())
+
+
+def test_options_that_hugging_face_refuses_are_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+
+    def refuse(model_dir: Path, **_: object) -> object:
+        drawn.append((model_dir / "config.json").read_text(encoding="utf-8"))
+        raise ConfigError("no") if len(drawn) < 3 else UnsupportedModelError("here")
+
+    monkeypatch.setattr("trtllm_port.porting.create_port", refuse)
+    measurement = Measurement("llama", tmp_path)
+    measurement._combine()
+    assert len(set(drawn)) == 3
+    assert (measurement.row.invalid, measurement.row.combination) == (2, "refused: here")
 
 
 def test_the_table_of_types_names_types_of_transformers() -> None:

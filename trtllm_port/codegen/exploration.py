@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 from trtllm_port.codegen.causality import require_causal
 from trtllm_port.codegen.classes import ClassText, ClassWriter
 from trtllm_port.codegen.computed import computed_values, feeds
-from trtllm_port.codegen.depth import model_on_paper
+from trtllm_port.codegen.full_size import full_size_error, place_of
 from trtllm_port.codegen.hf_models import BLANK, first_line
 from trtllm_port.codegen.instances import structure
 from trtllm_port.codegen.ledger import Ledger, alternatives, optional, same_computation
@@ -30,7 +28,7 @@ from trtllm_port.codegen.sizes import (
 from trtllm_port.codegen.source import class_title
 from trtllm_port.codegen.tracing import trace
 from trtllm_port.codegen.variants import Differ
-from trtllm_port.errors import PortError, UnsupportedModelError
+from trtllm_port.errors import ConfigError, PortError, UnsupportedModelError
 from trtllm_port.layers.per_layer import KEY, per_layer_keys
 
 Progress = Callable[[str, int, int], None]
@@ -59,6 +57,7 @@ class Exploration:
 
     Raises:
         UnsupportedModelError: the model cannot be traced, or computes something else at another size.
+        ConfigError: Hugging Face's own model does not run with the config.
     """
 
     def __init__(self, config: Any, trust_remote_code: bool, progress: Progress) -> None:
@@ -93,16 +92,13 @@ class Exploration:
         try:
             return make_samples(self.config)
         except Exception as error:  # any: it is Hugging Face's code that runs here
-            sizes = "at its own size either" if self._fails_anyway(error) else "at any small size that was tried"
-            raise self._refused(f"built {sizes}", error) from error
-
-    def _fails_anyway(self, error: Exception) -> bool:
-        """Whether the config itself, as its user gave it, fails as its small versions do."""
-        try:
-            model_on_paper(self.config, self.trust_remote_code)
-        except Exception as own:  # any: it is Hugging Face's code that runs here
-            return (type(own), str(own)) == (type(error), str(error))
-        return False
+            own = full_size_error(self.config, error, self.trust_remote_code)
+            if own is not None:
+                raise ConfigError(
+                    f"Hugging Face's own `{self.config.model_type}` does not run with this config: {_told(own)}",
+                    hint="no port can be compared with it: correct what the message names",
+                ) from error
+            raise self._refused("built at any small size that was tried", error) from error
 
     def _sizes(self) -> list[Lowered]:
         found = []
@@ -120,12 +116,8 @@ class Exploration:
 
     def _refused(self, what: str, error: Exception) -> UnsupportedModelError:
         """The refusal of a model whose own code fails, with the place."""
-        frames = traceback.extract_tb(error.__traceback__)
-        place = next((f for f in reversed(frames) if "modeling_" in f.filename), frames[-1])
-        path = Path(place.filename)
         return UnsupportedModelError(
-            f"a small `{self.config.model_type}` could not be {what}: {type(error).__name__}: "
-            f"{first_line(error)} ({'/'.join(path.parts[-4:])}:{place.lineno})",
+            f"a small `{self.config.model_type}` could not be {what}: {_told(error)}",
             hint=BLANK,
         )
 
@@ -273,3 +265,8 @@ class Exploration:
 
         others = alternatives(key, self.values[key], self.config) if self.computed else []
         return feeds(key, others, made_with)
+
+
+def _told(error: Exception) -> str:
+    """An error with its place."""
+    return f"{type(error).__name__}: {first_line(error)} ({place_of(error)})"
