@@ -15,10 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache
 
 from trtllm_port.codegen.active import active_recorder
+from trtllm_port.codegen.hf_models import BLANK
 from trtllm_port.codegen.hooks import RecordedCache
+from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.hf_cache import cache_argument
 
 LAYER = "layer_idx"
 
@@ -31,6 +34,30 @@ def recorded_cache(model: nn.Module) -> RecordedCache:
         return RecordedCache(config.get_text_config(decoder=True))
     made: RecordedCache = _recorded(own)()
     return made
+
+
+def fill_cache(model: nn.Module, given: dict[str, Any]) -> None:
+    """Call a model with its cache on the first tokens.
+
+    Args:
+        given: the arguments of `forward`, the cache among them.
+
+    Raises:
+        UnsupportedModelError: what the model remembers is no cache of transformers.
+        Exception: whatever else Hugging Face's code raises.
+    """
+    name = cache_argument(model)
+    try:
+        model(**given)
+    except (AttributeError, TypeError):
+        kept = getattr(model(**{key: value for key, value in given.items() if key != name}), name, None)
+        if kept is None or isinstance(kept, Cache):
+            raise
+        raise UnsupportedModelError(
+            f"`{type(model).__name__}` keeps what it remembers as a {type(kept).__name__} (`{name}`), and not in a "
+            "cache of transformers that tells which layer keeps what",
+            hint=BLANK,
+        ) from None
 
 
 def own_class(model: nn.Module) -> type[Any] | None:

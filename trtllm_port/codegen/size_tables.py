@@ -77,7 +77,9 @@ SIZES: dict[str, tuple[int | float, ...]] = {
     name: column for names, column in _COLUMNS.items() for name in names.split()
 }
 
-PROJECTED = ("embedding_size", "word_embed_proj_dim")  # of the hidden size, where there is no projection to it
+PROJECTED = (  # of the hidden size, where nothing leads from one to the other
+    *("attention_hidden_size", "embedding_size", "word_embed_proj_dim"),
+)
 DECODER_COUNTS = ("decoder_layers", "num_decoder_layers")  # of configs that count an encoder's layers, too
 LAYER_COUNTS = (*DECODER_COUNTS, "num_hidden_layers", "n_layer", "n_layers", "num_layers")
 ENCODER_COUNTS = ("encoder_layers", "num_encoder_layers", "num_hidden_layers")

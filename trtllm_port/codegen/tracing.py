@@ -20,7 +20,7 @@ from trtllm_port.codegen.active import recording
 from trtllm_port.codegen.depth import require_small
 from trtllm_port.codegen.held_states import held_tensors
 from trtllm_port.codegen.hooks import IMPLEMENTATION, hooks, register
-from trtllm_port.codegen.own_caches import recorded_cache
+from trtllm_port.codegen.own_caches import fill_cache, recorded_cache
 from trtllm_port.codegen.recorder import Call, Recorder, Value
 from trtllm_port.codegen.rules import TRACE_DTYPE
 from trtllm_port.codegen.sizes import Sample
@@ -107,7 +107,7 @@ def _trace(sample: Sample, implementation: str, trust_remote_code: bool) -> Trac
         more = {cache_argument(model): cache, "use_cache": True} if remembers else {}
         given = list(step) if positions_are_slots(model, step["input_ids"]) else ["input_ids"]
         if remembers:
-            model(**{name: first[name] for name in given}, **more)
+            fill_cache(model, {**{name: first[name] for name in given}, **more})
             recorder.states.in_modules = held_tensors(model) != before
             more["use_cache"] = not recorder.states.in_modules
         marker = torch.zeros(())  # stands for the cache, which is no tensor
