@@ -131,3 +131,17 @@ def test_a_built_in_value_for_every_layer(tmp_path: Path) -> None:
     write(tmp_path, model_type="qwen2", num_hidden_layers=2, layer_types=[*layers[:1], "sliding_attention"])
     with pytest.raises(ConfigError, match="`layer_types` is"):
         Uniform.from_hugging_face(tmp_path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DbrxConfig(PretrainedConfig):
+    ffn_config: dict[str, Any]
+
+
+def test_a_config_within_a_config_is_a_dict(tmp_path: Path) -> None:
+    values = {"model_type": "dbrx", "ffn_config": {"moe_top_k": 3}, "architectures": ["DbrxForCausalLM"]}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    config = DbrxConfig.from_hugging_face(tmp_path, dtype="float32")
+    assert config.ffn_config["moe_top_k"] == 3
+    assert config.ffn_config["moe_num_experts"] == 4  # the class's default
+    assert DbrxConfig.from_dict({**config.to_dict(), "mapping": config.mapping}).ffn_config == config.ffn_config
