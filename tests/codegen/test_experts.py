@@ -108,7 +108,7 @@ def test_dense_is_what_transformers_computes(module: Any) -> None:
 def test_the_layer_is_recognised(module: nn.Module, expected: Leaf | None) -> None:
     states, index, weights = map(Value, _inputs())
     call = Call("experts", _filled(module), {"a": states, "b": index, "c": weights}, None)
-    assert probe_experts(call) == expected
+    assert probe_experts(call, {}) == expected
 
 
 def test_an_activation_is_no_call_of_a_module() -> None:

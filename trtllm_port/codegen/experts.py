@@ -18,7 +18,7 @@ from transformers.integrations.moe import ExpertsInterface, _default_apply_gate
 
 from trtllm_port.codegen.active import active_recorder
 from trtllm_port.codegen.ir import Leaf
-from trtllm_port.codegen.probing import activation_name
+from trtllm_port.codegen.probing import activation_name, options
 from trtllm_port.codegen.recorder import Call, Value, leaves
 
 TOLERANCE = 2e-6  # relative, in float32
@@ -98,8 +98,12 @@ def gated_experts(module: Any, hidden_states: Tensor, top_k_index: Tensor, top_k
     return combine(output, top_k_index, top_k_weights)
 
 
-def probe_experts(call: Call) -> Leaf | None:
-    """The `Experts` that a call is, or None."""
+def probe_experts(call: Call, known: dict[Any, bool]) -> Leaf | None:
+    """The `Experts` that a call is, or None.
+
+    Args:
+        known: which modules of the model were probed, by what tells them apart: layers are alike.
+    """
     shapes = {name: tuple(parameter.shape) for name, parameter in call.module.named_parameters()}
     up, down = shapes.get("gate_up_proj", ()), shapes.get("down_proj", ())
     children = dict(call.module.named_children())
@@ -110,7 +114,10 @@ def probe_experts(call: Call) -> Leaf | None:
     name, given = activation_name(act_fn), experts_arguments(call)
     if name is None or given is None or up != (experts, 2 * intermediate, hidden):
         return None
-    return Leaf("Experts", (hidden, intermediate, experts, name)) if _is_gated(call.module, given) else None
+    key = type(call.module), options(call.module), down, name
+    if key not in known:
+        known[key] = _is_gated(call.module, given)
+    return Leaf("Experts", (hidden, intermediate, experts, name)) if known[key] else None
 
 
 def experts_arguments(call: Call) -> tuple[Value, ...] | None:

@@ -6,12 +6,16 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from trtllm_port.codegen.ir import Block, Node
 from trtllm_port.codegen.recorder import Attribute, Literal, Value, leaves
 
 if TYPE_CHECKING:
     from trtllm_port.codegen.tracing import Trace
+
+_numbers: dict[Any, int] = {}  # structure → its number
+_forms: WeakKeyDictionary[Block, int] = WeakKeyDictionary()
 
 
 NUMBER = re.compile(r"\.(\d+)(?=\.|$)")
@@ -69,6 +73,16 @@ def structure(block: Block, *, deep: bool = True) -> Any:
         tuple(_node_structure(node, order, block, deep) for node in block.nodes),
         tuple(order[value] for value in block.outputs),
     )
+
+
+def form(block: Block) -> int:
+    """A number that blocks have in common whose `structure` is equal, whatever the blocks are that they call.
+
+    It is kept: every change of a key of the config asks for those of all blocks once more.
+    """
+    if block not in _forms:
+        _forms[block] = _numbers.setdefault(structure(block, deep=False), len(_numbers))
+    return _forms[block]
 
 
 def _node_structure(node: Node, order: Mapping[Value, int], block: Block, deep: bool) -> Any:

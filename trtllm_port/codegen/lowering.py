@@ -124,6 +124,7 @@ class _Lowering:
         self.trace = trace
         self.same: dict[Value, Value | Literal] = {}  # value → the value it equals, or what it always is
         self.leaves: dict[Any, Leaf | None] = {}  # by what tells modules apart: layers of a model are alike
+        self.experts: dict[Any, bool] = {}  # the same
         self.rotations = Rotations()
         self.uses = uses(trace.root)
         self.cut: set[Value] = set()  # what convolutions give, without what is behind the last token
@@ -269,7 +270,7 @@ class _Lowering:
         taken = [value for value in leaves(call.args) if isinstance(value, Value)]
         leaf = self.leaves[key] if len(taken) == 1 else None  # a norm with a gate is more than a norm
         if leaf is None and len(call.outputs) == 1:
-            leaf = probe_experts(call)
+            leaf = probe_experts(call, self.experts)
         rotary = probe_rotary(call, self.trace, self.uses) if leaf is None else None
         if rotary is not None:
             self.rotations.note(call, rotary)

@@ -14,7 +14,7 @@ from typing import Any
 from trtllm_port.codegen import probing
 from trtllm_port.codegen.constants import constant_of
 from trtllm_port.codegen.expressions import MISSING, merge_values
-from trtllm_port.codegen.instances import Instance, calls, relative_path, role, structure
+from trtllm_port.codegen.instances import Instance, calls, form, relative_path, role
 from trtllm_port.codegen.ir import Block, Leaf
 from trtllm_port.codegen.lowering import Lowered
 from trtllm_port.codegen.recorder import Attribute, Value, leaves
@@ -119,7 +119,7 @@ def _groups(instances: list[Instance], classes: dict[Block, PortClass]) -> list[
     group_of: dict[Any, list[Instance]] = {}
     for instance in instances:
         inner = tuple(id(classes[n.block]) for n in calls(instance.block) if n.block in classes)
-        keys = ("computes", structure(instance.block, deep=False), inner), ("is", role(instance.block))
+        keys = ("computes", form(instance.block), inner), ("is", role(instance.block))
         found = [group_of[key] for key in keys if key in group_of]
         group = found[0] if found else []
         if not found:

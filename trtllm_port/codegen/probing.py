@@ -89,9 +89,13 @@ def signature(module: nn.Module) -> Any:
     """What two modules have in common that give the same answer to `probe`: class, shapes, numbers and options."""
     if any(True for _ in module.children()):
         return id(module)
-    scalars = {k: v for k, v in vars(module).items() if isinstance(v, int | float | str | None)}
     tensors = [(n, p.shape, p.dtype) for n, p in (*module.named_parameters(), *module.named_buffers())]
-    return type(module), repr(sorted(scalars.items())), repr(tensors)
+    return type(module), options(module), repr(tensors)
+
+
+def options(module: nn.Module) -> str:
+    """The numbers and options that a module holds."""
+    return repr(sorted((k, v) for k, v in vars(module).items() if isinstance(v, int | float | str | None)))
 
 
 @cache

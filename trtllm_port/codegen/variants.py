@@ -17,7 +17,7 @@ from trtllm_port.codegen.alignment import Slot, align
 from trtllm_port.codegen.chains import Chain, Item, branch_node, chain_node, find_chain
 from trtllm_port.codegen.constants import constant_of, exact_number, is_kept
 from trtllm_port.codegen.expressions import MISSING, Kept, Rounded, Single, merge_values
-from trtllm_port.codegen.instances import Instance, label, relative_path, structure, values_in
+from trtllm_port.codegen.instances import Instance, form, label, relative_path, values_in
 from trtllm_port.codegen.ir import Block, Node
 from trtllm_port.codegen.recorder import Attribute, Literal, Value
 
@@ -106,7 +106,7 @@ class _Merger:
         """The nodes of all instances, aligned: instance → node."""
         variants: dict[Any, list[int]] = {}
         for i, instance in enumerate(self.instances):
-            variants.setdefault(structure(instance.block, deep=False), []).append(i)
+            variants.setdefault(form(instance.block), []).append(i)
         groups = list(variants.values())
         blocks = [self.instances[group[0]].block for group in groups]
         slots = align(
