@@ -79,9 +79,10 @@ def test_what_a_module_chooses_is_told_by_its_place_among_the_outputs() -> None:
 def test_weights_are_in_the_order_of_the_own_choice_or_of_the_given_one() -> None:
     weights, choice = torch.tensor([[0.7, 0.3], [0.6, 0.4]]), torch.tensor([[5, 2], [1, 4]])
     expected = {"gate": torch.rand(2, 8), "gate:1": weights, "gate:2": choice}
+    noise = dict.fromkeys(expected, 0.0)
 
     def error(found: torch.Tensor) -> float:
-        return _errors({"gate:1": found, "gate:2": choice.flip(-1)}, expected, expected, 0)["gate:1"][0]
+        return _errors({"gate:1": found, "gate:2": choice.flip(-1)}, expected, noise, 0)["gate:1"][0]
 
     assert error(weights.flip(-1)) == error(weights) == 0.0
     assert error(weights * 1.1) > 0.05 < error(weights.flip(-1).flip(0))
