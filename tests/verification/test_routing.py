@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from transformers import OlmoeConfig, OlmoeForCausalLM
 
 from tests.verification.conftest import TorchPort, stimulus
 from trtllm_port.random_weights import condition
+from trtllm_port.verification.assemble import divergences_of
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.phase import PhaseResult, phases_of, run_phase
 from trtllm_port.verification.routing import Routing, force_rows, routers_of
@@ -153,3 +156,10 @@ def test_a_clean_mixture_of_experts_passes(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_bug_is_placed_at_the_router_or_at_the_experts(dtype: str, change: Any, module: str) -> None:
     assert compare(dtype, change).divergences == (module,)
+
+
+def test_a_router_is_told_by_its_further_outputs_alone(tmp_path: Path) -> None:
+    """What only the injected run sees, in a tensor that is not the first that the module returns."""
+    found = compare("float32", lambda mlp: setattr(mlp.gate, "norm_topk_prob", True))
+    (divergence,) = divergences_of([replace(found, taps={})], tmp_path)
+    assert (divergence.module, divergence.tap) == ("model.layers.1.mlp.gate", "model.layers.1.mlp.gate:1")

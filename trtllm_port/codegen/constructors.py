@@ -323,7 +323,7 @@ class ConstructorWriter:
         self.made.imports.add("Parameter")
         dtype = self._dtype(path)
         options = "" if dtype == MODEL_DTYPE else f", {literal(dtype)}"
-        shape = sizes[0].removesuffix("[0]")  # an argument, if that is the whole of it
+        shape = sizes[0].removesuffix("[0]") if sizes else ""  # an argument, if that is the whole of it
         whole = shape in self.scope.arguments and sizes == [f"{shape}[{i}]" for i in range(rank)]
         statement = f"{reference(path)} = Parameter({shape if whole else _tuple(sizes)}{options})"
         condition = self.scope.there(tuple(shape is not None for shape in shapes), f"whether there is a `{path}`")

@@ -120,7 +120,8 @@ def _tap_at(phase: PhaseResult, module: str) -> tuple[Mapping[str, TapComparison
     output = module or LOGITS
     for taps in (phase.own, phase.taps, phase.steps):
         failing = [tap for tap in (*phase.order, *taps) if tap in taps and taps[tap].diverged]
-        inside = [tap for tap in failing if tap == output or within(module_of(tap), module)]
+        own = [tap for tap in failing if module_of(tap) == module and not is_input(tap)]
+        inside = own + [tap for tap in failing if within(module_of(tap), module)]
         if output in inside:
             return taps, output
         if inside:
