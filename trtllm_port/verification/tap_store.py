@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 RECENT = 8
-MEMORY_BYTES = (
-    2 << 30
-)  # so much stays in memory: disks write slowly, and what is written displaces weights in the cache
+ALIGNMENT = 64  # bytes
+# Disks write slowly, and what is written displaces weights in the system's cache.
+MEMORY_BYTES = 2 << 30
 
 
 class TapStore(MutableMapping[str, Tensor]):
@@ -30,7 +30,8 @@ class TapStore(MutableMapping[str, Tensor]):
     """
 
     def __init__(self, memory: int = MEMORY_BYTES) -> None:
-        self._left = memory
+        # One piece that is taken as it is needed: single tensors that stay would keep the memory between them, too.
+        self._memory, self._used = torch.empty(memory, dtype=torch.uint8), 0
         self._kept: dict[Path, Tensor] = {}
         self._directory = Path(tempfile.mkdtemp(prefix="trtllm-port-taps-"))
         weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
@@ -49,9 +50,10 @@ class TapStore(MutableMapping[str, Tensor]):
 
     def _write(self, tensor: Tensor) -> Path:
         path = self._directory / str(len(self._files))
-        if tensor.nbytes <= self._left:
-            self._left -= tensor.nbytes
-            self._kept[path] = tensor.detach().to("cpu", copy=True).contiguous()
+        if tensor.nbytes <= len(self._memory) - self._used:
+            place = self._memory[self._used : self._used + tensor.nbytes]
+            self._used = min(len(self._memory), -(-(self._used + tensor.nbytes) // ALIGNMENT) * ALIGNMENT)
+            self._kept[path] = place.view(tensor.dtype).view(tensor.shape).copy_(tensor.detach())
             return path
         tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tofile(path)
         return path
