@@ -168,7 +168,7 @@ class Measurement:
         try:
             return unlike_a_port(create_port(directory, workspace=directory))
         except ConfigError as error:
-            return INVALID, error.message
+            return INVALID, error.message.replace(f"{directory}/", "")
         except PortError as error:
             return REFUSED, error.message
         except Exception as error:  # any other is a defect

@@ -47,7 +47,7 @@ def _other(draw: random.Random, key: str, value: Any, config: dict[str, Any]) ->
     if key in ACTIVATION_KEYS and value is not None:
         return draw.choice(ACTIVATIONS)
     if key == "num_key_value_heads" and value:
-        heads = config["num_attention_heads"]
+        heads = config.get("num_attention_heads") or value  # some have names of their own
         return draw.choice([1, max(1, heads // 2), heads])
     if key == "head_dim":
         return draw.choice([32, 64, 96, 160])
