@@ -1,4 +1,4 @@
-"""Taps that do not fit in memory: a mapping whose tensors lie in temporary files, and are read when asked for."""
+"""Taps that do not fit in memory: a mapping whose tensors lie in a temporary file each, and are read when asked for."""
 
 from __future__ import annotations
 
@@ -13,26 +13,17 @@ import torch
 from torch import Tensor
 
 RECENT = 8
-ALIGNMENT = 64  # bytes
-# Disks write slowly, and what is written displaces weights in the system's cache.
-MEMORY_BYTES = 2 << 30
 
 
 class TapStore(MutableMapping[str, Tensor]):
-    """Tensors by name, the first of them in memory, the others on disk.
-
-    Args:
-        memory: how many bytes stay in memory.
+    """Tensors by name, on disk.
 
     Reading maps the file and copies nothing; nobody may write into what it gives. `like` has shapes and dtypes without
     reading. A tensor that comes several times in a row, as one module's output and the next one's input, is written
     once, and read as one tensor, too, if it is asked for several times in a row.
     """
 
-    def __init__(self, memory: int = MEMORY_BYTES) -> None:
-        # One piece that is taken as it is needed: single tensors that stay would keep the memory between them, too.
-        self._memory, self._used = torch.empty(memory, dtype=torch.uint8), 0
-        self._kept: dict[Path, Tensor] = {}
+    def __init__(self) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="trtllm-port-taps-"))
         weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
         self.like: dict[str, Tensor] = {}
@@ -50,18 +41,11 @@ class TapStore(MutableMapping[str, Tensor]):
 
     def _write(self, tensor: Tensor) -> Path:
         path = self._directory / str(len(self._files))
-        if tensor.nbytes <= len(self._memory) - self._used:
-            place = self._memory[self._used : self._used + tensor.nbytes]
-            self._used = min(len(self._memory), -(-(self._used + tensor.nbytes) // ALIGNMENT) * ALIGNMENT)
-            self._kept[path] = place.view(tensor.dtype).view(tensor.shape).copy_(tensor.detach())
-            return path
         tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tofile(path)
         return path
 
     def __getitem__(self, name: str) -> Tensor:
         like, path = self.like[name], self._files[name]
-        if path in self._kept:
-            return self._kept[path].view(like.shape)
         mapped = next((tensor for file, tensor in self._mapped if file == path), None)
         if mapped is None:
             size = like.numel() * like.element_size()
