@@ -7,23 +7,16 @@ there, so the two are told apart: `original_hidden_states = inputs_embeds`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from trtllm_port.codegen.recorder import Call, Operation, Value, leaves
+from trtllm_port.codegen.recorder import Call, Value, leaves
+from trtllm_port.codegen.uses import items, operations
 
 
 def copies_apart(root: Call) -> frozenset[Value]:
     """The copies that some module is given beside what they are copies of."""
-    items = list(_items(root))
-    sources = {item.outputs[0]: item.args[0] for item in items if isinstance(item, Operation) and item.name == "clone"}
+    sources = {one.outputs[0]: one.args[0] for one in operations(root) if one.name == "clone"}
     given = (
-        {leaf for leaf in leaves(item.args) if isinstance(leaf, Value)} for item in items if isinstance(item, Call)
+        {leaf for leaf in leaves(item.args) if isinstance(leaf, Value)}
+        for item in items(root)
+        if isinstance(item, Call)
     )
     return frozenset(value for values in given for value in values if sources.get(value) in values)
-
-
-def _items(call: Call) -> Iterator[Operation | Call]:
-    for item in call.body:
-        yield item
-        if isinstance(item, Call):
-            yield from _items(item)

@@ -16,6 +16,7 @@ from trtllm_port.codegen.instances import layer_number
 from trtllm_port.codegen.ir import Block, Node
 from trtllm_port.codegen.operation_names import words
 from trtllm_port.codegen.recorder import Call, Operation, Value
+from trtllm_port.codegen.uses import items
 
 OF_LAYERS = words("cache_update indexer_update cache_state")  # whose second argument is a layer's number
 
@@ -62,10 +63,9 @@ class Repeated:
 
 
 def _calls(call: Call) -> Iterator[Call]:
+    """A call and those in it."""
     yield call
-    for item in call.body:
-        if isinstance(item, Call):
-            yield from _calls(item)
+    yield from (item for item in items(call) if isinstance(item, Call))
 
 
 def _layers(call: Call) -> Iterator[tuple[int, int]]:

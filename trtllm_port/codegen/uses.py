@@ -1,4 +1,4 @@
-"""All operations of a record, and who takes which of its tensors."""
+"""All operations and calls of a record, and who takes which of its tensors."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from typing import Any
 from trtllm_port.codegen.recorder import Call, Operation, Value, leaves
 
 
-def operations(root: Call) -> Iterator[Operation]:
-    """All operations of a record, inner ones included."""
+def items(root: Call) -> Iterator[Operation | Call]:
+    """All operations and calls in a call, inner ones included."""
     stack: list[Call] = [root]
     while stack:
         for item in stack.pop().body:
+            yield item
             if isinstance(item, Call):
                 stack.append(item)
-            else:
-                yield item
+
+
+def operations(root: Call) -> Iterator[Operation]:
+    """All operations of a record, inner ones included."""
+    return (item for item in items(root) if isinstance(item, Operation))
 
 
 def uses(root: Call) -> dict[Value, list[Operation]]:
