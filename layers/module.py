@@ -106,6 +106,18 @@ def _record(network: Network, tap: str, inputs: tuple[Any, ...], output: Any) ->
                 network.tap(f"{tap}:{index}", value)
     if first_input is not None:
         network.tap(f"{tap}:input", first_input)
+    for name, tensor in _choice_given(inputs).items():
+        network.tap(f"{tap}:input:{name}", tensor)
+
+
+def _choice_given(inputs: tuple[Any, ...]) -> dict[str, Tensor]:
+    """The experts that a module is told to use, integers [T, A], and their weights of the same shape."""
+    tensors = [value for value in inputs if isinstance(value, Tensor)][1:]
+    chosen = [tensor for tensor in tensors if tensor.dtype in ("int32", "int64") and len(tensor.shape) > 1]
+    if len(chosen) != 1:
+        return {}
+    weights = [tensor for tensor in tensors if tensor.shape == chosen[0].shape and "float" in tensor.dtype]
+    return {"chosen": chosen[0], "weights": weights[0]} if len(weights) == 1 else {}
 
 
 class ModuleList(Module):

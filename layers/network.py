@@ -38,7 +38,8 @@ class Network:
         builder, definition: the `trt.Builder` and the `trt.INetworkDefinition`.
         constants: name of a CONSTANT layer's output → the torch tensor behind it, of the layer's shape.
         parameters: the same names → checkpoint names, for constants that come from the checkpoint.
-        taps: module path → name of its (first) output; "path:input" → name of its first tensor input; "path:1" and
+        taps: module path → name of its (first) output; "path:input" → name of its first tensor input;
+            "path:input:chosen" and "path:input:weights" → the experts that it is told to use; "path:1" and
             so on → the further ones of a tuple that it returns. A module called more than once has "path#2" and so on
             for the later calls.
         loops: how many there are so far.

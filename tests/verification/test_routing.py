@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import OlmoeConfig, OlmoeForCausalLM
+from transformers import DbrxConfig, DbrxForCausalLM, OlmoeConfig, OlmoeForCausalLM
 
 from tests.verification.conftest import TorchPort, stimulus
 from trtllm_port.random_weights import condition
@@ -163,3 +163,48 @@ def test_a_router_is_told_by_its_further_outputs_alone(tmp_path: Path) -> None:
     found = compare("float32", lambda mlp: setattr(mlp.gate, "norm_topk_prob", True))
     (divergence,) = divergences_of([replace(found, taps={})], tmp_path)
     assert (divergence.module, divergence.tap) == ("model.layers.1.mlp.gate", "model.layers.1.mlp.gate:1")
+
+
+def handed_on(dtype: str) -> DbrxForCausalLM:
+    ffn = {"ffn_hidden_size": 24, "moe_num_experts": 8, "moe_top_k": 2, "hidden_size": 32}
+    attention = {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0}
+    sizes = {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 160, "vocab_size": 96}
+    config = DbrxConfig(**sizes, ffn_config=ffn, attn_config=attention, attn_implementation="eager")
+    model = DbrxForCausalLM(config)
+    condition(model)
+    return model.to(getattr(torch, dtype)).eval()
+
+
+def compare_handed_on(dtype: str, change: Any = None) -> PhaseResult:
+    model = handed_on(dtype)
+    if change is not None:
+        change(model.transformer.blocks[1].ffn)
+    return run_phase(
+        phases_of(dtype)[-1], lambda each: HuggingFaceRunner(handed_on(each)), TorchPort(model), stimulus()
+    )
+
+
+def other_experts(ffn: Any) -> None:
+    """The block chooses the least of the router's experts, with the weights of the largest."""
+    right = ffn.route_tokens_to_experts
+    ffn.route_tokens_to_experts = lambda logits: (right(logits)[0], right(-logits)[1])
+
+
+def test_a_choice_made_between_router_and_experts_is_judged_at_the_experts() -> None:
+    found = compare_handed_on("bfloat16")
+    prefill = {gate.name: gate.verdict for gate in found.gates if gate.name.startswith(("taps", "routing", "prefill"))}
+    assert set(prefill.values()) == {Verdict.PASS}
+    assert [each.module for each in found.routing] == [f"transformer.blocks.{layer}.ffn.experts" for layer in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("change", "tap"),
+    [
+        (other_experts, "experts:input:chosen"),
+        (lambda ffn: setattr(ffn, "moe_normalize_expert_weights", None), "experts:input:weights"),
+        (lambda ffn: ffn.router.layer.weight.data.copy_(ffn.router.layer.weight.flip(0)), "router"),
+    ],
+    ids=["other experts", "not normalised", "router permuted"],
+)
+def test_a_wrong_choice_between_router_and_experts_fails(change: Any, tap: str) -> None:
+    assert compare_handed_on("bfloat16", change).taps[f"transformer.blocks.1.ffn.{tap}"].diverged

@@ -30,7 +30,7 @@ from trtllm_port.errors import PortError, UnsupportedModelError
 from trtllm_port.exact import ExactArithmetic
 from trtllm_port.hf_cache import cache_argument, keeps_cache, positions_are_slots
 from trtllm_port.hf_loading import weights_as_stored
-from trtllm_port.hf_taps import of_tokens
+from trtllm_port.hf_taps import choice_given, made_beside, of_tokens
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.random_weights import save_random_checkpoint
 
@@ -255,6 +255,7 @@ def _hf_taps(
         keep: name and tensor → what to keep of it.
     """
     taps: dict[str, Any] = {}
+    numbers: list[str] = []  # modules that choose
     length = step["input_ids"].shape[1]
 
     def listen(name: str) -> Callable[..., None]:
@@ -264,10 +265,25 @@ def _hf_taps(
             for suffix, tensor in outputs_of(of_tokens(module, args, output)).items():
                 new = tensor[:, -count:] if tensor.ndim > 1 and tensor.shape[1] == length else tensor
                 taps[f"{name}{suffix}"] = keep(f"{name}{suffix}", new.detach())
+                if integer(tensor):
+                    numbers.append(name)
 
         return hook
 
-    handles = [module.register_forward_hook(listen(name)) for name, module in model.named_modules()]
+    def listen_before(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+            given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
+            if made_beside(name, numbers):
+                return
+            for suffix, key in choice_given(given).items():
+                if f"{name}{suffix}" not in taps:
+                    taps[f"{name}{suffix}"] = keep(f"{name}{suffix}", given[key].detach())
+
+        return hook
+
+    modules = dict(model.named_modules())
+    handles = [module.register_forward_hook(listen(name)) for name, module in modules.items()]
+    handles += [m.register_forward_pre_hook(listen_before(name), with_kwargs=True) for name, m in modules.items()]
     argument = cache_argument(model)
     given = {} if past is None else {argument: past}
     given |= {"use_cache": True} if keeps_cache(model) else {}

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trtllm_port.verification.taps import is_input
+
 WIDTH, HEIGHT = 640, 220
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 30
 LAYER = re.compile(r"^(?P<stack>.*?\.\d+)(?:\.(?P<part>.*))?$")
@@ -116,7 +118,7 @@ def heat_map(taps: Sequence[Mapping[str, Any]]) -> HeatMap:
     columns: dict[str, None] = {}
     others: list[Cell] = []
     for tap in taps:
-        if tap["name"].endswith(":input"):
+        if is_input(tap["name"]):
             continue
         match = LAYER.match(tap["name"])
         if match is None:

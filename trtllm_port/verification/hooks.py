@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from trtllm_port.hf_taps import of_tokens
+from trtllm_port.hf_taps import choice_given, of_tokens
 from trtllm_port.verification.runners import OnTap
 from trtllm_port.verification.taps import further_output, input_of
 
@@ -53,15 +53,16 @@ def tapped(model: nn.Module, on_tap: OnTap | None, taps: Collection[str] | None)
 
 def _tap(path: str, module: nn.Module, hand_out: OnTap) -> list[RemovableHandle]:
     def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        index = next((i for i, value in enumerate(args) if isinstance(value, Tensor)), None)
-        if index is not None:
-            other = hand_out(input_of(path), args[index])
-            return None if other is None else ((*args[:index], other, *args[index + 1 :]), kwargs)
-        name = next((name for name in INPUT_KEYWORDS if isinstance(kwargs.get(name), Tensor)), None)
-        if name is None:
+        given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
+        keys = [*range(len(args)), *INPUT_KEYWORDS]
+        first = next((key for key in keys if isinstance(given.get(key), Tensor)), None)
+        names = {} if first is None else {input_of(path): first}
+        names |= {path + suffix: key for suffix, key in choice_given(given).items()}
+        others = {key: other for tap, key in names.items() if (other := hand_out(tap, given[key])) is not None}
+        if not others:
             return None
-        other = hand_out(input_of(path), kwargs[name])
-        return None if other is None else (args, {**kwargs, name: other})
+        given |= others
+        return tuple(given[index] for index in range(len(args))), {name: given[name] for name in kwargs}
 
     def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         if isinstance(output, Tensor) and output.is_complex():  # two real tensors in a port, as rotary tables are

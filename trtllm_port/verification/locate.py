@@ -43,21 +43,15 @@ def mark_benign(order: Sequence[str], taps: Mapping[str, TapComparison]) -> dict
     """Turn failures that are mere re-parameterisations into warnings.
 
     A failing tap is benign if its tokens keep their norms, the module that holds it comes out clean, and so does
-    everything after that module: permuted queries and keys give the same attention.
+    everything after the tap that is not benign itself: permuted queries and keys give the same attention, a permuted
+    router chooses other experts.
     """
     marked = dict(taps)
-    compared = [tap for tap in order if tap in taps]
     if LOGITS not in marked or marked[LOGITS].diverged:
         return marked
-    place = {tap: index for index, tap in enumerate(compared)}
-    last_failure = -1  # of those that are not benign, among the taps from here on
-    for index in range(len(compared) - 1, -1, -1):
-        tap = compared[index]
-        if not marked[tap].diverged:
-            continue
+    for tap in (tap for tap in reversed(order) if tap in taps and taps[tap].diverged):
         holder = nearest_tapped_parent(module_of(tap), marked) or LOGITS
-        if marked[tap].norms_kept and not marked[holder].diverged and last_failure < place[holder]:
-            marked[tap] = marked[tap].as_benign()
-        else:
-            last_failure = max(last_failure, index)
+        if not marked[tap].norms_kept or marked[holder].diverged:
+            break  # what failed before it may be what it fails by
+        marked[tap] = marked[tap].as_benign()
     return marked

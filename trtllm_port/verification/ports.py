@@ -147,7 +147,7 @@ class Judge:
                 self.skipped[tap] = "the port does not tap all that its router returns"
             if tap not in comparisons and tap not in self.skipped:
                 comparisons[tap] = failure(tap, "the port announced this tap and did not deliver it")
-        for tap in told_otherwise(comparisons, expected.recording.taps):
+        for tap in told_otherwise(self.comparisons, expected.recording.taps):
             del comparisons[tap]
             self.skipped[tap] = "other indices than Hugging Face's, from which the module gives the same values"
         comparisons |= {tap: failure(tap, NO_SUCH_TAP) for tap in pairing.missing}

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from trtllm_port.hf_taps import CHOSEN, WEIGHTS
 from trtllm_port.verification.routing import Router, routers_of
 from trtllm_port.verification.runners import Runner
 from trtllm_port.verification.stimulus import Stimulus
@@ -63,6 +64,7 @@ def record(runner: Runner, stimulus: Stimulus, *, on_disk: bool = False) -> Reco
         if altered:
             taps, logits, _ = _record_taps(runner, ids_BL, copy=True)
         routers = routers_of(taps)
+    _drop_known_choices(taps, routers)
     taps[LOGITS] = logits
     recorded = [_record_row(runner, row, routers) for row in stimulus.rows]
     return Recording(
@@ -73,6 +75,13 @@ def record(runner: Runner, stimulus: Stimulus, *, on_disk: bool = False) -> Reco
         routers=routers,
         row_routing=tuple(routing for _, routing in recorded),
     )
+
+
+def _drop_known_choices(taps: MutableMapping[str, Tensor], routers: Sequence[Router]) -> None:
+    """Forget what modules of experts are given, where the router that chose it is compared already."""
+    judged = {tap for router in routers for tap in router.taps}
+    for tap in [tap for tap in taps if tap.endswith((CHOSEN, WEIGHTS)) and tap not in judged]:
+        del taps[tap]
 
 
 def _record_row(runner: Runner, row: Sequence[int], routers: Sequence[Router]) -> tuple[Tensor, dict[str, Tensor]]:

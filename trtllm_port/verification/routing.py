@@ -12,14 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import torch
 from torch import Tensor
 
+from trtllm_port.hf_taps import CHOSEN, WEIGHTS, made_beside
 from trtllm_port.verification.compare import TapComparison, failure, judge
 from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.metrics import token_errors
-from trtllm_port.verification.taps import is_input, module_of
+from trtllm_port.verification.taps import is_input, module_of, parent_of, within
 from trtllm_port.verification.thresholds import CONFIDENT_NOISE_MULTIPLE, ROUNDING, ROUTING_FLIPS
 from trtllm_port.verification.verdict import Verdict, worst
 
@@ -79,6 +81,8 @@ class RoutingFacts:
 def routers_of(taps: Mapping[str, Tensor]) -> tuple[Router, ...]:
     """Find the routers: modules that return integers [T, A] together with floats of the same shape, or slots alone.
 
+    A block that chooses by its router's scores itself hands the choice to its experts: it is found at their inputs.
+
     Args:
         taps: of the reference.
     """
@@ -86,7 +90,25 @@ def routers_of(taps: Mapping[str, Tensor]) -> tuple[Router, ...]:
     for tap in taps:
         if not is_input(tap):
             outputs.setdefault(module_of(tap), []).append(tap)
-    return tuple(router for module, names in outputs.items() for router in _router(module, names, taps))
+    returned = [router for module, names in outputs.items() for router in _router(module, names, taps)]
+    choosers = [router.module for router in returned]
+    given = [tap for tap in taps if tap.endswith(CHOSEN) and not made_beside(module_of(tap), choosers)]
+    return (*returned, *(_given(tap, taps) for tap in given))
+
+
+def _given(tap: str, taps: Mapping[str, Tensor]) -> Router:
+    """What a module of experts is told to use; the scores are the last that its block has one of per expert."""
+    module, chosen_TA = module_of(tap), taps[tap]
+    before = takewhile(lambda other: other != tap, taps)
+    beside = [other for other in before if within(module_of(other), parent_of(module)) and not is_input(other)]
+    fitting = [
+        other
+        for other in beside
+        if taps[other].is_floating_point()
+        and taps[other].shape[:-1] == chosen_TA.shape[:-1]
+        and taps[other].shape[-1] > chosen_TA.shape[-1]
+    ]
+    return Router(module=module, indices=tap, weights=(module + WEIGHTS,), scores=fitting[-1] if fitting else None)
 
 
 def _router(module: str, names: Sequence[str], taps: Mapping[str, Tensor]) -> Iterator[Router]:

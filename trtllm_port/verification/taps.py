@@ -1,7 +1,8 @@
 """Names of taps, the order in which they happen, and which must exist on both sides.
 
 A tap is named after the HF module whose first output tensor it is; `name:input` is the module's first input tensor,
-`name:1` and so on are the further tensors of a tuple that it returns.
+`name:1` and so on are the further tensors of a tuple that it returns. `name:input:chosen` and `name:input:weights` are
+the experts that it is told to use and their weights, where another module chose them.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ def module_of(tap: str) -> str:
 
 
 def is_input(tap: str) -> bool:
-    """Whether the tap is a module's input."""
-    return tap.endswith(INPUT_SUFFIX)
+    """Whether the tap is one of a module's inputs."""
+    return f"{tap}:".partition(":")[2].startswith("input:")
 
 
 def further_output(module: str, index: int) -> str:
