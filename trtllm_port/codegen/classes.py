@@ -9,6 +9,7 @@ from trtllm_port.codegen.constructors import Constructor, ConstructorWriter, tie
 from trtllm_port.codegen.formatting import indent, literal
 from trtllm_port.codegen.lowering import Lowered
 from trtllm_port.codegen.merging import PortClass
+from trtllm_port.codegen.named_sizes import SizeNames
 from trtllm_port.codegen.printing import Untranslated
 from trtllm_port.codegen.recorder import Value
 from trtllm_port.codegen.scope import NotExpressible, Scope
@@ -88,6 +89,7 @@ class ClassWriter:
         parameters = sorted({*(body.printer.parameters if body is not None else ()), *port_class.lent})
         tied = tied_parameters(self.samples, scope) if is_model else []
         constructor = writer.write(forward, parameters, tied, is_model=is_model)
+        constructor.lines, forward = SizeNames(scope).write(constructor.lines, forward)
         self.constructors[port_class.name] = constructor
         in_order = any(path.partition(".")[0].isdigit() for path in port_class.children)  # its modules have numbers
         base = "DecoderModelForCausalLM" if is_model else "ModuleList" if in_order else "Module"

@@ -54,6 +54,8 @@ class Scope:
         arguments: what `__init__` has to take beside `config` and `layer_idx`: name → value in each instance.
         fields: config keys that the class uses.
         deciding: those among them that conditions use.
+        atoms: what expressions in `__init__` are made of: text → value in each instance.
+        found_attributes: numbers and options that HF's class keeps: name → value in each instance.
     """
 
     def __init__(self, port_class: PortClass) -> None:
@@ -72,9 +74,9 @@ class Scope:
         self._given = _columns([{**table, **_elements(table)} for table in made_with])
         every = atoms_of(self.instances)
         number = {name: values for name, values in every.items() if name == "layer_idx"}
-        self._atoms = every if self.from_config else {**self._given, **number}
-        self._solver = Solver(self._atoms)
-        self._found_attributes = _columns([vars(instance.block.module) for instance in self.instances])
+        self.atoms = every if self.from_config else {**self._given, **number}
+        self._solver = Solver(self.atoms)
+        self.found_attributes = _columns([vars(instance.block.module) for instance in self.instances])
 
     def in_init(self, value: Any, what: str) -> Expression:
         """A value for `__init__`, over `config` and `layer_idx` (or the class's own arguments)."""
@@ -99,19 +101,19 @@ class Scope:
         names = tuple(self.attributes)
         if names not in self._over_own:
             own = {f"self.{name}": found.values for name, found in self.attributes.items()}
-            self._over_own[names] = Solver({**self._atoms, **own})
+            self._over_own[names] = Solver({**self.atoms, **own})
         return self._over_own[names]
 
     def _through_attributes(self, values: Values) -> Expression | None:
         """Over attributes that HF's class sets, which `__init__` then sets; one attribute over those before it."""
-        names = list(self._found_attributes)
+        names = list(self.found_attributes)
         last = self._setting[-1] if self._setting else None
         before = names[: names.index(last)] if last in names else names
         if not before or not self.from_config:
             return None
         if len(before) not in self._over_attributes:
-            atoms = {f"self.{name}": self._found_attributes[name] for name in before}
-            self._over_attributes[len(before)] = Solver({**self._atoms, **atoms})
+            atoms = {f"self.{name}": self.found_attributes[name] for name in before}
+            self._over_attributes[len(before)] = Solver({**self.atoms, **atoms})
         found = self._over_attributes[len(before)].solve(values)
         return found if found is not None and self._set_attributes(found) else None
 
@@ -121,7 +123,7 @@ class Scope:
             return None
         column = value.values if isinstance(value, Symbol) else (value,) * len(self.instances)
         ending = path[path.index("[") :]
-        found = (text for text, values in self._atoms.items() if text.endswith(ending) and _same(column, values))
+        found = (text for text, values in self.atoms.items() if text.endswith(ending) and _same(column, values))
         text = next(found, None)
         self.fields.update(re.findall(r"\bconfig\.(\w+)", text or ""))
         return text
@@ -138,7 +140,7 @@ class Scope:
         """An activation as an argument: the config key that names it, or its name."""
         if not isinstance(value, Symbol):
             return Expression(literal(value), (), ATOM, 0)
-        for text, values in self._atoms.items():
+        for text, values in self.atoms.items():
             if all(isinstance(v, str) for v in values) and _same(value.values, tuple(map(named_activation, values))):
                 found = Expression(text, values, ATOM, 1)
                 self._note(found)
@@ -165,19 +167,19 @@ class Scope:
     @cached_property
     def _with_given(self) -> Solver:
         """Over what the class is made with beside the config, too."""
-        return Solver({**self._atoms, **self._given})
+        return Solver({**self.atoms, **self._given})
 
     @cached_property
     def _with_attributes(self) -> Solver:
         given = {} if self.from_config else {name: self._given[name] for name in self._given if "[" not in name}
-        found = {f"self.{name}": values for name, values in {**self._found_attributes, **given}.items()}
-        return Solver({**self._atoms, **found} if self.from_config else found)
+        found = {f"self.{name}": values for name, values in {**self.found_attributes, **given}.items()}
+        return Solver({**self.atoms, **found} if self.from_config else found)
 
     def _set_attributes(self, expression: Expression) -> bool:
         """Have `__init__` set the attributes that an expression uses; False if one of them cannot be expressed."""
         for name in re.findall(r"self\.(\w+)", expression.text):
             if name not in self.attributes:
-                values = self._found_attributes.get(name, self._given.get(name))
+                values = self.found_attributes.get(name, self._given.get(name))
                 assert values is not None
                 try:
                     self.attributes[name] = self._attribute(name, values)
@@ -195,7 +197,7 @@ class Scope:
     def settle_attributes(self) -> None:
         """Put the attributes into HF's order, each expressed by those before it where that is shorter."""
         wanted, self.attributes = self.attributes, {}
-        for name in [*self._found_attributes, *self._given]:
+        for name in [*self.found_attributes, *self._given]:
             if name in wanted and name not in self.attributes:
                 self.attributes[name] = self._attribute(name, wanted[name].values)
 
@@ -256,7 +258,7 @@ class Scope:
         if not isinstance(value, Symbol) or _same(value.values, slots):
             return None
         pairs = list(zip(value.values, slots, strict=True))
-        for column in {**self._found_attributes, **self._atoms}.values():
+        for column in {**self.found_attributes, **self.atoms}.values():
             whole = all(type(number) is int for number in column) and any(map(gt, column, slots))
             if whole and all(min(number, most) == own for number, (own, most) in zip(column, pairs, strict=True)):
                 return self.in_forward(merge_values(column), "a number")

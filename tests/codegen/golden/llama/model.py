@@ -29,28 +29,20 @@ from .convert import WEIGHT_MAP
 class LlamaAttention(Module):
     def __init__(self, config: LlamaConfig, layer_idx: int) -> None:
         super().__init__()
-        self.config = config
         self.layer_idx = layer_idx
-        self.scaling = config.head_dim**-0.5
-        self.q_proj = Linear(
-            config.hidden_size, config.num_attention_heads * config.head_dim, bias=config.attention_bias
-        )
-        self.k_proj = Linear(
-            config.hidden_size, config.num_key_value_heads * config.head_dim, bias=config.attention_bias
-        )
-        self.v_proj = Linear(
-            config.hidden_size, config.num_key_value_heads * config.head_dim, bias=config.attention_bias
-        )
-        self.o_proj = Linear(
-            config.num_attention_heads * config.head_dim, config.hidden_size, bias=config.attention_bias
-        )
+        self.head_dim = config.head_dim
+        self.scaling = self.head_dim**-0.5
+        self.q_proj = Linear(config.hidden_size, config.num_attention_heads * self.head_dim, bias=config.attention_bias)
+        self.k_proj = Linear(config.hidden_size, config.num_key_value_heads * self.head_dim, bias=config.attention_bias)
+        self.v_proj = Linear(config.hidden_size, config.num_key_value_heads * self.head_dim, bias=config.attention_bias)
+        self.o_proj = Linear(config.num_attention_heads * self.head_dim, config.hidden_size, bias=config.attention_bias)
 
     def forward(
         self, hidden_states: Tensor, cos: Tensor, sin: Tensor, attention_mask: Tensor, cache: KVCache
     ) -> Tensor:
-        query_states = self.q_proj(hidden_states).view(0, 0, -1, self.config.head_dim).transpose(1, 2)
-        key_states = self.k_proj(hidden_states).view(0, 0, -1, self.config.head_dim).transpose(1, 2)
-        value_states = self.v_proj(hidden_states).view(0, 0, -1, self.config.head_dim).transpose(1, 2)
+        query_states = self.q_proj(hidden_states).view(0, 0, -1, self.head_dim).transpose(1, 2)
+        key_states = self.k_proj(hidden_states).view(0, 0, -1, self.head_dim).transpose(1, 2)
+        value_states = self.v_proj(hidden_states).view(0, 0, -1, self.head_dim).transpose(1, 2)
         query_states = rotary_embedding(query_states, cos, sin)
         key_states = rotary_embedding(key_states, cos, sin)
         key_states, value_states = cache.update(self.layer_idx, key_states, value_states)
