@@ -127,7 +127,7 @@ class SizeNames:
         """The largest expressions in a text that have a name, in order."""
         lines = [*text.init, *text.forward]
         init, forward = ast.parse("\n".join(lines)).body
-        found = [*self._in(init, lines, own=True, sure=True), *self._in(forward, lines, own=False, sure=False)]
+        found = [*self._in(init, lines, own=True, sure=True), *self._in(forward, lines, own=False, sure=True)]
         yield from sorted(found, key=lambda use: (use.line, use.start))
 
     def _in(self, node: ast.AST, lines: list[str], *, own: bool, sure: bool) -> Iterator[_Use]:
