@@ -14,8 +14,9 @@ from transformers import GPT2Config, LlamaConfig, Qwen3Config
 
 from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.random_weights import save_random_checkpoint
-from trtllm_port.verification import DiffSettings, Verdict, diff_layers, large
+from trtllm_port.verification import DiffSettings, Verdict, diff, diff_layers, in_step, large
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.phase import run_phase
 from trtllm_port.verification.preparation import find_model
 from trtllm_port.verification.sides import HuggingFaceFacts
 from trtllm_port.verification.tap_store import TapStore
@@ -80,6 +81,27 @@ def test_a_large_port_passes_and_what_is_left_out_is_said(model_dir: Path, works
     left_out = [item.what for item in report.not_exercised]
     assert "the logic phase in the layers 2 to 2" in left_out
     assert "the batch in all layers" in left_out
+
+
+@pytest.mark.usefixtures("everything_is_large")
+def test_sides_in_step_find_what_they_find_one_after_another(
+    model_dir: Path, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = in_bfloat16(model_dir, tmp_path / "bfloat16")
+    settings = DiffSettings(tokens=in_step.OWN_TOKENS)
+    monkeypatch.setattr(diff, "run_phase_in_step", run_phase)
+    apart = diff_layers(source, workspace=workspace, settings=settings)
+    monkeypatch.setattr(diff, "run_phase_in_step", in_step.run_phase_in_step)
+    monkeypatch.setattr(in_step, "run_phase", None)  # in step from the first layer to the last
+    together = diff_layers(source, workspace=workspace, settings=settings)
+    assert (together.verdict, apart.verdict) == (Verdict.PASS, Verdict.PASS)
+    assert [tap.name for tap in together.taps] == [tap.name for tap in apart.taps]
+    assert [gate.name for gate in together.gates] == [gate.name for gate in apart.gates]
+    for one, other in zip(together.taps, apart.taps, strict=True):
+        metrics = [tap.metrics for tap in (one, other) if tap.metrics is not None]
+        assert len({each["floor"] for each in metrics}) <= 1
+        ratios = [each["ratio"] for each in metrics]  # the port multiplies the rows of all its runs at once
+        assert not ratios or ratios[0] == pytest.approx(ratios[1], rel=0.1)
 
 
 @pytest.mark.usefixtures("everything_is_large")

@@ -42,7 +42,7 @@ def step_comparisons(port: PortRunner, stimulus: Stimulus, expected: Expected) -
 
 def _compare(tap: str, value: Tensor, position: int, expected: Expected) -> TapComparison | None:
     reference = expected.recording.taps[tap]
-    length = len(expected.recording.logits)
+    length = expected.recording.length
     axes = [
         axis for axis in range(1, reference.ndim) if reference.shape[axis] == length and reference.ndim == value.ndim
     ]

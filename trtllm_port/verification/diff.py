@@ -31,6 +31,7 @@ from trtllm_port.verification.coverage import NotExercised, not_exercised
 from trtllm_port.verification.finish import finish
 from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.in_step import run_phase_in_step
 from trtllm_port.verification.large import (
     first_layers,
     is_large,
@@ -154,7 +155,8 @@ def compare_model(model: Model, work: Path, settings: DiffSettings, progress: Pr
         if large:
             trusted = part.trust_remote_code
             load = partial(HuggingFaceRunner.stream, part.source, trust_remote_code=trusted, resident=part is not model)
-        phases.append(run_phase(phase, load, port(part, phase), fed, progress))
+        run = run_phase_in_step if large and not fed.rows else run_phase
+        phases.append(run(phase, load, port(part, phase), fed, progress))
     tokens = token_gates(model.given, model.vocab_size, trust_remote_code=model.trust_remote_code)
     return Comparison(model=model, stimulus=stimulus, tokens=tuple(tokens), phases=tuple(phases), left_out=left_out)
 

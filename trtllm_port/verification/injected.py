@@ -19,9 +19,7 @@ from trtllm_port.verification.taps import LOGITS, is_input, module_of, nearest_t
 MAX_FREED = 3  # queries and keys, then the context, then whatever else a re-parameterisation may pass through
 
 
-def run_injected(
-    port: PortRunner, stimulus: Stimulus, expected: Expected, first: Mapping[str, TapComparison] | None = None
-) -> dict[str, TapComparison]:
+def run_injected(port: PortRunner, stimulus: Stimulus, expected: Expected) -> dict[str, TapComparison]:
     """Return every module's own error.
 
     Values that are merely another form of Hugging Face's, such as permuted heads, must not be mixed with its own. A
@@ -32,9 +30,8 @@ def run_injected(
         port: the port.
         stimulus: the input.
         expected: what to compare with; the floors are those of the injected yardstick.
-        first: what the injected run found, where that was run already.
     """
-    own = freed = run_port(port, stimulus, expected, everywhere).comparisons if first is None else dict(first)
+    own = freed = run_port(port, stimulus, expected, everywhere).comparisons
     suspects: frozenset[str] = frozenset()
     for _ in range(MAX_FREED):
         more = suspects | {tap for tap, found in freed.items() if found.diverged and found.norms_kept and tap != LOGITS}

@@ -19,10 +19,10 @@ import torch
 from safetensors.torch import save_file
 
 from trtllm_port.verification.coverage import NotExercised
+from trtllm_port.verification.in_step import OWN_TOKENS
 from trtllm_port.verification.mapped import MappedCheckpoint, checkpoint_bytes, give_back
 from trtllm_port.verification.preparation import Model
 from trtllm_port.verification.runners import SessionRunner
-from trtllm_port.verification.sides import OWN_TOKENS
 from trtllm_port.verification.stimulus import Stimulus
 
 LARGE_BYTES = 2 << 30  # of a checkpoint; in 16 bits, float64 takes four times as much

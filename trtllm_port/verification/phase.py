@@ -26,11 +26,11 @@ from trtllm_port.verification.injected import own_divergences, run_injected
 from trtllm_port.verification.locate import first_divergence, mark_benign
 from trtllm_port.verification.metrics import relative_error_per_token
 from trtllm_port.verification.padding import left_padding_gate
-from trtllm_port.verification.ports import Expected, Judge, PortTaps, everywhere, in_order, run_port
+from trtllm_port.verification.ports import Expected, PortTaps, run_port
 from trtllm_port.verification.recording import Recording, record
 from trtllm_port.verification.replayed import with_replay
 from trtllm_port.verification.routing import Routing, RoutingFacts, force_rows, routing_gate
-from trtllm_port.verification.runners import Force, PortRunner, SessionRunner
+from trtllm_port.verification.runners import Force, PortRunner
 from trtllm_port.verification.sides import (
     HuggingFaceFacts,
     Yardstick,
@@ -39,7 +39,7 @@ from trtllm_port.verification.sides import (
 )
 from trtllm_port.verification.softcaps import ScorePeak
 from trtllm_port.verification.stimulus import Stimulus
-from trtllm_port.verification.taps import pair
+from trtllm_port.verification.taps import Pairing, pair
 from trtllm_port.verification.verdict import Verdict
 
 Progress = Callable[[str, int, int], None]
@@ -128,6 +128,7 @@ class HuggingFaceSides:
         stimulus: the input.
         recording, yardstick: the two runs.
         caches: what the KV caches of the two hold after the prompt; empty where that was not asked for.
+        variances: per normalisation, the smallest mean square of a token of its input.
         left: the yardstick's logits of the rows from a left-padded batch, None if it cannot run one.
         facts: about the model.
     """
@@ -137,6 +138,7 @@ class HuggingFaceSides:
     stimulus: Stimulus
     recording: Recording = field(repr=False)
     yardstick: Yardstick = field(repr=False)
+    variances: Mapping[str, float]
     left: tuple[Tensor, ...] | None = field(repr=False)
     caches: tuple[Layers, Layers] = field(default=((), ()), repr=False)
     facts: HuggingFaceFacts = field(repr=False)
@@ -191,6 +193,7 @@ def run_hugging_face(
         stimulus=stimulus,
         recording=recording,
         yardstick=yardstick,
+        variances=input_variances(recording.taps, facts.modules),
         left=left,
         caches=caches,
         facts=facts,
@@ -203,60 +206,105 @@ def _reference(runner: HuggingFaceRunner, stimulus: Stimulus) -> tuple[Recording
     return recording, replace(HuggingFaceFacts.of(runner), score_peak=scores.peak)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """The port's two runs, judged.
+
+    Attributes:
+        pairing: which taps were compared.
+        taps: the run from end to end.
+        own: the comparisons of the injected run.
+    """
+
+    pairing: Pairing
+    taps: PortTaps
+    own: Mapping[str, TapComparison]
+
+
 def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
     """Run the port in the phase's dtype, from end to end and on Hugging Face's values, and judge it."""
     phase, stimulus, recording, facts = sides.phase, sides.stimulus, sides.recording, sides.facts
-    pairing = pair(recording.order[:-1], port.tap_names, facts.modules, port.parameter_names)
-    if pairing.missing:
-        pairing = without_idle(pairing, sides.load(phase.reference_dtype), stimulus)
-    expected = Expected(
-        recording=recording,
-        floors=sides.yardstick.floors,
-        routing=Routing(routers=recording.routers, reference=recording.taps, yardstick=sides.yardstick.routing),
-        dtype=phase.dtype,
-        pairing=pairing,
-        modules=facts.modules,
-    )
-    taps, first_own, decoded = _run_port(sides, port, expected)
-    comparisons = mark_benign(recording.order, taps.comparisons)
+    expected = expected_of(sides, pairing_of(sides, port))
+    taps = run_port(port, stimulus, expected)
+    taps = replace(taps, comparisons=mark_benign(recording.order, taps.comparisons))
     own_routing = replace(expected.routing, yardstick=sides.yardstick.own_routing)
     expected = replace(expected, floors=sides.yardstick.own_floors, routing=own_routing)
-    own = run_injected(port, stimulus, replace(expected, tokens=sides.yardstick.own_tokens), first_own)
+    own = run_injected(port, stimulus, expected)
     divergences = own_guilty = own_divergences(recording.order, own)
     if not divergences:
-        first = first_divergence(recording.order, comparisons)
+        first = first_divergence(recording.order, taps.comparisons)
         divergences = () if first is None else (first,)
     causes = explain(divergences, port, stimulus, expected, (own, facts)) if divergences else {}
     if causes:
         # A difference of precision shows in that precision only; any other shows best where the floor is lowest.
         runner = sides.load(phase.reference_dtype if phase.name == "logic" else phase.dtype)
-        causes = with_replay(causes, runner, port, stimulus, expected, own if own_guilty else comparisons)
-    gates = tap_gates(phase.name, list(comparisons.values()), list(own.values()), pairing)
-    if taps.routing:
-        decided = [router.indices for router in recording.routers]
-        found = [run[tap] for run in (comparisons, own) for tap in decided if tap in run]
-        gates.append(routing_gate(phase.name, taps.routing, found))
-    gates += logit_gates("prefill", phase.name, phase.dtype, (taps.logits, recording.logits, sides.yardstick.logits))
-    gates += incremental_gates(sides, port, decoded)
+        causes = with_replay(causes, runner, port, stimulus, expected, own if own_guilty else taps.comparisons)
+    judged = Judged(pairing=expected.pairing, taps=taps, own=own)
+    gates = gates_of(sides, port, judged)
     steps: dict[str, TapComparison] = {}
-    if not divergences and any(gate.name.startswith("decode.") and gate.verdict is Verdict.FAIL for gate in gates):
+    if not divergences and decode_fails(gates):
         steps = step_comparisons(port, stimulus, replace(expected, floors=sides.yardstick.floors))
         divergences, causes = step_divergence(recording.order, steps)
+    result = result_of(sides, port, judged, gates)
+    return replace(result, steps=steps, divergences=divergences, causes=causes)
+
+
+def pairing_of(sides: HuggingFaceSides, port: PortRunner) -> Pairing:
+    """Pair the taps, without those of Hugging Face's that a port may do without."""
+    facts = sides.facts
+    pairing = pair(sides.recording.order[:-1], port.tap_names, facts.modules, port.parameter_names)
+    return (
+        without_idle(pairing, sides.load(sides.phase.reference_dtype), sides.stimulus) if pairing.missing else pairing
+    )
+
+
+def expected_of(sides: HuggingFaceSides, pairing: Pairing) -> Expected:
+    """What the taps of the run from end to end are compared with."""
+    recording = sides.recording
+    return Expected(
+        recording=recording,
+        floors=sides.yardstick.floors,
+        routing=Routing(routers=recording.routers, reference=recording.taps, yardstick=sides.yardstick.routing),
+        dtype=sides.phase.dtype,
+        pairing=pairing,
+        modules=sides.facts.modules,
+    )
+
+
+def gates_of(sides: HuggingFaceSides, port: PortRunner, judged: Judged, decoded: Decoded | None = None) -> list[Gate]:
+    """All gates of a phase; `decoded` is what came through the KV cache, where that was run already."""
+    phase, recording, taps, own = sides.phase, sides.recording, judged.taps, judged.own
+    gates = tap_gates(phase.name, list(taps.comparisons.values()), list(own.values()), judged.pairing)
+    if taps.routing:
+        decided = [router.indices for router in recording.routers]
+        found = [run[tap] for run in (taps.comparisons, own) for tap in decided if tap in run]
+        gates.append(routing_gate(phase.name, taps.routing, found))
+    gates += logit_gates("prefill", phase.name, phase.dtype, (taps.logits, recording.logits, sides.yardstick.logits))
+    return gates + incremental_gates(sides, port, decoded)
+
+
+def decode_fails(gates: Sequence[Gate]) -> bool:
+    """Whether steps through the KV cache differ."""
+    return any(gate.name.startswith("decode.") and gate.verdict is Verdict.FAIL for gate in gates)
+
+
+def result_of(sides: HuggingFaceSides, port: PortRunner, judged: Judged, gates: Sequence[Gate]) -> PhaseResult:
+    """The result of a phase in which nothing differs."""
+    taps, floors = judged.taps, sides.yardstick.floors
     return PhaseResult(
-        phase=phase,
-        order=recording.order,
-        taps=comparisons,
-        own=own,
-        steps=steps,
-        ignored={**pairing.ignored, **taps.skipped},
+        phase=sides.phase,
+        order=sides.recording.order,
+        taps=taps.comparisons,
+        own=judged.own,
+        ignored={**judged.pairing.ignored, **taps.skipped},
         gates=tuple(gates),
-        divergences=divergences,
-        causes=causes,
+        divergences=(),
+        causes={},
         tokens=taps.tokens,
-        floor_tokens={tap: relative_error_per_token(sides.yardstick.floors[tap]).float() for tap in taps.tokens},
-        variances=input_variances(recording, facts.modules),
+        floor_tokens={tap: relative_error_per_token(floors[tap]).float() for tap in taps.tokens},
+        variances=sides.variances,
         routing=taps.routing,
-        facts=facts,
+        facts=sides.facts,
         executor=port.name,
         yardstick=sides.yardstick.name,
     )
@@ -264,23 +312,6 @@ def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
 
 Decoded = tuple[Tensor, Mapping[str, Tensor]]
 """Logits [L, V] of a prefix and the steps after it, and the cache that they leave."""
-
-
-def _run_port(
-    sides: HuggingFaceSides, port: PortRunner, expected: Expected
-) -> tuple[PortTaps, Mapping[str, TapComparison] | None, Decoded | None]:
-    """Run the port from end to end and, where weights are read from disk, all else in the same pass over them."""
-    stimulus = sides.stimulus
-    if not isinstance(port, SessionRunner) or not port.together or expected.recording.routers:
-        return run_port(port, stimulus, expected), None, None
-    prefill = len(stimulus.ids) - stimulus.decode_steps
-    yardstick = sides.yardstick
-    short = yardstick.own_tokens or len(stimulus.ids)
-    whole, own = Judge(expected), Judge(replace(expected, floors=yardstick.own_floors, tokens=short), everywhere)
-    logits_1LV, begun_1LV, decoded_LV, cache = port.run_all(
-        stimulus.ids, prefill, short, observers=(whole.on_tap, own.on_tap), taps=in_order(expected.pairing)
-    )
-    return whole.finish(logits_1LV), own.finish(begun_1LV).comparisons, (decoded_LV, cache)
 
 
 def incremental_gates(sides: HuggingFaceSides, port: PortRunner, decoded: Decoded | None = None) -> list[Gate]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -66,7 +66,7 @@ class Expected:
         """Return the reference of a tap in the layout of the port's tensor; None for tables of another kind."""
         reference = self.recording.taps[tap]
         if self.tokens is not None:
-            reference = beginning(reference, len(self.recording.logits), self.tokens)
+            reference = beginning(reference, self.recording.length, self.tokens)
         if tensor.shape[-1:] == reference.shape[-1:] and tensor.numel() == reference.numel():
             return reference.reshape(tensor.shape)  # tokens in one dimension or in two
         if tap != LOGITS and not is_input(tap) and is_rotary(self.modules[module_of(tap)].class_name):
@@ -136,9 +136,9 @@ class Judge:
         self.comparisons[tap] = judge(tap, errors, floor, expected.dtype)
         return reference
 
-    def finish(self, logits: Tensor) -> PortTaps:
-        """Compare the logits, judge the routers, and note what did not come."""
-        expected, pairing = self.expected, self.expected.pairing
+    def finish(self, logits: Tensor, pairing: Pairing) -> PortTaps:
+        """Compare the logits, judge the routers, and note which of the paired taps did not come."""
+        expected = self.expected
         self._compare(LOGITS, logits)
         decisions, facts = expected.routing.judge(self.routing, expected.dtype)
         comparisons = self.comparisons | decisions
@@ -187,14 +187,15 @@ def run_port(
         inject: see `Judge`.
     """
     judge = Judge(expected, inject)
-    ids_1L = torch.tensor([stimulus.ids[: expected.tokens]])
-    return judge.finish(port.run(ids_1L, on_tap=judge.on_tap, taps=in_order(expected.pairing)))
+    ids_1L = torch.tensor([stimulus.ids])
+    logits_1LV = port.run(ids_1L, on_tap=judge.on_tap, taps=inputs_last(expected.pairing.paired))
+    return judge.finish(logits_1LV, expected.pairing)
 
 
-def in_order(pairing: Pairing) -> list[str]:
+def inputs_last(taps: Collection[str]) -> list[str]:
     """Put inputs last.
 
     Taps of one tensor see it one after another. What a module gives comes before what others expect of it: a tensor
     that goes to the wrong place is right there, and wrong here.
     """
-    return sorted(pairing.paired, key=is_input)
+    return sorted(taps, key=is_input)

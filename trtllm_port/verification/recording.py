@@ -22,20 +22,28 @@ class Recording:
     """One run of Hugging Face on a stimulus.
 
     Attributes:
-        order: taps in the order in which they happened, the logits last.
-        taps: their tensors.
-        logits: [L, V] of the long prompt.
+        taps: their tensors, in the order in which they happened, the logits last.
+        length: tokens of the long prompt.
         rows: [L_b, V] of each row of the batch, each run alone.
         routers: modules that choose experts; all other runs are made to choose the same.
         row_routing: their taps, per row of the batch.
     """
 
-    order: tuple[str, ...]
     taps: Mapping[str, Tensor] = field(repr=False)
-    logits: Tensor = field(repr=False)
+    length: int
     rows: tuple[Tensor, ...] = field(repr=False)
     routers: tuple[Router, ...] = ()
     row_routing: tuple[Mapping[str, Tensor], ...] = field(default=(), repr=False)
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The taps in the order in which they happened."""
+        return tuple(self.taps)
+
+    @property
+    def logits(self) -> Tensor:
+        """[L, V] of the long prompt."""
+        return self.taps[LOGITS][0]
 
     @property
     def forced(self) -> frozenset[str]:
@@ -68,9 +76,8 @@ def record(runner: Runner, stimulus: Stimulus, *, on_disk: bool = False) -> Reco
     taps[LOGITS] = logits
     recorded = [_record_row(runner, row, routers) for row in stimulus.rows]
     return Recording(
-        order=tuple(taps),
         taps=taps,
-        logits=logits[0],
+        length=len(stimulus.ids),
         rows=tuple(logits_LV for logits_LV, _ in recorded),
         routers=routers,
         row_routing=tuple(routing for _, routing in recorded),

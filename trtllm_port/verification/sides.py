@@ -5,7 +5,7 @@ Only the reference's taps are kept; those of the others are compared when they a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,8 +18,6 @@ from trtllm_port.verification.pairs import PairErrors
 from trtllm_port.verification.recording import Recording, forced_row_logits
 from trtllm_port.verification.stimulus import Stimulus
 from trtllm_port.verification.taps import LOGITS, ModuleFacts, input_of, is_input
-
-OWN_TOKENS = 128  # of a large model's prompt: enough to see what error a module makes itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +60,6 @@ class Yardstick:
     Attributes:
         floors: of every tap, the logits included.
         own_floors: the same where every module ran on the reference's values: the error that it makes itself.
-        own_tokens: how many of the first tokens `own_floors` are about; None: all.
         routing, own_routing: what its routers did in the two runs.
         logits: [L, V] of the long prompt.
         rows: [L_b, V] of each row of the batch.
@@ -76,94 +73,71 @@ class Yardstick:
     logits: Tensor = field(repr=False)
     rows: tuple[Tensor, ...] = field(repr=False)
     name: str
-    own_tokens: int | None = None
 
 
 def run_yardstick(runner: HuggingFaceRunner, stimulus: Stimulus, recording: Recording) -> Yardstick:
     """Run Hugging Face in the port's dtype, end to end and on the reference's values; keep its errors only."""
-    routing: dict[str, Tensor] = {}
-    own_routing: dict[str, Tensor] = {}
-    together = runner.streamed and not recording.routers
-    if together:
-        floors, own_floors, logits = _both_floors(runner, stimulus, recording)
-    else:
-        floors, routing, logits = _floors(runner, stimulus, recording, inject=False)
-        own_floors, own_routing, _ = _floors(runner, stimulus, recording, inject=True)
+    whole, own = Floors(recording), Floors(recording, inject=True)
+    logits = whole.measure(runner, stimulus.ids)
+    own.measure(runner, stimulus.ids)
     return Yardstick(
-        floors=floors,
-        own_floors=own_floors,
-        routing=routing,
-        own_routing=own_routing,
+        floors=whole.errors,
+        own_floors=own.errors,
+        routing=whole.routing,
+        own_routing=own.routing,
         logits=logits,
         rows=forced_row_logits(runner, stimulus.rows, recording.row_routing),
         name=runner.name,
-        own_tokens=OWN_TOKENS if together else None,
     )
 
 
-def _floors(
-    runner: HuggingFaceRunner, stimulus: Stimulus, recording: Recording, *, inject: bool
-) -> tuple[dict[str, TokenErrors], dict[str, Tensor], Tensor]:
-    floors: dict[str, TokenErrors] = {}
-    routing: dict[str, Tensor] = {}
-    routed = {tap for router in recording.routers for tap in (*router.taps, router.scores)}
-    errors_of = PairErrors()
+class Floors:
+    """The errors of one run of the yardstick.
 
-    def compare(tap: str, tensor: Tensor) -> Tensor | None:
-        reference = recording.taps.get(tap)
-        if reference is None or not comparable(tensor, reference):
-            return None
-        floors[tap] = errors_of(tensor, reference)
-        if tap in routed:
-            routing[tap] = tensor.clone()
-        wanted = tap in recording.forced or (inject and injectable(tap, reference))
-        return placed(reference, tensor) if wanted else None
-
-    logits = runner.run(torch.tensor([stimulus.ids]), on_tap=compare)
-    floors[LOGITS] = token_errors(logits, recording.taps[LOGITS])
-    return floors, routing, logits[0]
-
-
-def _both_floors(
-    runner: HuggingFaceRunner, stimulus: Stimulus, recording: Recording
-) -> tuple[dict[str, TokenErrors], dict[str, TokenErrors], Tensor]:
-    """Run the prompt twice at once, as a batch of two rows: the second continues with the reference's values.
-
-    What has no rows, such as a table for all of them, is the same in both.
+    Args:
+        recording: the reference.
+        inject: let every module work on the reference's values.
+        tokens: how many of the first tokens are run; None: all.
+        errors: where the errors are put.
     """
-    floors: dict[str, TokenErrors] = {}
-    own_floors: dict[str, TokenErrors] = {}
-    errors_of = PairErrors()
 
-    def compare(tap: str, tensor: Tensor) -> Tensor | None:
-        reference = recording.taps.get(tap)
+    def __init__(
+        self,
+        recording: Recording,
+        *,
+        inject: bool = False,
+        tokens: int | None = None,
+        errors: MutableMapping[str, TokenErrors] | None = None,
+    ) -> None:
+        self.recording = recording
+        self.inject = inject
+        self.tokens = tokens
+        self.errors: MutableMapping[str, TokenErrors] = {} if errors is None else errors
+        self.routing: dict[str, Tensor] = {}
+        self._routed = {tap for router in recording.routers for tap in (*router.taps, router.scores)}
+        self._errors_of = PairErrors()
+
+    def measure(self, runner: HuggingFaceRunner, ids: Sequence[int]) -> Tensor:
+        """Run, fill `errors` and `routing`, and return the logits [L, V]."""
+        logits_1LV = runner.run(torch.tensor([ids[: self.tokens]]), on_tap=self._compare)
+        self.errors[LOGITS] = token_errors(logits_1LV, self._beginning(self.recording.taps[LOGITS]))
+        return logits_1LV[0]
+
+    def _compare(self, tap: str, tensor: Tensor) -> Tensor | None:
+        reference = self.recording.taps.get(tap)
         if reference is None:
             return None
-        first, second = halves(tensor, reference)
-        if not comparable(first, reference):
+        reference = self._beginning(reference)
+        if not comparable(tensor, reference):
             return None
-        floors[tap] = errors_of(first, reference)
-        own_floors[tap] = errors_of(*(beginning(each, len(stimulus.ids), OWN_TOKENS) for each in (second, reference)))
-        return None if first is second or not injectable(tap, reference) else with_second(tensor, reference)
+        self.errors[tap] = self._errors_of(tensor, reference)
+        if tap in self._routed:
+            self.routing[tap] = tensor.clone()
+        wanted = tap in self.recording.forced or (self.inject and injectable(tap, reference))
+        return placed(reference, tensor) if wanted else None
 
-    logits = runner.run(torch.tensor([stimulus.ids, stimulus.ids]), on_tap=compare)
-    compare(LOGITS, logits)
-    return floors, own_floors, logits[0]
-
-
-def halves(tensor: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-    """Split a batch of two rows, whose reference has one, or give the tensor twice if it has no rows."""
-    batched = tensor.ndim > reference.ndim or (tensor.ndim == reference.ndim and reference.shape[:1] == (1,))
-    if (batched and len(tensor) == 2) or (tensor.numel() == 2 * reference.numel() and len(tensor) % 2 == 0):
-        first, second = tensor.chunk(2)
-        return first, second
-    return tensor, tensor
-
-
-def with_second(tensor: Tensor, reference: Tensor) -> Tensor:
-    """Return a batch of two rows with the reference's values in the second."""
-    first, second = tensor.chunk(2)
-    return torch.cat([first, placed(reference, second)])
+    def _beginning(self, reference: Tensor) -> Tensor:
+        return reference if self.tokens is None else beginning(reference, self.recording.length, self.tokens)
 
 
 def beginning(tensor: Tensor, length: int, tokens: int) -> Tensor:
@@ -182,12 +156,12 @@ def placed(reference: Tensor, tensor: Tensor) -> Tensor:
     return reference.reshape(tensor.shape).to(tensor, copy=True)
 
 
-def input_variances(recording: Recording, modules: Mapping[str, ModuleFacts]) -> dict[str, float]:
+def input_variances(taps: Mapping[str, Tensor], modules: Mapping[str, ModuleFacts]) -> dict[str, float]:
     """Return, per normalisation with an epsilon, the smallest mean square of any token of its input."""
     found = {}
     for path, facts in modules.items():
-        tensor = recording.taps.get(input_of(path))
-        if facts.epsilon is not None and tensor is not None and tensor.is_floating_point():
+        tensor = taps.get(input_of(path)) if facts.epsilon is not None else None
+        if tensor is not None and tensor.is_floating_point():
             found[path] = float(tensor.to(torch.float32).square().mean(-1).min())
     return found
 

@@ -1,0 +1,190 @@
+"""A phase of a large model: reference, yardstick and port go through the layers in step.
+
+Each side runs in a thread of its own, and only one at a time: a side goes on when another asks for a tap that it has
+not come to. So every layer's weights are read while they are in the system's cache, and no tap outlives its use: none
+is written to disk, whatever the number of layers. As soon as something differs, the phase is run again with all of the
+reference's taps at hand, which is what the search for a cause needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from contextlib import closing
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from trtllm_port.verification.awaited import AlteredError, Awaited, PassingTaps
+from trtllm_port.verification.metrics import TokenErrors
+from trtllm_port.verification.phase import (
+    HuggingFaceSides,
+    Judged,
+    LoadHuggingFace,
+    Phase,
+    PhaseResult,
+    Progress,
+    decode_fails,
+    gates_of,
+    pairing_of,
+    result_of,
+    run_phase,
+)
+from trtllm_port.verification.ports import Expected, Judge, everywhere, inputs_last
+from trtllm_port.verification.recording import Recording
+from trtllm_port.verification.routing import Routing
+from trtllm_port.verification.runners import OnTap, SessionRunner
+from trtllm_port.verification.sides import Floors, HuggingFaceFacts, Yardstick, input_variances
+from trtllm_port.verification.softcaps import ScorePeak
+from trtllm_port.verification.stimulus import Stimulus
+from trtllm_port.verification.taps import LOGITS, Pairing, is_input, module_of
+
+OWN_TOKENS = 128  # of the prompt: enough to see what error a module makes itself
+NO_PAIRS = Pairing(paired=(), missing=(), extra=(), ignored={})  # they are known when all taps have come
+SIDES = 2  # from end to end, and on the reference's values
+
+
+class NotInStep(Exception):
+    """Something differs, or there are routers: all of the reference's taps are needed at once."""
+
+
+def run_phase_in_step(
+    phase: Phase, load: LoadHuggingFace, port: SessionRunner, stimulus: Stimulus, progress: Progress | None = None
+) -> PhaseResult:
+    """Run the three sides in step; one after another where that does not do (arguments as `run_phase`)."""
+    try:
+        return _InStep(phase, load, port, stimulus, progress).run()
+    except (NotInStep, AlteredError):
+        return run_phase(phase, load, port, stimulus, progress)
+
+
+class _InStep:
+    """One phase (arguments as `run_phase`)."""
+
+    def __init__(
+        self, phase: Phase, load: LoadHuggingFace, port: SessionRunner, stimulus: Stimulus, progress: Progress | None
+    ) -> None:
+        self.phase, self.load, self.port, self.stimulus, self.progress = phase, load, port, stimulus, progress
+        self.tapped = frozenset(port.tap_names)
+        self.reference = load(phase.reference_dtype)
+        self.facts = HuggingFaceFacts.of(self.reference)
+        self.layers = [path for path in self.facts.modules if path.rpartition(".")[2].isdigit()]
+        self.scores = ScorePeak()
+        self.variances: dict[str, float] = {}
+        self.logits: dict[int | None, Tensor] = {}
+        self.yardstick_name = ""
+
+    def run(self) -> PhaseResult:
+        """Run, compare and judge.
+
+        Raises:
+            NotInStep: something differs, or there are routers.
+            AlteredError: Hugging Face writes into tensors that it has given.
+        """
+        with closing(PassingTaps(self._refer, self._reads)) as taps:
+            recording = Recording(taps=taps, length=len(self.stimulus.ids), rows=())
+            with closing(self._floors(recording, None)) as floors, closing(self._floors(recording, OWN_TOKENS)) as own:
+                return self._judge(recording, floors, own)
+
+    def _refer(self, taps: MutableMapping[str, Tensor]) -> None:
+        """Run the reference."""
+
+        def put(tap: str, tensor: Tensor) -> None:
+            module = module_of(tap)
+            if not is_input(tap) and not tensor.is_floating_point():
+                raise NotInStep
+            if is_input(tap):
+                self.variances |= input_variances({tap: tensor}, {module: self.facts.modules[module]})
+            if self.progress is not None and tap in self.layers:
+                self.progress(f"compare {self.phase.dtype}", self.layers.index(tap), len(self.layers))
+            taps[tap] = tensor
+
+        with self.scores:
+            taps[LOGITS] = self.reference.run(torch.tensor([self.stimulus.ids]), on_tap=put)
+
+    def _reads(self, tap: str) -> int | None:
+        """How often a tap of the reference is read."""
+        return None if tap == LOGITS else 2 * SIDES if tap in self.tapped else SIDES
+
+    def _floors(self, recording: Recording, tokens: int | None) -> Awaited[TokenErrors]:
+        """The yardstick from end to end, or the first tokens on the reference's values."""
+        runner = self.load(self.phase.dtype)
+        self.yardstick_name = runner.name
+
+        def measure(errors: MutableMapping[str, TokenErrors]) -> None:
+            floors = Floors(recording, inject=tokens is not None, tokens=tokens, errors=errors)
+            self.logits[tokens] = floors.measure(runner, self.stimulus.ids)
+
+        return Awaited(measure)
+
+    def _judge(
+        self, recording: Recording, floors: Awaited[TokenErrors], own_floors: Awaited[TokenErrors]
+    ) -> PhaseResult:
+        expected = Expected(
+            recording=recording,
+            floors=floors,
+            routing=Routing(routers=(), reference={}, yardstick={}),
+            dtype=self.phase.dtype,
+            pairing=NO_PAIRS,
+            modules=self.facts.modules,
+        )
+        whole, own = Judge(expected), Judge(replace(expected, floors=own_floors, tokens=OWN_TOKENS), everywhere)
+        prefill = len(self.stimulus.ids) - self.stimulus.decode_steps
+        logits_1LV, begun_1LV, decoded_LV, cache = self.port.run_all(
+            self.stimulus.ids,
+            prefill,
+            min(OWN_TOKENS, recording.length),
+            observers=(self._observer(whole), self._observer(own)),
+            taps=inputs_last(self.tapped),
+        )
+        for side in (floors, own_floors):
+            side.finish()
+        sides = self._sides(recording, floors, own_floors)
+        pairing = pairing_of(sides, self.port)
+        judged = Judged(
+            pairing=pairing, taps=whole.finish(logits_1LV, pairing), own=own.finish(begun_1LV, pairing).comparisons
+        )
+        if any(found.diverged for run in (judged.taps.comparisons, judged.own) for found in run.values()):
+            raise NotInStep
+        gates = gates_of(sides, self.port, judged, (decoded_LV, cache))
+        if decode_fails(gates):
+            raise NotInStep
+        if self.progress is not None:
+            self.progress(f"compare {self.phase.dtype}", len(self.layers), len(self.layers))
+        return result_of(sides, self.port, judged, gates)
+
+    def _observer(self, judge: Judge) -> OnTap:
+        """What sees the port's taps: those that Hugging Face has, too."""
+
+        def observe(tap: str, tensor: Tensor) -> Tensor | None:
+            if module_of(tap) not in self.facts.modules or tap not in judge.expected.recording.taps:
+                return None
+            other = judge.on_tap(tap, tensor)
+            if tap in judge.comparisons and judge.comparisons[tap].diverged:
+                raise NotInStep
+            return other
+
+        return observe
+
+    def _sides(
+        self, recording: Recording, floors: Awaited[TokenErrors], own_floors: Awaited[TokenErrors]
+    ) -> HuggingFaceSides:
+        yardstick = Yardstick(
+            floors=dict(floors),
+            own_floors=dict(own_floors),
+            routing={},
+            own_routing={},
+            logits=self.logits[None],
+            rows=(),
+            name=self.yardstick_name,
+        )
+        return HuggingFaceSides(
+            phase=self.phase,
+            load=self.load,
+            stimulus=self.stimulus,
+            recording=recording,
+            yardstick=yardstick,
+            variances=self.variances,
+            left=None,
+            facts=replace(self.facts, score_peak=self.scores.peak),
+        )
