@@ -67,28 +67,54 @@ def test_prompts_without_a_tokenizer_are_seeded_ids(tmp_path: Path) -> None:
     assert make_prompts(tmp_path, 11, 0)[0] == ids
 
 
-class Scripted(Fixed):
-    """A model that continues every prompt alike."""
+class Scripted:
+    """A model that continues a prompt of two tokens in one way, whatever it is given."""
 
-    def __init__(self, last: Sequence[float], tokens: list[int]) -> None:
-        super().__init__(last)
+    def __init__(self, tokens: list[int]) -> None:
         self.tokens = tokens
+        self.steps: list[int] = []
+
+    def run(self, ids_BL: Tensor) -> Tensor:
+        chosen = torch.tensor([0, *self.tokens])[: ids_BL.shape[1]]
+        return torch.nn.functional.one_hot(chosen, 5).float()[None]
 
     def greedy(self, prompt: list[int], max_new_tokens: int) -> list[int]:
-        return self.tokens[:max_new_tokens]
+        self.steps.append(max_new_tokens)
+        return self.tokens[len(prompt) - 2 :][:max_new_tokens]
 
 
-def test_the_first_difference_stands_beside_hugging_faces_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    models = {
-        "float16": Scripted([0.9, 0.1, 1.0], [4, 2, 2, 2]),
-        "float32": Scripted([1.0, 0.0, 0.95], [4, 2, 0, 2]),
-    }
-    generation = SimpleNamespace(tokens=((4, 2, 2, 0),), executor="reference", tokens_per_second=1.0)
+def continued(
+    monkeypatch: pytest.MonkeyPatch, tokens: tuple[int, ...], models: dict[str, Scripted]
+) -> tuple[PromptResult, Continuation]:
+    """What becomes of a port that continues the prompt with some tokens."""
+    generation = SimpleNamespace(tokens=(tokens,), executor="reference", tokens_per_second=1.0)
     monkeypatch.setattr("trtllm_port.runtime.generation.generate", lambda *_, **__: generation)
     port: Any = SimpleNamespace(session=None)
     load: Any = models.__getitem__
-    result = continue_prompts(port, load, ("float16", "float32"), ([[1, 2]], None), 4)
-    found = result.continuations[0]
+    result = continue_prompts(port, load, ("float16", "float32"), ([[1, 2]], None), len(tokens))
+    return result, result.continuations[0]
+
+
+def test_tokens_that_hugging_face_would_choose_need_no_steps_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = {"float16": Scripted([4, 2, 2, 2])}
+    _, found = continued(monkeypatch, (4, 2, 2, 2), models)
+    assert (found.first_difference, found.hugging_face) == (None, (4, 2, 2, 2))
+    assert models["float16"].steps == []
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_hugging_face_goes_on_by_itself_where_the_tokens_part(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    models = {"float16": Scripted([4, 2, 3, 1]), "float32": Scripted([4, 2, 3, 1])}
+    tokens = [4, 2, 3, 1]
+    tokens[at] = 0
+    _, found = continued(monkeypatch, tuple(tokens), models)
+    assert (found.first_difference, found.hugging_face, found.excused) == (at, (4, 2, 3, 1), False)
+    assert models["float16"].steps == [4 - at]
+
+
+def test_the_first_difference_stands_beside_hugging_faces_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = {"float16": Scripted([4, 2, 2, 2]), "float32": Scripted([4, 2, 0, 2])}
+    result, found = continued(monkeypatch, (4, 2, 2, 0), models)
     assert (found.first_difference, found.own_difference) == (3, 2)
     assert "prompt 0 at token 3" in describe(result)
     assert "its two precisions part at 2" in describe(result)

@@ -108,7 +108,7 @@ def continue_prompts(
     for number, (prompt, tokens) in enumerate(zip(ids, generation.tokens, strict=True)):
         if progress is not None:
             progress("prompt", number, len(ids))
-        expected = tuple(yardstick.greedy(prompt, max_new_tokens))
+        expected = _continued(yardstick, prompt, tokens)
         found.append(_continuation(prompt, tokens, expected, tokenizer))
     if any(each.first_difference is not None for each in found):
         reference = load(precisions[1])
@@ -128,8 +128,21 @@ def _beside_itself(found: Continuation, prompt: list[int], reference: HuggingFac
     """Add where Hugging Face's two precisions part, which tells what the port's first difference is worth."""
     if found.first_difference is None:
         return found
-    precise = reference.greedy(prompt, len(found.hugging_face))
-    return replace(found, own_difference=_first_difference(found.hugging_face, precise))
+    return replace(found, own_difference=_departure(reference, prompt, found.hugging_face))
+
+
+def _continued(runner: HuggingFaceRunner, prompt: list[int], draft: Sequence[int]) -> tuple[int, ...]:
+    """As many greedy tokens as a draft has: one forward tells how far they are the draft's, steps give the others."""
+    agreed = _departure(runner, prompt, draft)
+    if agreed is None:
+        return tuple(draft)
+    return (*draft[:agreed], *runner.greedy([*prompt, *draft[:agreed]], len(draft) - agreed))
+
+
+def _departure(runner: HuggingFaceRunner, prompt: list[int], tokens: Sequence[int]) -> int | None:
+    """Index of the first of some tokens after a prompt that a model would not choose, or None."""
+    logits_LV = runner.run(torch.tensor([[*prompt, *tokens[:-1]]]))[0]
+    return _first_difference(tokens, logits_LV[len(prompt) - 1 :].argmax(-1).tolist())
 
 
 def _first_difference(left: Sequence[int], right: Sequence[int]) -> int | None:
