@@ -97,6 +97,8 @@ def test_a_number_of_widths_is_preferred_to_one_of_layers() -> None:
             (
                 "-1, self.config.num_attention_heads // self.config.num_kv_heads + 2, self.head_dim",
                 "self.input_layernorm = LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)",
+                "FalconLinear( config.hidden_size, "
+                "(config.num_attention_heads + 2 * config.num_kv_heads) * self.head_dim )",
             ),
         ),
     ],

@@ -22,6 +22,7 @@ from trtllm_port.codegen.scope import NotExpressible, Scope
 from trtllm_port.codegen.shared_weights import repeated_blocks
 from trtllm_port.codegen.sizes import LAYER_COUNTS, layer_count_key
 from trtllm_port.codegen.weights import used_by, used_tensors
+from trtllm_port.codegen.widening import widened
 
 DEFAULTS: dict[str, dict[str, Any]] = {  # of the layers' arguments, which are not printed
     "Linear": {"bias": True},
@@ -296,7 +297,7 @@ class ConstructorWriter:
         )
         what, known = f"`{name}` of `{path}`", [value for value in column if value is not MISSING]
         if not any(isinstance(value, tuple | list) for value in known):
-            return self.scope.in_init(merge_values(column), what).text
+            return self.scope.in_init(widened(merge_values(column), path, self.scope), what).text
         lengths = {len(value) if isinstance(value, tuple | list) else 0 for value in known}
         if len(lengths) > 1:
             raise NotExpressible(column, what)
@@ -308,11 +309,14 @@ class ConstructorWriter:
         what = f"an argument of `{path}`"
         defaults = DEFAULTS.get(leaf.kind, {})
         sizes = leaf.args[:-1] if leaf.kind in ENDS_WITH_ACTIVATION else leaf.args
-        args = [self.scope.named(arg, path) or self.scope.in_init(arg, what).text for arg in sizes]
+        args = [self._size(arg, path, what) for arg in sizes]
         args += [self.scope.activation(arg).text for arg in leaf.args[len(sizes) :]]
         named = {k: v for k, v in leaf.keywords.items() if k not in defaults or v != defaults[k]}
         args += [f"{key}={self.scope.in_init(value, what).text}" for key, value in named.items()]
         return f"{leaf.kind}({', '.join(args)})"
+
+    def _size(self, value: Any, path: str, what: str) -> str:
+        return self.scope.named(value, path) or self.scope.in_init(widened(value, path, self.scope), what).text
 
     def _parameter(self, path: str) -> Iterator[str]:
         """A parameter that `forward` uses itself."""
