@@ -9,7 +9,7 @@ rotations are recorded as one operation each (`hooks.py`).
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -117,23 +117,23 @@ def map_structure(function: Callable[[Any], Any], tree: Any) -> Any:
         return tuple(map_structure(function, item) for item in tree)
     if isinstance(tree, tuple | list):
         return type(tree)([map_structure(function, item) for item in tree]) if type(tree) in (tuple, list) else tree
-    if isinstance(tree, Mapping):
+    if isinstance(tree, dict):
         return {key: map_structure(function, item) for key, item in tree.items()}
     return function(tree)
 
 
-def leaves(tree: Any) -> Iterator[Any]:
+def leaves(tree: Any) -> list[Any]:
     """The leaves of tuples, lists, dicts (and `ModelOutput`, which is one) and slices, in order."""
     if isinstance(tree, slice):
-        yield from (part for part in (tree.start, tree.stop, tree.step))
-    elif isinstance(tree, tuple | list):
-        for item in tree:
-            yield from leaves(item)
-    elif isinstance(tree, Mapping):
-        for item in tree.values():
-            yield from leaves(item)
-    else:
-        yield tree
+        return [tree.start, tree.stop, tree.step]
+    if isinstance(tree, dict):
+        tree = tree.values()
+    elif not isinstance(tree, (tuple, list)):
+        return [tree]
+    found: list[Any] = []
+    for item in tree:
+        found += leaves(item)
+    return found
 
 
 def substitute(tree: Any, mapping: dict[Value, Value]) -> Any:
