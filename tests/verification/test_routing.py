@@ -9,14 +9,22 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import DbrxConfig, DbrxForCausalLM, OlmoeConfig, OlmoeForCausalLM
+from transformers import (
+    DbrxConfig,
+    DbrxForCausalLM,
+    Llama4ForCausalLM,
+    Llama4TextConfig,
+    OlmoeConfig,
+    OlmoeForCausalLM,
+)
 
 from tests.verification.conftest import TorchPort, stimulus
 from trtllm_port.random_weights import condition
 from trtllm_port.verification.assemble import divergences_of
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.phase import PhaseResult, phases_of, run_phase
-from trtllm_port.verification.routing import Routing, force_rows, routers_of
+from trtllm_port.verification.routers import routers_of
+from trtllm_port.verification.routing import Routing, force_rows
 from trtllm_port.verification.verdict import Verdict
 
 SCORES = torch.tensor([[5.0, 4.0, 1.0, 0.0], [3.0, 2.0, 1.99, 0.0], [1.0, 2.0, 3.0, 4.0]], dtype=torch.float64)
@@ -79,6 +87,50 @@ def test_wrong_weights_of_the_right_experts_fail() -> None:
     assert taps["gate:1"].diverged
 
 
+def weighed(scores: Tensor, experts: list[list[int]]) -> dict[str, Tensor]:
+    """A router that returns the weights of all experts, zero of those not chosen, beside the scores."""
+    indices = torch.tensor(experts)
+    return {
+        "gate": torch.zeros_like(scores).scatter(-1, indices, scores.gather(-1, indices).sigmoid()),
+        "gate:1": scores,
+    }
+
+
+def judged_of_all(port: dict[str, Tensor]) -> tuple[Any, Any]:
+    scores = SCORES + 0.5  # none is zero
+    reference, yardstick = (weighed(each, [[0, 1], [0, 1], [3, 2]]) for each in (scores, scores + 0.01))
+    routing = Routing(routers=routers_of(reference), reference=reference, yardstick=yardstick)
+    taps, (facts,) = routing.judge(port, "bfloat16")
+    return taps["gate"], facts
+
+
+def test_weights_of_all_experts_are_a_choice() -> None:
+    scores = SCORES + 0.5
+    reference = weighed(scores, [[0, 1], [0, 1], [3, 2]])
+    (router,) = routers_of(reference)
+    assert (router.indices, router.taps, router.scores, router.chosen) == ("gate", ("gate",), "gate:1", 2)
+    assert routers_of({**reference, "gate": reference["gate"].clamp(min=0.1)}) == ()
+    assert routers_of({"gate": reference["gate"]}) == ()  # zeros alone tell no scores
+
+
+@pytest.mark.parametrize(
+    ("experts", "factor", "excused", "verdict"),
+    [
+        ([[0, 1], [0, 2], [3, 2]], 1.0, 1, Verdict.PASS),
+        ([[0, 2], [0, 1], [3, 2]], 1.0, 0, Verdict.FAIL),
+        ([[0, 1], [0, 1], [3, 2]], 1.1, 0, Verdict.FAIL),
+        ([[0, 1, 2], [0, 1, 2], [3, 2, 1]], 1.0, 0, Verdict.FAIL),
+    ],
+    ids=["near a tie", "clearly others", "wrong weights", "one more"],
+)
+def test_a_choice_among_weights_of_all_experts(
+    experts: list[list[int]], factor: float, excused: int, verdict: Verdict
+) -> None:
+    port = weighed(SCORES + 0.5, experts)
+    tap, facts = judged_of_all(port | {"gate": port["gate"] * factor})
+    assert (tap.verdict, facts.excused) == (verdict, excused)
+
+
 def test_rows_of_a_padded_batch_get_their_own_routing() -> None:
     known = [{"gate:2": torch.tensor([[1, 2], [3, 4], [5, 6]])}, {"gate:2": torch.tensor([[7, 8]])}]
     forced = force_rows(known, "gate:2", torch.zeros(4, 2, dtype=torch.int32), [range(1, 3), range(2)])
@@ -128,6 +180,11 @@ def tiny_olmoe(dtype: str) -> OlmoeForCausalLM:
     return model.to(getattr(torch, dtype)).eval()
 
 
+def swap_weights(mlp: Any) -> None:
+    """The router gives each expert the weight of another."""
+    mlp.gate.register_forward_hook(lambda _module, _args, output: (output[0], output[1].flip(-1), *output[2:]))
+
+
 def compare(dtype: str, change: Any = None) -> PhaseResult:
     phase = phases_of(dtype)[-1]
     model = tiny_olmoe(dtype)
@@ -149,9 +206,10 @@ def test_a_clean_mixture_of_experts_passes(dtype: str) -> None:
     [
         (lambda mlp: setattr(mlp.gate, "norm_topk_prob", True), "model.layers.1.mlp.gate"),
         (lambda mlp: mlp.gate.weight.data.copy_(mlp.gate.weight.flip(0)), "model.layers.1.mlp.gate"),
+        (swap_weights, "model.layers.1.mlp.gate"),
         (lambda mlp: mlp.experts.down_proj.data.copy_(mlp.experts.down_proj.flip(0)), "model.layers.1.mlp.experts"),
     ],
-    ids=["normalised", "router permuted", "experts permuted"],
+    ids=["normalised", "router permuted", "weights swapped", "experts permuted"],
 )
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_bug_is_placed_at_the_router_or_at_the_experts(dtype: str, change: Any, module: str) -> None:
@@ -208,3 +266,38 @@ def test_a_choice_made_between_router_and_experts_is_judged_at_the_experts() -> 
 )
 def test_a_wrong_choice_between_router_and_experts_fails(change: Any, tap: str) -> None:
     assert compare_handed_on("bfloat16", change).taps[f"transformer.blocks.1.ffn.{tap}"].diverged
+
+
+def weighing(dtype: str) -> Llama4ForCausalLM:
+    sizes = {"hidden_size": 32, "intermediate_size": 24, "intermediate_size_mlp": 24, "head_dim": 8, "vocab_size": 96}
+    counts = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 8}
+    config = Llama4TextConfig(**sizes, **counts, num_experts_per_tok=2, attn_implementation="eager")
+    model = Llama4ForCausalLM(config)
+    condition(model)
+    return model.to(getattr(torch, dtype)).eval()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda router: router.weight.data.copy_(router.weight.flip(0)),
+        lambda router: router.weight.data.neg_(),
+        lambda router: setattr(router, "top_k", 3),
+    ],
+    ids=["permuted", "the least", "one more"],
+)
+def test_a_router_that_weighs_all_experts_is_judged_by_its_choice(change: Any) -> None:
+    model = weighing("float16")
+
+    def found() -> PhaseResult:
+        return run_phase(
+            phases_of("float16")[-1], lambda each: HuggingFaceRunner(weighing(each)), TorchPort(model), stimulus()
+        )
+
+    right = found()
+    assert right.divergences == ()
+    assert [each.module for each in right.routing] == [
+        f"model.layers.{layer}.feed_forward.router" for layer in range(2)
+    ]
+    change(model.model.layers[1].feed_forward.router)
+    assert found().divergences == ("model.layers.1.feed_forward.router",)

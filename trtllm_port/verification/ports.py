@@ -13,7 +13,8 @@ from trtllm_port.verification.metrics import TokenErrors, relative_error_per_tok
 from trtllm_port.verification.pairs import PairErrors
 from trtllm_port.verification.recording import Recording
 from trtllm_port.verification.rotary import is_rotary, match_table
-from trtllm_port.verification.routing import Routing, RoutingFacts, chooses_slots
+from trtllm_port.verification.routers import chooses_slots
+from trtllm_port.verification.routing import Routing, RoutingFacts
 from trtllm_port.verification.runners import PortRunner
 from trtllm_port.verification.sides import beginning, comparable, injectable, placed
 from trtllm_port.verification.stimulus import Stimulus

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trtllm_port.hf_taps import CHOSEN, WEIGHTS
-from trtllm_port.verification.routing import Router, routers_of
+from trtllm_port.verification.routers import Router, routers_of
 from trtllm_port.verification.runners import Runner
 from trtllm_port.verification.stimulus import Stimulus
 from trtllm_port.verification.tap_store import TapStore
@@ -66,12 +66,11 @@ def record(runner: Runner, stimulus: Stimulus, *, on_disk: bool = False) -> Reco
     if on_disk:
         taps = TapStore()
         logits = runner.run(ids_BL, on_tap=taps.__setitem__)
-        routers = routers_of(taps.like)
     else:
         taps, logits, altered = _record_taps(runner, ids_BL, copy=False)
         if altered:
             taps, logits, _ = _record_taps(runner, ids_BL, copy=True)
-        routers = routers_of(taps)
+    routers = routers_of(taps)
     _drop_known_choices(taps, routers)
     taps[LOGITS] = logits
     recorded = [_record_row(runner, row, routers) for row in stimulus.rows]

@@ -10,47 +10,20 @@ T tokens, A experts of one token, X experts
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import takewhile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from trtllm_port.hf_taps import CHOSEN, WEIGHTS, made_beside
 from trtllm_port.verification.compare import TapComparison, failure, judge
 from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.metrics import token_errors
-from trtllm_port.verification.taps import is_input, module_of, parent_of, within
+from trtllm_port.verification.routers import Router
 from trtllm_port.verification.thresholds import CONFIDENT_NOISE_MULTIPLE, ROUNDING, ROUTING_FLIPS
 from trtllm_port.verification.verdict import Verdict, worst
 
 REPRODUCED = 0.99  # so many tokens' experts must the scores' largest be, for margins of the scores to mean anything
-
-
-@dataclass(frozen=True, kw_only=True)
-class Router:
-    """The taps of one router.
-
-    Attributes:
-        module: its path.
-        indices: the tap of its decisions, integers [T, A].
-        weights: taps of the same shape that belong to them.
-        scores: the tap [T, X] that the decisions were made by, or None.
-        of_slots: it chooses slots of the cache to attend to, not experts. Those that lie behind a token are hidden from
-            it: where it sees fewer than it may choose, it does not matter which of them make up the number.
-    """
-
-    module: str
-    indices: str
-    weights: tuple[str, ...]
-    scores: str | None
-    of_slots: bool = False
-
-    @property
-    def taps(self) -> tuple[str, ...]:
-        """What is forced: the decisions and what belongs to them."""
-        return (self.indices, *self.weights)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,58 +49,6 @@ class RoutingFacts:
     margin: float | None
     unused: tuple[int, ...]
     experts: int
-
-
-def routers_of(taps: Mapping[str, Tensor]) -> tuple[Router, ...]:
-    """Find the routers: modules that return integers [T, A] together with floats of the same shape, or slots alone.
-
-    A block that chooses by its router's scores itself hands the choice to its experts: it is found at their inputs.
-
-    Args:
-        taps: of the reference.
-    """
-    outputs: dict[str, list[str]] = {}
-    for tap in taps:
-        if not is_input(tap):
-            outputs.setdefault(module_of(tap), []).append(tap)
-    returned = [router for module, names in outputs.items() for router in _router(module, names, taps)]
-    choosers = [router.module for router in returned]
-    given = [tap for tap in taps if tap.endswith(CHOSEN) and not made_beside(module_of(tap), choosers)]
-    return (*returned, *(_given(tap, taps) for tap in given))
-
-
-def _given(tap: str, taps: Mapping[str, Tensor]) -> Router:
-    """What a module of experts is told to use; the scores are the last that its block has one of per expert."""
-    module, chosen_TA = module_of(tap), taps[tap]
-    before = takewhile(lambda other: other != tap, taps)
-    beside = [other for other in before if within(module_of(other), parent_of(module)) and not is_input(other)]
-    fitting = [
-        other
-        for other in beside
-        if taps[other].is_floating_point()
-        and taps[other].shape[:-1] == chosen_TA.shape[:-1]
-        and taps[other].shape[-1] > chosen_TA.shape[-1]
-    ]
-    return Router(module=module, indices=tap, weights=(module + WEIGHTS,), scores=fitting[-1] if fitting else None)
-
-
-def _router(module: str, names: Sequence[str], taps: Mapping[str, Tensor]) -> Iterator[Router]:
-    chosen = [n for n in names if not taps[n].is_floating_point() and taps[n].dtype != torch.bool and taps[n].ndim > 1]
-    floats = [n for n in names if taps[n].is_floating_point()]
-    if len(chosen) != 1 or (floats and taps[chosen[0]].shape[-1] > max(taps[n].shape[-1] for n in floats)):
-        return
-    shape = taps[chosen[0]].shape
-    weights = tuple(n for n in floats if taps[n].shape == shape)
-    scores = [n for n in floats if taps[n].shape[:-1] == shape[:-1] and taps[n].shape[-1] > shape[-1]]
-    if chooses_slots(taps[chosen[0]]) and len(names) == 1 and shape[-1] < shape[-2]:
-        yield Router(module=module, indices=chosen[0], weights=(), scores=None, of_slots=True)
-    if weights:
-        yield Router(module=module, indices=chosen[0], weights=weights, scores=scores[0] if scores else None)
-
-
-def chooses_slots(tensor: Tensor) -> bool:
-    """Whether a module's output are numbers of slots, [B, L, C]: those that each token attends to."""
-    return tensor.dtype in (torch.int32, torch.int64) and tensor.ndim == 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,31 +88,34 @@ class Routing:
     def _judge(
         self, router: Router, port: Mapping[str, Tensor], dtype: str
     ) -> tuple[RoutingFacts, dict[str, TapComparison]]:
-        own, reference, yardstick = (_sorted(router, values) for values in (port, self.reference, self.yardstick))
-        flips_T, floor_flips_T = (
-            (side[router.indices] != reference[router.indices]).any(-1) for side in (own, yardstick)
-        )
-        facts = self._facts(router, (own, reference), (flips_T, floor_flips_T), dtype)
+        experts = [_experts(router, values) for values in (port, self.reference, self.yardstick)]
+        own_TA, reference_TA, yardstick_TA = (experts_TA.sort(-1).values for experts_TA in experts)
+        flips_T, floor_flips_T = ((side_TA != reference_TA).any(-1) for side_TA in (own_TA, yardstick_TA))
+        facts = self._facts(router, (own_TA, reference_TA), (flips_T, floor_flips_T), dtype)
         comparisons = {router.indices: _decision(router, facts)}
         agree_T = ~(flips_T | floor_flips_T)
-        # Weights that the port gathers by the decisions are in the order of those that it was forced to.
-        forced = _sorted(router, {**port, router.indices: self.reference[router.indices]})
         for tap in router.weights if bool(agree_T.any()) else ():
-            each = [token_errors(side[tap][agree_T], reference[tap][agree_T]) for side in (own, forced, yardstick)]
-            errors = min(each[:2], key=lambda found: float(found.error_T.sum()))
-            comparisons[tap] = judge(tap, errors, each[2], dtype)
+            given = [_flat(values[tap]) for values in (port, self.reference, self.yardstick)]
+            # Weights that the port gathers by the decisions are in the order of those that it was forced to.
+            pairs = [*zip(given, experts, strict=True), (given[0], experts[1])]
+            own, reference, yardstick, forced = (_in_order(router, *pair)[agree_T] for pair in pairs)
+            errors = [token_errors(side, reference) for side in (own, forced)]
+            least = min(errors, key=lambda found: float(found.error_T.sum()))
+            found = replace(judge(tap, least, token_errors(yardstick, reference), dtype), forced=True)
+            decided = comparisons.get(tap)  # of weights of all experts, which tell the choice, too
+            if decided is None or (not decided.diverged and worst([found.verdict, decided.verdict]) is found.verdict):
+                comparisons[tap] = found
         return facts, comparisons
 
     def _facts(
         self,
         router: Router,
-        sides: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
+        sides: tuple[Tensor, Tensor],
         flips: tuple[Tensor, Tensor],
         dtype: str,
     ) -> RoutingFacts:
-        (own, reference), (flips_T, floor_flips_T) = sides, flips
-        indices_TA = reference[router.indices]
-        leads = self._leads(router, own[router.indices], flips_T, dtype)
+        (own_TA, indices_TA), (flips_T, floor_flips_T) = sides, flips
+        leads = self._leads(router, (own_TA, indices_TA), flips_T, dtype)
         experts = int(indices_TA.max()) + 1 if router.scores is None else self.reference[router.scores].shape[-1]
         used = set(indices_TA.flatten().tolist())
         excused = 0 if leads is None else int((leads <= CONFIDENT_NOISE_MULTIPLE).sum())
@@ -206,17 +130,17 @@ class Routing:
             experts=experts,
         )
 
-    def _leads(self, router: Router, own_TA: Tensor, flips_T: Tensor, dtype: str) -> Tensor | None:
+    def _leads(self, router: Router, sides: tuple[Tensor, Tensor], flips_T: Tensor, dtype: str) -> Tensor | None:
         """By how much the reference preferred its experts, per flipped token, in units of the yardstick's error."""
         if router.scores is None:
             return None
         scores_TX, rough_TX = (_flat(side[router.scores]) for side in (self.reference, self.yardstick))
-        chosen_TA = _flat(self.reference[router.indices]).long()
+        own_TA, chosen_TA = sides
         best_TA = scores_TX.topk(chosen_TA.shape[-1], -1).indices
-        if float((best_TA.sort(-1).values == chosen_TA.sort(-1).values).all(-1).double().mean()) < REPRODUCED:
+        if float((best_TA.sort(-1).values == chosen_TA).all(-1).double().mean()) < REPRODUCED:
             return None  # chosen by something else than these scores: a bias, or groups of experts
         least_T = scores_TX.gather(-1, chosen_TA).amin(-1)
-        own_T = scores_TX.gather(-1, own_TA.long()).amin(-1)
+        own_T = scores_TX.gather(-1, own_TA).amin(-1)
         noise_T = (rough_TX - scores_TX).abs().amax(-1)
         noise_T = noise_T.clamp(min=float(noise_T.median())) + ROUNDING[dtype] * scores_TX.abs().amax(-1)
         return ((least_T - own_T) / noise_T)[flips_T]
@@ -264,14 +188,19 @@ def routing_gate(phase: str, facts: Sequence[RoutingFacts], found: Sequence[TapC
     )
 
 
-def _sorted(router: Router, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The router's taps with each token's experts in the order of their numbers."""
+def _experts(router: Router, values: Mapping[str, Tensor]) -> Tensor:
+    """The numbers [T, A] of each token's experts."""
+    if router.chosen is not None:
+        return _flat(values[router.indices]).abs().topk(router.chosen, -1).indices
     indices_TA = _flat(values[router.indices], torch.int64)
     if router.of_slots:
         indices_TA = torch.where(indices_TA > torch.arange(len(indices_TA))[:, None], -1, indices_TA)
-    order_TA = indices_TA.argsort(-1)
-    sorted_taps = {tap: _flat(values[tap]).gather(-1, order_TA) for tap in router.weights}
-    return sorted_taps | {router.indices: indices_TA.gather(-1, order_TA)}
+    return indices_TA
+
+
+def _in_order(router: Router, weights_TA: Tensor, experts_TA: Tensor) -> Tensor:
+    """Weights in the order of the experts' numbers, as those of all experts [T, X] are."""
+    return weights_TA if router.chosen is not None else weights_TA.gather(-1, experts_TA.argsort(-1))
 
 
 def _flat(tensor: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
