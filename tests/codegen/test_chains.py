@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from trtllm_port.codegen.branches import _lines
+from trtllm_port.codegen.branches import _lines, together
 from trtllm_port.codegen.chains import Chain, Item, branch_node, chain_node, find_chain
 from trtllm_port.codegen.expressions import ATOM, Expression
 from trtllm_port.codegen.instances import values_in
@@ -58,3 +58,10 @@ def test_a_choice_in_the_other_side_is_an_elif() -> None:
     assert _lines(condition, [["x = f(x)"], inner], None) == ["if p:", "    x = f(x)", f"el{inner[0]}", *inner[1:]]
     both = [*inner, "y = x"]
     assert _lines(condition, [["x = f(x)"], both], None)[2:4] == ["else:", "    if q:"]
+
+
+def test_neighbours_under_one_condition_stand_under_it_together() -> None:
+    first, second = ["if config.norm:", "    self.a = A()"], ["if config.norm:", "    self.b = B()"]
+    assert together([*first, *second]) == [*first, second[1]]
+    assert together([*first, "self.c = C()", *second]) == [*first, "self.c = C()", *second]
+    assert together([*first, "if config.bias:", second[1]]) == [*first, "if config.bias:", second[1]]

@@ -92,6 +92,11 @@ def test_a_number_of_widths_is_preferred_to_one_of_layers() -> None:
             ("self.norms = ModuleList(LayerNorm(dim, eps=eps, bias=False) for _ in range(num_heads))",),
         ),
         (
+            "stablelm",  # its option is traced at few sizes, of which two have as many keys
+            {"qk_layernorm": False},
+            ("StableLmLayerNormPerHead(self.head_dim, self.num_key_value_heads, config.layer_norm_eps)",),
+        ),
+        (
             "falcon",
             {"new_decoder_architecture": True, "multi_query": False, "num_kv_heads": 8},
             (

@@ -150,6 +150,18 @@ def _otherwise(lines: list[str]) -> list[str]:
     return [f"el{lines[0]}", *lines[1:]] if is_choice else ["else:", *indent(lines)]
 
 
+def together(lines: list[str]) -> list[str]:
+    """Statements of which those under the same condition, one after the other, stand under it together."""
+    made: list[str] = []
+    header = ""  # of the condition that the lines before are under
+    for line in lines:
+        if line.startswith("if ") and line == header:
+            continue
+        header = header if line.startswith(" ") else line if line.startswith("if ") else ""
+        made.append(line)
+    return made
+
+
 def negated(condition: str) -> str:
     """`not condition`, as one writes it."""
     for positive, negative in ((" is not None", " is None"), (" == ", " != "), (" >= ", " < "), (" not in ", " in ")):

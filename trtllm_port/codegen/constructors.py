@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from trtllm_port.codegen.branches import together
 from trtllm_port.codegen.constants import stored_tensor
 from trtllm_port.codegen.expressions import MISSING, Symbol, merge_values
 from trtllm_port.codegen.formatting import indent, literal, reference
@@ -99,7 +100,7 @@ class ConstructorWriter:
         lines = ["super().__init__(config)" if is_model else "super().__init__()"]
         lines += ["self.config = config"] if "self.config" in text and not is_model else []
         lines += ["self.layer_idx = layer_idx"] if "self.layer_idx" in text else []
-        lines += attributes + children + own + tied
+        lines += attributes + together([*children, *own, *tied])
         made.lines = [self._signature(), *indent(lines)]
         return made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from trtllm_port.codegen.causality import require_causal
@@ -213,6 +214,9 @@ class Exploration:
                 added.append(self._lower(self.samples[1].trace.sample.with_values({key: another})))
             except Exception as error:  # any, as above
                 return f"{another} does not go with all sizes: {first_line(error)}"
+            if other_form:  # a module that comes with it has sizes that two may have in common by chance
+                with suppress(Exception):  # any: two sizes do, then
+                    added.append(self._lower(self.samples[2].trace.sample.with_values({key: another})))
         if self.followed:
             try:
                 added.append(self._lower(base.with_values({**self.followed, key: other})))
