@@ -80,6 +80,32 @@ def test_a_clear_choice_of_others_fails() -> None:
     assert "not near a tie" in taps["gate:2"].note
 
 
+UNEVEN = torch.tensor([[0.01], [0.01], [0.5]], dtype=torch.float64)  # the yardstick errs far more at one token
+
+
+@pytest.mark.parametrize(
+    ("lead", "error", "excused"),
+    [(0.4, 0.2, 1), (0.4, 0.01, 0), (0.4, None, 0), (2.0, 2.0, 0)],
+    ids=["the port errs there", "the port errs little", "unknown", "more than Hugging Face ever"],
+)
+def test_noise_that_hits_another_token_than_in_the_yardstick_is_noise(
+    lead: float, error: float | None, excused: int
+) -> None:
+    scores = SCORES.clone()
+    scores[1] = torch.tensor([5.0, 4.0, 4.0 - lead, 0.0])
+    right, other = [[0, 1], [0, 1], [3, 2]], [[0, 1], [0, 2], [3, 2]]
+    reference, yardstick = routed(scores, right), routed(scores + UNEVEN, right)
+    port = routed(scores, other)
+    if error is None:
+        del port["gate"]
+    else:
+        port["gate"] = scores + torch.tensor([[0.01], [error], [0.01]])
+    routing = Routing(routers=routers_of(reference), reference=reference, yardstick=yardstick)
+    taps, (facts,) = routing.judge(port, "float16")
+    assert (facts.flips, facts.excused) == (1, excused)
+    assert taps["gate:2"].diverged is not bool(excused)
+
+
 def test_wrong_weights_of_the_right_experts_fail() -> None:
     port = routed(SCORES, [[0, 1], [0, 1], [3, 2]])
     taps, _ = judged(port | {"gate:1": port["gate:1"] * 1.1})

@@ -101,6 +101,7 @@ class Judge:
         self.tokens: dict[str, Tensor] = {}
         self.skipped: dict[str, str] = {}
         self.routing: dict[str, Tensor] = {}
+        self.scores = {router.scores for router in expected.recording.routers}
 
     def on_tap(self, tap: str, tensor: Tensor) -> Tensor | None:
         """Compare a tap; return what takes its place, if anything does."""
@@ -132,6 +133,8 @@ class Judge:
         if tap in expected.recording.forced:
             self.routing[tap] = tensor.clone()
             return reference
+        if tap in self.scores:
+            self.routing[tap] = tensor.clone()
         errors = self.errors_of(tensor, reference)
         self.tokens[tap] = relative_error_per_token(errors).to(torch.float32)
         self.comparisons[tap] = judge(tap, errors, floor, expected.dtype)

@@ -69,7 +69,7 @@ class Routing:
         """Judge the port's decisions and weights.
 
         Args:
-            port: its taps, of those routers that it has.
+            port: its taps, of those routers that it has; with the scores, where it has a tap of them.
             dtype: of the port.
         """
         comparisons: dict[str, TapComparison] = {}
@@ -91,7 +91,8 @@ class Routing:
         experts = [_experts(router, values) for values in (port, self.reference, self.yardstick)]
         own_TA, reference_TA, yardstick_TA = (experts_TA.sort(-1).values for experts_TA in experts)
         flips_T, floor_flips_T = ((side_TA != reference_TA).any(-1) for side_TA in (own_TA, yardstick_TA))
-        facts = self._facts(router, (own_TA, reference_TA), (flips_T, floor_flips_T), dtype)
+        leads = self._leads(router, port, (own_TA, reference_TA), flips_T, dtype)
+        facts = self._facts(router, reference_TA, (flips_T, floor_flips_T), leads)
         comparisons = {router.indices: _decision(router, facts)}
         agree_T = ~(flips_T | floor_flips_T)
         for tap in router.weights if bool(agree_T.any()) else ():
@@ -108,14 +109,9 @@ class Routing:
         return facts, comparisons
 
     def _facts(
-        self,
-        router: Router,
-        sides: tuple[Tensor, Tensor],
-        flips: tuple[Tensor, Tensor],
-        dtype: str,
+        self, router: Router, indices_TA: Tensor, flips: tuple[Tensor, Tensor], leads: Tensor | None
     ) -> RoutingFacts:
-        (own_TA, indices_TA), (flips_T, floor_flips_T) = sides, flips
-        leads = self._leads(router, (own_TA, indices_TA), flips_T, dtype)
+        flips_T, floor_flips_T = flips
         experts = int(indices_TA.max()) + 1 if router.scores is None else self.reference[router.scores].shape[-1]
         used = set(indices_TA.flatten().tolist())
         excused = 0 if leads is None else int((leads <= CONFIDENT_NOISE_MULTIPLE).sum())
@@ -130,8 +126,21 @@ class Routing:
             experts=experts,
         )
 
-    def _leads(self, router: Router, sides: tuple[Tensor, Tensor], flips_T: Tensor, dtype: str) -> Tensor | None:
-        """By how much the reference preferred its experts, per flipped token, in units of the yardstick's error."""
+    def _leads(
+        self,
+        router: Router,
+        port: Mapping[str, Tensor],
+        sides: tuple[Tensor, Tensor],
+        flips_T: Tensor,
+        dtype: str,
+    ) -> Tensor | None:
+        """By how much the reference preferred its experts, per flipped token, in units of the noise.
+
+        The noise is the yardstick's error at the token. Few tokens err far more than most, and which ones they are is
+        chance: where the port's scores err more than the yardstick's there, their error counts, as far as the yardstick
+        errs as much at any token. The scores themselves are judged as values, and a choice that is not the best by
+        scores that are right is not excused by them.
+        """
         if router.scores is None:
             return None
         scores_TX, rough_TX = (_flat(side[router.scores]) for side in (self.reference, self.yardstick))
@@ -142,7 +151,11 @@ class Routing:
         least_T = scores_TX.gather(-1, chosen_TA).amin(-1)
         own_T = scores_TX.gather(-1, own_TA).amin(-1)
         noise_T = (rough_TX - scores_TX).abs().amax(-1)
-        noise_T = noise_T.clamp(min=float(noise_T.median())) + ROUNDING[dtype] * scores_TX.abs().amax(-1)
+        largest, noise_T = float(noise_T.max()), noise_T.clamp(min=float(noise_T.median()))
+        if router.scores in port:
+            error_T = (_flat(port[router.scores]) - scores_TX).abs().amax(-1)
+            noise_T = noise_T.maximum(error_T.clamp(max=largest))
+        noise_T = noise_T + ROUNDING[dtype] * scores_TX.abs().amax(-1)
         return ((least_T - own_T) / noise_T)[flips_T]
 
 
