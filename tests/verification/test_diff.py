@@ -27,6 +27,17 @@ def compared(model_dir: Path, workspace: Path, **options: Any) -> Report:
     return diff_layers(model_dir, workspace=workspace, settings=options.pop("settings", SHORT), **options)
 
 
+def test_the_comparison_in_float32_can_be_left_out_and_that_is_said(model_dir: Path, workspace: Path) -> None:
+    report = compared(model_dir, workspace, dtype="bfloat16", settings=DiffSettings(tokens=48, logic=False))
+    assert report.verdict is Verdict.PASS
+    assert {gate.phase for gate in report.gates} & {"logic", "precision"} == {"precision"}
+    assert all(tap.logic is None for tap in report.taps)
+    assert "the logic phase" in [item.what for item in report.not_exercised]
+    whole = compared(model_dir, workspace, dtype="float32", settings=DiffSettings(tokens=48, logic=False))
+    assert {gate.phase for gate in whole.gates} & {"logic", "precision"} == {"logic"}
+    assert "the logic phase" not in [item.what for item in whole.not_exercised]
+
+
 @pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
 def test_a_right_port_passes_and_is_reported(model_dir: Path, workspace: Path, tmp_path: Path, dtype: str) -> None:
     report = compared(model_dir, workspace, dtype=dtype, report_dir=tmp_path / "report")

@@ -20,6 +20,8 @@ class DiffSettings:
         seed: of random weights and random token ids.
         save: a directory that a replay needs nothing else than; None saves nothing.
         trust_remote_code: run Python code that comes with the model.
+        logic: compare a port of less precision in float32 first. What was verified in float32 with the same weights
+            was compared so; the report says that it was left out.
     """
 
     prompt_file: Path | None = None
@@ -29,6 +31,7 @@ class DiffSettings:
     seed: int = 0
     save: Path | None = None
     trust_remote_code: bool = False
+    logic: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
