@@ -12,6 +12,7 @@ from transformers import DbrxConfig, LongcatFlashConfig
 from transformers.models.dbrx.modeling_dbrx import DbrxExperts
 from transformers.models.longcat_flash.modeling_longcat_flash import LongcatFlashExperts
 
+from trtllm_port.codegen import generate_port
 from trtllm_port.codegen.expert_loops import ExpertLoops
 from trtllm_port.codegen.recorder import Attribute, Call, Operation, Recorder, leaves
 
@@ -94,6 +95,25 @@ def test_all_experts_at_once_are_what_the_loop_gives(module: Any, shape: tuple[i
         ).sum(0),
     }[last.name](*last.args)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("module", [DbrxExperts(DBRX.ffn_config), LongcatFlashExperts(LONGCAT)])
+def test_the_activation_stays_the_module_that_the_config_names(module: Any) -> None:
+    call, loops = _call(module, *((1, TOKENS) if isinstance(module, DbrxExperts) else (TOKENS,)))
+    (activation,) = (item for item in loops.join(call).body if isinstance(item, Call))
+    assert activation.module is module.get_submodule(activation.path)
+    (given,) = activation.args.values()
+    (output,) = activation.outputs
+    assert given.tensor.ndim == 3  # experts, tokens, width
+    torch.testing.assert_close(output.tensor, F.silu(given.tensor))
+
+
+@pytest.mark.slow
+def test_a_port_takes_the_activation_of_its_experts_from_the_config() -> None:
+    text = generate_port(LongcatFlashConfig()).files["model.py"]
+    assert "self.act_fn(gate) * up" in text
+    assert text.count("self.act_fn = Activation(config.hidden_act)") == 2  # of the experts, and of the dense layers
+    assert "LongcatFlashMLA(config, 2 * layer_idx + 1)" in text
 
 
 @pytest.mark.parametrize("module", [OfOthers(), Sized()])

@@ -54,6 +54,12 @@ def test_an_expression_is_found_again(text: str) -> None:
     assert len(found.text) <= len(text)
 
 
+def test_nothing_is_added_to_itself() -> None:
+    found = Solver(ATOMS).solve((1, 3, 5, 7))
+    assert found is not None
+    assert found.text == "2 * layer_idx + 1"
+
+
 def test_what_follows_from_nothing_is_not_expressed() -> None:
     assert Solver(ATOMS).solve((17, 311, 98, 1003)) is None
     assert Solver(ATOMS).solve(("a", "b", "a", "b")) is None

@@ -9,7 +9,7 @@ X experts, T tokens
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -53,18 +53,18 @@ class Batching:
         call: the call whose body the operations shall be part of.
         number: of the expert that the record is of.
         count: how many experts there are, from that on.
-        makers: value of the record → the operation that made it.
+        makers: value of the record → the operation that made it, or the call of an activation.
         known: tensors of the record → what stands for them.
-        made: the operations, in order; more than one `Batching` may add to them.
+        made: the operations and calls, in order; more than one `Batching` may add to them.
     """
 
     model: nn.Module
     call: Call
     number: int
     count: int
-    makers: Mapping[Value, Operation]
+    makers: Mapping[Value, Operation | Call]
     known: dict[Any, Made]
-    made: list[Operation]
+    made: list[Operation | Call]
     parameters: set[Value] = field(default_factory=set)  # made of parameters alone
 
     def __getitem__(self, arg: Any) -> Made:
@@ -100,9 +100,12 @@ class Batching:
         if given and all(isinstance(leaf, Attribute) or leaf in self.parameters for leaf in given):
             self.parameters.update(operation.outputs)
 
-    def _make(self, operation: Operation | None) -> None:
+    def _make(self, operation: Operation | Call | None) -> None:
         if operation is None:
             raise NotBatched("a tensor from elsewhere")
+        if isinstance(operation, Call):
+            self._activate(operation)
+            return
         name, exchanged = canonical_name(operation.name)
         args = operation.args[::-1] if exchanged else operation.args
         if name == "getitem":
@@ -115,6 +118,16 @@ class Batching:
             args, kwargs = map_structure(lambda arg: self[arg].arg, (args, operation.kwargs))
             found = [Made(value) for value in self.record(name, args, operation, **kwargs)]
         self.known.update(zip(operation.outputs, found, strict=True))
+
+    def _activate(self, call: Call) -> None:
+        """The call of an activation with what stands for the tensor that it takes."""
+        ((name, own),) = call.args.items()
+        given, (result,) = self[own], call.outputs
+        with torch.no_grad(), torch._C.DisableTorchFunction():
+            output = Value(call.module(self.tensor(given.arg)))
+        output.names[self.call] = [label for names in result.names.values() for label in names]
+        self.made.append(replace(call, args={name: given.arg}, body=[], outputs=(output,)))
+        self.known[result] = Made(output, given.batched)
 
     def _is_batched(self, tree: Any) -> bool:
         return any(self[leaf].batched for leaf in leaves(tree) if isinstance(leaf, Value))

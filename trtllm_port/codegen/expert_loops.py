@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from trtllm_port.codegen.batching import Batching, Made, NotBatched, nameless, takes_all
 from trtllm_port.codegen.operation_names import CASTS, words
+from trtllm_port.codegen.probing import is_activation
 from trtllm_port.codegen.recorder import Call, Operation, Recorder, Value, leaves
 from trtllm_port.codegen.rules import canonical_name
 from trtllm_port.codegen.rules.base import argument
@@ -68,17 +69,17 @@ class Expert:
     @property
     def kind(self) -> list[str]:
         """What is equal in experts of one kind."""
-        return [operation.name for operation in _operations(self.record)]
+        return [item.path if isinstance(item, Call) else item.name for item in _items(self.record)]
 
     @property
     def end(self) -> Operation | None:
         """The operation that adds what it computed to the sum over experts; None: it adds nothing."""
-        found = (one for one in _operations(self.record) if canonical_name(one.name)[0] == "index_add")
-        return next(found, None)
+        operations = (item for item in _items(self.record) if isinstance(item, Operation))
+        return next((one for one in operations if canonical_name(one.name)[0] == "index_add"), None)
 
     @property
-    def makers(self) -> dict[Value, Operation]:
-        return {value: operation for operation in _operations(self.record) for value in operation.outputs}
+    def makers(self) -> dict[Value, Operation | Call]:
+        return {value: item for item in _items(self.record) for value in item.outputs}
 
 
 class ExpertLoops:
@@ -134,11 +135,14 @@ class ExpertLoops:
         return found.shape == expected.shape and bool(error <= TOLERANCE * expected.float().abs().max())
 
 
-def _operations(call: Call) -> Iterator[Operation]:
-    """All operations in order, with those of the modules that it calls."""
+def _items(call: Call) -> Iterator[Operation | Call]:
+    """All operations in order, with those of the modules that it calls; calls of activations stay what they are.
+
+    The port gets those by the config's name for them: their operations would be those of one activation.
+    """
     for item in call.body:
-        if isinstance(item, Call):
-            yield from _operations(item)
+        if isinstance(item, Call) and not is_activation(item.module):
+            yield from _items(item)
         else:
             yield item
 
@@ -160,7 +164,7 @@ class _Joined:
         self.inputs = {getattr(taken, name): getattr(given, name) for name in ("states", "indices", "weights")}
         self.given = given
         self.kinds = kinds
-        self.made: list[Operation] = []
+        self.made: list[Operation | Call] = []
 
     def body(self, output: Value) -> list[Operation | Call]:
         """The operations, of which the last one gives `output`."""
@@ -207,12 +211,12 @@ class _Joined:
     def _unweighted(self, added: Any, batching: Batching) -> Any:
         """What is multiplied by the tokens' weights before it is added to a sum, and cast."""
         maker = batching.makers.get(added)
-        while maker is not None and canonical_name(maker.name)[0] in CASTS:
+        while isinstance(maker, Operation) and canonical_name(maker.name)[0] in CASTS:
             maker = batching.makers.get(maker.args[0])
-        if maker is not None and canonical_name(maker.name)[0] in TIMES:
+        if isinstance(maker, Operation) and canonical_name(maker.name)[0] in TIMES:
             for weight, other in (maker.args, maker.args[::-1]):
                 part = batching.makers.get(weight) if isinstance(weight, Value) else None
-                if part is not None and batching.known.get(part.args[0]) == Made(self.given.weights):
+                if isinstance(part, Operation) and batching.known.get(part.args[0]) == Made(self.given.weights):
                     return other
         raise NotBatched("what is added to a sum over experts has no weights")
 
@@ -231,5 +235,5 @@ class _Joined:
         return batching.record("to", (product, output.tensor.dtype), like)[0]
 
 
-def _is_zeros(begin: Operation | None) -> bool:
-    return begin is not None and canonical_name(begin.name)[0] in ZEROS
+def _is_zeros(begin: Operation | Call | None) -> bool:
+    return isinstance(begin, Operation) and canonical_name(begin.name)[0] in ZEROS

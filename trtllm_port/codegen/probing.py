@@ -111,6 +111,12 @@ def _probe_activation(module: nn.Module) -> Leaf | None:
     return None if name is None else Leaf("Activation", (name,))
 
 
+def is_activation(module: nn.Module) -> bool:
+    """Whether a module is an activation of `layers.ACT2FN`: it holds nothing, and computes what that does."""
+    leaf = None if any(True for _ in (*module.children(), *module.parameters())) else probe(module)
+    return leaf is not None and leaf.kind == "Activation"
+
+
 def _probe_matrix(module: nn.Module, weight: Tensor, bias: Tensor | None) -> Leaf | None:
     first, second = weight.shape
     if isinstance(module, nn.Embedding):

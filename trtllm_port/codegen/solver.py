@@ -199,7 +199,7 @@ class Solver:
             if made is not None and best is not None and made.cost > best.cost:
                 break
             if made is not None and all_close(made.values, values):
-                if not _follows_depth(made):
+                if not _follows_depth(made) and not _adds_twice(made):
                     return made
                 best = best or made
         return best
@@ -248,3 +248,9 @@ class Solver:
 def _follows_depth(expression: Expression) -> bool:
     """Whether the number of layers counts: of two that are as simple, one over widths is likelier."""
     return any(key in LAYER_COUNTS for key in re.findall(r"\bconfig\.(\w+)", expression.text))
+
+
+def _adds_twice(expression: Expression) -> bool:
+    """Whether something is added to itself: `2 * n + 1` says it better than `n + 1 + n`."""
+    terms = expression.text.split(" + ")
+    return len(set(terms)) < len(terms)
