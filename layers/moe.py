@@ -8,7 +8,7 @@ Shapes: B batch, L tokens, T = B * L, E hidden size, M intermediate size, X expe
 
 from __future__ import annotations
 
-from trtllm_port.layers.activation import activation
+from trtllm_port.layers.activation import ACT2FN
 from trtllm_port.layers.functional import combine_experts, linear, matmul, shape, softmax, split, sum, topk
 from trtllm_port.layers.module import Module
 from trtllm_port.layers.parameter import Parameter
@@ -44,7 +44,7 @@ class Experts(Module):
         self.intermediate_size = intermediate_size
         self.gate_up_proj = Parameter((num_experts, 2 * intermediate_size, hidden_size))
         self.down_proj = Parameter((num_experts, hidden_size, intermediate_size))
-        self.activation = activation(hidden_act)  # no module: HF's has no output for all tokens to compare
+        self.activation = ACT2FN[hidden_act]  # no module: HF's has no output for all tokens to compare
 
     def forward(self, hidden_TE: Tensor, experts_TA: Tensor, weights_TA: Tensor) -> Tensor:
         """The weighted sum of each token's experts, [T, E]; `weights_TA` may be float32 where the rest is not."""

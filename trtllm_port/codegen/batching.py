@@ -120,13 +120,16 @@ class Batching:
         self.known.update(zip(operation.outputs, found, strict=True))
 
     def _activate(self, call: Call) -> None:
-        """The call of an activation with what stands for the tensor that it takes."""
+        """The call of an activation with what stands for the tensor that it takes.
+
+        Nothing that Hugging Face's module gives, for the tokens of one expert, compares with what it gives here.
+        """
         ((name, own),) = call.args.items()
         given, (result,) = self[own], call.outputs
         with torch.no_grad(), torch._C.DisableTorchFunction():
             output = Value(call.module(self.tensor(given.arg)))
         output.names[self.call] = [label for names in result.names.values() for label in names]
-        self.made.append(replace(call, args={name: given.arg}, body=[], outputs=(output,)))
+        self.made.append(replace(call, args={name: given.arg}, body=[], outputs=(output,), stands_for_function=True))
         self.known[result] = Made(output, given.batched)
 
     def _is_batched(self, tree: Any) -> bool:

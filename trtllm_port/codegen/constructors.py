@@ -32,7 +32,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {  # of the layers' arguments, which are n
     "LayerNorm": {"bias": True, "eps": 1e-5},
     "RotaryEmbedding": {"dtype": None},
 }
-ENDS_WITH_ACTIVATION = ("Activation", "Experts")
+ENDS_WITH_ACTIVATION = ("Activation", "ACT2FN", "Experts")
 
 
 @dataclass
@@ -314,7 +314,7 @@ class ConstructorWriter:
         args += [self.scope.activation(arg).text for arg in leaf.args[len(sizes) :]]
         named = {k: v for k, v in leaf.keywords.items() if k not in defaults or v != defaults[k]}
         args += [f"{key}={self.scope.in_init(value, what).text}" for key, value in named.items()]
-        return f"{leaf.kind}({', '.join(args)})"
+        return f"ACT2FN[{args[0]}]" if leaf.kind == "ACT2FN" else f"{leaf.kind}({', '.join(args)})"
 
     def _size(self, value: Any, path: str, what: str) -> str:
         return self.scope.named(value, path) or self.scope.in_init(widened(value, path, self.scope), what).text

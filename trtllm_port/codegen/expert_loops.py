@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from trtllm_port.codegen.batching import Batching, Made, NotBatched, nameless, takes_all
 from trtllm_port.codegen.operation_names import CASTS, words
-from trtllm_port.codegen.probing import is_activation
+from trtllm_port.codegen.probing import function
 from trtllm_port.codegen.recorder import Call, Operation, Recorder, Value, leaves
 from trtllm_port.codegen.rules import canonical_name
 from trtllm_port.codegen.rules.base import argument
@@ -141,7 +141,7 @@ def _items(call: Call) -> Iterator[Operation | Call]:
     The port gets those by the config's name for them: their operations would be those of one activation.
     """
     for item in call.body:
-        if isinstance(item, Call) and not is_activation(item.module):
+        if isinstance(item, Call) and function(item.module) is None:
             yield from _items(item)
         else:
             yield item

@@ -263,7 +263,7 @@ class _Lowering:
 
     def _leaf(self, call: Call) -> Leaf | None:
         if call.stands_for_function:
-            return probing.convolution(call.module)
+            return probing.convolution(call.module) or probing.function(call.module)
         key = probing.signature(call.module)
         if key not in self.leaves:
             self.leaves[key] = _in_own_dtype(probing.probe(call.module), call.module)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -111,10 +112,10 @@ def _probe_activation(module: nn.Module) -> Leaf | None:
     return None if name is None else Leaf("Activation", (name,))
 
 
-def is_activation(module: nn.Module) -> bool:
-    """Whether a module is an activation of `layers.ACT2FN`: it holds nothing, and computes what that does."""
+def function(module: nn.Module) -> Leaf | None:
+    """The function in `layers.ACT2FN` that a module is, if it holds nothing; or None."""
     leaf = None if any(True for _ in (*module.children(), *module.parameters())) else probe(module)
-    return leaf is not None and leaf.kind == "Activation"
+    return None if leaf is None else replace(leaf, kind="ACT2FN")
 
 
 def _probe_matrix(module: nn.Module, weight: Tensor, bias: Tensor | None) -> Leaf | None:
