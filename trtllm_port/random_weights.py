@@ -6,7 +6,7 @@ nearly uniform: most porting mistakes change nothing that anyone would notice. `
     norm gains   initial value + 0.3 N      biases   0.3 N      weights   N / sqrt(fan in)      embeddings   N
 
 with N standard normal, from a generator seeded by the parameter's name: equal names give equal weights whatever else
-the model holds.
+the model holds. Whole models then get their attention scores spread as usual, see `score_spread`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import torch
 from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.layers.config import load_hf_config
 from trtllm_port.quiet import quiet_transformers
+from trtllm_port.score_spread import spread_scores
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,6 +93,7 @@ def save_random_checkpoint(
     config = copy.deepcopy(config)
     built = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code)
     condition(built, seed)
+    spread_scores(built, seed)
     with quiet_transformers():
         built.save_pretrained(output_dir)
     if code and isinstance(model, str | Path):
