@@ -96,8 +96,7 @@ class Call:
         body: what was computed inside, in order.
         outputs: the tensors it returned, in order.
         host_reads: where it looked at the content of a tensor that follows from the inputs, and how.
-        stands_for_function: the modelling code did not call the module so: it called a convolution with its
-            parameters, or the module for one expert after the other.
+        stands_for_function: the modelling code called a convolution with its parameters, or it expert by expert.
     """
 
     path: str
