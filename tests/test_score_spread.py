@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ import transformers
 from torch import Tensor
 
 from trtllm_port import score_spread
-from trtllm_port.random_weights import condition
+from trtllm_port.errors import ConfigError
+from trtllm_port.random_weights import condition, save_random_checkpoint
 from trtllm_port.score_spread import TOKENS, spread_scores
 
 SMALL: dict[str, Any] = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 96, "vocab_size": 89}
@@ -103,3 +105,12 @@ def test_a_model_without_attention_stays() -> None:
     before = _weights(model)
     spread_scores(model)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_config_with_which_the_model_does_not_run_is_refused(tmp_path: Path) -> None:
+    config = transformers.Qwen3Config(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8, vocab_size=96
+    )
+    config.layer_types = ["sliding_attention", "full_attention"]  # and no window
+    with pytest.raises(ConfigError, match="Hugging Face's own `qwen3` does not run with this config: ValueError"):
+        save_random_checkpoint(config, tmp_path)

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from trtllm_port.errors import ConfigError
+
 TARGET = 1.5
 USUAL = (0.3, 2.5)  # what spreads so much stays as it is
 TOKENS = 23  # unlike the sizes of models, by which scores are known from other tensors
@@ -38,6 +40,9 @@ def spread_scores(model: nn.Module, seed: int = 0) -> None:
     Args:
         model: a Hugging Face causal language model.
         seed: of the prompt.
+
+    Raises:
+        ConfigError: the model does not run with its config.
     """
     if sum(parameter.numel() for parameter in model.parameters()) > MOST:
         return
@@ -45,8 +50,14 @@ def spread_scores(model: nn.Module, seed: int = 0) -> None:
     config: Any = model.config
     ids = torch.randint(config.get_text_config().vocab_size, (1, TOKENS), generator=generator)
     was_training = model.training
-    with torch.no_grad(), _Spreads() as spreads, _scaling(model.eval(), spreads):
-        model(input_ids=ids, use_cache=False)
+    try:
+        with torch.no_grad(), _Spreads() as spreads, _scaling(model.eval(), spreads):
+            model(input_ids=ids, use_cache=False)
+    except Exception as error:  # any: it is Hugging Face's code that runs here
+        raise ConfigError(
+            f"Hugging Face's own `{config.model_type}` does not run with this config: {type(error).__name__}: {error}",
+            hint="no port can be compared with it: correct what the message names",
+        ) from error
     model.train(was_training)
 
 

@@ -160,6 +160,7 @@ def _keep(kept: list[torch.Tensor], _tap: str, tensor: torch.Tensor) -> None:
 def test_the_first_layers_show_every_kind(model_dir: Path, tmp_path: Path, workspace: Path) -> None:
     kinds = ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]
     config = Qwen3Config(**SIZES, intermediate_size=48, num_hidden_layers=4, head_dim=8, layer_types=kinds)
+    config.sliding_window = 16
     save_random_checkpoint(config, tmp_path / "model")
     options = {"workspace": workspace, "dtype": "float32", "random_seed": None, "trust_remote_code": False}
     model = find_model(model_dir, tmp_path, **options)

@@ -17,12 +17,25 @@ from torch import Tensor
 from trtllm_port.layers.weights import HuggingFaceWeights
 
 MADV_DONTNEED = 4  # Linux
+M_MMAP_THRESHOLD = -3  # glibc
+LARGE_BLOCK = 4 << 20
 CHUNK_BYTES = 64 << 20  # read at once where a tensor is cast
 
 
 def checkpoint_bytes(model_dir: Path) -> int:
     """Return the size of a model's safetensors files; 0 if there are none."""
     return sum(path.stat().st_size for path in model_dir.glob("*.safetensors"))
+
+
+def return_large_blocks() -> None:
+    """Have the allocator of this process take blocks of `LARGE_BLOCK` bytes from the system, and return them at once.
+
+    By itself it serves blocks of up to 32 MiB from its heap once some were freed, and small objects that live on
+    between them keep it from shrinking: it grew by 80 MB with each layer of an 8-billion-parameter Llama.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
 
 
 def give_back(tensors: Iterable[Tensor]) -> None:
