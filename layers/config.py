@@ -118,12 +118,17 @@ class PretrainedConfig:
 
     @classmethod
     def _check_fixed(cls, hf_config: Any) -> None:
-        found = {key: config_value(hf_config, key, MISSING) for key in sorted(cls.FIXED)}
-        wrong = [
-            f"`{key}` is {value!r}, the port was written for {cls.FIXED[key]!r}"
-            for key, value in found.items()
-            if value is not MISSING and not _is(value, cls.FIXED[key])
-        ]
+        wrong: list[str] = []
+        for key, expected in sorted(cls.FIXED.items()):
+            found = config_value(hf_config, key, MISSING)
+            if found is MISSING or _is(found, expected):
+                continue
+            differing = {key: (found, expected)}
+            if isinstance(expected, dict) and hasattr(found, "to_dict"):
+                values = found.to_dict()
+                pairs = {f"{key}.{entry}": (values.get(entry), item) for entry, item in expected.items()}
+                differing = {name: pair for name, pair in pairs.items() if _plain(pair[0]) != _plain(pair[1])}
+            wrong += [f"`{name}` is {a!r}, the port was written for {b!r}" for name, (a, b) in differing.items()]
         if wrong:
             raise ConfigError("; ".join(wrong), hint="generate a port from this model with `trtllm-port new`")
 

@@ -16,7 +16,7 @@ from trtllm_port.codegen import PortSource, check_port, generate_port
 ARCHITECTURES: dict[str, list[str]] = {  # model type → what its port must say
     "mistral": ["window=self.config.sliding_window"],
     "qwen2": ["config.head_dim or config.hidden_size // config.num_attention_heads", "if config.tie_word_embeddings:"],
-    "qwen3": ["self.q_norm = RmsNorm(config.head_dim, eps=config.rms_norm_eps)"],
+    "qwen3": ["self.q_norm = RmsNorm(self.head_dim, eps=config.rms_norm_eps)"],
     "phi": ["query_states[..., : self.rotary_ndims]", "concat([query_rot, query_pass], dim=-1)"],
     "gpt_neox": ["mlp_output + attn_output + hidden_states", ".chunk(3, dim=-1)"],
     "gpt2": [

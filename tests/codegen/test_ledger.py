@@ -88,3 +88,25 @@ def _module(port: PortSource, folder: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.mark.slow
+def test_what_is_built_in_of_a_config_within_the_config_is_refused_by_name(tmp_path: Path) -> None:
+    sizes = {"d_model": 64, "n_heads": 4, "n_layers": 2, "max_seq_len": 128, "vocab_size": 96}
+
+    def config(**experts: object) -> transformers.DbrxConfig:
+        ffn = {"ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2, **experts}
+        attention = {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 10000.0}
+        return transformers.DbrxConfig(
+            **sizes, attn_config=attention, ffn_config=ffn, architectures=["DbrxForCausalLM"]
+        )
+
+    port = generate_port(config())
+    assert "ffn_config" in port.ledger.used
+    config_class = _module(port, tmp_path).DbrxConfig
+    model = tmp_path / "model"
+    config(moe_num_experts=8, moe_top_k=3).save_pretrained(model)  # the port follows these
+    assert config_class.from_hugging_face(model).ffn_config["moe_top_k"] == 3
+    config(ffn_act_fn={"name": "gelu"}).save_pretrained(model)
+    with pytest.raises(ConfigError, match=r"`ffn_config\.ffn_act_fn` is .*gelu.*, the port was written for .*'silu'"):
+        config_class.from_hugging_face(model)

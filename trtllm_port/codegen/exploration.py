@@ -12,7 +12,7 @@ from trtllm_port.codegen.computed import computed_values, feeds
 from trtllm_port.codegen.full_size import full_size_error, place_of
 from trtllm_port.codegen.hf_models import BLANK, first_line
 from trtllm_port.codegen.instances import structure
-from trtllm_port.codegen.ledger import Ledger, alternatives, optional, same_computation
+from trtllm_port.codegen.ledger import Ledger, alternatives, optional, same_computation, unread_entries
 from trtllm_port.codegen.lowering import Lowered, lower
 from trtllm_port.codegen.merging import make_classes
 from trtllm_port.codegen.scope import NotExpressible
@@ -51,6 +51,7 @@ class Exploration:
         samples: the traces: those of different sizes first, then those with changed keys that the port can follow.
         classes: the port's classes, expressed over all samples.
         ledger: what became of every key.
+        entries: what is built in of configs within the config of which the port reads single entries.
         values: the config's keys and values.
         computed: what the config's class computes of the keys.
         absent: keys among them that the modelling code would follow and the config does not have.
@@ -78,6 +79,10 @@ class Exploration:
         self.classes = self._first_classes()
         self._change_every_key()
         self._account()
+        text = "\n".join(line for each in self.classes for line in each.lines)
+        traced = [sample.trace.sample.values for sample in self.samples[:SAMPLES]]
+        entries = {key: unread_entries(key, traced, text) for key in sorted(self.ledger.used.keys() & self.values)}
+        self.entries = {key: found for key, found in entries.items() if found}
 
     @property
     def fields(self) -> set[str]:

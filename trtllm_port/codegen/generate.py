@@ -111,7 +111,7 @@ def _files(found: Exploration, hf_class: type[Any], names: WeightNames) -> dict[
         ),
         "config.py": source.config_file(
             fields,
-            found.ledger.fixed,
+            found.ledger.fixed | found.entries,
             config_class=config_class,
             title=found.title,
             hf_config_class=type(found.config).__name__,

@@ -7,7 +7,8 @@ converting a model with another value is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
@@ -18,6 +19,7 @@ from trtllm_port.codegen.instances import structure
 from trtllm_port.codegen.lowering import Lowered
 from trtllm_port.codegen.merging import flat_values
 from trtllm_port.codegen.recorder import Attribute
+from trtllm_port.codegen.size_tables import META_KEYS
 from trtllm_port.codegen.sizes import SIZES, config_values
 
 
@@ -116,3 +118,23 @@ def _for_none(key: str, config: Any) -> list[Any]:
     if str in allowed:
         found.append("something")
     return found or [3, 0.5]
+
+
+def unread_entries(key: str, values: Sequence[Mapping[str, Any]], text: str) -> dict[str, Any]:
+    """What a config within the config holds, equal in all traced configurations, that the port does not read.
+
+    The port reads single entries of it, so it was never changed as a whole, and what else it holds is built in.
+
+    Args:
+        key: its name.
+        values: those of the traced configurations.
+        text: of the port.
+    """
+    first = values[0].get(key)
+    if not isinstance(first, dict) or "model_type" not in first or re.search(rf"config\.{key}\b(?!\[)", text):
+        return {}
+    read = set(re.findall(rf"config\.{key}\[['\"](\w+)['\"]\]", text))
+    mine = {entry for entry in first if entry not in META_KEYS and not entry.startswith("_")}
+    return {
+        entry: first[entry] for entry in sorted(mine - read) if all(v[key].get(entry) == first[entry] for v in values)
+    }
