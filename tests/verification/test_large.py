@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch.testing import assert_close
-from transformers import GPT2Config, LlamaConfig, Qwen3Config
+from transformers import GPT2Config, LlamaConfig, MixtralConfig, Qwen3Config
 
 from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.porting import create_port
 from trtllm_port.random_weights import save_random_checkpoint
 from trtllm_port.verification import DiffSettings, Verdict, diff, diff_layers, in_step, large
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.mapped import give_back
 from trtllm_port.verification.phase import run_phase
 from trtllm_port.verification.preparation import find_model
 from trtllm_port.verification.sides import HuggingFaceFacts
@@ -46,6 +50,27 @@ def test_a_model_gives_the_same_layer_by_layer(tmp_path: Path, config: LlamaConf
     assert all(parameter.is_meta for parameter in streamed.model.parameters())
     vectors = HuggingFaceFacts.of(streamed).vectors
     assert all(torch.equal(vectors[name], value) for name, value in HuggingFaceFacts.of(whole).vectors.items())
+
+
+def test_only_memory_of_mapped_files_is_given_back(tmp_path: Path) -> None:
+    save_file({"weight": torch.ones(1 << 20)}, tmp_path / "model.safetensors")
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        mapped = file.get_tensor("weight")
+    stacked = torch.stack([mapped, mapped])
+    give_back([mapped, stacked, torch.ones(3)])
+    assert mapped.sum() == 1 << 20  # read again from the file
+    assert stacked.sum() == 2 << 20
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("everything_is_large")
+def test_a_large_model_whose_experts_are_stacked_when_loaded_is_refused(tmp_path: Path) -> None:
+    sizes = SIZES | {"num_local_experts": 4, "num_experts_per_tok": 2}
+    config = MixtralConfig(**sizes, intermediate_size=48, num_hidden_layers=3, dtype="bfloat16")
+    save_random_checkpoint(config, tmp_path / "model", "bfloat16")
+    create_port(tmp_path / "model", workspace=tmp_path / "workspace")
+    with pytest.raises(UnsupportedModelError, match="cannot be read layer by layer"):
+        diff_layers(tmp_path / "model", workspace=tmp_path / "workspace", settings=DiffSettings(tokens=150))
 
 
 def test_tensors_of_other_names_are_refused(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ the file, or from the system's cache of it.
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
+from bisect import bisect_right
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from trtllm_port.layers.weights import HuggingFaceWeights
 
 MADV_DONTNEED = 4  # Linux
 M_MMAP_THRESHOLD = -3  # glibc
+MAPS = Path("/proc/self/maps")  # address range, permissions, offset, device, inode (0: no file), path
 LARGE_BLOCK = 4 << 20
 CHUNK_BYTES = 64 << 20  # read at once where a tensor is cast
 
@@ -41,16 +44,29 @@ def return_large_blocks() -> None:
 def give_back(tensors: Iterable[Tensor]) -> None:
     """Tell the system that the mapped files behind these tensors are not needed in memory now.
 
+    Tensors that lie in no mapped file, such as experts' weights that were stacked, stay: their memory would be zero
+    afterwards.
+
     Args:
-        tensors: views of mapped files that nobody writes into.
+        tensors: nobody writes into them.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "madvise"):
+    if not hasattr(libc, "madvise") or not MAPS.is_file():
         return
     ranges = {(t.untyped_storage().data_ptr(), t.untyped_storage().nbytes()) for t in tensors}
+    files = _mapped_files()
     for start, size in ranges:
-        aligned = start - start % mmap.PAGESIZE
-        libc.madvise(ctypes.c_void_p(aligned), ctypes.c_size_t(size + start - aligned), MADV_DONTNEED)
+        place = bisect_right(files, (start, math.inf)) - 1
+        if place >= 0 and start + size <= files[place][1]:
+            aligned = start - start % mmap.PAGESIZE
+            libc.madvise(ctypes.c_void_p(aligned), ctypes.c_size_t(size + start - aligned), MADV_DONTNEED)
+
+
+def _mapped_files() -> list[tuple[int, float]]:
+    """Where files are mapped in this process, in order: (first address, address behind the last)."""
+    lines = (line.split() for line in MAPS.read_text().splitlines())
+    ranges = (fields[0].split("-") for fields in lines if fields[4] != "0")
+    return sorted((int(start, 16), int(stop, 16)) for start, stop in ranges)
 
 
 class MappedCheckpoint:
