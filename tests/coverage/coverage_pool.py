@@ -31,8 +31,8 @@ Work = Callable[[str, str, str], None]
 class Limits:
     """What a process may take: seconds of processor time (ten times as many on the clock), bytes of memory."""
 
-    seconds: float = 180.0
-    memory: float = 8 * GB
+    seconds: float = 600.0
+    memory: float = 12 * GB
 
 
 @dataclass(frozen=True, kw_only=True)
