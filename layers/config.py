@@ -121,14 +121,17 @@ class PretrainedConfig:
         wrong: list[str] = []
         for key, expected in sorted(cls.FIXED.items()):
             found = config_value(hf_config, key, MISSING)
-            if found is MISSING or _is(found, expected):
+            if found is MISSING:
                 continue
-            differing = {key: (found, expected)}
-            if isinstance(expected, dict) and hasattr(found, "to_dict"):
+            pairs = {key: (found, expected)}
+            if isinstance(expected, dict) and hasattr(found, "to_dict"):  # a config within the config
                 values = found.to_dict()
-                pairs = {f"{key}.{entry}": (values.get(entry), item) for entry, item in expected.items()}
-                differing = {name: pair for name, pair in pairs.items() if _plain(pair[0]) != _plain(pair[1])}
-            wrong += [f"`{name}` is {a!r}, the port was written for {b!r}" for name, (a, b) in differing.items()]
+                pairs = {f"{key}.{entry}": (values.get(entry, MISSING), item) for entry, item in expected.items()}
+            wrong += [
+                f"`{name}` is {value!r}, the port was written for {fixed!r}"
+                for name, (value, fixed) in pairs.items()
+                if _plain(value) != _plain(fixed)
+            ]
         if wrong:
             raise ConfigError("; ".join(wrong), hint="generate a port from this model with `trtllm-port new`")
 
@@ -164,14 +167,6 @@ def _allowed(hint: Any) -> tuple[bool, bool]:
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     lists = [hint == Any or (get_origin(kind) or kind) in (tuple, list) for kind in kinds if kind is not type(None)]
     return any(lists), hint == Any or not all(lists)
-
-
-def _is(found: Any, expected: Any) -> bool:
-    """Whether a value is the expected one; of a config within the config, the keys that are expected."""
-    if isinstance(expected, dict) and hasattr(found, "to_dict"):
-        values = found.to_dict()
-        return all(key in values and _plain(values[key]) == _plain(item) for key, item in expected.items())
-    return bool(_plain(found) == _plain(expected))
 
 
 def _plain(value: Any) -> Any:

@@ -135,7 +135,7 @@ class _InStep:
             prefill,
             min(OWN_TOKENS, recording.length),
             observers=(self._observer(whole), self._observer(own)),
-            taps=inputs_last(self.tapped),
+            taps=inputs_last(self.port.tap_names),
         )
         for side in (floors, own_floors):
             side.finish()

@@ -65,9 +65,7 @@ class Expected:
 
     def counterpart(self, tap: str, tensor: Tensor) -> Tensor | None:
         """Return the reference of a tap in the layout of the port's tensor; None for tables of another kind."""
-        reference = self.recording.taps[tap]
-        if self.tokens is not None:
-            reference = beginning(reference, self.recording.length, self.tokens)
+        reference = beginning(self.recording.taps[tap], self.recording.length, self.tokens)
         if tensor.shape[-1:] == reference.shape[-1:] and tensor.numel() == reference.numel():
             return reference.reshape(tensor.shape)  # tokens in one dimension or in two
         if tap != LOGITS and not is_input(tap) and is_rotary(self.modules[module_of(tap)].class_name):

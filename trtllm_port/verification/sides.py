@@ -120,14 +120,16 @@ class Floors:
     def measure(self, runner: HuggingFaceRunner, ids: Sequence[int]) -> Tensor:
         """Run, fill `errors` and `routing`, and return the logits [L, V]."""
         logits_1LV = runner.run(torch.tensor([ids[: self.tokens]]), on_tap=self._compare)
-        self.errors[LOGITS] = token_errors(logits_1LV, self._beginning(self.recording.taps[LOGITS]))
+        self.errors[LOGITS] = token_errors(
+            logits_1LV, beginning(self.recording.taps[LOGITS], self.recording.length, self.tokens)
+        )
         return logits_1LV[0]
 
     def _compare(self, tap: str, tensor: Tensor) -> Tensor | None:
         reference = self.recording.taps.get(tap)
         if reference is None:
             return None
-        reference = self._beginning(reference)
+        reference = beginning(reference, self.recording.length, self.tokens)
         if not comparable(tensor, reference):
             return None
         self.errors[tap] = self._errors_of(tensor, reference)
@@ -136,14 +138,11 @@ class Floors:
         wanted = tap in self.recording.forced or (self.inject and injectable(tap, reference))
         return placed(reference, tensor) if wanted else None
 
-    def _beginning(self, reference: Tensor) -> Tensor:
-        return reference if self.tokens is None else beginning(reference, self.recording.length, self.tokens)
 
-
-def beginning(tensor: Tensor, length: int, tokens: int) -> Tensor:
-    """Return the first tokens of a tap of `length` tokens, whose axis is the first of that size."""
+def beginning(tensor: Tensor, length: int, tokens: int | None) -> Tensor:
+    """Return the first tokens (None: all) of a tap of `length` tokens, whose axis is the first of that size."""
     axis = next((axis for axis, size in enumerate(tensor.shape) if size == length), None)
-    return tensor if axis is None else tensor.narrow(axis, 0, min(tokens, length))
+    return tensor if axis is None or tokens is None else tensor.narrow(axis, 0, min(tokens, length))
 
 
 def injectable(tap: str, reference: Tensor) -> bool:
