@@ -102,6 +102,8 @@ def execute_together(steps: Sequence[Step], runs: Sequence[Slots], after: Callab
         try:
             if isinstance(step.run, Linear):
                 values = step.run.together([slots[step.inputs[0]] for slots in runs])
+            elif not step.inputs:  # the same for all; giving memory back once is enough, too
+                values = [step.run()] * len(runs)
             else:
                 values = []
                 for slots in runs:
