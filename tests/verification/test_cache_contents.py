@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trtllm_port.verification.cache_contents import cache_gates
+from trtllm_port.verification.cache_contents import Layer, cache_gates
 from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.verdict import Verdict
@@ -54,9 +54,12 @@ def test_a_cache_of_another_kind_is_not_compared() -> None:
 
 def test_hugging_faces_cache_is_read(model_dir: Path) -> None:
     runner = HuggingFaceRunner.load(model_dir, "float32")
-    layers = runner.run_cache([1, 2, 3, 4, 5], {})
-    assert [tuple(keys.shape) for keys, _ in layers] == [(2, 5, 8)] * 2
+    layers: list[Layer] = []
     kept: dict[str, Tensor] = {}
-    runner.run(torch.tensor([[1, 2, 3, 4, 5]]), on_tap=lambda tap, x: kept.update({tap: x.clone()}))
+    ids_1L = torch.tensor([[1, 2, 3, 4, 5]])
+    logits_1LV = runner.run(ids_1L, on_tap=lambda tap, x: kept.update({tap: x.clone()}), cache=layers)
+    assert torch.equal(runner.run(ids_1L), logits_1LV)
+    assert [tuple(pair[0].shape) for pair in layers if pair is not None] == [(2, 5, 8)] * 2
     values_LE = kept["model.layers.1.self_attn.v_proj"][0]
+    assert layers[1] is not None
     assert torch.equal(layers[1][1], values_LE.view(5, 2, 8).transpose(0, 1))

@@ -18,8 +18,9 @@ from trtllm_port.verification.metrics import token_errors
 from trtllm_port.verification.thresholds import RATIO
 from trtllm_port.verification.verdict import Verdict
 
-Layers = Sequence[tuple[Tensor, Tensor] | None]
-"""Per layer of Hugging Face's cache keys and values [K, S, H]; None where a layer keeps something else."""
+Layer = tuple[Tensor, Tensor] | None
+"""Keys and values [K, S, H] of a layer of Hugging Face's cache; None where it keeps something else."""
+Layers = Sequence[Layer]
 PARTS = ("key", "value")
 OTHER_FORM = "; the decode steps are right, so the port reads it as it wrote it: another form of the same"
 

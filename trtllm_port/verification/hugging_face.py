@@ -19,7 +19,7 @@ from trtllm_port.exact import ExactArithmetic
 from trtllm_port.hf_cache import cache_argument, keeps_cache, positions_are_slots
 from trtllm_port.hf_loading import weights_as_stored
 from trtllm_port.quiet import quiet_transformers
-from trtllm_port.verification.cache_contents import Layers
+from trtllm_port.verification.cache_contents import Layer, Layers
 from trtllm_port.verification.hooks import tapped
 from trtllm_port.verification.mapped import MappedCheckpoint
 from trtllm_port.verification.runners import OnTap
@@ -169,34 +169,29 @@ class HuggingFaceRunner:
         return {name: parameter for name, parameter in self.parameters().items() if parameter.ndim == 1}
 
     @torch.no_grad()
-    def run(self, ids_BL: Tensor, *, on_tap: OnTap | None = None, taps: Collection[str] | None = None) -> Tensor:
-        """Return logits [B, L, V] of a full forward without a cache (see `Runner.run`)."""
+    def run(
+        self,
+        ids_BL: Tensor,
+        *,
+        on_tap: OnTap | None = None,
+        taps: Collection[str] | None = None,
+        cache: list[Layer] | None = None,
+    ) -> Tensor:
+        """Return logits [B, L, V] of a full forward (see `Runner.run`).
+
+        Args:
+            ids_BL, on_tap, taps: see `Runner.run`.
+            cache: is given what the model's KV cache holds of the first row afterwards; None: none is kept.
+        """
         with tapped(self.model, on_tap, taps), self._exactly():
-            logits: Tensor = self.model(input_ids=ids_BL.to(self.device), use_cache=False).logits
-        return logits.cpu()
+            output = self.model(input_ids=ids_BL.to(self.device), use_cache=cache is not None)
+        if cache is not None:
+            cache[:] = _layers(output, ids_BL.shape[1])
+        logits: Tensor = output.logits.cpu()
+        return logits
 
     def _exactly(self) -> AbstractContextManager[object]:
         return ExactArithmetic() if self.dtype == "float64" else nullcontext()
-
-    @torch.no_grad()
-    def run_cache(self, ids: Sequence[int], routing: Mapping[str, Tensor]) -> Layers:
-        """Return what the model's KV cache holds after a prompt, per layer keys and values [K, L, H].
-
-        Args:
-            ids: the prompt.
-            routing: taps of routers and the values that they are to have.
-        """
-        forced = tapped(self.model, lambda tap, tensor: routing[tap].to(tensor, copy=True), tuple(routing))
-        with forced, self._exactly():
-            output = self.model(input_ids=torch.tensor([list(ids)], device=self.device), use_cache=True)
-        layers = getattr(getattr(output, "past_key_values", None), "layers", ())
-        pairs = ((getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in layers)
-        return [
-            (keys[0].cpu(), values[0].cpu())
-            if isinstance(keys, Tensor) and isinstance(values, Tensor) and keys.shape[-2:-1] == (len(ids),)
-            else None
-            for keys, values in pairs
-        ]
 
     @torch.no_grad()
     def run_left_padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, ...] | None:
@@ -241,6 +236,18 @@ class HuggingFaceRunner:
             if told:
                 more["position_ids"] = torch.tensor([[len(prompt) + number]], device=self.device)
         return tokens
+
+
+def _layers(output: Any, length: int) -> Layers:
+    """What the KV cache in a model's output holds after a prompt of `length` tokens."""
+    layers = getattr(getattr(output, "past_key_values", None), "layers", ())
+    pairs = ((getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in layers)
+    return [
+        (keys[0].cpu(), values[0].cpu())
+        if isinstance(keys, Tensor) and isinstance(values, Tensor) and keys.shape[-2:-1] == (length,)
+        else None
+        for keys, values in pairs
+    ]
 
 
 def _epsilon(module: nn.Module) -> float | None:

@@ -15,7 +15,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from trtllm_port.verification.cache_contents import Layers, cache_gates
+from trtllm_port.verification.cache_contents import Layer, Layers, cache_gates
 from trtllm_port.verification.causes import Cause, explain
 from trtllm_port.verification.compare import TapComparison
 from trtllm_port.verification.decoding import step_comparisons, step_divergence
@@ -174,16 +174,14 @@ def run_hugging_face(
 
     step(0)
     runner = load(phase.reference_dtype)
-    recording, facts = _reference(runner, stimulus)
-    # Of a large model the first layers' cache is compared: a forward more of all layers would cost too much.
+    # Of a large model the first layers' cache is compared.
     with_cache = phase.incremental and stimulus.decode_steps > 0 and not runner.streamed
-    cache = runner.run_cache(stimulus.ids, {}) if with_cache else ()
+    caches: tuple[list[Layer], list[Layer]] = ([], [])
+    recording, facts = _reference(runner, stimulus, caches[0] if with_cache else None)
     step(1)
     runner.forget_weights()  # two precisions need not be in memory together
     runner = load(phase.dtype)
-    routing = {tap: recording.taps[tap] for tap in recording.forced}
-    caches = (cache, runner.run_cache(stimulus.ids, routing) if with_cache else ())
-    yardstick = run_yardstick(runner, stimulus, recording)
+    yardstick = run_yardstick(runner, stimulus, recording, caches[1] if with_cache else None)
     left = runner.run_left_padded(stimulus.rows)
     runner.forget_weights()
     step(2)
@@ -200,9 +198,11 @@ def run_hugging_face(
     )
 
 
-def _reference(runner: HuggingFaceRunner, stimulus: Stimulus) -> tuple[Recording, HuggingFaceFacts]:
+def _reference(
+    runner: HuggingFaceRunner, stimulus: Stimulus, cache: list[Layer] | None
+) -> tuple[Recording, HuggingFaceFacts]:
     with ScorePeak() as scores:
-        recording = record(runner, stimulus, on_disk=runner.streamed)
+        recording = record(runner, stimulus, on_disk=runner.streamed, cache=cache)
     return recording, replace(HuggingFaceFacts.of(runner), score_peak=scores.peak)
 
 

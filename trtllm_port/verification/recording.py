@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from trtllm_port.hf_taps import CHOSEN, WEIGHTS
+from trtllm_port.verification.cache_contents import Layer
+from trtllm_port.verification.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.routers import Router, routers_of
 from trtllm_port.verification.runners import Runner
 from trtllm_port.verification.stimulus import Stimulus
@@ -51,7 +53,9 @@ class Recording:
         return frozenset(tap for router in self.routers for tap in router.taps)
 
 
-def record(runner: Runner, stimulus: Stimulus, *, on_disk: bool = False) -> Recording:
+def record(
+    runner: HuggingFaceRunner, stimulus: Stimulus, *, on_disk: bool = False, cache: list[Layer] | None = None
+) -> Recording:
     """Run the long prompt with all taps, then every row alone.
 
     Tensors are kept without a copy; a model that later writes into one of them is run again with copies.
@@ -60,16 +64,17 @@ def record(runner: Runner, stimulus: Stimulus, *, on_disk: bool = False) -> Reco
         runner: the reference.
         stimulus: the input.
         on_disk: keep the taps in temporary files instead of in memory.
+        cache: is given what the KV cache holds after the long prompt; None: none is kept.
     """
     ids_BL = torch.tensor([stimulus.ids])
     taps: MutableMapping[str, Tensor]
     if on_disk:
         taps = TapStore()
-        logits = runner.run(ids_BL, on_tap=taps.__setitem__)
+        logits = runner.run(ids_BL, on_tap=taps.__setitem__, cache=cache)
     else:
-        taps, logits, altered = _record_taps(runner, ids_BL, copy=False)
+        taps, logits, altered = _record_taps(runner, ids_BL, cache, copy=False)
         if altered:
-            taps, logits, _ = _record_taps(runner, ids_BL, copy=True)
+            taps, logits, _ = _record_taps(runner, ids_BL, cache, copy=True)
     routers = routers_of(taps)
     _drop_known_choices(taps, routers)
     taps[LOGITS] = logits
@@ -120,7 +125,9 @@ def _forced(routing: Mapping[str, Tensor], tap: str, tensor: Tensor) -> Tensor:
     return routing[tap].to(tensor, copy=True)
 
 
-def _record_taps(runner: Runner, ids_BL: Tensor, *, copy: bool) -> tuple[dict[str, Tensor], Tensor, bool]:
+def _record_taps(
+    runner: HuggingFaceRunner, ids_BL: Tensor, cache: list[Layer] | None, *, copy: bool
+) -> tuple[dict[str, Tensor], Tensor, bool]:
     kept: dict[str, Tensor] = {}
     versions: dict[str, int] = {}
 
@@ -128,6 +135,6 @@ def _record_taps(runner: Runner, ids_BL: Tensor, *, copy: bool) -> tuple[dict[st
         kept[tap] = tensor.detach().clone() if copy else tensor.detach()
         versions[tap] = kept[tap]._version
 
-    logits = runner.run(ids_BL, on_tap=keep)
+    logits = runner.run(ids_BL, on_tap=keep, cache=cache)
     altered = any(kept[tap]._version != version for tap, version in versions.items())
     return kept, logits, altered

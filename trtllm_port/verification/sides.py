@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from trtllm_port.verification.cache_contents import Layer
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.metrics import TokenErrors, token_errors
 from trtllm_port.verification.pairs import PairErrors
@@ -75,10 +76,19 @@ class Yardstick:
     name: str
 
 
-def run_yardstick(runner: HuggingFaceRunner, stimulus: Stimulus, recording: Recording) -> Yardstick:
-    """Run Hugging Face in the port's dtype, end to end and on the reference's values; keep its errors only."""
+def run_yardstick(
+    runner: HuggingFaceRunner, stimulus: Stimulus, recording: Recording, cache: list[Layer] | None = None
+) -> Yardstick:
+    """Run Hugging Face in the port's dtype, end to end and on the reference's values; keep its errors only.
+
+    Args:
+        runner: the model.
+        stimulus: the input.
+        recording: the reference.
+        cache: is given what the KV cache holds after the run from end to end; None: none is kept.
+    """
     whole, own = Floors(recording), Floors(recording, inject=True)
-    logits = whole.measure(runner, stimulus.ids)
+    logits = whole.measure(runner, stimulus.ids, cache)
     own.measure(runner, stimulus.ids)
     return Yardstick(
         floors=whole.errors,
@@ -117,9 +127,9 @@ class Floors:
         self._routed = {tap for router in recording.routers for tap in (*router.taps, router.scores)}
         self._errors_of = PairErrors()
 
-    def measure(self, runner: HuggingFaceRunner, ids: Sequence[int]) -> Tensor:
-        """Run, fill `errors` and `routing`, and return the logits [L, V]."""
-        logits_1LV = runner.run(torch.tensor([ids[: self.tokens]]), on_tap=self._compare)
+    def measure(self, runner: HuggingFaceRunner, ids: Sequence[int], cache: list[Layer] | None = None) -> Tensor:
+        """Run, fill `errors`, `routing` and `cache`, and return the logits [L, V]."""
+        logits_1LV = runner.run(torch.tensor([ids[: self.tokens]]), on_tap=self._compare, cache=cache)
         self.errors[LOGITS] = token_errors(
             logits_1LV, beginning(self.recording.taps[LOGITS], self.recording.length, self.tokens)
         )
