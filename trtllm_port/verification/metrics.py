@@ -75,22 +75,21 @@ def token_errors(value: Tensor, reference: Tensor) -> TokenErrors:
 
 
 def _summed(value: Tensor, reference: Tensor, wide: torch.dtype) -> TokenErrors:
-    norms: list[Tensor] = []
-    extremes: list[Tensor] = []
+    norms: list[list[Tensor]] = []
+    ends: list[Tensor] = []  # put together after the loop, not chunk by chunk: there are many
     for x_TF, ref_TF in _chunks(value, reference, wide):
         difference_TF = x_TF - ref_TF
-        three = (difference_TF, ref_TF, x_TF)
-        norms.append(torch.stack([torch.linalg.vector_norm(each, dim=-1) for each in three]).double())
-        extremes.append(torch.stack([torch.stack(torch.aminmax(each)).abs().max() for each in three[:2]]))
-    error_T, reference_T, value_T = torch.cat(norms, dim=1).square()
-    max_error, max_reference = torch.stack(extremes).amax(0).tolist()
+        norms.append([torch.linalg.vector_norm(each, dim=-1) for each in (difference_TF, ref_TF, x_TF)])
+        ends += [difference_TF.abs_().amax(), ref_TF.amax(), ref_TF.amin()]
+    error_T, reference_T, value_T = (torch.cat(parts).double().square() for parts in zip(*norms, strict=True))
+    max_error, *reference_ends = torch.stack(ends).view(-1, 3).abs().amax(0)
     return TokenErrors(
         error_T=error_T,
         reference_T=reference_T,
         value_T=value_T,
         dot_T=(reference_T + value_T - error_T) / 2,
-        max_error=max_error,
-        max_reference=max_reference,
+        max_error=float(max_error),
+        max_reference=float(torch.stack(reference_ends).max()),
         elements=value.numel(),
         finite=bool(torch.isfinite(value_T).all()),
         reference_finite=bool(torch.isfinite(reference_T).all()),
