@@ -54,6 +54,9 @@ def test_lists_of_numbers_vary_and_shares_stay_shares() -> None:
 
 
 def test_a_model_that_is_not_small_is_never_made() -> None:
-    require_small(transformers.LlamaConfig(hidden_size=64, intermediate_size=64, num_hidden_layers=2, vocab_size=99))
-    with pytest.raises(UnsupportedModelError, match="6,738,415,616 parameters"):
-        require_small(transformers.LlamaConfig())
+    small = transformers.LlamaConfig(hidden_size=64, intermediate_size=64, num_hidden_layers=2, vocab_size=99)
+    with require_small():
+        transformers.LlamaForCausalLM(small)
+    with pytest.raises(UnsupportedModelError, match="more than 200,000,000 parameters"), require_small():
+        transformers.LlamaForCausalLM(transformers.LlamaConfig())
+    transformers.LlamaForCausalLM(small)

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from trtllm_port.verification import Report
 
 DTYPES = ("float32", "bfloat16")
-PREFILL, STEPS = 512, 64
+PREFILL, STEPS = 512, 64  # of the comparison with Hugging Face
+ANSWER = 16  # tokens that are generated for each prompt
 CAPABILITY = "8.9"
 PASSES, NO_ENGINE, DIFFERS, INCOMPLETE, REFUSED, DEFECT = STATUSES = (
     *("passes", "no engine", "differs"),
@@ -136,7 +137,7 @@ class Measurement:
 
         # A row's first comparison is the one in float32, with the same weights: the others need not make it again.
         settings = VerifySettings(
-            tokens=PREFILL + STEPS, max_new_tokens=STEPS, backend="reference", logic=dtype == DTYPES[0]
+            tokens=PREFILL + STEPS, max_new_tokens=ANSWER, backend="reference", logic=dtype == DTYPES[0]
         )
         return verify(tiny, workspace=self.directory, dtype=dtype, random_weights=True, settings=settings)
 

@@ -18,7 +18,11 @@ from pathlib import Path
 
 import psutil
 
-PRELOADED = ("trtllm_port.codegen", "trtllm_port.porting", "trtllm_port.verification", "trtllm_port.building")
+PRELOADED = (
+    *("trtllm_port.codegen", "trtllm_port.porting", "trtllm_port.verification", "trtllm_port.building"),
+    *("trtllm_port.conversion", "trtllm_port.runtime.session", "cookiecutter.main"),
+    *("transformers.models.llama.modeling_llama", "transformers.processing_utils"),
+)
 POLL_SECONDS = 0.2
 CLOCK = 10  # seconds on the clock for each second of processor time: others may share the cores
 GB = 1e9

@@ -11,7 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -19,6 +19,7 @@ from typing import Any, get_args, get_origin
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from trtllm_port.codegen.computed import computed_values
 from trtllm_port.codegen.size_tables import DECODER_COUNTS, ENCODER_COUNTS, LAYER_COUNTS
@@ -303,12 +304,21 @@ def model_on_paper(config: Any, trust_remote_code: bool = False) -> nn.Module:
     return model
 
 
-def require_small(config: Any, trust_remote_code: bool = False) -> None:
-    """UnsupportedModelError if a config is of a large model: its class has filled in sizes of its own."""
+@contextmanager
+def require_small() -> Iterator[None]:
+    """UnsupportedModelError when a large model is made: a small config's class has filled in sizes of its own."""
+    count = 0
+
+    def add(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal count
+        count += parameter.numel()
+        if count > MOST_PARAMETERS:
+            raise UnsupportedModelError(
+                f"a small config makes a model of more than {MOST_PARAMETERS:,} parameters: some size has no key"
+            )
+
+    handle = register_module_parameter_registration_hook(add)
     try:
-        model = model_on_paper(config, trust_remote_code)
-    except Exception:  # any: a model may compute with its weights when it is made; it is refused when it is made
-        return
-    count = sum(parameter.numel() for parameter in model.parameters())
-    if count > MOST_PARAMETERS:
-        raise UnsupportedModelError(f"a small config makes a model of {count:,} parameters: some size has no key")
+        yield
+    finally:
+        handle.remove()

@@ -110,9 +110,9 @@ def label(node: Node, block: Block, keys: tuple[str, ...] | None) -> Any:
 
 def shape_of(tree: Any, block: Block, order: Mapping[Value, int] | None = None) -> Any:
     """The form of arguments; values by their `order`, or any for any other."""
-    if isinstance(tree, tuple | list):
-        return tuple(shape_of(item, block, order) for item in tree)
-    if isinstance(tree, Mapping):
+    if isinstance(tree, (tuple, list)):
+        return tuple([shape_of(item, block, order) for item in tree])
+    if isinstance(tree, dict):
         return tuple((key, shape_of(item, block, order)) for key, item in tree.items())
     if isinstance(tree, slice):
         return "slice", shape_of((tree.start, tree.stop, tree.step), block, order)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from types import FrameType
 from typing import Any
 
@@ -122,6 +123,9 @@ def map_structure(function: Callable[[Any], Any], tree: Any) -> Any:
     return function(tree)
 
 
+_TREES = (tuple, list, dict, slice)
+
+
 def leaves(tree: Any) -> list[Any]:
     """The leaves of tuples, lists, dicts (and `ModelOutput`, which is one) and slices, in order."""
     if isinstance(tree, slice):
@@ -132,7 +136,10 @@ def leaves(tree: Any) -> list[Any]:
         return [tree]
     found: list[Any] = []
     for item in tree:
-        found += leaves(item)
+        if isinstance(item, _TREES):
+            found += leaves(item)
+        else:  # without a call: a model has hundreds of thousands of leaves
+            found.append(item)
     return found
 
 
@@ -389,7 +396,12 @@ def _named_tensors(model: nn.Module) -> dict[int, Attribute]:
 
 
 def _is_between(frame: FrameType) -> bool:
-    return any(part in frame.f_code.co_filename for part in FILES_BETWEEN)
+    return _between(frame.f_code.co_filename)
+
+
+@cache
+def _between(file: str) -> bool:
+    return any(part in file for part in FILES_BETWEEN)
 
 
 def _location(frame: FrameType | None) -> Location | None:

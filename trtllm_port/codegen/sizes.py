@@ -189,8 +189,8 @@ def _run(config: Any) -> None:
     """Build the model and give it some tokens."""
     from transformers import AutoModelForCausalLM
 
-    require_small(config)
     options: dict[str, Any] = {"attn_implementation": "eager", "experts_implementation": "eager"}
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **options).eval()
+    with require_small():
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **options).eval()
     with torch.no_grad():
         model(input_ids=torch.full((2, 7), 3), use_cache=False)

@@ -62,14 +62,14 @@ class Trace:
 def build_model(config: Any, dtype: torch.dtype, *, implementation: str, trust_remote_code: bool = False) -> nn.Module:
     """A conditioned random model of a config, in eval mode."""
     register()
-    require_small(config, trust_remote_code)
-    model: nn.Module = AutoModelForCausalLM.from_config(
-        config,
-        dtype=dtype,
-        attn_implementation=implementation,
-        experts_implementation=IMPLEMENTATION,
-        trust_remote_code=trust_remote_code,
-    )
+    with require_small():
+        model: nn.Module = AutoModelForCausalLM.from_config(
+            config,
+            dtype=dtype,
+            attn_implementation=implementation,
+            experts_implementation=IMPLEMENTATION,
+            trust_remote_code=trust_remote_code,
+        )
     condition(model, seed=0)
     model.eval()
     return model
