@@ -14,7 +14,8 @@ from transformers.models.longcat_flash.modeling_longcat_flash import LongcatFlas
 
 from trtllm_port.codegen import generate_port
 from trtllm_port.codegen.expert_loops import ExpertLoops
-from trtllm_port.codegen.recorder import Attribute, Call, Operation, Recorder, leaves
+from trtllm_port.codegen.recorder import Attribute, Call, Operation, Recorder
+from trtllm_port.codegen.trees import leaves
 
 TOKENS, HIDDEN, EXPERTS = 13, 24, 5
 DBRX = DbrxConfig(d_model=HIDDEN, ffn_config={"ffn_hidden_size": 16, "moe_num_experts": EXPERTS})

@@ -20,10 +20,11 @@ from trtllm_port.codegen.arguments import is_in_place
 from trtllm_port.codegen.constants import stored_tensor
 from trtllm_port.codegen.experts import combine
 from trtllm_port.codegen.operation_names import CASTS, words
-from trtllm_port.codegen.recorder import Attribute, Call, Literal, Operation, Value, leaves, map_structure
+from trtllm_port.codegen.recorder import Attribute, Call, Literal, Operation, Value
 from trtllm_port.codegen.rules import canonical_name
 from trtllm_port.codegen.rules.base import argument, is_tensor
 from trtllm_port.codegen.rules.elementwise import BINARY, FUNCTIONS, IDENTITIES, METHODS
+from trtllm_port.codegen.trees import leaves, map_structure
 
 BY_ELEMENT = {*BINARY, *METHODS, *FUNCTIONS, *IDENTITIES, *CASTS} - words("matmul bmm") | words(
     "neg negative square gelu clamp clip where maximum minimum leaky_relu hardswish mish elu"

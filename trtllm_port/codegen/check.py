@@ -24,8 +24,8 @@ from trtllm_port.codegen.classes import Skeleton
 from trtllm_port.codegen.generate import PortSource
 from trtllm_port.codegen.hf_models import load_config, require_causal_lm
 from trtllm_port.codegen.hooks import whole_cache
-from trtllm_port.codegen.recorder import leaves
 from trtllm_port.codegen.sizes import config_values, unseen_config
+from trtllm_port.codegen.trees import leaves
 from trtllm_port.errors import PortError, UnsupportedModelError
 from trtllm_port.exact import ExactArithmetic
 from trtllm_port.hf_cache import cache_argument, keeps_cache, positions_are_slots

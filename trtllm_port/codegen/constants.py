@@ -19,11 +19,12 @@ from trtllm_port.codegen.expressions import Single
 from trtllm_port.codegen.ir import Block, Node
 from trtllm_port.codegen.operation_names import CASTS, words
 from trtllm_port.codegen.positional import Positional
-from trtllm_port.codegen.recorder import Attribute, Literal, Location, Operation, Value, leaves, map_structure
+from trtllm_port.codegen.recorder import Attribute, Literal, Location, Operation, Value
 from trtllm_port.codegen.rows import Rows
 from trtllm_port.codegen.rules import BINARY, DTYPES, TRACE_DTYPE
 from trtllm_port.codegen.sizes import Sample
 from trtllm_port.codegen.tracing import Trace
+from trtllm_port.codegen.trees import leaves, map_structure
 from trtllm_port.layers import alibi_slopes
 
 LARGEST_OFFSET = 16  # of learned positions: 2 in BART's family, 1 more than the padding token's number in RoBERTa's

@@ -8,7 +8,8 @@ from torch import nn
 
 from trtllm_port.codegen import probing
 from trtllm_port.codegen.ir import Leaf
-from trtllm_port.codegen.recorder import Call, Operation, Value, leaves
+from trtllm_port.codegen.recorder import Call, Operation, Value
+from trtllm_port.codegen.trees import leaves
 
 Uses = dict[Value, list[Operation]]
 

@@ -7,7 +7,8 @@ there, so the two are told apart: `original_hidden_states = inputs_embeds`.
 
 from __future__ import annotations
 
-from trtllm_port.codegen.recorder import Call, Value, leaves
+from trtllm_port.codegen.recorder import Call, Value
+from trtllm_port.codegen.trees import leaves
 from trtllm_port.codegen.uses import items, operations
 
 

@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from trtllm_port.codegen.batching import Batching, Made, NotBatched, nameless, takes_all
 from trtllm_port.codegen.operation_names import CASTS, words
 from trtllm_port.codegen.probing import function
-from trtllm_port.codegen.recorder import Call, Operation, Recorder, Value, leaves
+from trtllm_port.codegen.recorder import Call, Operation, Recorder, Value
 from trtllm_port.codegen.rules import canonical_name
 from trtllm_port.codegen.rules.base import argument
+from trtllm_port.codegen.trees import leaves
 
 MOST = 4096  # experts
 TIMES, ZEROS = words("mul multiply"), words("zeros zeros_like new_zeros")

@@ -19,7 +19,8 @@ from transformers.integrations.moe import ExpertsInterface, _default_apply_gate
 from trtllm_port.codegen.active import active_recorder
 from trtllm_port.codegen.ir import Leaf
 from trtllm_port.codegen.probing import activation_name, options
-from trtllm_port.codegen.recorder import Call, Value, leaves
+from trtllm_port.codegen.recorder import Call, Value
+from trtllm_port.codegen.trees import leaves
 
 TOLERANCE = 2e-6  # relative, in float32
 CAST = 0.25  # of the error that the model's own precision makes: another cast would make one of about that size

@@ -7,7 +7,8 @@ from typing import Any
 from torch import nn
 
 from trtllm_port.codegen.ir import Block, Node
-from trtllm_port.codegen.recorder import Attribute, Call, Value, map_structure
+from trtllm_port.codegen.recorder import Attribute, Call, Value
+from trtllm_port.codegen.trees import map_structure
 
 
 class Handed:

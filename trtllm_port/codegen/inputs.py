@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from trtllm_port.codegen.folding import LAYER
 from trtllm_port.codegen.instances import role
 from trtllm_port.codegen.ir import Block, Node
-from trtllm_port.codegen.recorder import Value, leaves
+from trtllm_port.codegen.recorder import Value
+from trtllm_port.codegen.trees import leaves
 
 Kind = tuple[str, str]
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from trtllm_port.codegen.ir import Block, Node
-from trtllm_port.codegen.recorder import Attribute, Literal, Value, leaves
+from trtllm_port.codegen.recorder import Attribute, Literal, Value
+from trtllm_port.codegen.trees import leaves
 
 if TYPE_CHECKING:
     from trtllm_port.codegen.tracing import Trace

@@ -27,16 +27,7 @@ from trtllm_port.codegen.operation_names import CASTS
 from trtllm_port.codegen.parallel import join_parallel
 from trtllm_port.codegen.parts import with_parts
 from trtllm_port.codegen.promotion import cast_first, promote, promote_rotation, without_expansions
-from trtllm_port.codegen.recorder import (
-    Call,
-    Literal,
-    Location,
-    Operation,
-    Value,
-    leaves,
-    map_structure,
-    substitute,
-)
+from trtllm_port.codegen.recorder import Call, Literal, Location, Operation, Value, substitute
 from trtllm_port.codegen.repeated import Repeated
 from trtllm_port.codegen.rotary import probe_rotary
 from trtllm_port.codegen.rotations import Rotations
@@ -45,6 +36,7 @@ from trtllm_port.codegen.shared_caches import SharedCaches
 from trtllm_port.codegen.sizes import layer_count
 from trtllm_port.codegen.token_loops import join_token_loops
 from trtllm_port.codegen.tracing import Trace
+from trtllm_port.codegen.trees import leaves, map_structure
 from trtllm_port.codegen.uses import operations, taken, uses
 from trtllm_port.codegen.written_out import join_attention
 from trtllm_port.errors import UnsupportedModelError

@@ -17,8 +17,9 @@ from trtllm_port.codegen.expressions import MISSING, merge_values
 from trtllm_port.codegen.instances import Instance, calls, form, relative_path, role
 from trtllm_port.codegen.ir import Block, Leaf
 from trtllm_port.codegen.lowering import Lowered
-from trtllm_port.codegen.recorder import Attribute, Value, leaves
+from trtllm_port.codegen.recorder import Attribute, Value
 from trtllm_port.codegen.tracing import Trace
+from trtllm_port.codegen.trees import leaves
 from trtllm_port.codegen.variants import Differ, merge
 
 

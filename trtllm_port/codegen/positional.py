@@ -13,8 +13,9 @@ import torch
 
 from trtllm_port.codegen.ir import Block, Node
 from trtllm_port.codegen.operation_names import CASTS, words
-from trtllm_port.codegen.recorder import Literal, Location, Operation, Value, leaves
+from trtllm_port.codegen.recorder import Literal, Location, Operation, Value
 from trtllm_port.codegen.rules import BINARY, canonical_name, node, translate
+from trtllm_port.codegen.trees import leaves
 
 #: Operations on one tensor or two (and numbers) that treat every element alike.
 ELEMENTWISE = (frozenset(BINARY) - {"matmul", "bmm"} | CASTS) | words(

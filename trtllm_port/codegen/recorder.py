@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from trtllm_port.codegen.arguments import bind, is_in_place, takes_everything
 from trtllm_port.codegen.operation_names import CASTS, HOST_READS, NUMBERS, SILENT, SILENT_PROPERTIES
 from trtllm_port.codegen.state_log import StateLog
+from trtllm_port.codegen.trees import leaves, map_structure
 from trtllm_port.errors import UnsupportedModelError
 
 FILES_BETWEEN = ("/torch/", "/trtllm_port/codegen/", "/transformers/activations.py")
@@ -108,39 +109,6 @@ class Call:
     outputs: tuple[Value, ...] = ()
     host_reads: list[tuple[str, Location | None]] = field(default_factory=list)
     stands_for_function: bool = False
-
-
-def map_structure(function: Callable[[Any], Any], tree: Any) -> Any:
-    """`tree` with `function` applied to every leaf of its tuples, lists, dicts and slices."""
-    if isinstance(tree, slice):
-        return slice(*(map_structure(function, part) for part in (tree.start, tree.stop, tree.step)))
-    if isinstance(tree, torch.Size):
-        return tuple(map_structure(function, item) for item in tree)
-    if isinstance(tree, tuple | list):
-        return type(tree)([map_structure(function, item) for item in tree]) if type(tree) in (tuple, list) else tree
-    if isinstance(tree, dict):
-        return {key: map_structure(function, item) for key, item in tree.items()}
-    return function(tree)
-
-
-_TREES = (tuple, list, dict, slice)
-
-
-def leaves(tree: Any) -> list[Any]:
-    """The leaves of tuples, lists, dicts (and `ModelOutput`, which is one) and slices, in order."""
-    if isinstance(tree, slice):
-        return [tree.start, tree.stop, tree.step]
-    if isinstance(tree, dict):
-        tree = tree.values()
-    elif not isinstance(tree, (tuple, list)):
-        return [tree]
-    found: list[Any] = []
-    for item in tree:
-        if isinstance(item, _TREES):
-            found += leaves(item)
-        else:  # without a call: a model has hundreds of thousands of leaves
-            found.append(item)
-    return found
 
 
 def substitute(tree: Any, mapping: dict[Value, Value]) -> Any:

@@ -20,7 +20,8 @@ from transformers.activations import ACT2FN
 from trtllm_port.codegen import probing
 from trtllm_port.codegen.formulas import FORMULAS, PRIMITIVES, Formula
 from trtllm_port.codegen.instances import layer_number
-from trtllm_port.codegen.recorder import Recorder, map_structure
+from trtllm_port.codegen.recorder import Recorder
+from trtllm_port.codegen.trees import map_structure
 
 TOLERANCE = 1e-4  # relative, in float32: two orders of summation of up to a few dozen tokens
 

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from trtllm_port.codegen.ir import Leaf
 from trtllm_port.codegen.operation_names import CASTS
-from trtllm_port.codegen.recorder import Call, Operation, Value, leaves, map_structure
+from trtllm_port.codegen.recorder import Call, Operation, Value
 from trtllm_port.codegen.rules import DTYPES, MODEL_DTYPE
+from trtllm_port.codegen.trees import leaves, map_structure
 from trtllm_port.errors import ConfigError
 from trtllm_port.layers.rope import inverse_frequencies
 

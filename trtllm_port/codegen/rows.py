@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from trtllm_port.codegen.operation_names import words
-from trtllm_port.codegen.recorder import Operation, Value, leaves
+from trtllm_port.codegen.recorder import Operation, Value
 from trtllm_port.codegen.rules import BINARY, canonical_name
+from trtllm_port.codegen.trees import leaves
 
 #: Operations that leave the first dimension where it is, whatever they do to the others.
 BY_ROW = frozenset(BINARY) - {"matmul", "bmm"} | words(

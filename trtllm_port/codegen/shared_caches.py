@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from trtllm_port.codegen.ir import Block, Node
-from trtllm_port.codegen.recorder import Location, Value, map_structure
+from trtllm_port.codegen.recorder import Location, Value
+from trtllm_port.codegen.trees import map_structure
 
 NO_KINDS = ""  # instead of a config key: the last layer with keys and values, whatever its kind
 

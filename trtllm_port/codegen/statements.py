@@ -18,9 +18,10 @@ from trtllm_port.codegen.formatting import indent, literal
 from trtllm_port.codegen.ir import Block, Node
 from trtllm_port.codegen.joining import join_lines
 from trtllm_port.codegen.printing import INPUT_DTYPE, Printer, Untranslated
-from trtllm_port.codegen.recorder import Value, leaves
+from trtllm_port.codegen.recorder import Value
 from trtllm_port.codegen.rules import TRACE_DTYPE
 from trtllm_port.codegen.scope import RoundScope, Scope
+from trtllm_port.codegen.trees import leaves
 
 HOLDERS = frozenset(("_", "kwargs", "args", "self", INPUT_DTYPE, "batch_size", "seq_length", "num_slots", "num_tokens"))
 

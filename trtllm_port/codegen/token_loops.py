@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from trtllm_port.codegen.operation_names import words
-from trtllm_port.codegen.recorder import Call, Operation, Value, leaves
+from trtllm_port.codegen.recorder import Call, Operation, Value
 from trtllm_port.codegen.rules import canonical_name
 from trtllm_port.codegen.state_log import StateLog
+from trtllm_port.codegen.trees import leaves
 
 ADD, TIMES, CUT = words("add"), words("mul multiply"), words("getitem __getitem__")
 TOLERANCE = 0.02  # of the trace's bfloat16, relative to the largest element

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from trtllm_port.codegen.recorder import Call, Operation, Value, leaves
+from trtllm_port.codegen.recorder import Call, Operation, Value
+from trtllm_port.codegen.trees import leaves
 
 
 def items(root: Call) -> Iterator[Operation | Call]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from trtllm_port.codegen.ir import Block
 from trtllm_port.codegen.lowering import Lowered
-from trtllm_port.codegen.recorder import Attribute, leaves
+from trtllm_port.codegen.recorder import Attribute
 from trtllm_port.codegen.stored import name_pattern, stored_tensors
+from trtllm_port.codegen.trees import leaves
 from trtllm_port.layers.weights import Step
 
 

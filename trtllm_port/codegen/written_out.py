@@ -21,10 +21,11 @@ from trtllm_port.codegen.attentions import compute_attention
 from trtllm_port.codegen.constants import RANDOM, Recognizer
 from trtllm_port.codegen.instances import layer_number
 from trtllm_port.codegen.operation_names import words
-from trtllm_port.codegen.recorder import Attribute, Call, Literal, Operation, Value, leaves
+from trtllm_port.codegen.recorder import Attribute, Call, Literal, Operation, Value
 from trtllm_port.codegen.rules import canonical_name
 from trtllm_port.codegen.rules.base import numbers
 from trtllm_port.codegen.tracing import Trace
+from trtllm_port.codegen.trees import leaves
 
 SAME = words("to float type dropout contiguous view reshape clone")
 ADD, TIMES, OVER = words("add"), words("mul multiply"), words("div truediv true_divide divide")
