@@ -6,7 +6,7 @@ JOBS ?= 2
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test test-fast test-slow lint wheel-test bench conformance coverage prove constraints clean
+.PHONY: help demo test test-fast test-slow lint wheel-test bench conformance coverage coverage-beyond prove constraints clean
 help:
 	@echo "make demo         port, build and verify the model that ships with the package"
 	@echo "make test         every test that needs neither a GPU nor the network"
@@ -16,6 +16,7 @@ help:
 	@echo "make conformance  run the ONNX node tests; writes docs/conformance.md"
 	@echo "make prove        put known bugs into ports and see that each is found; writes docs/verification.md"
 	@echo "make coverage     port and verify every model type of transformers; writes docs/coverage.md"
+	@echo "make coverage-beyond  what passes: in float16, and with other options; writes docs/coverage.md"
 	@echo "make clean        remove the environment and every build output"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -57,6 +58,9 @@ prove: $(VENV)/.installed
 
 coverage: $(VENV)/.installed
 	$(BIN)/python tests/coverage/run.py --jobs $(JOBS) $(COVERAGE)
+
+coverage-beyond: $(VENV)/.installed
+	$(BIN)/python tests/coverage/run.py --beyond --jobs $(JOBS) $(COVERAGE)
 
 constraints:
 	rm -rf .venv-pin && $(PYTHON) -m venv .venv-pin

@@ -17,10 +17,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coverage_options import random_options
 from coverage_types import family_of, write_config
 
-from trtllm_port.errors import ConfigError, PortError
+from trtllm_port.errors import PortError
 
 if TYPE_CHECKING:
     from trtllm_port.porting import PortResult
@@ -34,8 +33,6 @@ PASSES, NO_ENGINE, DIFFERS, INCOMPLETE, REFUSED, DEFECT = STATUSES = (
     *("passes", "no engine", "differs"),
     *("incomplete", "refused", "defect"),
 )
-INVALID = "not valid in Hugging Face"  # of a combination of options
-DRAWS = 5  # of combinations, until Hugging Face accepts one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +48,6 @@ class Row:
         lines: of `model.py`.
         longest_class: lines of its longest class.
         ratio: the largest error of any tap in bfloat16, in units of Hugging Face's own error there.
-        float16: the verdict of `verify` in float16, of a type that passes; it does not count in `status`.
-        options: what another config of a type that passes had set at random.
-        combination: what became of that one: as `status`, with the reason; it does not count in `status`.
-        invalid: how many combinations were drawn before that with which Hugging Face's own model does not run.
         seconds: of processor time, which other processes do not stretch.
     """
 
@@ -66,10 +59,6 @@ class Row:
     lines: int | None = None
     longest_class: int | None = None
     ratio: float | None = None
-    float16: str = ""
-    options: dict[str, Any] | None = None
-    combination: str = ""
-    invalid: int = 0
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,9 +109,6 @@ class Measurement:
             self._verify(tiny, dtype)
         self.stage = "engine"
         self._compile(tiny)
-        self.row = replace(self.row, float16=self._report(tiny, "float16").verdict)
-        self.stage = "another combination of options"
-        self._combine()
 
     def _measure(self, result: PortResult) -> None:
         assert result.source is not None  # no blank port was asked for
@@ -132,51 +118,13 @@ class Measurement:
         if outcome is not None:
             raise FallsShortError(*outcome)
 
-    def _report(self, tiny: Path, dtype: str) -> Report:
-        from trtllm_port.verification import VerifySettings, verify
-
-        # A row's first comparison is the one in float32, with the same weights: the others need not make it again.
-        settings = VerifySettings(
-            tokens=PREFILL + STEPS, max_new_tokens=ANSWER, backend="reference", logic=dtype == DTYPES[0]
-        )
-        return verify(tiny, workspace=self.directory, dtype=dtype, random_weights=True, settings=settings)
-
     def _verify(self, tiny: Path, dtype: str) -> None:
-        report = self._report(tiny, dtype)
+        report = report_on(tiny, workspace=self.directory, dtype=dtype)
         if dtype == DTYPES[-1]:
             self.row = replace(self.row, ratio=largest_ratio(report))
         if report.verdict != "pass":
             failed = [f"{gate.name}: {gate.reason}" for gate in report.gates if gate.verdict == report.verdict]
             raise FallsShortError(DIFFERS, "; ".join([report.summary, *failed[:2]]))
-
-    def _combine(self) -> None:
-        """Port the type once more, with options drawn at random; again where Hugging Face itself refuses them."""
-        for draw in range(1, DRAWS + 1):
-            outcome = self._combination(draw)
-            if outcome is None or outcome[0] != INVALID:
-                break
-            self.row = replace(self.row, invalid=draw)
-        self.row = replace(self.row, combination=one_line(": ".join(outcome or (PASSES,))))
-
-    def _combination(self, draw: int) -> tuple[str, str] | None:
-        """Port it with one combination; why that is no right port, as status and reason."""
-        from trtllm_port.porting import create_port
-
-        directory = self.directory / f"combination{draw}"
-        write_config(self.row.model_type, directory)
-        file = directory / "config.json"
-        config = json.loads(file.read_text(encoding="utf-8"))
-        options = random_options(config, f"{self.row.model_type}{draw if draw > 1 else ''}")
-        file.write_text(json.dumps(config | options), encoding="utf-8")
-        self.row = replace(self.row, options=options)
-        try:
-            return unlike_a_port(create_port(directory, workspace=directory))
-        except ConfigError as error:
-            return INVALID, error.message.replace(f"{directory}/", "")
-        except PortError as error:
-            return REFUSED, error.message
-        except Exception as error:  # any other is a defect
-            return DEFECT, describe(error)
 
     def _compile(self, tiny: Path) -> None:
         from trtllm_port.building import build_engine
@@ -196,6 +144,17 @@ class Measurement:
             max_input_len=PREFILL,
             max_seq_len=PREFILL + STEPS,
         )
+
+
+def report_on(tiny: Path, *, workspace: Path, dtype: str) -> Report:
+    """Verify the port of a workspace with random weights of a tiny size."""
+    from trtllm_port.verification import VerifySettings, verify
+
+    # A type's first comparison is the one in float32, with the same weights: the others need not make it again.
+    settings = VerifySettings(
+        tokens=PREFILL + STEPS, max_new_tokens=ANSWER, backend="reference", logic=dtype == DTYPES[0]
+    )
+    return verify(tiny, workspace=workspace, dtype=dtype, random_weights=True, settings=settings)
 
 
 def unlike_a_port(result: PortResult) -> tuple[str, str] | None:
@@ -245,23 +204,24 @@ def one_line(text: str, longest: int = 300) -> str:
 
 
 @contextmanager
-def single_threaded() -> Iterator[None]:
-    """One thread of torch: the processes share the cores."""
+def quietly() -> Iterator[None]:
+    """Without messages of transformers, and in one thread of torch: the processes share the cores."""
     import torch
+
+    from trtllm_port.quiet import quiet_transformers
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with quiet_transformers():
+            yield
     finally:
         torch.set_num_threads(threads)
 
 
 def measure(model_type: str, directory: Path) -> Row:
     """Measure one type in an empty directory."""
-    from trtllm_port.quiet import quiet_transformers
-
-    with quiet_transformers(), single_threaded():
+    with quietly():
         return Measurement(model_type, directory).run()
 
 

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from coverage_beyond import Beyond
 from coverage_measure import NO_ENGINE, PASSES, STATUSES, Row
 from coverage_types import DENSE, family_of, model_types, sizes_of_families, table
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE, DATA = DOCS / "coverage.md", DOCS / "coverage.json"
+TABLE, BEYOND = PARTS = ("table", "beyond")
 NOT_MEASURED = "not measured"
 _QUIET = ("", "pass")
 MEDIAN_LINES, MEDIAN_CLASS = 150, 30
@@ -29,13 +31,7 @@ the KV cache, teacher-forced, at a tiny size that no trace has seen; a float16 e
 compute capability {capability}. What a config class lacks to describe a decoder is set by
 `tests/coverage/model_types.toml`, with reasons.
 
-A port that passes is right as far as anybody can see, so that a verdict against it would be a false alarm. What passes
-is therefore verified in float16, too: {float16}.
-
-What passes is also ported with another combination of options, drawn at random (switches turned over, other heads,
-windows, activations, rotary scalings), and checked by `new`: {combinations}.
-
-Versions: {versions}. {total_seconds} of processor time altogether, on the machine that measured.
+Versions: {versions}. {seconds} of processor time altogether, on the machine that measured.
 
 | family | types | pass | goal |{headers}
 |---|---:|---:|---:|{rule}
@@ -46,6 +42,16 @@ Versions: {versions}. {total_seconds} of processor time altogether, on the machi
 {medians}
 
 {statuses}
+
+## Beyond the table
+
+Made by `make coverage-beyond`, of the types that pass. Versions: {beyond_versions}; {beyond_seconds} of processor time.
+
+A port that passes is right as far as anybody can see, so that a verdict against it would be a false alarm. What passes
+is therefore verified in float16, too: {float16}.
+
+What passes is also ported with another combination of options, drawn at random (switches turned over, other heads,
+windows, activations, rotary scalings), and checked by `new`: {combinations}.
 
 {tables}"""
 MEANINGS = {
@@ -61,23 +67,25 @@ MEANINGS = {
 
 def load() -> dict[str, Any]:
     """The committed data; empty if there is none."""
-    empty: dict[str, Any] = {"versions": {}, "rows": []}
+    empty: dict[str, Any] = {part: {"versions": {}, "rows": []} for part in PARTS}
     return json.loads(DATA.read_text(encoding="utf-8")) if DATA.is_file() else empty
 
 
-def merge(rows: Sequence[Row], versions: dict[str, str]) -> dict[str, Any]:
-    """The committed data with these rows in place of the old ones."""
-    known = {row["model_type"]: row for row in load()["rows"]}
+def merge(part: str, rows: Sequence[Row | Beyond], versions: dict[str, str]) -> dict[str, Any]:
+    """The committed data with these rows in place of the old ones of a part."""
+    data = load()
+    known = {row["model_type"]: row for row in data[part]["rows"]}
     known |= {row.model_type: row.to_dict() for row in rows}
-    return {"versions": versions, "rows": [known[name] for name in sorted(known)]}
+    return {**data, part: {"versions": versions, "rows": [known[name] for name in sorted(known)]}}
 
 
 def write(data: dict[str, Any]) -> None:
-    """Write data and page."""
-    lines = ",\n    ".join(json.dumps(row) for row in data["rows"])
-    DATA.write_text(
-        f'{{\n  "versions": {json.dumps(data["versions"])},\n  "rows": [\n    {lines}\n  ]\n}}\n', encoding="utf-8"
-    )
+    """Write data, a row a line, and page."""
+    parts = []
+    for part, content in data.items():
+        lines = ",\n    ".join(json.dumps(row) for row in content["rows"])
+        parts.append(f'"{part}": {{"versions": {json.dumps(content["versions"])}, "rows": [\n    {lines}\n  ]}}')
+    DATA.write_text("{\n  " + ",\n  ".join(parts) + "\n}\n", encoding="utf-8")
     PAGE.write_text(render(data), encoding="utf-8")
 
 
@@ -85,7 +93,8 @@ def render(data: dict[str, Any]) -> str:
     """The page."""
     from coverage_measure import CAPABILITY, PREFILL, STEPS
 
-    known = {row["model_type"]: Row(**row) for row in data["rows"]}
+    known = {row["model_type"]: Row(**row) for row in data[TABLE]["rows"]}
+    beyond = [Beyond(**row) for row in data[BEYOND]["rows"]]
     rows = [known.get(name) or _not_measured(name) for name in model_types()]
     short = [status for status in (*STATUSES, NOT_MEASURED) if status != PASSES]
     return TEXT.format(
@@ -93,10 +102,12 @@ def render(data: dict[str, Any]) -> str:
         prefill=PREFILL,
         steps=STEPS,
         capability=CAPABILITY,
-        float16=_float16(rows),
-        combinations=_combinations(rows),
-        versions=", ".join(f"{name} {version}" for name, version in data["versions"].items()),
-        total_seconds=f"{sum(row.seconds for row in rows) / 60:.0f} minutes",
+        float16=_float16(beyond),
+        combinations=_combinations(beyond),
+        versions=_versions(data[TABLE]),
+        seconds=_minutes(rows),
+        beyond_versions=_versions(data[BEYOND]),
+        beyond_seconds=_minutes(beyond),
         headers="".join(f" {status} |" for status in short),
         rule="---:|" * len(short),
         families="\n".join(_family_lines(rows, short)),
@@ -106,7 +117,15 @@ def render(data: dict[str, Any]) -> str:
     )
 
 
-def _float16(rows: list[Row]) -> str:
+def _versions(part: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in part["versions"].items())
+
+
+def _minutes(rows: Sequence[Row | Beyond]) -> str:
+    return f"{sum(row.seconds for row in rows) / 60:.0f} minutes"
+
+
+def _float16(rows: list[Beyond]) -> str:
     """How the verdicts in float16 fall out."""
     verdicts = Counter(row.float16 for row in rows if row.float16)
     others = {row.float16: [r.model_type for r in rows if r.float16 == row.float16] for row in rows}
@@ -116,7 +135,7 @@ def _float16(rows: list[Row]) -> str:
     return ", ".join([f"{verdicts['pass']} of {verdicts.total()} pass", *named])
 
 
-def _combinations(rows: list[Row]) -> str:
+def _combinations(rows: list[Beyond]) -> str:
     """How the ports with other options fall out; what is not right is told."""
     tried = [row for row in rows if row.combination]
     short = [row for row in tried if row.combination != PASSES]

@@ -1,6 +1,7 @@
 """`make coverage`: every causal-LM model type of transformers, from `config.json` to a proven port and an engine.
 
-Writes docs/coverage.json and docs/coverage.md. What was measured is kept under build/coverage, by the digest of the
+`make coverage-beyond` verifies those that pass in float16, and ports them with another combination of options. Both
+write docs/coverage.json and docs/coverage.md. What was measured is kept under build/coverage, by the digest of the
 sources: a run that was interrupted goes on where it was.
 """
 
@@ -11,7 +12,6 @@ import json
 import os
 import signal
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +25,9 @@ sys.path.insert(0, str(HERE))  # the folder is no package
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import coverage_page  # noqa: E402  (the path must be known first)
+from coverage_beyond import Beyond, measure_beyond_into  # noqa: E402
 from coverage_measure import DEFECT, PASSES, Row, measure_into  # noqa: E402
+from coverage_page import BEYOND, TABLE  # noqa: E402
 from coverage_pool import GB, Ended, Limits, run_all  # noqa: E402
 from coverage_types import family_of, model_types  # noqa: E402
 
@@ -49,29 +51,47 @@ def digest() -> str:
     return bytes_digest(b"\0".join(parts)).partition(":")[2][:16]
 
 
-def measure_all(types: Sequence[str], results: Path, *, jobs: int, limits: Limits) -> Iterator[Row]:
+def measure_all(part: str, types: Sequence[str], results: Path, *, jobs: int, limits: Limits) -> Iterator[Row | Beyond]:
     """Measure some types; each row is kept."""
-    for ended in run_all(measure_into, types, results, jobs=jobs, limits=limits):
+    work = measure_into if part == TABLE else measure_beyond_into
+    for ended in run_all(work, types, results, jobs=jobs, limits=limits):
         path = results / f"{ended.name}.json"
         if ended.problem is not None or not path.is_file():
-            path.write_text(json.dumps(_broken(ended).to_dict()), encoding="utf-8")
-        yield Row(**json.loads(path.read_text(encoding="utf-8")))
+            path.write_text(json.dumps(_broken(part, ended).to_dict()), encoding="utf-8")
+        yield _read(part, path)
 
 
-def _broken(ended: Ended) -> Row:
+def _read(part: str, path: Path) -> Row | Beyond:
+    made = json.loads(path.read_text(encoding="utf-8"))
+    return Row(**made) if part == TABLE else Beyond(**made)
+
+
+def _broken(part: str, ended: Ended) -> Row | Beyond:
+    reason = ended.problem or "the process wrote no result"
+    if part != TABLE:
+        told = f"{DEFECT}: {reason}"
+        return Beyond(model_type=ended.name, float16=told, combination=told, seconds=ended.seconds)
+    family = family_of(ended.name)
     return Row(
-        model_type=ended.name,
-        family=family_of(ended.name),
-        status=DEFECT,
-        stage="process",
-        reason=ended.problem or "the process wrote no result",
+        **{"model_type": ended.name, "family": family, "status": DEFECT, "stage": "process", "reason": reason},
         seconds=ended.seconds,
     )
+
+
+def _told(row: Row | Beyond) -> str:
+    if isinstance(row, Beyond):
+        return f"float16 {row.float16}; another combination: {row.combination}"
+    return f"{row.status} {row.stage}: {row.reason}" if row.reason else row.status
+
+
+def _passes(row: Row | Beyond) -> bool:
+    return row.combination == PASSES if isinstance(row, Beyond) else row.status == PASSES
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="TYPE", choices=model_types(), help="these types only")
+    parser.add_argument("--beyond", action="store_true", help="what passes: in float16, and with other options")
     parser.add_argument("--again", action="store_true", help="measure anew what is measured already")
     parser.add_argument("--jobs", type=int, default=2, help="processes side by side (default: 2)")
     parser.add_argument("--seconds", type=float, default=Limits.seconds, help="limit for one type")
@@ -83,27 +103,26 @@ def main() -> None:
     """Measure, and write the page."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the processes are stopped, too
     arguments = _arguments()
-    types: list[str] = arguments.only or model_types()
-    results = ROOT / "build" / "coverage" / digest()
+    part = BEYOND if arguments.beyond else TABLE
+    passed = [row["model_type"] for row in coverage_page.load()[TABLE]["rows"] if row["status"] == PASSES]
+    types: list[str] = arguments.only or (model_types() if part == TABLE else passed)
+    results = ROOT / "build" / "coverage" / digest() / part
     results.mkdir(parents=True, exist_ok=True)
     kept = [] if arguments.again else [name for name in types if (results / f"{name}.json").is_file()]
-    rows = [Row(**json.loads((results / f"{name}.json").read_text(encoding="utf-8"))) for name in kept]
+    rows = [_read(part, results / f"{name}.json") for name in kept]
     limits = Limits(seconds=arguments.seconds, memory=arguments.memory * GB)
     todo = [name for name in types if name not in kept]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task("coverage", total=len(types), completed=len(kept))
-        for row in measure_all(todo, results, jobs=arguments.jobs, limits=limits):
+        for row in measure_all(part, todo, results, jobs=arguments.jobs, limits=limits):
             rows.append(row)
-            progress.update(task, advance=1, description=f"{sum(row.status == PASSES for row in rows)} pass")
-            reason = f"{row.stage}: {row.reason}" if row.reason else ""
-            line = f"{row.model_type}: {row.status} ({row.seconds:.0f} s) {reason}"
+            progress.update(task, advance=1, description=f"{sum(map(_passes, rows))} pass")
+            line = f"{row.model_type} ({row.seconds:.0f} s): {_told(row)}"
             progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
-    data = coverage_page.merge(rows, versions())
-    coverage_page.write(data)
-    counts = Counter(row.status for row in rows)
-    print(f"{coverage_page.PAGE}: {', '.join(f'{count} {status}' for status, count in counts.most_common())}")
+    coverage_page.write(coverage_page.merge(part, rows, versions()))
+    print(f"{coverage_page.PAGE}: {sum(map(_passes, rows))} of {len(rows)} pass")
 
 
 if __name__ == "__main__":

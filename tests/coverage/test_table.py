@@ -6,7 +6,8 @@ from pathlib import Path
 
 import coverage_page
 import pytest
-from coverage_measure import STATUSES, Measurement, measure
+from coverage_beyond import BeyondMeasurement
+from coverage_measure import STATUSES, measure
 from coverage_types import DENSE, family_of, model_types, sizes_of_families, table, write_config
 
 from trtllm_port.errors import ConfigError, UnsupportedModelError
@@ -29,7 +30,7 @@ DOZEN = (
 
 @pytest.fixture(scope="module")
 def committed() -> dict[str, dict[str, object]]:
-    return {row["model_type"]: row for row in coverage_page.load()["rows"]}
+    return {row["model_type"]: row for row in coverage_page.load()["table"]["rows"]}
 
 
 def test_a_row_says_why_it_falls_short(committed: dict[str, dict[str, object]]) -> None:
@@ -40,8 +41,9 @@ def test_a_row_says_why_it_falls_short(committed: dict[str, dict[str, object]]) 
 
 def test_a_type_without_a_row_is_told() -> None:
     data = coverage_page.load()
-    first, *others = data["rows"]
-    assert f"| {first['model_type']} | not measured |" in coverage_page.render({**data, "rows": others})
+    first, *others = data["table"]["rows"]
+    shorter = {**data, "table": {**data["table"], "rows": others}}
+    assert f"| {first['model_type']} | not measured |" in coverage_page.render(shorter)
 
 
 def test_the_page_is_made_from_the_data() -> None:
@@ -56,7 +58,7 @@ def test_options_that_hugging_face_refuses_are_drawn_again(tmp_path: Path, monke
         raise ConfigError("no") if len(drawn) < 3 else UnsupportedModelError("here")
 
     monkeypatch.setattr("trtllm_port.porting.create_port", refuse)
-    measurement = Measurement("llama", tmp_path)
+    measurement = BeyondMeasurement("llama", tmp_path)
     measurement._combine()
     assert len(set(drawn)) == 3
     assert (measurement.row.invalid, measurement.row.combination) == (2, "refused: here")

@@ -304,6 +304,17 @@ def model_on_paper(config: Any, trust_remote_code: bool = False) -> nn.Module:
     return model
 
 
+def require_small_on_paper(config: Any) -> None:
+    """As `require_small`, without memory for the weights."""
+    try:
+        with require_small():
+            model_on_paper(config)
+    except UnsupportedModelError:
+        raise
+    except Exception:  # any: a model may compute with its weights when it is made; it is refused when it is made
+        return
+
+
 @contextmanager
 def require_small() -> Iterator[None]:
     """UnsupportedModelError when a large model is made: a small config's class has filled in sizes of its own."""

@@ -22,7 +22,14 @@ from typing import Any
 import torch
 
 from trtllm_port.codegen.computed import computed_values
-from trtllm_port.codegen.depth import find_depth, layer_count_key, lengthen, require_small, shorten
+from trtllm_port.codegen.depth import (
+    find_depth,
+    layer_count_key,
+    lengthen,
+    require_small,
+    require_small_on_paper,
+    shorten,
+)
 from trtllm_port.codegen.resizing import Plan, equal_keys, resize, resized_keys, sums
 from trtllm_port.codegen.size_tables import LAYER_COUNTS, META_KEYS, SIZES
 from trtllm_port.layers.per_layer import as_arguments, per_layer_keys, plain_values
@@ -189,6 +196,7 @@ def _run(config: Any) -> None:
     """Build the model and give it some tokens."""
     from transformers import AutoModelForCausalLM
 
+    require_small_on_paper(config)  # many are tried, and what is large would take long
     options: dict[str, Any] = {"attn_implementation": "eager", "experts_implementation": "eager"}
     with require_small():
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **options).eval()
