@@ -29,6 +29,8 @@ demo: $(VENV)/.installed
 	$(BIN)/trtllm-port demo
 
 test: test-fast test-slow
+# The test processes share the cores: with a thread for each core in each process, the fast tests took six times as long.
+test-fast test-slow wheel-test: export OMP_NUM_THREADS := 1
 test-fast: $(VENV)/.installed
 	$(BIN)/pytest -q -n $(JOBS)
 test-slow: $(VENV)/.installed

@@ -71,9 +71,12 @@ def _broken(part: str, ended: Ended) -> Row | Beyond:
     if part != TABLE:
         told = f"{DEFECT}: {reason}"
         return Beyond(model_type=ended.name, float16=told, combination=told, seconds=ended.seconds)
-    family = family_of(ended.name)
     return Row(
-        **{"model_type": ended.name, "family": family, "status": DEFECT, "stage": "process", "reason": reason},
+        model_type=ended.name,
+        family=family_of(ended.name),
+        status=DEFECT,
+        stage="process",
+        reason=reason,
         seconds=ended.seconds,
     )
 

@@ -295,12 +295,12 @@ def _numbering(settings: list[dict[str, Any]]) -> set[str]:
     return found
 
 
-def model_on_paper(config: Any, trust_remote_code: bool = False) -> nn.Module:
+def model_on_paper(config: Any) -> nn.Module:
     """The model of a config without memory for its weights."""
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model: nn.Module = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        model: nn.Module = AutoModelForCausalLM.from_config(config)
     return model
 
 
