@@ -19,9 +19,10 @@ from torch import Tensor
 from trtllm_port.layers.weights import HuggingFaceWeights
 
 MADV_DONTNEED = 4  # Linux
-M_MMAP_THRESHOLD = -3  # glibc
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc
 MAPS = Path("/proc/self/maps")  # address range, permissions, offset, device, inode (0: no file), path
 LARGE_BLOCK = 4 << 20
+FREE_HEAP = 64 << 20
 CHUNK_BYTES = 64 << 20  # read at once where a tensor is cast
 
 
@@ -34,11 +35,13 @@ def return_large_blocks() -> None:
     """Have the allocator of this process take blocks of `LARGE_BLOCK` bytes from the system, and return them at once.
 
     By itself it serves blocks of up to 32 MiB from its heap once some were freed, and small objects that live on
-    between them keep it from shrinking: it grew by 80 MB with each layer of an 8-billion-parameter Llama.
+    between them keep it from shrinking: it grew by 80 MB with each layer of an 8-billion-parameter Llama. What is
+    free at the heap's end stays for smaller blocks, up to `FREE_HEAP` bytes: to be given new memory takes long.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
+        libc.mallopt(M_TRIM_THRESHOLD, FREE_HEAP)
 
 
 def give_back(tensors: Iterable[Tensor]) -> None:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from trtllm_port.verification.compare import NO_SUCH_TAP, TapComparison, compare_tap, failure, judge
 from trtllm_port.verification.metrics import TokenErrors, relative_error_per_token
-from trtllm_port.verification.pairs import PairErrors
 from trtllm_port.verification.recording import Recording
 from trtllm_port.verification.rotary import is_rotary, match_table
 from trtllm_port.verification.routers import chooses_slots
@@ -94,7 +93,6 @@ class Judge:
     def __init__(self, expected: Expected, inject: Callable[[str], bool] = nowhere) -> None:
         self.expected = expected
         self.inject = inject
-        self.errors_of = PairErrors()
         self.comparisons: dict[str, TapComparison] = {}
         self.tokens: dict[str, Tensor] = {}
         self.skipped: dict[str, str] = {}
@@ -133,7 +131,7 @@ class Judge:
             return reference
         if tap in self.scores:
             self.routing[tap] = tensor.clone()
-        errors = self.errors_of(tensor, reference)
+        errors = expected.recording.errors_of(tensor, reference)
         self.tokens[tap] = relative_error_per_token(errors).to(torch.float32)
         self.comparisons[tap] = judge(tap, errors, floor, expected.dtype)
         return reference

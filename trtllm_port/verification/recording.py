@@ -12,6 +12,7 @@ from torch import Tensor
 from trtllm_port.hf_taps import CHOSEN, WEIGHTS
 from trtllm_port.verification.cache_contents import Layer
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.pairs import PairErrors
 from trtllm_port.verification.routers import Router, routers_of
 from trtllm_port.verification.runners import Runner
 from trtllm_port.verification.stimulus import Stimulus
@@ -29,6 +30,7 @@ class Recording:
         rows: [L_b, V] of each row of the batch, each run alone.
         routers: modules that choose experts; all other runs are made to choose the same.
         row_routing: their taps, per row of the batch.
+        errors_of: compares tensors of the other runs with the taps.
     """
 
     taps: Mapping[str, Tensor] = field(repr=False)
@@ -36,6 +38,7 @@ class Recording:
     rows: tuple[Tensor, ...] = field(repr=False)
     routers: tuple[Router, ...] = ()
     row_routing: tuple[Mapping[str, Tensor], ...] = field(default=(), repr=False)
+    errors_of: PairErrors = field(default_factory=PairErrors, repr=False)
 
     @property
     def order(self) -> tuple[str, ...]:

@@ -15,7 +15,6 @@ from torch import Tensor
 from trtllm_port.verification.cache_contents import Layer
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.metrics import TokenErrors, token_errors
-from trtllm_port.verification.pairs import PairErrors
 from trtllm_port.verification.recording import Recording, forced_row_logits
 from trtllm_port.verification.stimulus import Stimulus
 from trtllm_port.verification.taps import LOGITS, ModuleFacts, input_of, is_input
@@ -125,7 +124,6 @@ class Floors:
         self.errors: MutableMapping[str, TokenErrors] = {} if errors is None else errors
         self.routing: dict[str, Tensor] = {}
         self._routed = {tap for router in recording.routers for tap in (*router.taps, router.scores)}
-        self._errors_of = PairErrors()
 
     def measure(self, runner: HuggingFaceRunner, ids: Sequence[int], cache: list[Layer] | None = None) -> Tensor:
         """Run, fill `errors`, `routing` and `cache`, and return the logits [L, V]."""
@@ -142,7 +140,7 @@ class Floors:
         reference = beginning(reference, self.recording.length, self.tokens)
         if not comparable(tensor, reference):
             return None
-        self.errors[tap] = self._errors_of(tensor, reference)
+        self.errors[tap] = self.recording.errors_of(tensor, reference)
         if tap in self._routed:
             self.routing[tap] = tensor.clone()
         wanted = tap in self.recording.forced or (self.inject and injectable(tap, reference))
