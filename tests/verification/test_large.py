@@ -11,13 +11,15 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional
 from torch.testing import assert_close
 from transformers import GPT2Config, LlamaConfig, MixtralConfig, Qwen3Config
 
 from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.porting import create_port
 from trtllm_port.random_weights import save_random_checkpoint
-from trtllm_port.verification import DiffSettings, Verdict, diff, diff_layers, in_step, large
+from trtllm_port.verification import DiffSettings, Verdict, diff, diff_layers, in_step, large, streamed
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.mapped import give_back
 from trtllm_port.verification.phase import run_phase
@@ -43,13 +45,30 @@ def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
 def test_a_model_gives_the_same_layer_by_layer(tmp_path: Path, config: LlamaConfig, dtype: str) -> None:
     save_random_checkpoint(config, tmp_path, "bfloat16")
-    whole, streamed = HuggingFaceRunner.load(tmp_path, dtype), HuggingFaceRunner.stream(tmp_path, dtype)
-    first, again = streamed.run(IDS), streamed.run(IDS)
+    whole, runner = HuggingFaceRunner.load(tmp_path, dtype), HuggingFaceRunner.stream(tmp_path, dtype)
+    first, again = runner.run(IDS), runner.run(IDS)
     assert torch.equal(whole.run(IDS), first)
     assert torch.equal(first, again)
-    assert all(parameter.is_meta for parameter in streamed.model.parameters())
-    vectors = HuggingFaceFacts.of(streamed).vectors
+    assert all(parameter.is_meta for parameter in runner.model.parameters())
+    vectors = HuggingFaceFacts.of(runner).vectors
     assert all(torch.equal(vectors[name], value) for name, value in HuggingFaceFacts.of(whole).vectors.items())
+
+
+def test_weights_are_cast_as_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streamed, "PIECE_BYTES", 7 * 32)
+    layer = nn.Linear(4, 10).bfloat16().requires_grad_(False)
+    wide = nn.Linear(4, 10).requires_grad_(False)
+    wide.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 3, 4)
+    with streamed.CastAsUsed(torch.float32):
+        assert_close(layer(x), wide(x))
+        assert_close(layer.weight @ x.mT, wide.weight @ x.mT)
+        assert_close(x @ layer.weight.T, x @ wide.weight.T)
+        assert torch.equal(functional.embedding(torch.tensor([3, 1]), layer.weight), wide.weight[[3, 1]])
+        assert (layer.weight.dtype, layer.weight.shape) == (torch.float32, (10, 4))
+        with pytest.raises(RuntimeError, match="same dtype"):
+            layer(x.double())
+    assert layer.weight.dtype == torch.bfloat16
 
 
 def test_only_memory_of_mapped_files_is_given_back(tmp_path: Path) -> None:
@@ -184,13 +203,14 @@ def _keep(kept: list[torch.Tensor], _tap: str, tensor: torch.Tensor) -> None:
 
 def test_the_first_layers_show_every_kind(model_dir: Path, tmp_path: Path, workspace: Path) -> None:
     kinds = ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]
-    config = Qwen3Config(**SIZES, intermediate_size=48, num_hidden_layers=4, head_dim=8, layer_types=kinds)
-    config.sliding_window = 16
+    sizes = {**SIZES, "intermediate_size": 48, "num_hidden_layers": 4, "head_dim": 8}
+    config = Qwen3Config(**sizes, layer_types=kinds, use_sliding_window=True, sliding_window=16)
     save_random_checkpoint(config, tmp_path / "model")
     options = {"workspace": workspace, "dtype": "float32", "random_seed": None, "trust_remote_code": False}
     model = find_model(model_dir, tmp_path, **options)
     part = large.first_layers(replace(model, source=tmp_path / "model", config=config.to_dict()), tmp_path)
-    runner = HuggingFaceRunner.load(part.source, "float32")
+    runner = HuggingFaceRunner.stream(part.source, "float32", weights=part.in_memory)
+    assert runner.run(IDS).isfinite().all()
     assert runner.model.config.layer_types == kinds[:3]
     assert len(runner.model.model.layers) == 3
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from trtllm_port.verification import metrics as module
-from trtllm_port.verification.metrics import metrics
+from trtllm_port.verification.metrics import metrics, summarise, token_errors
 
 
 @pytest.fixture
@@ -29,8 +29,14 @@ def test_metrics_are_what_torch_computes(pair: tuple[torch.Tensor, torch.Tensor]
 
 def test_chunks_change_nothing(pair: tuple[torch.Tensor, torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     whole = metrics(*pair)
-    monkeypatch.setattr(module, "CHUNK_ELEMENTS", 48)
+    monkeypatch.setattr(module, "SCRATCH_BYTES", 400)
     assert metrics(*pair) == pytest.approx(whole)
+
+
+def test_a_reference_is_summed_up_once(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    value, reference = pair
+    known = token_errors(reference * 2, reference)
+    assert summarise(token_errors(value, reference, known)) == metrics(value, reference)
 
 
 def test_low_precision_is_widened_before_subtracting() -> None:

@@ -158,7 +158,7 @@ def compare_model(model: Model, work: Path, settings: DiffSettings, progress: Pr
         load: LoadHuggingFace = loader(part, settings)
         if large:
             trusted = part.trust_remote_code
-            load = partial(HuggingFaceRunner.stream, part.source, trust_remote_code=trusted, resident=part is not model)
+            load = partial(HuggingFaceRunner.stream, part.source, trust_remote_code=trusted, weights=part.in_memory)
         run = run_phase_in_step if large and not fed.rows else run_phase
         phases.append(run(phase, load, port(part, phase), fed, progress))
     if not settings.logic and len(wanted) > 1:

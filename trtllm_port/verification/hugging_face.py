@@ -18,12 +18,13 @@ from trtllm_port.errors import CheckpointError, UnsupportedModelError
 from trtllm_port.exact import ExactArithmetic
 from trtllm_port.hf_cache import cache_argument, keeps_cache, positions_are_slots
 from trtllm_port.hf_loading import weights_as_stored
+from trtllm_port.layers.weights import HuggingFaceWeights, TensorSource
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.verification.cache_contents import Layer, Layers
 from trtllm_port.verification.hooks import tapped
 from trtllm_port.verification.mapped import MappedCheckpoint
 from trtllm_port.verification.runners import OnTap
-from trtllm_port.verification.streamed import streamed_model
+from trtllm_port.verification.streamed import CastAsUsed, streamed_model
 from trtllm_port.verification.taps import ModuleFacts
 
 EPSILON_NAMES = ("variance_epsilon", "eps", "epsilon", "layer_norm_eps")
@@ -35,11 +36,22 @@ class HuggingFaceRunner:
     Args:
         model: in evaluation mode; its hooks are removed after every run.
         vectors: the one-dimensional parameters, where the model does not hold its weights all the time.
+        streamed: its weights are on disk.
+        casts: some weights are stored in another data type.
     """
 
-    def __init__(self, model: nn.Module, vectors: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        vectors: Mapping[str, Tensor] | None = None,
+        *,
+        streamed: bool = False,
+        casts: bool = False,
+    ) -> None:
         self.model = model
+        self.streamed = streamed
         self._vectors = vectors
+        self._casts = casts
 
     @classmethod
     def load(
@@ -89,26 +101,25 @@ class HuggingFaceRunner:
 
     @classmethod
     def stream(
-        cls, model_dir: Path, dtype: str, *, trust_remote_code: bool = False, resident: bool = False
+        cls, model_dir: Path, dtype: str, *, trust_remote_code: bool = False, weights: TensorSource | None = None
     ) -> HuggingFaceRunner:
         """Open a model directory whose weights are read layer by layer, on every run, on the CPU.
 
         Args:
             model_dir, dtype, trust_remote_code: see `load`.
-            resident: read all layers now and keep them: no more is in memory than what they need in this dtype.
+            weights: in memory; None: the directory's, which stay on disk.
 
         Raises:
             UnsupportedModelError: its tensors cannot be read one by one.
         """
+        checkpoint = MappedCheckpoint(HuggingFaceWeights(model_dir) if weights is None else weights)
         with quiet_transformers():
-            model, names = streamed_model(model_dir, getattr(torch, dtype), trust_remote_code, resident=resident)
-        if resident:
-            return cls(model)
-        checkpoint = MappedCheckpoint(model_dir)
+            model, names = streamed_model(model_dir, getattr(torch, dtype), trust_remote_code, checkpoint)
         one_dimensional = [name for name, parameter in model.named_parameters() if parameter.ndim == 1]
         vectors = {name: checkpoint.tensor(names[name], torch.float64) for name in one_dimensional}
         checkpoint.release()
-        return cls(model, vectors)
+        casts = any(checkpoint.source.dtype(name) != dtype for name in names.values())
+        return cls(model, vectors, streamed=weights is None, casts=casts)
 
     def forget_weights(self) -> None:
         """Give their memory back at once: modules refer to each other in circles, which Python collects late."""
@@ -124,11 +135,6 @@ class HuggingFaceRunner:
         )
 
     @property
-    def streamed(self) -> bool:
-        """Whether the weights are read layer by layer."""
-        return self._vectors is not None
-
-    @property
     def dtype(self) -> str:
         """The dtype of the weights, as "float32"."""
         return str(next(self.model.parameters()).dtype).removeprefix("torch.")
@@ -136,7 +142,7 @@ class HuggingFaceRunner:
     @property
     def device(self) -> torch.device:
         """Where it runs."""
-        return torch.device("cpu") if self.streamed else next(self.model.parameters()).device
+        return torch.device("cpu") if self._vectors is not None else next(self.model.parameters()).device
 
     @property
     def source(self) -> Path | None:
@@ -183,7 +189,7 @@ class HuggingFaceRunner:
             ids_BL, on_tap, taps: see `Runner.run`.
             cache: is given what the model's KV cache holds of the first row afterwards; None: none is kept.
         """
-        with tapped(self.model, on_tap, taps), self._exactly():
+        with tapped(self.model, on_tap, taps), self._cast_as_used(), self._exactly():
             output = self.model(input_ids=ids_BL.to(self.device), use_cache=cache is not None)
         if cache is not None:
             cache[:] = _layers(output, ids_BL.shape[1])
@@ -192,6 +198,9 @@ class HuggingFaceRunner:
 
     def _exactly(self) -> AbstractContextManager[object]:
         return ExactArithmetic() if self.dtype == "float64" else nullcontext()
+
+    def _cast_as_used(self) -> AbstractContextManager[object]:
+        return CastAsUsed(getattr(torch, self.dtype)) if self._casts else nullcontext()
 
     @torch.no_grad()
     def run_left_padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, ...] | None:
@@ -208,7 +217,8 @@ class HuggingFaceRunner:
         arguments = {"input_ids": ids_BL, "attention_mask": mask_BL}
         if "position_ids" in accepted:
             arguments["position_ids"] = (mask_BL.cumsum(-1) - 1).clamp(min=0)
-        logits_BLV: Tensor = self.model(**arguments, use_cache=False).logits.cpu()
+        with self._cast_as_used():
+            logits_BLV: Tensor = self.model(**arguments, use_cache=False).logits.cpu()
         return tuple(logits_LV[longest - len(row) :] for logits_LV, row in zip(logits_BLV, rows, strict=True))
 
     @torch.no_grad()

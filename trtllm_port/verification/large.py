@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
+from trtllm_port.layers.weights import MappingWeights
 from trtllm_port.verification.coverage import NotExercised
 from trtllm_port.verification.in_step import OWN_TOKENS
-from trtllm_port.verification.mapped import MappedCheckpoint, checkpoint_bytes, give_back
+from trtllm_port.verification.mapped import checkpoint_bytes, give_back
 from trtllm_port.verification.preparation import Model
 from trtllm_port.verification.runners import SessionRunner
 from trtllm_port.verification.stimulus import Stimulus
@@ -42,16 +42,16 @@ def stored_dtype(model: Model) -> Model:
     """Return the model with the dtype that "auto" stands for: that of the largest tensor in the files."""
     if model.dtype != "auto":
         return model
-    source = MappedCheckpoint(model.source).source
+    source = model.weights
     return replace(model, dtype=source.dtype(max(source.names(), key=lambda name: math.prod(source.shape(name)))))
 
 
 def first_layers(model: Model, work: Path) -> Model:
-    """Write the first layers of a model, as many as show every kind of layer, and the first tokens, in float32.
+    """Return the first layers of a model, as many as show every kind of layer, and the first tokens, in float32.
 
     Args:
         model: the whole.
-        work: an existing directory.
+        work: an existing directory; the part's `config.json` is written below it. The weights are in memory.
     """
     target = work / "first-layers"
     target.mkdir()
@@ -66,19 +66,14 @@ def first_layers(model: Model, work: Path) -> Model:
     text |= {k: v % vocabulary for k, v in text.items() if k.endswith("_token_id") and isinstance(v, int)}
     text |= {key: value[:layers] for key, value in text.items() if isinstance(value, list) and len(value) == total}
     (target / "config.json").write_text(json.dumps(config | {"dtype": "float32"}))
-    checkpoint = MappedCheckpoint(model.source)
-    kept = [name for name in checkpoint.source.names() if _layer(name) < layers]
-    for number, name in enumerate(kept):  # a file for each, so that no more than one is in memory
-        stored = checkpoint.source.tensor(name)
-        if stored.shape[0] == model.vocab_size:
-            stored = stored[:vocabulary]
-        tensor = stored.to(torch.float32, copy=True)
-        save_file({name: tensor}, target / f"{number}.safetensors", metadata={"format": "pt"})
+    whole, weights = model.weights, {}
+    for name in (name for name in whole.names() if _layer(name) < layers):
+        stored = whole.tensor(name)
+        kept = stored[:vocabulary] if stored.shape[0] == model.vocab_size else stored
+        weights[name] = kept.to(torch.float32, copy=True)
         give_back([stored])
-    index = {name: f"{number}.safetensors" for number, name in enumerate(kept)}
-    (target / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
     shown = {**model.config, "num_hidden_layers": layers, "vocab_size": vocabulary}
-    return replace(model, source=target, config=shown, dtype="float32")
+    return replace(model, source=target, config=shown, dtype="float32", in_memory=MappingWeights(weights))
 
 
 def _counts(text: dict[str, Any], config: dict[str, Any], total: int) -> list[str]:
@@ -116,7 +111,7 @@ def without_batch(stimulus: Stimulus) -> Stimulus:
 
 
 def open_mapped(model: Model, dtype: str, *, length: int, rows: int) -> SessionRunner:
-    """Define the port's network over the memory-mapped checkpoint, without writing a converted one.
+    """Define the port's network over the checkpoint's own tensors, without writing a converted one.
 
     Args:
         model: its checkpoint has the dtype.
@@ -127,7 +122,9 @@ def open_mapped(model: Model, dtype: str, *, length: int, rows: int) -> SessionR
     from trtllm_port.runtime.kv_cache import STATE_PREFIX
     from trtllm_port.runtime.session import Session
 
-    port = model.port.cls.from_hugging_face(model.source, dtype)
+    cls = model.port.cls
+    port = cls(cls.config_class.from_hugging_face(model.source, dtype))
+    port.load_hugging_face(model.weights)
     network = port.define(max_seq_len=length)
     weights = list(port.weights.values())
     session = Session.from_network(network, max_batch_size=rows, release=lambda: give_back(weights))

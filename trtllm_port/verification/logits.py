@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from trtllm_port.verification.metrics import CHUNK_ELEMENTS, TapMetrics, metrics
+from trtllm_port.verification.metrics import SCRATCH_BYTES, TapMetrics, metrics
 from trtllm_port.verification.thresholds import CONFIDENT_MARGIN, CONFIDENT_NOISE_MULTIPLE
 
 BEST = 8  # logits of a token that compete for its choice
@@ -115,7 +115,7 @@ def agreement(logits: Tensor, reference: Tensor, margin: float) -> Confidence:
 
 
 def _chunks(logits: Tensor, reference: Tensor, vocabulary: int) -> Iterator[tuple[Tensor, Tensor]]:
-    step = max(1, CHUNK_ELEMENTS // vocabulary)
+    step = max(1, SCRATCH_BYTES // (8 * vocabulary))
     x_TV, ref_TV = logits.detach().reshape(-1, vocabulary), reference.detach().reshape(-1, vocabulary)
     for start in range(0, x_TV.shape[0], step):
         part = slice(start, start + step)

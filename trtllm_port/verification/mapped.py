@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trtllm_port.layers.weights import HuggingFaceWeights
+from trtllm_port.layers.weights import TensorSource
 
 MADV_DONTNEED = 4  # Linux
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc
@@ -73,23 +73,25 @@ def _mapped_files() -> list[tuple[int, float]]:
 
 
 class MappedCheckpoint:
-    """The tensors of a Hugging Face directory.
+    """Tensors that are looked at one after another.
 
     Args:
-        model_dir: with safetensors.
-
-    Raises:
-        CheckpointError: the files are incomplete.
+        source: where they are; those of a directory are mapped.
     """
 
-    def __init__(self, model_dir: Path) -> None:
-        self.source = HuggingFaceWeights(model_dir)
+    def __init__(self, source: TensorSource) -> None:
+        self.source = source
         self._handed_out: dict[int, Tensor] = {}  # one per file
+
+    def stored(self, name: str) -> Tensor:
+        """Return a tensor as it is stored."""
+        tensor = self.source.tensor(name)
+        self._handed_out[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
 
     def tensor(self, name: str, dtype: torch.dtype) -> Tensor:
         """Return a tensor: mapped where it has the dtype already, else cast piece by piece."""
-        mapped = self.source.tensor(name)
-        self._handed_out[mapped.untyped_storage().data_ptr()] = mapped
+        mapped = self.stored(name)
         if mapped.dtype == dtype:
             return mapped
         cast = torch.empty(mapped.shape, dtype=dtype)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-CHUNK_ELEMENTS = 1 << 18  # so that what is computed of a chunk stays in a core's cache, whatever the vocabulary
+SCRATCH_BYTES = 3 << 20  # what is computed of a chunk stays in the cores' caches; smaller ones wait for each other
 HALVES = (torch.bfloat16, torch.float16)
 
 
@@ -78,7 +78,7 @@ def _summed(value: Tensor, reference: Tensor, known: TokenErrors | None, wide: t
     features = value.shape[-1] if value.ndim > 1 else 1
     x_TF, ref_TF = value.detach().reshape(-1, features), reference.detach().reshape(-1, features)
     errors, values, references = _Norms(), _Norms(), _Norms()
-    step = min(max(1, CHUNK_ELEMENTS // features), len(x_TF))
+    step = min(max(1, SCRATCH_BYTES // (features * wide.itemsize)), len(x_TF))
     scratch_TF = torch.empty(step, features, dtype=wide)  # for every chunk again: new memory costs more than the sums
     for start in range(0, len(x_TF), step):
         part = slice(start, start + step)

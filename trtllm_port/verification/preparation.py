@@ -8,13 +8,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtllm_port.errors import ConfigError, UnsupportedModelError
 from trtllm_port.layers.config import load_hf_config
 from trtllm_port.layers.text_part import loads_whole
+from trtllm_port.layers.weights import HuggingFaceWeights, TensorSource
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.registry import PortEntry, find_port
 from trtllm_port.verification.runners import SessionRunner
@@ -40,6 +41,7 @@ class Model:
         port: the registered port.
         workspace: where the port is.
         trust_remote_code: run Python code that comes with the model.
+        in_memory: its weights; None: they are those of `source`.
     """
 
     given: Path
@@ -50,6 +52,16 @@ class Model:
     port: PortEntry
     workspace: Path
     trust_remote_code: bool
+    in_memory: TensorSource | None = field(default=None, repr=False)
+
+    @property
+    def weights(self) -> TensorSource:
+        """The checkpoint's tensors.
+
+        Raises:
+            CheckpointError: the files are incomplete.
+        """
+        return HuggingFaceWeights(self.source) if self.in_memory is None else self.in_memory
 
     @property
     def longest(self) -> int:

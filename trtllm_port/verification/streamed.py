@@ -1,34 +1,87 @@
 """A transformers model whose weights are in memory only while their layer runs.
 
-Built with its parameters on the meta device; hooks fill them from the memory-mapped checkpoint before a module runs and
-take them away afterwards. A unit is a module of a list of layers, or what holds parameters outside of such lists.
+Built with its parameters on the meta device; hooks fill them from the checkpoint before a module runs and take them
+away afterwards. A unit is a module of a list of layers, or what holds parameters outside of such lists. A matrix that
+is stored in another data type than the model computes in stays as it is, and is cast piece by piece as it is used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.verification.mapped import MappedCheckpoint
 
+PIECE_BYTES = 16 << 20  # of a matrix that is cast as it is used: it stays in the cache until it is multiplied
 
-def streamed_model(
-    model_dir: Path, dtype: torch.dtype, trust_remote_code: bool, *, resident: bool = False
-) -> tuple[nn.Module, dict[str, str]]:
-    """Build a model that reads its weights layer by layer.
+
+DTYPE: Callable[[Any], torch.dtype] = Tensor.dtype.__get__  # type: ignore[attr-defined]
+
+
+class CastAsUsed(TorchFunctionMode):
+    """While active, a parameter that is stored in another data type counts as one of `dtype`.
 
     Args:
-        model_dir: a Hugging Face model with safetensors.
-        dtype: of the weights when they are in memory.
+        dtype: what the model computes in.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if not any(self._is_stored(each) for each in (*args, *kwargs.values())):
+            return func(*args, **kwargs)
+        if func is F.linear:
+            return self._linear(*args, **kwargs)
+        if func is F.embedding:
+            return func(*args, **kwargs).to(self.dtype)
+        if func == DTYPE:
+            return self.dtype
+        if getattr(func, "__name__", "") == "__get__":  # shape, device and so on; but `T` is a tensor
+            value = func(*args, **kwargs)
+            return value.to(self.dtype) if isinstance(value, Tensor) else value
+        return func(*map(self._cast, args), **{name: self._cast(value) for name, value in kwargs.items()})
+
+    def _is_stored(self, value: Any) -> bool:
+        return type(value) is nn.Parameter and DTYPE(value) != self.dtype
+
+    def _cast(self, value: Any) -> Any:
+        return value.to(self.dtype) if self._is_stored(value) else value
+
+    def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        output = input.new_empty(*input.shape[:-1], len(weight))
+        step = max(1, PIECE_BYTES // (weight.shape[1] * self.dtype.itemsize))
+        scratch = torch.empty(min(step, len(weight)), weight.shape[1], dtype=self.dtype)
+        for start in range(0, len(weight), step):
+            part = slice(start, start + step)
+            piece = scratch[: len(weight[part])].copy_(weight[part])
+            output[..., part] = F.linear(input, piece, None if bias is None else self._cast(bias)[part])
+        return output
+
+
+def streamed_model(
+    model_dir: Path, dtype: torch.dtype, trust_remote_code: bool, checkpoint: MappedCheckpoint
+) -> tuple[nn.Module, dict[str, str]]:
+    """Build a model that reads its weights layer by layer; it runs under `CastAsUsed`.
+
+    Args:
+        model_dir: has the model's `config.json`.
+        dtype: what it computes in.
         trust_remote_code: run Python code that comes with the model.
-        resident: fill all layers at once and keep them.
+        checkpoint: its weights.
 
     Returns:
         The model, and parameter name → checkpoint name.
@@ -48,15 +101,13 @@ def streamed_model(
             trust_remote_code=trust_remote_code,
         )
     model.eval().requires_grad_(False)
-    checkpoint = MappedCheckpoint(model_dir)
     names = _checkpoint_names(model, checkpoint)
     for path, unit, recurse in _units(model):
-        weights = {name: names[name] for name in _parameters(path, unit, recurse)}
-        if resident:
-            _fill(path, weights, checkpoint, dtype, unit, ())
-            continue
-        unit.register_forward_pre_hook(partial(_fill, path, weights, checkpoint, dtype))
-        unit.register_forward_hook(partial(_empty, path, weights, checkpoint))
+        parameters = dict(unit.named_parameters(recurse=recurse, remove_duplicate=False))
+        prefix = f"{path}." if path else ""
+        weights = {name: names[prefix + name] for name in parameters}
+        unit.register_forward_pre_hook(partial(_fill, weights, checkpoint, dtype))
+        unit.register_forward_hook(partial(_empty, parameters, checkpoint))
     return model, names
 
 
@@ -107,32 +158,24 @@ def _units(model: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:
             yield path, module, False
 
 
-def _parameters(path: str, unit: nn.Module, recurse: bool) -> list[str]:
-    prefix = f"{path}." if path else ""
-    return [prefix + name for name, _ in unit.named_parameters(recurse=recurse, remove_duplicate=False)]
-
-
 def _fill(
-    path: str,
-    weights: Mapping[str, str],
-    checkpoint: MappedCheckpoint,
-    dtype: torch.dtype,
-    unit: nn.Module,
-    _args: Any,
+    weights: Mapping[str, str], checkpoint: MappedCheckpoint, dtype: torch.dtype, unit: nn.Module, _args: Any
 ) -> None:
     for name, stored in weights.items():
-        _put(unit, name[len(path) + bool(path) :], checkpoint.tensor(stored, dtype))
+        holder, _, attribute = name.rpartition(".")
+        as_stored = attribute == "weight" and type(unit.get_submodule(holder)) in (nn.Linear, nn.Embedding)
+        value = checkpoint.stored(stored) if as_stored else checkpoint.tensor(stored, dtype)
+        _put(unit, name, nn.Parameter(value, requires_grad=False))
 
 
 def _empty(
-    path: str, weights: Mapping[str, str], checkpoint: MappedCheckpoint, unit: nn.Module, _args: Any, _output: Any
+    parameters: Mapping[str, nn.Parameter], checkpoint: MappedCheckpoint, unit: nn.Module, _args: Any, _output: Any
 ) -> None:
-    for name in weights:
-        relative = name[len(path) + bool(path) :]
-        _put(unit, relative, unit.get_parameter(relative).to("meta"))
+    for name, parameter in parameters.items():
+        _put(unit, name, parameter)
     checkpoint.release()
 
 
-def _put(unit: nn.Module, name: str, value: Tensor) -> None:
+def _put(unit: nn.Module, name: str, parameter: nn.Parameter) -> None:
     holder, _, attribute = name.rpartition(".")
-    unit.get_submodule(holder)._parameters[attribute] = nn.Parameter(value, requires_grad=False)
+    unit.get_submodule(holder)._parameters[attribute] = parameter
