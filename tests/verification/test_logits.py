@@ -25,7 +25,7 @@ def failing(logits: torch.Tensor) -> set[str]:
 
 
 def test_kl_is_what_torch_computes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHUNK_ELEMENTS", 400)  # several chunks
+    monkeypatch.setattr(module, "SCRATCH_BYTES", 3200)  # several chunks
     found = logit_metrics(PORT, REFERENCE)
     expected = kl_div(log_softmax(PORT, -1), log_softmax(REFERENCE, -1), log_target=True, reduction="none").sum(-1)
     assert found.kl_max == pytest.approx(float(expected.max()))
