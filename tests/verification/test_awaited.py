@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import MutableMapping
 from contextlib import closing
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
 from trtllm_port.verification.awaited import AlteredError, Awaited, PassingTaps
+from trtllm_port.verification.openmp import end_own_workers
 
 ORDER = ("embed:input", "embed", "layers.0:input", "layers.0.mlp:input", "layers.0.mlp", "layers.0", "logits")
 
@@ -32,6 +34,23 @@ def test_a_run_goes_no_further_than_is_asked_for() -> None:
         assert made == list(ORDER[:6])
         assert values.get("norm") is None
         assert tuple(values) == ORDER
+
+
+def test_a_run_goes_on_to_where_it_may_rest() -> None:
+    made: list[str] = []
+    work = partial(counting, made)
+    with closing(Awaited[int](work, rests=lambda tap: tap == "layers.0")) as values:
+        assert values["embed"] == 1
+        assert made == list(ORDER[:6])
+        assert values["layers.0.mlp"] == 4
+        assert made == list(ORDER[:6])
+
+
+def test_workers_that_were_ended_are_there_again() -> None:
+    x = torch.randn(600, 600)
+    product = x @ x
+    end_own_workers()
+    assert torch.equal(x @ x, product)
 
 
 def test_a_run_that_is_closed_ends_where_it_is() -> None:

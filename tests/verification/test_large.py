@@ -20,6 +20,7 @@ from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.porting import create_port
 from trtllm_port.random_weights import save_random_checkpoint
 from trtllm_port.verification import DiffSettings, Verdict, diff, diff_layers, in_step, large, streamed
+from trtllm_port.verification.awaited import AlteredError
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.mapped import give_back
 from trtllm_port.verification.phase import run_phase
@@ -146,6 +147,34 @@ def test_sides_in_step_find_what_they_find_one_after_another(
         assert len({each["floor"] for each in metrics}) <= 1
         ratios = [each["ratio"] for each in metrics]  # the port multiplies the rows of all its runs at once
         assert not ratios or ratios[0] == pytest.approx(ratios[1], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("failures", "ran"),
+    [
+        ([AlteredError], [True, False]),
+        ([AlteredError, AlteredError], [True, False, "one after another"]),
+        ([in_step.NotInStep], [True, "one after another"]),
+    ],
+)
+def test_what_does_not_do_is_run_more_carefully(
+    monkeypatch: pytest.MonkeyPatch, failures: list[type[Exception]], ran: list[bool | str]
+) -> None:
+    tried: list[bool | str] = []
+
+    class Failing:
+        def __init__(self, *_sides: object) -> None: ...
+
+        def run(self, whole_layers: bool) -> str:
+            tried.append(whole_layers)
+            if len(tried) <= len(failures):
+                raise failures[len(tried) - 1]
+            return "result"
+
+    monkeypatch.setattr(in_step, "_InStep", Failing)
+    monkeypatch.setattr(in_step, "run_phase", lambda *_sides: tried.append("one after another"))
+    in_step.run_phase_in_step(*[None] * 5)
+    assert tried == ran
 
 
 @pytest.mark.usefixtures("everything_is_large")

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from trtllm_port.verification.openmp import end_own_workers
 from trtllm_port.verification.taps import is_input, module_of, parent_of
 
 V = TypeVar("V")
@@ -25,9 +26,13 @@ class Awaited(MutableMapping[str, V], Generic[V]):
 
     Args:
         work: the run; it puts its values into what it is given.
+        rests: behind which taps the run may stop; None: all.
     """
 
-    def __init__(self, work: Callable[[MutableMapping[str, V]], None]) -> None:
+    def __init__(
+        self, work: Callable[[MutableMapping[str, V]], None], rests: Callable[[str], bool] | None = None
+    ) -> None:
+        self._rests = rests
         self._values: dict[str, V] = {}
         self._wanted: str | None = None
         self._error: BaseException | None = None
@@ -45,12 +50,14 @@ class Awaited(MutableMapping[str, V], Generic[V]):
             self._error = error
         finally:
             self._ended = True
+            end_own_workers()
             self._has_paused.release()
 
     def _go_on(self) -> bool:
         """Let the run go on until it pauses; whether there was anything left to run."""
         if self._ended:
             return False
+        end_own_workers()
         self._may_run.release()
         self._has_paused.acquire()
         if self._error is not None and not self._stopped:
@@ -70,11 +77,13 @@ class Awaited(MutableMapping[str, V], Generic[V]):
         self._thread.join()
 
     def __setitem__(self, tap: str, value: V) -> None:
-        """Put a value there: called by the run, which pauses when it is known what becomes of what is asked for."""
+        """Put a value there: called by the run, which stops when it is known what becomes of what is asked for."""
         self._values[tap] = value
         if self._stopped:
             raise _Stopped
-        if self._wanted is not None and (tap == self._wanted or self._missed(self._wanted)):
+        rests = self._rests is None or self._rests(tap)
+        if rests and self._wanted is not None and (self._wanted in self._values or self._missed(self._wanted)):
+            end_own_workers()
             self._has_paused.release()
             self._may_run.acquire()
             if self._stopped:
@@ -123,11 +132,16 @@ class PassingTaps(Awaited[Tensor]):
         AlteredError: on reading, where the model has written into the tensor since it gave it.
     """
 
-    def __init__(self, work: Callable[[MutableMapping[str, Tensor]], None], reads: Callable[[str], int | None]) -> None:
+    def __init__(
+        self,
+        work: Callable[[MutableMapping[str, Tensor]], None],
+        reads: Callable[[str], int | None],
+        rests: Callable[[str], bool] | None = None,
+    ) -> None:
         self._reads = reads
         self._left: dict[str, int | None] = {}
         self._versions: dict[str, int] = {}
-        super().__init__(work)
+        super().__init__(work, rests)
 
     def __setitem__(self, tap: str, value: Tensor) -> None:
         self._left[tap], self._versions[tap] = self._reads(tap), value._version

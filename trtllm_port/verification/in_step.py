@@ -1,9 +1,9 @@
 """A phase of a large model: reference, yardstick and port go through the layers in step.
 
-Each side runs in a thread of its own, and only one at a time: a side goes on when another asks for a tap that it has
-not come to. So every layer's weights are read while they are in the system's cache, and no tap outlives its use: none
-is written to disk, whatever the number of layers. As soon as something differs, the phase is run again with all of the
-reference's taps at hand, which is what the search for a cause needs.
+Each side runs in a thread of its own, and only one at a time: a side goes on, to the end of a layer, when another asks
+for a tap that it has not come to. So every layer's weights are read while they are in the system's cache, and no tap
+outlives its use: none is written to disk, whatever the number of layers. As soon as something differs, the phase is run
+again with all of the reference's taps at hand, which is what the search for a cause needs.
 """
 
 from __future__ import annotations
@@ -52,10 +52,14 @@ def run_phase_in_step(
     phase: Phase, load: LoadHuggingFace, port: SessionRunner, stimulus: Stimulus, progress: Progress | None = None
 ) -> PhaseResult:
     """Run the three sides in step; one after another where that does not do (arguments as `run_phase`)."""
-    try:
-        return _InStep(phase, load, port, stimulus, progress).run()
-    except (NotInStep, AlteredError):
-        return run_phase(phase, load, port, stimulus, progress)
+    for whole_layers in (True, False):
+        try:
+            return _InStep(phase, load, port, stimulus, progress).run(whole_layers)
+        except AlteredError:  # what a tap had given may still be as it was when the next one comes
+            continue
+        except NotInStep:
+            break
+    return run_phase(phase, load, port, stimulus, progress)
 
 
 class _InStep:
@@ -74,14 +78,18 @@ class _InStep:
         self.logits: dict[int | None, Tensor] = {}
         self.yardstick_name = ""
 
-    def run(self) -> PhaseResult:
+    def run(self, whole_layers: bool) -> PhaseResult:
         """Run, compare and judge.
+
+        Args:
+            whole_layers: let the reference go through a layer before its taps are read; else it stops at each of them.
 
         Raises:
             NotInStep: something differs, or there are routers.
             AlteredError: Hugging Face writes into tensors that it has given.
         """
-        with closing(PassingTaps(self._refer, self._reads)) as taps:
+        rests = self.layers.__contains__ if whole_layers else None
+        with closing(PassingTaps(self._refer, self._reads, rests)) as taps:
             recording = Recording(taps=taps, length=len(self.stimulus.ids), rows=())
             with closing(self._floors(recording, None)) as floors, closing(self._floors(recording, OWN_TOKENS)) as own:
                 return self._judge(recording, floors, own)
@@ -115,7 +123,7 @@ class _InStep:
             floors = Floors(recording, inject=tokens is not None, tokens=tokens, errors=errors)
             self.logits[tokens] = floors.measure(runner, self.stimulus.ids)
 
-        return Awaited(measure)
+        return Awaited(measure, rests=self.layers.__contains__)  # to change threads takes time
 
     def _judge(
         self, recording: Recording, floors: Awaited[TokenErrors], own_floors: Awaited[TokenErrors]

@@ -2,45 +2,52 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from trtllm_port.verification.metrics import TokenErrors, token_errors
 
-RECENT = 32  # a layer's normalised input goes to three projections, with other taps and other runs between
+RECENT = 40  # references: what a layer gives, whole and its first tokens
+
+
+class _Place(NamedTuple):
+    """Tensors with the same place are the same numbers in the same memory, as long as nobody writes there."""
+
+    address: int
+    shape: torch.Size
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    version: int
 
 
 class _Known(NamedTuple):
     value: Tensor
-    version: int
     reference: Tensor
     errors: TokenErrors
 
 
 class PairErrors:
-    """Remembers the latest comparisons; the tensors stay in memory with them."""
+    """Remembers the comparisons with the latest references; the tensors stay in memory with them."""
 
     def __init__(self) -> None:
-        self._recent: deque[_Known] = deque(maxlen=RECENT)
+        self._recent: OrderedDict[_Place, dict[_Place, _Known]] = OrderedDict()
 
     def __call__(self, value: Tensor, reference: Tensor) -> TokenErrors:
-        """Return `token_errors`, without computing them if these very tensors were compared lately."""
-        version = _version(value)
-        same = [known for known in self._recent if _is(known.reference, reference)]
-        for known in same:
-            if known.version == version and _is(known.value, value):
-                return known.errors
-        errors = token_errors(value, reference, same[-1].errors if same else None)
-        self._recent.append(_Known(value, version, reference, errors))
-        return errors
+        """Return `token_errors`, without computing what is known of these very tensors from lately."""
+        known = self._recent.setdefault(_place(reference), {})
+        self._recent.move_to_end(_place(reference))
+        place = _place(value)
+        if place not in known:
+            like = next(iter(known.values())).errors if known else None
+            known[place] = _Known(value, reference, token_errors(value, reference, like))
+        if len(self._recent) > RECENT:
+            self._recent.popitem(last=False)
+        return known[place].errors
 
 
-def _is(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are the same numbers in the same memory."""
-    return (a.data_ptr(), a.shape, a.stride(), a.dtype) == (b.data_ptr(), b.shape, b.stride(), b.dtype)
-
-
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version  # the executor writes into caches only
+def _place(tensor: Tensor) -> _Place:
+    version = 0 if tensor.is_inference() else tensor._version  # the executor writes into caches only
+    return _Place(tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, version)
