@@ -6,13 +6,14 @@ JOBS ?= 2
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test test-fast test-slow lint wheel-test bench conformance coverage coverage-beyond prove constraints clean
+.PHONY: help demo test test-fast test-slow lint wheel-test bench bench-large conformance coverage coverage-beyond prove constraints clean
 help:
 	@echo "make demo         port, build and verify the model that ships with the package"
 	@echo "make test         every test that needs neither a GPU nor the network"
 	@echo "make lint         ruff and mypy --strict"
 	@echo "make wheel-test   build the wheel and run the tests against it"
 	@echo "make bench        speed and memory as ratios; writes docs/benchmarks.md"
+	@echo "make bench-large  the same for a model of 8 billion parameters (16 GB on disk); writes docs/benchmarks-large.md"
 	@echo "make conformance  run the ONNX node tests; writes docs/conformance.md"
 	@echo "make prove        put known bugs into ports and see that each is found; writes docs/verification.md"
 	@echo "make coverage     port and verify every model type of transformers; writes docs/coverage.md"
@@ -51,6 +52,9 @@ wheel-test: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/run.py --output docs/benchmarks.md
+
+bench-large: $(VENV)/.installed
+	$(BIN)/python tests/benchmarks/run.py --only diff-layers-8b --output docs/benchmarks-large.md
 
 conformance: $(VENV)/.installed
 	$(BIN)/python tests/conformance/report.py

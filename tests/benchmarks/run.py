@@ -1,4 +1,4 @@
-"""`make bench`: speed and memory as ratios within one run, written as docs/benchmarks.md.
+"""`make bench` and `make bench-large`: speed and memory as ratios within one run, written as pages of docs.
 
 Nothing here is asserted; the goals stand beside the figures, and a missed goal is shown as missed.
 """
@@ -166,7 +166,7 @@ def render(rows: list[Row]) -> str:
     lines = [
         "# Benchmarks",
         "",
-        f"Measured by `make bench` on {_machine()}. Every figure is a ratio of two measurements of the same run.",
+        f"Measured by `tests/benchmarks/run.py` on {_machine()}. Ratios are of one run.",
         "",
         "| what | this package | the other | ratio | goal | met |",
         "|---|---:|---:|---:|---:|---|",
@@ -183,7 +183,7 @@ BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
     "diff-layers": lambda scratch: diff_layers(scratch, "2b"),
     "diff-layers-8b": lambda scratch: diff_layers(scratch, "8b"),
 }
-ON_DEMAND = ("diff-layers-8b",)  # 16 GB on disk and many minutes
+ON_DEMAND = ("diff-layers-8b",)  # `make bench-large`: 16 GB on disk and many minutes
 
 
 def main() -> None:
