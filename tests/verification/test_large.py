@@ -17,10 +17,12 @@ from torch.testing import assert_close
 from transformers import GPT2Config, LlamaConfig, MixtralConfig, Qwen3Config
 
 from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.layers.weights import HuggingFaceWeights, MappingWeights
 from trtllm_port.porting import create_port
 from trtllm_port.random_weights import save_random_checkpoint
 from trtllm_port.verification import DiffSettings, Verdict, diff, diff_layers, in_step, large, streamed
 from trtllm_port.verification.awaited import AlteredError
+from trtllm_port.verification.experiments import replay
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.mapped import give_back
 from trtllm_port.verification.phase import run_phase
@@ -70,6 +72,24 @@ def test_weights_are_cast_as_they_are_used(monkeypatch: pytest.MonkeyPatch) -> N
         with pytest.raises(RuntimeError, match="same dtype"):
             layer(x.double())
     assert layer.weight.dtype == torch.bfloat16
+
+
+def test_known_bugs_are_replayed_on_weights_that_are_cast_as_they_are_used(tmp_path: Path) -> None:
+    save_random_checkpoint(CONFIGS[0], tmp_path, "bfloat16")
+    stored = HuggingFaceWeights(tmp_path)
+    weights = MappingWeights({name: stored.tensor(name).float() for name in stored.names()})
+    runner = HuggingFaceRunner.stream(tmp_path, "float64", weights=weights)
+    path = "model.layers.0.self_attn.q_proj"
+    taps: dict[str, torch.Tensor] = {}
+    runner.run(IDS, on_tap=taps.__setitem__)
+    for name, edit in {
+        "weight.neighbour": lambda: weights.tensor(path.replace("0", "1") + ".weight"),
+        "weight.transposed": lambda: weights.tensor(path + ".weight").T,
+        "weight.scale": lambda: weights.tensor(path + ".weight") * 3,
+    }.items():
+        bug = taps[path + ":input"] @ edit().double().T
+        assert replay(runner, IDS[0].tolist(), path, [(path, bug, 1e-7)])[0].hypothesis.id == name
+    assert torch.equal(runner.run(IDS), HuggingFaceRunner.load(tmp_path, "float64").run(IDS))
 
 
 def test_only_memory_of_mapped_files_is_given_back(tmp_path: Path) -> None:

@@ -36,22 +36,15 @@ class HuggingFaceRunner:
     Args:
         model: in evaluation mode; its hooks are removed after every run.
         vectors: the one-dimensional parameters, where the model does not hold its weights all the time.
-        streamed: its weights are on disk.
-        casts: some weights are stored in another data type.
+        computes_in: its data type, where some of its weights are stored in another one.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        vectors: Mapping[str, Tensor] | None = None,
-        *,
-        streamed: bool = False,
-        casts: bool = False,
+        self, model: nn.Module, vectors: Mapping[str, Tensor] | None = None, computes_in: torch.dtype | None = None
     ) -> None:
         self.model = model
-        self.streamed = streamed
         self._vectors = vectors
-        self._casts = casts
+        self._computes_in = computes_in
 
     @classmethod
     def load(
@@ -107,19 +100,22 @@ class HuggingFaceRunner:
 
         Args:
             model_dir, dtype, trust_remote_code: see `load`.
-            weights: in memory; None: the directory's, which stay on disk.
+            weights: those to take instead of the directory's; they are in memory, and the model holds them.
 
         Raises:
             UnsupportedModelError: its tensors cannot be read one by one.
         """
-        checkpoint = MappedCheckpoint(HuggingFaceWeights(model_dir) if weights is None else weights)
+        checkpoint = MappedCheckpoint(weights or HuggingFaceWeights(model_dir))
+        wanted: torch.dtype = getattr(torch, dtype)
         with quiet_transformers():
-            model, names = streamed_model(model_dir, getattr(torch, dtype), trust_remote_code, checkpoint)
+            model, names = streamed_model(model_dir, wanted, trust_remote_code, checkpoint, hold=weights is not None)
+        computes_in = wanted if any(checkpoint.source.dtype(name) != dtype for name in names.values()) else None
+        if weights is not None:
+            return cls(model, computes_in=computes_in)
         one_dimensional = [name for name, parameter in model.named_parameters() if parameter.ndim == 1]
         vectors = {name: checkpoint.tensor(names[name], torch.float64) for name in one_dimensional}
         checkpoint.release()
-        casts = any(checkpoint.source.dtype(name) != dtype for name in names.values())
-        return cls(model, vectors, streamed=weights is None, casts=casts)
+        return cls(model, vectors, computes_in)
 
     def forget_weights(self) -> None:
         """Give their memory back at once: modules refer to each other in circles, which Python collects late."""
@@ -135,14 +131,19 @@ class HuggingFaceRunner:
         )
 
     @property
+    def streamed(self) -> bool:
+        """Whether the weights are read layer by layer."""
+        return self._vectors is not None
+
+    @property
     def dtype(self) -> str:
-        """The dtype of the weights, as "float32"."""
-        return str(next(self.model.parameters()).dtype).removeprefix("torch.")
+        """What the model computes in, as "float32"."""
+        return str(self._computes_in or next(self.model.parameters()).dtype).removeprefix("torch.")
 
     @property
     def device(self) -> torch.device:
         """Where it runs."""
-        return torch.device("cpu") if self._vectors is not None else next(self.model.parameters()).device
+        return torch.device("cpu") if self.streamed else next(self.model.parameters()).device
 
     @property
     def source(self) -> Path | None:
@@ -189,7 +190,7 @@ class HuggingFaceRunner:
             ids_BL, on_tap, taps: see `Runner.run`.
             cache: is given what the model's KV cache holds of the first row afterwards; None: none is kept.
         """
-        with tapped(self.model, on_tap, taps), self._cast_as_used(), self._exactly():
+        with tapped(self.model, on_tap, taps), self._casting(), self._exactly():
             output = self.model(input_ids=ids_BL.to(self.device), use_cache=cache is not None)
         if cache is not None:
             cache[:] = _layers(output, ids_BL.shape[1])
@@ -199,8 +200,8 @@ class HuggingFaceRunner:
     def _exactly(self) -> AbstractContextManager[object]:
         return ExactArithmetic() if self.dtype == "float64" else nullcontext()
 
-    def _cast_as_used(self) -> AbstractContextManager[object]:
-        return CastAsUsed(getattr(torch, self.dtype)) if self._casts else nullcontext()
+    def _casting(self) -> AbstractContextManager[object]:
+        return nullcontext() if self._computes_in is None else CastAsUsed(self._computes_in)
 
     @torch.no_grad()
     def run_left_padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, ...] | None:
@@ -217,7 +218,7 @@ class HuggingFaceRunner:
         arguments = {"input_ids": ids_BL, "attention_mask": mask_BL}
         if "position_ids" in accepted:
             arguments["position_ids"] = (mask_BL.cumsum(-1) - 1).clamp(min=0)
-        with self._cast_as_used():
+        with self._casting():
             logits_BLV: Tensor = self.model(**arguments, use_cache=False).logits.cpu()
         return tuple(logits_LV[longest - len(row) :] for logits_LV, row in zip(logits_BLV, rows, strict=True))
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from trtllm_port.verification.metrics import TokenErrors, token_errors
 
 RECENT = 40  # references: what a layer gives, whole and its first tokens
+VALUES = 8  # of each: what the other sides give there, and have given in runs before
 
 
 class _Place(NamedTuple):
@@ -43,6 +44,8 @@ class PairErrors:
         if place not in known:
             like = next(iter(known.values())).errors if known else None
             known[place] = _Known(value, reference, token_errors(value, reference, like))
+        if len(known) > VALUES:
+            del known[next(iter(known))]
         if len(self._recent) > RECENT:
             self._recent.popitem(last=False)
         return known[place].errors

@@ -50,10 +50,13 @@ class CastAsUsed(TorchFunctionMode):
             return func(*args, **kwargs).to(self.dtype)
         if func == DTYPE:
             return self.dtype
-        if getattr(func, "__name__", "") == "__get__":  # shape, device and so on; but `T` is a tensor
+        name = getattr(func, "__name__", "")
+        if name == "__set__":  # of `data`
+            return func(*args, **kwargs)
+        if name == "__get__":  # shape, device and so on; but `T` is a tensor
             value = func(*args, **kwargs)
             return value.to(self.dtype) if isinstance(value, Tensor) else value
-        return func(*map(self._cast, args), **{name: self._cast(value) for name, value in kwargs.items()})
+        return func(*map(self._cast, args), **{key: self._cast(value) for key, value in kwargs.items()})
 
     def _is_stored(self, value: Any) -> bool:
         return type(value) is nn.Parameter and DTYPE(value) != self.dtype
@@ -73,7 +76,7 @@ class CastAsUsed(TorchFunctionMode):
 
 
 def streamed_model(
-    model_dir: Path, dtype: torch.dtype, trust_remote_code: bool, checkpoint: MappedCheckpoint
+    model_dir: Path, dtype: torch.dtype, trust_remote_code: bool, checkpoint: MappedCheckpoint, *, hold: bool = False
 ) -> tuple[nn.Module, dict[str, str]]:
     """Build a model that reads its weights layer by layer; it runs under `CastAsUsed`.
 
@@ -82,6 +85,7 @@ def streamed_model(
         dtype: what it computes in.
         trust_remote_code: run Python code that comes with the model.
         checkpoint: its weights.
+        hold: give the model all of them now, for good.
 
     Returns:
         The model, and parameter name → checkpoint name.
@@ -106,6 +110,9 @@ def streamed_model(
         parameters = dict(unit.named_parameters(recurse=recurse, remove_duplicate=False))
         prefix = f"{path}." if path else ""
         weights = {name: names[prefix + name] for name in parameters}
+        if hold:
+            _fill(weights, checkpoint, dtype, unit, ())
+            continue
         unit.register_forward_pre_hook(partial(_fill, weights, checkpoint, dtype))
         unit.register_forward_hook(partial(_empty, parameters, checkpoint))
     return model, names
