@@ -364,7 +364,7 @@ LATE: tuple[Hypothesis, ...] = (
     Hypothesis(
         id="multiplier",
         cause="a multiplier is wrong or left out",
-        look=(r"multiplier|scal(e|ing)", r"return"),
+        look=(r"multiplier|scal(e|ing)|return",),
         variants=one_factor,
         general=True,
     ),
