@@ -343,7 +343,7 @@ TABLE: tuple[Hypothesis, ...] = (
     Hypothesis(
         id="multiplier",
         cause="a multiplier is wrong or left out",
-        look=(r"multiplier|scal(e|ing)",),
+        look=(r"multiplier|scal(e|ing)|return",),
         variants=lambda e: multipliers(e, scores=False),
     ),
     Hypothesis(
