@@ -41,7 +41,7 @@ from trtllm_port.verification.large import (
     what_is_left_out,
     without_batch,
 )
-from trtllm_port.verification.mapped import keep_freed_memory
+from trtllm_port.verification.mapped import return_freed_memory
 from trtllm_port.verification.phase import LoadHuggingFace, Phase, PhaseResult, phases_of, run_phase
 from trtllm_port.verification.preparation import Model, network_of, open_port, opened, prepare_port, settle_dtype
 from trtllm_port.verification.report import Report
@@ -122,7 +122,7 @@ def compare_model(model: Model, work: Path, settings: DiffSettings, progress: Pr
     # A bundle holds sketches of the whole model in both phases, and that wants all of it in memory.
     large = is_large(model) and settings.device == "cpu" and settings.save is None
     if large:
-        keep_freed_memory()
+        return_freed_memory()
     if large and own is None:
         model = stored_dtype(model)
     model = settle_dtype(model, work, own, progress)

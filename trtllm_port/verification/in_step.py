@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from trtllm_port.verification.awaited import AlteredError, Awaited, PassingTaps
+from trtllm_port.verification.mapped import keep_freed_memory, return_freed_memory
 from trtllm_port.verification.metrics import TokenErrors
 from trtllm_port.verification.phase import (
     HuggingFaceSides,
@@ -52,6 +53,7 @@ def run_phase_in_step(
     phase: Phase, load: LoadHuggingFace, port: SessionRunner, stimulus: Stimulus, progress: Progress | None = None
 ) -> PhaseResult:
     """Run the three sides in step; one after another where that does not do (arguments as `run_phase`)."""
+    keep_freed_memory()
     for whole_layers in (True, False):
         try:
             return _InStep(phase, load, port, stimulus, progress).run(whole_layers)
@@ -59,6 +61,7 @@ def run_phase_in_step(
             continue
         except NotInStep:
             break
+    return_freed_memory()
     return run_phase(phase, load, port, stimulus, progress)
 
 

@@ -21,6 +21,8 @@ from trtllm_port.layers.weights import TensorSource
 MADV_DONTNEED = 4  # Linux
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # glibc
 MAPS = Path("/proc/self/maps")  # address range, permissions, offset, device, inode (0: no file), path
+LARGE_BLOCK = 4 << 20
+FREE_HEAP = 64 << 20
 LARGEST_KEPT = 32 << 20  # bytes of a block; glibc takes no larger number
 MOST_KEPT = 512 << 20  # free bytes at the end of the heap
 CHUNK_BYTES = 64 << 20  # read at once where a tensor is cast
@@ -31,18 +33,32 @@ def checkpoint_bytes(model_dir: Path) -> int:
     return sum(path.stat().st_size for path in model_dir.glob("*.safetensors"))
 
 
+def return_freed_memory() -> None:
+    """Have the allocator of this process return what is freed, blocks of `LARGE_BLOCK` bytes at once.
+
+    By itself it serves blocks of up to 32 MiB from its heap once some were freed, and small objects that live on
+    between them keep it from shrinking.
+    """
+    _set_limits(LARGE_BLOCK, FREE_HEAP)
+
+
 def keep_freed_memory() -> None:
     """Have the allocator of this process keep what is freed for the next block of its size.
 
-    A layer frees hundreds of megabytes that the next one needs again, and memory that is new to a process costs more
-    time than most operations on it: of an 8-billion-parameter Llama, a sixth of all. One arena serves all threads, of
-    which only one computes at a time.
+    Where layer follows layer, one frees hundreds of megabytes that the next one needs again, and memory that is new to
+    a process costs more time than most operations on it: of an 8-billion-parameter Llama, a sixth of all. One arena
+    serves all threads, of which only one computes at a time.
     """
+    _set_limits(LARGEST_KEPT, MOST_KEPT)
+
+
+def _set_limits(block: int, free: int) -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_ARENA_MAX, 1)
-        libc.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
-        libc.mallopt(M_TRIM_THRESHOLD, MOST_KEPT)
+        libc.mallopt(M_MMAP_THRESHOLD, block)
+        libc.mallopt(M_TRIM_THRESHOLD, free)
+        libc.malloc_trim(0)
 
 
 def give_back(tensors: Iterable[Tensor]) -> None:
