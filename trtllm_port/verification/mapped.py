@@ -46,8 +46,7 @@ def keep_freed_memory() -> None:
     """Have the allocator of this process keep what is freed for the next block of its size.
 
     Where layer follows layer, one frees hundreds of megabytes that the next one needs again, and memory that is new to
-    a process costs more time than most operations on it: of an 8-billion-parameter Llama, a sixth of all. One arena
-    serves all threads, of which only one computes at a time.
+    a process costs more time than most operations on it: of an 8-billion-parameter Llama, a sixth of all.
     """
     _set_limits(LARGEST_KEPT, MOST_KEPT)
 
@@ -55,7 +54,7 @@ def keep_freed_memory() -> None:
 def _set_limits(block: int, free: int) -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        libc.mallopt(M_ARENA_MAX, 1)
+        libc.mallopt(M_ARENA_MAX, 1)  # for all threads: of a comparison's, only one computes at a time
         libc.mallopt(M_MMAP_THRESHOLD, block)
         libc.mallopt(M_TRIM_THRESHOLD, free)
         libc.malloc_trim(0)

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from trtllm_port.verification.mapped import MAPS
+
 OMP_PAUSE_SOFT = 1  # OpenMP 5.0, 3.6: what was set stays
-MAPS = Path("/proc/self/maps")
 RUNTIMES = ("libgomp", "libomp", "libiomp")
 
 
