@@ -5,13 +5,22 @@ Each has one value per instance.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trtllm_port.codegen.expressions import MISSING, Values
+from trtllm_port.codegen.formatting import is_name, is_word, literal
 from trtllm_port.codegen.instances import Instance
+from trtllm_port.layers import PretrainedConfig
 
 LONGEST = 8  # list whose elements have a meaning of their own each
+#: Names that every port's config has for something else than the key of that name in `config.json`.
+_TAKEN = frozenset(("architecture", "dtype", "mapping", *dir(PretrainedConfig))) - {"tie_word_embeddings"}
+
+
+def named(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a config's values that a port's config can have as fields; others it can have built in."""
+    return {key: value for key, value in values.items() if is_name(key) and key not in _TAKEN}
 
 
 def _entries(text: str, column: Values) -> dict[str, Values]:
@@ -19,11 +28,16 @@ def _entries(text: str, column: Values) -> dict[str, Values]:
     if not all(isinstance(value, dict) for value in column):
         return {}
     found: dict[str, Values] = {}
-    for inner in column[0]:
+    for inner in filter(is_word, column[0]):
         if all(inner in value for value in column):
-            entry = tuple(value[inner] for value in column)
-            found |= {f'{text}["{inner}"]': entry, **_entries(f'{text}["{inner}"]', entry)}
+            entry, name = tuple(value[inner] for value in column), f"{text}[{literal(inner)}]"
+            found |= {name: entry, **_entries(name, entry)}
     return found
+
+
+def is_told(value: Any) -> bool:
+    """Whether a value may stand in the text of a port, to tell others from."""
+    return isinstance(value, int) or (isinstance(value, str) and is_word(value))
 
 
 def _elements(text: str, column: Values) -> dict[str, Values]:
@@ -42,10 +56,10 @@ def numbers_of_kinds(configs: list[dict[str, Any]]) -> dict[str, Values]:
     kinds = [key for key, value in first.items() if isinstance(value, list) and value and _all_are(value, str)]
     lists = [key for key, value in first.items() if isinstance(value, list) and value and _all_are(value, int | float)]
     for key, by in ((key, by) for by in kinds for key in lists):
-        for kind in dict.fromkeys(first[by]):
+        for kind in filter(is_word, dict.fromkeys(first[by])):
             column = tuple(_of_kind(config.get(key), config.get(by), kind) for config in configs)
             if MISSING not in column:
-                found[f'config.{key}[config.{by}.index("{kind}")]'] = column
+                found[f"config.{key}[config.{by}.index({literal(kind)})]"] = column
     return found
 
 
@@ -69,7 +83,7 @@ def _ordered(keys: Iterable[str], instances: list[Instance]) -> list[str]:
 
 def atoms_of(instances: list[Instance]) -> dict[str, Values]:
     """Text → value in each instance; earlier ones are preferred."""
-    configs = [instance.trace.sample.values for instance in instances]
+    configs = [named(instance.trace.sample.values) for instance in instances]
     found: dict[str, Values] = {}
     for key in _ordered(dict.fromkeys(key for config in configs for key in config), instances):
         column = tuple(config.get(key) for config in configs)

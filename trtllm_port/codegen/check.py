@@ -143,7 +143,7 @@ def _architecture(config: Any) -> str:
 def _write_package(source: PortSource, package: Path) -> None:
     package.mkdir()
     for file, text in {"__init__.py": "", **source.files}.items():
-        (package / file).write_text(text)
+        (package / file).write_text(text, encoding="utf-8")
 
 
 def _import(name: str, package: Path) -> Any:

@@ -15,6 +15,7 @@ from trtllm_port.codegen.recorder import Value
 from trtllm_port.codegen.scope import NotExpressible, Scope
 from trtllm_port.codegen.statements import Body, Writer
 from trtllm_port.layers import Tensor, functional
+from trtllm_port.quoting import require_name
 
 #: Functions of `trtllm_port.layers` that are printed as calls, not as methods: no names for variables.
 RESERVED = frozenset(functional.__all__) - frozenset(dir(Tensor)) | {"softmax"}
@@ -97,7 +98,13 @@ class ClassWriter:
         text = "\n".join([*constructor.lines, *forward])
         imports |= {name for mark, name in MENTIONED.items() if mark in text}
         variables = indent(self._class_variables()) if is_model else []
-        lines = [f"class {port_class.name}({base}):", *variables, *indent(constructor.lines), "", *indent(forward)]
+        lines = [
+            f"class {require_name(port_class.name, 'a class')}({base}):",
+            *variables,
+            *indent(constructor.lines),
+            "",
+            *indent(forward),
+        ]
         return ClassText(port_class.name, lines, imports, scope.fields | constructor.fields, scope.deciding, skeleton)
 
     def _class_variables(self) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from trtllm_port.codegen.expressions import ATOM, Expression, Values
+from trtllm_port.codegen.formatting import is_word, literal
 from trtllm_port.codegen.size_tables import LAYER_COUNTS
 
 COMPARISON, NOT, AND, OR = 30, 25, 20, 15
@@ -53,8 +54,9 @@ def _of_one(atom: Expression) -> Iterator[Expression]:
     if type(None) in kinds and len(kinds) > 1:
         yield from _both(f"{text} is None", f"{text} is not None", [value is None for value in values], 2)
     if str in kinds:
-        for name in dict.fromkeys(value for value in values if isinstance(value, str)):
-            yield from _both(f'{text} == "{name}"', f'{text} != "{name}"', [value == name for value in values], 2)
+        for name in dict.fromkeys(value for value in values if isinstance(value, str) and is_word(value)):
+            told = literal(name)
+            yield from _both(f"{text} == {told}", f"{text} != {told}", [value == name for value in values], 2)
     if kinds == {float}:
         yield from _both(f"{text} > 0.0", f"{text} <= 0.0", [value > 0 for value in values], 3)
     if kinds == {int}:

@@ -181,7 +181,7 @@ class ConstructorWriter:
         if found is not None and len(general) == 1:  # one for each set of parameters in the config
             entries = [f"name: {general.pop()}", f"for name, parameters in config.{found[1]}.items()"]
             entries += ["if parameters is not None"] if self._has_none(found[1]) else []
-        yield f"self.{name} = ModuleDict("
+        yield f"{reference(name)} = ModuleDict("
         yield from indent(["{", *indent(entries), "}"])
         yield ")"
 
@@ -381,14 +381,14 @@ def tied_parameters(samples: list[Lowered], scope: Scope) -> list[str]:
     lines = []
     for blocks in repeated_blocks([sample.trace.model for sample in samples], found):
         count = scope.in_init(merge_values(blocks.counts), f"how many `{blocks.block}` there are").text
-        statement = f"share_weights(self.{blocks.layers}, {literal(blocks.block)}, {count})"
+        statement = f"share_weights({reference(blocks.layers)}, {literal(blocks.block)}, {count})"
         shared = tuple(count is not MISSING for count in blocks.counts)
         where = scope.there(shared, f"whether `{blocks.block}` is shared")
         lines += [f"if {where.text}:", f"    {statement}"] if where else [statement]
         found = [pairs - own for pairs, own in zip(found, blocks.pairs, strict=True)]
     for pair in sorted(set().union(*found)):
         tied = merge_values(tuple(pair in pairs for pairs in found))
-        statement = f"self.{pair[1]} = self.{pair[0]}"
+        statement = f"{reference(pair[1])} = {reference(pair[0])}"
         if isinstance(tied, Symbol):
             condition = scope.in_init(tied, f"whether `{pair[1]}` is `{pair[0]}`").text
             lines += [f"if {condition}:", f"    {statement}"]

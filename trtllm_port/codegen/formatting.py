@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import math
+import re
 import subprocess
 
 from ruff import find_ruff_bin
 
 from trtllm_port.errors import PortError
+from trtllm_port.quoting import docstring as docstring
+from trtllm_port.quoting import is_name as is_name
+from trtllm_port.quoting import is_word as is_word
+from trtllm_port.quoting import literal as literal
 
 WIDTH = 120
+_PART = re.compile(r'(?P<number>\d+)|(?P<name>\w+)(?:\["[\w-]+"\])?', re.ASCII)  # the last: in a `ModuleDict`
 
 
 def indent(lines: list[str], by: int = 4) -> list[str]:
@@ -25,29 +30,22 @@ def formatted(source: str) -> str:
     """
     options = ["--isolated", "--no-cache", f"--line-length={WIDTH}", "--target-version=py311"]
     command = [find_ruff_bin(), "format", *options, "-"]
-    run = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
+    run = subprocess.run(command, input=source, capture_output=True, encoding="utf-8", check=False)
     if run.returncode != 0:
         raise PortError(f"the generated file cannot be formatted: {run.stderr.strip()}")
     return run.stdout
 
 
-def literal(value: object) -> str:
-    """A Python value as the formatter writes it: double quotes, as few digits as the number needs."""
-    if isinstance(value, str):
-        return f'"{value}"' if '"' not in value else repr(value)
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{literal(k)}: {literal(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(literal(item) for item in value) + "]"
-    if isinstance(value, tuple):
-        inner = ", ".join(literal(item) for item in value)
-        return f"({inner},)" if len(value) == 1 else f"({inner})"
-    if isinstance(value, float):
-        return repr(float(value)) if math.isfinite(value) else f'float("{float(value)}")'
-    return repr(value)
-
-
 def reference(path: str) -> str:
-    """A module below `self`: `experts.0.up` as `self.experts[0].up`."""
-    parts = path.split(".") if path else []
-    return "".join(("self", *(f"[{part}]" if part.isdigit() else f".{part}" for part in parts)))
+    """A module or parameter below `self`: `experts.0.up` as `self.experts[0].up`.
+
+    Raises:
+        PortError: a part of the path is neither a number nor a name.
+    """
+    text = "self"
+    for part in path.split(".") if path else []:
+        found = _PART.fullmatch(part)
+        if found is None or not (found["number"] or is_name(found["name"])):
+            raise PortError(f"a port has no module `{path}`: `{part}` is no name in Python")
+        text += f"[{part}]" if found["number"] else f".{part}"
+    return text

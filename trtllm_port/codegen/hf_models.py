@@ -28,7 +28,7 @@ def load_whole_config(model_dir: str | Path, trust_remote_code: bool = False) ->
     if not path.is_file():
         raise ConfigError(f"`{model_dir}` has no `config.json`", hint="give a Hugging Face model directory")
     try:
-        raw = json.loads(path.read_text())
+        raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ConfigError(f"`{path}` is not JSON: {error}") from error
     if not isinstance(raw, dict) or not {"model_type", "auto_map"} & raw.keys():

@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import chain, count
 from typing import Any
 
+from trtllm_port.codegen.atoms import named
 from trtllm_port.codegen.expressions import (
     ATOM,
     MISSING,
@@ -122,7 +123,7 @@ class Printer:
         if path is None or not attribute.persistent:
             raise Untranslated(node, f"`{node.name}` uses `{attribute.path}`")
         self.parameters[path] = attribute
-        return _atom(f"self.{path}")
+        return _atom(reference(path))
 
     def _arguments(self, node: Node, args: tuple[Any, ...]) -> str:
         positional = [self.argument(arg, node).text for arg in args]
@@ -187,7 +188,7 @@ class Printer:
         keys = frozenset.intersection(*columns)
         if NO_KINDS in keys:
             return []
-        key = next((key for key in self.of_class.instances[0].trace.sample.values if key in keys), None)
+        key = next((key for key in named(self.of_class.instances[0].trace.sample.values) if key in keys), None)
         if key is None:
             raise Untranslated(node, "a layer takes the keys and values of a layer that no list in the config tells")
         self.of_class.fields.add(key)

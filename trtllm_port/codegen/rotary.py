@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from trtllm_port.codegen.formatting import is_word
 from trtllm_port.codegen.ir import Leaf
 from trtllm_port.codegen.operation_names import CASTS
 from trtllm_port.codegen.recorder import Call, Operation, Value
@@ -88,7 +89,7 @@ def _sets(call: Call, parameters: dict[str, Any]) -> list[tuple[str | None, dict
     of layers, the type it names first.
     """
     own = getattr(getattr(call.module, "config", None), "rope_parameters", parameters)
-    nested = {key: value for key, value in parameters.items() if isinstance(value, dict)}
+    nested = {key: value for key, value in parameters.items() if isinstance(value, dict) and is_word(key)}
     if not nested:  # a module may be made from a changed copy of the config
         return [(None, parameters), *([(None, own)] if isinstance(own, dict) and own != parameters else [])]
     named = [arg for arg in call.args.values() if isinstance(arg, str) and arg in nested]

@@ -11,9 +11,9 @@ from functools import cached_property
 from operator import gt
 from typing import Any
 
-from trtllm_port.codegen.atoms import atoms_of
+from trtllm_port.codegen.atoms import atoms_of, is_told, named
 from trtllm_port.codegen.expressions import ATOM, MISSING, Expression, Symbol, Values, merge_values
-from trtllm_port.codegen.formatting import literal
+from trtllm_port.codegen.formatting import is_name, literal
 from trtllm_port.codegen.instances import Instance
 from trtllm_port.codegen.ir import Branch
 from trtllm_port.codegen.merging import PortClass
@@ -340,14 +340,14 @@ class RoundScope:
         One with few kinds, as a list of the layers' numbers tells whatever they are, but of these layers only.
         """
         found: dict[str, dict[Any, int]] = {}
-        samples = {id(one.trace): one.trace.sample.values for one in self.rounds}
+        samples = {id(one.trace): named(one.trace.sample.values) for one in self.rounds}
         numbers = {key: max(r.layer_idx or 0 for r in self.rounds if id(r.trace) == key) for key in samples}
         for key in next(iter(samples.values())):
             lists = {one: values.get(key) for one, values in samples.items()}
             if any(not isinstance(v, list) or len(v) != numbers[one] + 1 for one, v in lists.items()):
                 continue
             items = [lists[id(r.trace)][r.layer_idx or 0] for r in self.rounds]  # type: ignore[index]
-            table = {item: choice for item, choice in zip(items, choices, strict=True) if isinstance(item, str | int)}
+            table = {item: choice for item, choice in zip(items, choices, strict=True) if is_told(item)}
             if all(table.get(item) == choice for item, choice in zip(items, choices, strict=True)):
                 found[key] = table
         if not found:
@@ -396,5 +396,5 @@ def _columns(tables: list[dict[str, Any]]) -> dict[str, Values]:
     return {
         name: tuple(table.get(name, MISSING) for table in tables)
         for name in dict.fromkeys(name for table in tables for name in table)
-        if name in names and name[0] != "_" and name not in _NO_SIZES
+        if name in names and is_name(name.partition("[")[0]) and name[0] != "_" and name not in _NO_SIZES
     }

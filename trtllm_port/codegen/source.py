@@ -8,10 +8,11 @@ from dataclasses import astuple
 from typing import Any
 
 from trtllm_port.codegen.classes import ClassText
-from trtllm_port.codegen.formatting import formatted, literal
+from trtllm_port.codegen.formatting import docstring, formatted, literal
 from trtllm_port.codegen.size_tables import META_KEYS
 from trtllm_port.codegen.weights import WeightNames
 from trtllm_port.layers.weights import Step
+from trtllm_port.quoting import require_name
 
 LAYERS = "trtllm_port.layers"
 BASE_FIELDS = frozenset(("vocab_size", "tie_word_embeddings"))  # of `PretrainedConfig`
@@ -21,10 +22,10 @@ def model_file(classes: list[ClassText], *, title: str, config_class: str, origi
     """`model.py`: the classes, inner ones first."""
     names = set().union(*(text.imports for text in classes))
     lines = [
-        f'"""{title} for TensorRT: the network of Hugging Face\'s `{classes[-1].name}`.',
-        "",
-        f"Written by `trtllm-port new` from {origin}, whose names it keeps.",
-        '"""',
+        docstring(
+            f"{title} for TensorRT: the network of Hugging Face's `{classes[-1].name}`.\n\n"
+            f"Written by `trtllm-port new` from {origin}, whose names it keeps.\n"
+        ),
         "",
         "from __future__ import annotations",
         "",
@@ -52,7 +53,7 @@ def config_file(
     typing = {name for name in ("Any", "ClassVar") if fixed or any(name in text for text in fields.values())}
     layers = {"PretrainedConfig", *(["Every"] if any(text.startswith("Every(") for text in texts.values()) else [])}
     lines = [
-        f'"""{title}: what the port takes from Hugging Face\'s `config.json`."""',
+        docstring(f"{title}: what the port takes from Hugging Face's `config.json`."),
         "",
         "from __future__ import annotations",
         "",
@@ -63,11 +64,11 @@ def config_file(
         "",
         "",
         "@dataclass(frozen=True, kw_only=True)",
-        f"class {config_class}(PretrainedConfig):",
-        f'    """Fields have the names and meanings of transformers\' `{hf_config_class}`."""',
+        f"class {require_name(config_class, 'a class')}(PretrainedConfig):",
+        "    " + docstring(f"Fields have the names and meanings of transformers' `{hf_config_class}`."),
     ]
     if fields:
-        lines += ["", *(f"    {name}: {kind}" for name, kind in fields.items())]
+        lines += ["", *(f"    {require_name(name, 'a field')}: {kind}" for name, kind in fields.items())]
     if texts:
         lines += ["", "    #: Built in: a model that has another value needs a port of its own."]
         lines += ["    FIXED: ClassVar[dict[str, Any]] = {"]
@@ -113,10 +114,10 @@ def convert_file(names: WeightNames, *, title: str, architecture: str) -> str:
     for sources, (targets, steps) in names.transformed.items():
         entries[sources[0] if len(sources) == 1 else sources] = _transform(targets, steps)
     lines = [
-        f'"""{title}: from Hugging Face\'s tensors to the port\'s parameters.',
-        "",
-        f"The parameters have the names that `{architecture}` gives them; only exceptions are listed.",
-        '"""',
+        docstring(
+            f"{title}: from Hugging Face's tensors to the port's parameters.\n\n"
+            f"The parameters have the names that `{architecture}` gives them; only exceptions are listed.\n"
+        ),
         "",
         "from __future__ import annotations",
         "",
@@ -143,7 +144,7 @@ def _used(names: WeightNames) -> set[str]:
 
 
 def _transform(targets: tuple[str, ...], steps: tuple[Step, ...]) -> str:
-    made = ", ".join(f"{type(step).__name__}({', '.join(map(repr, astuple(step)))})" for step in steps)
+    made = ", ".join(f"{type(step).__name__}({', '.join(map(literal, astuple(step)))})" for step in steps)
     return f"Transform({literal(targets[0] if len(targets) == 1 else targets)}, [{made}])"
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from trtllm_port.codegen.branches import Branches
 from trtllm_port.codegen.expressions import ATOM, Expression
-from trtllm_port.codegen.formatting import indent, literal
+from trtllm_port.codegen.formatting import indent, is_name, literal, reference
 from trtllm_port.codegen.ir import Block, Node
 from trtllm_port.codegen.joining import join_lines
 from trtllm_port.codegen.printing import INPUT_DTYPE, Printer, Untranslated
@@ -341,7 +341,7 @@ class Writer:
 
 
 def _header(loop: Node, key: str | None, rounds: RoundScope) -> str:
-    layer, layers = "layer", f"self.{loop.name}"
+    layer, layers = "layer", reference(loop.name)
     if key is not None:
         layer, layers = f"layer, {_singular(key)}", f"zip({layers}, self.config.{key}, strict=True)"
     if rounds.uses_layer_idx:
@@ -369,7 +369,8 @@ def _uses(node: Node) -> list[Value]:
 
 
 def _singular(key: str) -> str:
-    return key.removesuffix("s") if key.endswith("s") else f"{key}_item"
+    one = key.removesuffix("s")
+    return one if one != key and is_name(one) else f"{key}_item"
 
 
 def _fallback(node: Node) -> str:
