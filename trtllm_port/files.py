@@ -7,7 +7,6 @@ what was there before is still there.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from trtllm_port.errors import DiskSpaceError, PortError
+from trtllm_port.quoting import json_text
 from trtllm_port.runtime.digests import bytes_digest as bytes_digest
 from trtllm_port.runtime.digests import file_digest as file_digest
 
@@ -43,7 +43,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """As `write_text`, with two spaces of indentation."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json_text(value))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtllm_port.files import file_digest
 from trtllm_port.hub import read_config
+from trtllm_port.quoting import literal
 from trtllm_port.scaffold import (
     WrittenPort,
     blank_source,
@@ -95,7 +96,7 @@ def create_port(
         source,
         workspace=workspace,
         name=name,
-        test=_test(source, model_dir, trust_remote_code),
+        test=_test(source, _tiny_config(source, model_dir, trust_remote_code)),
         force=force,
         origin=_origin(source, check, model_dir),
     )
@@ -122,16 +123,23 @@ def create_blank_port(
     return PortResult(port=port)
 
 
-def _test(source: PortSource, model_dir: Path, trust_remote_code: bool) -> str:
-    """The port's own test: a comparison with Hugging Face on a tiny config of the same kind."""
+def _tiny_config(source: PortSource, model_dir: Path, trust_remote_code: bool) -> dict[str, Any]:
+    """The `config.json` of a model of the same kind, as small as can be."""
     from trtllm_port.codegen.generate import load_config
     from trtllm_port.codegen.sizes import unseen_config
 
     tiny = unseen_config(load_config(model_dir, trust_remote_code)).to_diff_dict()
     tiny = {key: value for key, value in tiny.items() if key not in ("transformers_version", "dtype")}
     tiny |= {"architectures": [source.architecture], "model_type": source.model_type}
-    values = {"name": source.name, "architecture": source.architecture, "tiny_config": json.dumps(tiny, indent=4)}
-    return render_template("generated", values)["test.py"]
+    return dict(json.loads(json.dumps(tiny)))
+
+
+def _test(source: PortSource, tiny: dict[str, Any]) -> str:
+    """The port's own test: a comparison with Hugging Face on a tiny config."""
+    from trtllm_port.codegen.formatting import formatted
+
+    values = {"name": source.name, "architecture": source.architecture, "tiny_config": literal(tiny)}
+    return formatted(render_template("generated", values)["test.py"])
 
 
 def _origin(source: PortSource, check: SelfCheck, model_dir: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from typing import Any
 
 from trtllm_port.errors import PortError, RegistryError
 from trtllm_port.files import bytes_digest
+from trtllm_port.quoting import shell_command
 
 ENTRY_POINT_GROUP = "trtllm_port.models"
 
@@ -69,9 +70,10 @@ def find_port(workspace: Path, architecture: str) -> PortEntry:
     near = difflib.get_close_matches(architecture, ports, n=3, cutoff=0.6)
     known = f"registered are {', '.join(sorted(ports))}" if ports else "no port is registered"
     similar = f"; near is {', '.join(near)}" if near else ""
+    words = ["trtllm-port", "new", "MODEL_DIR", "--workspace", workspace]
     raise RegistryError(
         f"no port for `{architecture}` in workspace `{workspace}`: {known}{similar}",
-        hint=f"write one with `trtllm-port new MODEL_DIR --workspace {workspace}`, or name another --workspace",
+        hint=f"write one with `{shell_command(words)}`, or name another --workspace",
     )
 
 

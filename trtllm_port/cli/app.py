@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -103,7 +102,7 @@ def _explain(error: Exception, *, as_json: bool) -> int:
     elif isinstance(error, OSError) and error.filename is not None:  # no permission, a file where a directory must be
         message = f"`{error.filename}`: {error.strerror}"
     else:
-        traceback.print_exception(error)
+        console.trace(error)
         kind, message, exit_code = "Bug", "this is a bug in trtllm-port", BUG
     console.error(message, hint=hint, kind=kind, exit_code=exit_code, as_json=as_json)
     return exit_code

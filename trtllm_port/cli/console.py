@@ -1,16 +1,21 @@
 """The only place that prints: results on stdout, everything else on stderr.
 
-`NO_COLOR` and terminals are respected by rich. Tables in a pipe are not cut at 80 columns.
+`NO_COLOR` and terminals are respected by rich. Tables in a pipe are not cut at 80 columns. What others
+wrote is in much of what is printed: it is escaped here (see `quoting`), and never read as markup.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from trtllm_port.quoting import one_line, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,14 +43,13 @@ def emit(result: ResultT, render: Callable[[ResultT], None], *, as_json: bool) -
 
 
 def line(text: str = "") -> None:
-    """Print one line of a result on stdout, as it is (no markup)."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    """Print one line of a result on stdout."""
+    piece(one_line(text) + "\n")
 
 
 def piece(text: str) -> None:
-    """Print a part of a line of a result on stdout, at once."""
-    sys.stdout.write(text)
+    """Print a part of a result on stdout, at once; line ends in it stay."""
+    sys.stdout.write(visible(text))
     sys.stdout.flush()
 
 
@@ -55,35 +59,41 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    heading = None if title is None else Text(one_line(title))
+    drawn = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
         drawn.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*(Text(f"{cell:,}" if type(cell) is int else str(cell)) for cell in row))
+        drawn.add_row(*(Text(f"{cell:,}" if type(cell) is int else one_line(str(cell))) for cell in row))
     _console(stderr=False).print(drawn)
 
 
 def note(text: str) -> None:
-    """Tell something that is no result, on stderr."""
-    sys.stderr.write(text + "\n")
+    """Tell something that is no result, in one line on stderr."""
+    sys.stderr.write(one_line(text) + "\n")
     sys.stderr.flush()
 
 
 def warning(text: str) -> None:
     """Warn on stderr."""
-    _console(stderr=True).print(f"[bold yellow]warning:[/] {_escape(text)}", highlight=False, soft_wrap=True)
+    _tell("warning", "bold yellow", text)
 
 
 def error(message: str, *, hint: str | None = None, kind: str, exit_code: int, as_json: bool) -> None:
     """Tell why a command failed on stderr; with `--json` also as an object on stdout."""
-    console = _console(stderr=True)
-    console.print(f"[bold red]error:[/] {_escape(message)}", highlight=False, soft_wrap=True)
+    _tell("error", "bold red", message)
     if hint is not None:
-        console.print(f"[bold cyan]hint:[/] {_escape(hint)}", highlight=False, soft_wrap=True)
+        _tell("hint", "bold cyan", hint)
     if as_json:
         report = {"error": {"kind": kind, "message": message, "hint": hint, "exit_code": exit_code}}
         sys.stdout.write(json.dumps(report, indent=2) + "\n")
+
+
+def trace(error: BaseException) -> None:
+    """Print where an error comes from, on stderr."""
+    sys.stderr.write(visible("".join(traceback.format_exception(error))))
+    sys.stderr.flush()
 
 
 @contextmanager
@@ -100,7 +110,7 @@ def progress() -> Iterator[Progress | None]:
     from rich.progress import Progress as Bars
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
@@ -110,7 +120,7 @@ def progress() -> Iterator[Progress | None]:
 
         def update(phase: str, done: int, total: int) -> None:
             if phase not in tasks:
-                tasks[phase] = bars.add_task(phase, total=total or None)
+                tasks[phase] = bars.add_task(one_line(phase), total=total or None)
             bars.update(tasks[phase], completed=done, total=total or None)
 
         yield update
@@ -123,7 +133,9 @@ def _console(*, stderr: bool) -> Console:
     return Console(stderr=stderr, width=None if stream.isatty() else PIPE_WIDTH)
 
 
-def _escape(text: str) -> str:
-    from rich.markup import escape
+def _tell(kind: str, style: str, text: str) -> None:
+    """Print a message on stderr; its further lines are indented, so that none of them looks like another message."""
+    from rich.text import Text
 
-    return escape(text)
+    indented = re.sub(r"\n(?!  )", "\n  ", visible(text))
+    _console(stderr=True).print(Text.assemble((f"{kind}:", style), " ", indented), soft_wrap=True)

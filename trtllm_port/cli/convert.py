@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trtllm_port.cli import console, options
+from trtllm_port.quoting import shell_command
 
 if TYPE_CHECKING:
     from trtllm_port.conversion import ConvertResult
@@ -44,8 +45,9 @@ def convert(
         )
     console.emit(result, render, as_json=as_json)
     if not as_json:
-        place = "" if workspace == Path(".") else f" --workspace {workspace}"
-        console.note(f"next: trtllm-port build --checkpoint-dir {output_dir} --output-dir ENGINE{place}")
+        place = [] if workspace == Path(".") else ["--workspace", workspace]
+        words = ["trtllm-port", "build", "--checkpoint-dir", output_dir, "--output-dir", "ENGINE", *place]
+        console.note(f"next: {shell_command(words)}")
 
 
 def render(result: ConvertResult) -> None:

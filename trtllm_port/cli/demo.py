@@ -46,12 +46,17 @@ def demo(
             place,
             dtype=dtype,
             report_dir=report_dir,
-            on_command=lambda command: console.note(f"\n$ {command}"),
+            on_command=_announce,
             on_port=None if as_json else render_port,
             progress=progress,
         )
     console.emit(result, render, as_json=as_json)
     return result.exit_code
+
+
+def _announce(command: str) -> None:
+    console.note("")
+    console.note(f"$ {command}")
 
 
 def render(result: DemoResult) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtllm_port.cli import console, options
+from trtllm_port.quoting import shell_command
 
 if TYPE_CHECKING:
     from trtllm_port.inspection import Inspection
@@ -45,7 +46,7 @@ def _render(found: Inspection) -> None:
     for skeleton in found.skeletons:
         console.line(f"cannot be generated: {skeleton['name']} ({skeleton['path']}): {skeleton['reason']}")
     if found.port is None:
-        console.note(f"next: trtllm-port new {found.model_dir}")
+        console.note(f"next: {shell_command(['trtllm-port', 'new', found.model_dir])}")
     else:
         console.line(f"served by port `{found.port.name}` in {found.port.package_dir}")
 

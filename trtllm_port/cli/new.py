@@ -9,6 +9,7 @@ import typer
 
 from trtllm_port.cli import console, options
 from trtllm_port.errors import PortError
+from trtllm_port.quoting import shell_command
 
 if TYPE_CHECKING:
     from trtllm_port.codegen import SelfCheck
@@ -50,7 +51,10 @@ def new(
 
     if blank:
         if name is not None:
-            raise PortError("--name does not go with --blank", hint=f"write `trtllm-port new --blank {name}`")
+            raise PortError(
+                "--name does not go with --blank",
+                hint=f"write `{shell_command(['trtllm-port', 'new', '--blank', name])}`",
+            )
         result = create_blank_port(model_dir, workspace=workspace, architecture=architecture, force=force)
     else:
         if architecture is not None:
@@ -93,8 +97,8 @@ def _next(result: PortResult, model_dir: str, workspace: Path) -> str:
     if result.check is None or result.check.problem is not None:
         return f"fill in what is marked TODO in {result.port.package_dir}"
     command = "verify" if result.check.passed else "diff-layers"
-    place = "" if workspace == Path(".") else f" --workspace {workspace}"
-    return f"trtllm-port {command} {model_dir}{place}"
+    place = [] if workspace == Path(".") else ["--workspace", workspace]
+    return shell_command(["trtllm-port", command, model_dir, *place])
 
 
 def _render_check(check: SelfCheck) -> None:

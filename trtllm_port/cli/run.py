@@ -79,8 +79,8 @@ def run(
 def render(result: RunResult) -> None:
     """As the legacy `run.py` printed it, then the speed."""
     for number, output in enumerate(result.outputs):
-        console.line(f'Input [Text {number}]: "{output.text}"')
-        console.line(f'Output [Text {number} Beam 0]: "{output.output}"')
+        console.piece(f'Input [Text {number}]: "{output.text}"\n')
+        console.piece(f'Output [Text {number} Beam 0]: "{output.output}"\n')
     render_speed(result)
 
 
@@ -120,6 +120,6 @@ class _Stream:
 
     def _begin(self) -> None:
         if not self.begun:
-            console.line(f'Input [Text 0]: "{self.text}"')
+            console.piece(f'Input [Text 0]: "{self.text}"\n')
             console.piece('Output [Text 0 Beam 0]: "')
             self.begun = True

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtllm_port.demo import MODEL_DIR
+from trtllm_port.quoting import shell_command
 
 if TYPE_CHECKING:
     from trtllm_port.porting import PortResult
@@ -87,13 +88,14 @@ def tour(
     started = time.perf_counter()
     report = None
     with _one_thread():
-        tell(f"trtllm-port new {MODEL_DIR} --workspace {workspace}")
+        tell(shell_command(["trtllm-port", "new", MODEL_DIR, "--workspace", workspace]))
         new = create_port(MODEL_DIR, workspace=workspace, progress=progress)
         if on_port is not None:
             on_port(new)
         if new.check is not None and new.check.passed:
             directory = report_dir or workspace / "report"
-            tell(f"trtllm-port verify {MODEL_DIR} --workspace {workspace} --dtype {dtype} --report-dir {directory}")
+            words = ["trtllm-port", "verify", MODEL_DIR, "--workspace", workspace]
+            tell(shell_command([*words, "--dtype", dtype, "--report-dir", directory]))
             report = verify(MODEL_DIR, workspace=workspace, dtype=dtype, report_dir=directory, progress=progress)
     return DemoResult(workspace=workspace, new=new, report=report, seconds=time.perf_counter() - started)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from trtllm_port.quoting import require_name
 from trtllm_port.scaffold.names import check_name
 from trtllm_port.scaffold.templates import render_template
 
@@ -27,12 +28,14 @@ def blank_source(name: str, architecture: str | None = None) -> BlankSource:
         architecture: the name in `config.json` that the port serves; `MyModelForCausalLM` if None.
 
     Raises:
+        PortError: the architecture is no name.
         WorkspaceError: the name is not usable.
     """
     check_name(name)
     prefix = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
     port_class = f"{prefix}ForCausalLM"
     architecture = architecture or port_class
+    require_name(architecture, "an architecture")
     files = render_template("blank", {"name": name, "prefix": prefix, "architecture": architecture})
     test = files.pop("test.py")
     return BlankSource(architecture=architecture, port_class=port_class, files=files, test=test)

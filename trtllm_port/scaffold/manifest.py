@@ -9,6 +9,7 @@ from typing import Any
 
 from trtllm_port import __version__
 from trtllm_port.files import bytes_digest, file_digest
+from trtllm_port.quoting import json_text
 
 FORMAT = 1
 NAME = "port.json"
@@ -27,7 +28,7 @@ def manifest_text(*, origin: Mapping[str, Any], files: Mapping[str, str]) -> str
         **origin,
         "files": {path: bytes_digest(text.encode()) for path, text in sorted(files.items())},
     }
-    return json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    return json_text(manifest)
 
 
 def edited_files(package_dir: Path) -> list[str] | None:

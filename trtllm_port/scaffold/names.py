@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import keyword
 from dataclasses import dataclass
 from pathlib import Path
 
 from trtllm_port.errors import WorkspaceError
+from trtllm_port.quoting import is_name
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,7 @@ def port_paths(workspace: Path, name: str) -> PortPaths:
 
 def check_name(name: str) -> None:
     """Refuse a name that cannot be the name of a Python package inside `models/`."""
-    usable = name.isascii() and name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("_")
-    if not usable:
+    if not is_name(name) or name.startswith("_"):
         raise WorkspaceError(
             f"a port cannot be named `{name}`",
             hint="give --name letters, digits and underscores that start with a letter and are no Python keyword",

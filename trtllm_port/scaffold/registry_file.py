@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 
 from trtllm_port.errors import WorkspaceError
+from trtllm_port.quoting import literal, require_name
 
 
 def registered_package(text: str, architecture: str) -> str | None:
@@ -23,8 +24,11 @@ def add_port(text: str, *, package: str, architecture: str, class_name: str) -> 
     Another package that serves the architecture is replaced.
 
     Raises:
+        PortError: one of the names is none.
         WorkspaceError: the file cannot be parsed or has no `MODEL_MAP` dictionary; the hint has the lines to add.
     """
+    for name, what in ((package, "a port"), (architecture, "an architecture"), (class_name, "a class")):
+        require_name(name, what)
     by_hand = f'add by hand: `from .{package} import {class_name}` and `"{architecture}": {class_name}` in MODEL_MAP'
     try:
         before = registered_package(text, architecture)
@@ -108,8 +112,8 @@ def _add_entry(text: str, architecture: str, class_name: str) -> str:
         return text
     entry = f'"{architecture}": {class_name},'
     if node.lineno == node.end_lineno:  # on one line: spread it
-        items = [ast.unparse(item) for pair in zip(keys, values, strict=True) for item in pair]
-        spread = [f"    {_quoted(key)}: {value},\n" for key, value in zip(items[::2], items[1::2], strict=True)]
+        pairs = zip(keys, values, strict=True)
+        spread = [f"    {literal(key.value)}: {ast.unparse(value)},\n" for key, value in pairs]
         opened = "{\n" + "".join(sorted([*spread, f"    {entry}\n"])) + "}"
         return _replace(text, node, opened)
     lines = text.splitlines(keepends=True)
@@ -118,11 +122,6 @@ def _add_entry(text: str, architecture: str, class_name: str) -> str:
     if not later and values:
         lines = _with_trailing_comma(lines, values[-1])
     return "".join([*lines[:at], f"    {entry}\n", *lines[at:]])
-
-
-def _quoted(text: str) -> str:
-    """Return a string literal with double quotes, as the formatter writes it."""
-    return text.replace("'", '"')
 
 
 def _with_trailing_comma(lines: list[str], value: ast.expr) -> list[str]:

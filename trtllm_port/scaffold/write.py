@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from trtllm_port import __version__
 from trtllm_port.errors import WorkspaceError
+from trtllm_port.quoting import require_name
 from trtllm_port.scaffold.manifest import NAME as MANIFEST
 from trtllm_port.scaffold.manifest import manifest_text
 from trtllm_port.scaffold.names import PortPaths, port_paths
@@ -64,9 +65,12 @@ def write_port(
         origin: more facts for `port.json`.
 
     Raises:
+        PortError: what is to be written has no name that Python could have.
         WorkspaceError: the name is not usable, or a port exists and `force` is not given.
         DiskSpaceError: the disk is full.
     """
+    require_name(source.architecture, "an architecture")
+    require_name(source.port_class, "a class")
     paths = refuse_existing(workspace, name, source.architecture, force=force)
     values = {
         "name": name,

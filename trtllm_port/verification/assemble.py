@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from trtllm_port.quoting import shell_command
 from trtllm_port.verification.causes import Cause, cache_cause
 from trtllm_port.verification.compare import TapComparison
 from trtllm_port.verification.experiments import HYPOTHESES
@@ -260,10 +261,10 @@ def verdict_of(gates: Sequence[Gate]) -> Verdict:
 
 def command(name: str, model: Model, settings: Mapping[str, str | int | Path | bool | None]) -> str:
     """Return the command line that repeats a run."""
-    words = ["trtllm-port", name, str(model.given), "--workspace", str(model.workspace), "--dtype", model.dtype]
+    words: list[object] = ["trtllm-port", name, model.given, "--workspace", model.workspace, "--dtype", model.dtype]
     for option, value in settings.items():
         if value is True:
             words.append(f"--{option}")
         elif value not in (None, False):
-            words += [f"--{option}", str(value)]
-    return " ".join(f'"{word}"' if " " in word else word for word in words)
+            words += [f"--{option}", value]
+    return shell_command(words)

@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
+from trtllm_port.quoting import visible
 from trtllm_port.verification.charts import (
     HEAT_METRICS,
     HEIGHT,
@@ -44,6 +45,7 @@ def html_page(report: dict[str, Any]) -> str:
         loader=PackageLoader("trtllm_port.verification"),
         autoescape=select_autoescape(default_for_string=True, default=True),
         undefined=StrictUndefined,
+        finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -106,6 +108,13 @@ def table_rows(taps: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def number(value: float | int | None, digits: int = 3) -> str:
     """Write a number shortly; infinity and what is not there alike become a dash."""
     return "–" if value is None else f"{value:.{digits}g}"
+
+
+def _visible(value: object) -> object:
+    """What a template prints, with characters that act or do not show as escapes."""
+    if isinstance(value, Markup):
+        return Markup(visible(value))
+    return visible(value) if isinstance(value, str) else value
 
 
 def ticks(text: str) -> Markup:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 from xml.etree import ElementTree
 
+from trtllm_port.quoting import visible
+
 FAILURES = ("fail", "cannot_tell")
 
 
@@ -14,11 +16,12 @@ def junit_xml(report: dict[str, Any]) -> str:
     A failing verdict becomes a failure, `cannot_tell` an error, `skipped` a skip; warnings go to the case's output.
     """
     suites = ElementTree.Element("testsuites", name=f"trtllm-port {report['kind']}")
-    model = f"{report['subject']['port']}.{report['subject']['dtype']}"
+    model = visible(f"{report['subject']['port']}.{report['subject']['dtype']}")
     gates = [(f"{gate['phase']}.{gate['name']}", gate["verdict"], gate["reason"]) for gate in report["gates"]]
     taps = [(tap["name"], tap["verdict"], _tap_text(tap)) for tap in report["taps"]]
     stages = [(stage["name"], stage["verdict"], stage["detail"]) for stage in report["stages"]]
-    for name, cases in (("stages", stages), ("gates", gates), ("taps", taps)):
+    for name, found in (("stages", stages), ("gates", gates), ("taps", taps)):
+        cases = [(visible(case), verdict, visible(text)) for case, verdict, text in found]
         if cases:
             _suite(suites, f"{model}.{name}", cases)
     ElementTree.indent(suites)

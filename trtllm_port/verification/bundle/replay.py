@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from trtllm_port.errors import BundleError
+from trtllm_port.quoting import shell_command
 from trtllm_port.runtime.engine_directory import EngineDirectory
 from trtllm_port.verification.assemble import (
     divergences_of,
@@ -128,7 +129,7 @@ def _report(
     verdict, divergences = verdict_of(gates), divergences_of(phases, bundle)
     first = divergences[0] if divergences else None
     missing = [part["phase"] for part in content["phases"] if part["phase"]["name"] not in _names(phases)]
-    command = f"trtllm-port diff-layers {bundle}" + (f" --engine-dir {engine_dir}" if engine_dir else "")
+    words = ["trtllm-port", "diff-layers", bundle, *(("--engine-dir", engine_dir) if engine_dir else ())]
     return Report(
         kind="diff-layers",
         verdict=verdict,
@@ -152,7 +153,7 @@ def _report(
             NotExercised(what="causes, and each module on Hugging Face's own input", reason=NO_INJECTION),
         ),
         versions=versions(),
-        commands=(command,),
+        commands=(shell_command(words),),
         seconds=0.0,
     )
 
