@@ -12,7 +12,7 @@ from trtllm_port.verification.taps import is_input
 
 WIDTH, HEIGHT = 640, 220
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 30
-LAYER = re.compile(r"^(?P<stack>.*?\.\d+)(?:\.(?P<part>.*))?$")
+LAYER = re.compile(r"(?P<stack>.*?\.\d+)(?:\.(?P<part>.*))?\Z", re.DOTALL)
 HEAT_METRICS = ("ratio", "token_ratio", "linf_ratio", "rel_l2", "cosine_distance")
 # Upper bounds of the colours 0 to 5; a ratio passes in the first two, warns in the third, fails beyond.
 RATIO_STEPS = (1.0, 1.5, 3.0, 10.0, 100.0)
