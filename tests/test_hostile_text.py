@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -37,6 +38,7 @@ from trtllm_port.files import write_json
 from trtllm_port.layers.weights import Stack
 from trtllm_port.porting import _test
 from trtllm_port.quoting import docstring, literal, one_line, require_name, shell_command, visible
+from trtllm_port.registry import find_port
 from trtllm_port.scaffold.blank import blank_source
 from trtllm_port.scaffold.registry_file import add_port
 from trtllm_port.scaffold.write import write_port
@@ -512,3 +514,38 @@ def test_a_command_gives_a_shell_the_words_that_it_was_made_of() -> None:
     assert one_line(script) == script
     done = subprocess.run(["bash", "-c", script], capture_output=True, check=True)
     assert done.stdout.split(b"\0")[:-1] == [os.fsencode(word) for word in words]
+
+
+# the whole way
+
+
+KEYS = [text for text in HOSTILE if len(text) < 100]
+
+
+@pytest.mark.slow
+def test_a_model_whose_config_is_hostile(tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`inspect`, `new` and `convert` take it; what its keys hold is built in, and what its port is tested with."""
+    model, work = tmp_path / "a 'model' \x1b[2J\u202e", tmp_path / "a\n$(work)"
+    shutil.copytree(tiny_llama, model)
+    config = json.loads((model / "config.json").read_text())
+    # flat ones are also changed one by one, which takes long: a few of them
+    flat = {f"{text}_heads": 4 for text in KEYS[-12:]} | {f"{text}_kind": text for text in KEYS[:6]}
+    nested = {text: {text: [text, 1]} for text in KEYS if not text.startswith("_")}
+    (model / "config.json").write_text(json.dumps(config | flat | {"nested": nested}))
+    assert main(["inspect", str(model)]) == 0
+    assert main(["new", str(model), "--workspace", str(work)]) == 0
+    assert (
+        main(["convert", "--model-dir", str(model), "--output-dir", str(tmp_path / "c"), "--workspace", str(work)]) == 0
+    )
+    printed = "".join(capsys.readouterr())
+    assert not acts(printed)
+    fixed = find_port(work, "LlamaForCausalLM").cls.config_class.FIXED
+    assert fixed["nested"] == nested
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "float32", "tests"],
+        cwd=work,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -80,7 +80,9 @@ def literal(value: object) -> str:
 
 def docstring(text: str) -> str:
     """A docstring with this text as people read it (see `visible`), which cannot end it."""
-    lines = (str.__repr__(f'{line}"')[1:-2] for line in visible(text).split("\n"))  # with `"` in it, `repr` takes single quotes
+    lines = (
+        str.__repr__(f'{line}"')[1:-2] for line in visible(text).split("\n")
+    )  # with `"` in it, `repr` takes single quotes
     return '"""' + "\n".join(lines).replace("\\'", "'").replace('"', '\\"') + '"""'
 
 

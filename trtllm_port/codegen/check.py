@@ -172,7 +172,7 @@ def _compare(port_class: type[Any], model_dir: Path, config: Any, progress: Prog
     except (PortError, NotImplementedError) as error:
         return SelfCheck(passed=False, problem=str(error), sizes=sizes)
     load = AutoModelForCausalLM.from_pretrained
-    eager = {"attn_implementation": "eager", "experts_implementation": "eager"}
+    eager = {"attn_implementation": "eager", "experts_implementation": "eager", "trust_remote_code": False}
     with weights_as_stored():
         single, double = (load(model_dir, dtype=d, **eager).eval() for d in (torch.float32, torch.float64))
     errors: dict[str, float] = {}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trtllm_port.hf_loading import weights_as_stored
+from trtllm_port.layers.weights import HuggingFaceWeights
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.runtime.generation import check_request, generate
 
@@ -67,12 +68,21 @@ def engine_writes(
 
 
 def load_hugging_face(model_dir: Path, *, dtype: str, device: str, trust_remote_code: bool = False) -> Any:
-    """The Hugging Face model in the engine's data type."""
+    """The Hugging Face model in the engine's data type.
+
+    Raises:
+        CheckpointError: its weights are damaged, or pickled: those are never opened.
+    """
     from transformers import AutoModelForCausalLM
 
+    HuggingFaceWeights(model_dir)
     with quiet_transformers(), weights_as_stored():
         model = AutoModelForCausalLM.from_pretrained(
-            model_dir, dtype=getattr(torch, dtype), local_files_only=True, trust_remote_code=trust_remote_code
+            model_dir,
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
         )
     return model.to(device).eval()
 

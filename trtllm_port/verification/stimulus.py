@@ -138,7 +138,7 @@ def load_tokenizer(model_dir: Path) -> tuple[Any, str]:
     if not any((model_dir / name).is_file() for name in TOKENIZER_FILES):
         return None, "the model directory has no tokenizer"
     try:
-        return AutoTokenizer.from_pretrained(model_dir), ""
+        return AutoTokenizer.from_pretrained(model_dir, trust_remote_code=False), ""
     except (OSError, ValueError, KeyError, ImportError) as error:
         return None, f"the tokenizer cannot be loaded ({str(error).splitlines()[0]})"
 

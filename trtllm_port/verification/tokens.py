@@ -69,7 +69,8 @@ def _ends(tokenizer: Any, model_dir: Path) -> set[int]:
     try:
         declared = GenerationConfig.from_pretrained(model_dir).eos_token_id
     except OSError:
-        declared = getattr(AutoConfig.from_pretrained(model_dir).get_text_config(), "eos_token_id", None)
+        config = AutoConfig.from_pretrained(model_dir, trust_remote_code=False)
+        declared = getattr(config.get_text_config(), "eos_token_id", None)
     if declared is None:
         declared = tokenizer.eos_token_id
     return set() if declared is None else set(declared if isinstance(declared, list) else [declared])
