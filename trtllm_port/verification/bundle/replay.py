@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from trtllm_port.errors import BundleError
-from trtllm_port.runtime.engine_directory import EngineDirectory
+from trtllm_port.files import real_path
+from trtllm_port.runtime.engine_directory import CONFIG, EngineDirectory
 from trtllm_port.verification.assemble import (
     divergences_of,
     position_profile,
@@ -25,7 +26,7 @@ from trtllm_port.verification.assemble import (
     verdict_of,
     versions,
 )
-from trtllm_port.verification.bundle.files import AGAIN, read_manifest
+from trtllm_port.verification.bundle.files import AGAIN, read_manifest, require_listed
 from trtllm_port.verification.bundle.judge import NO_INJECTION, judge_recorded
 from trtllm_port.verification.bundle.record import RecordedPhase
 from trtllm_port.verification.bundle.store import from_parts
@@ -64,11 +65,16 @@ def replay(
         EngineError: the engine directory cannot be used.
     """
     started = time.perf_counter()
+    if report_dir is not None and real_path(report_dir).is_relative_to(real_path(bundle)):
+        raise BundleError(
+            f"the report directory `{report_dir}` lies in the bundle `{bundle}`, which it would alter",
+            hint="choose another --report-dir",
+        )
     content = read_manifest(bundle)
     try:
         stimulus = _stimulus(content["stimulus"])
         subject = Subject(**content["subject"])
-        recorded = [_load(bundle, part) for part in content["phases"]]
+        recorded = [_load(bundle, content, part) for part in content["phases"]]
     except (KeyError, TypeError, ValueError, SafetensorError) as error:
         raise BundleError(f"`{bundle}` is not what this release writes: {error!r}", hint=AGAIN) from error
     results = []
@@ -95,11 +101,11 @@ def _stimulus(values: Mapping[str, Any]) -> Stimulus:
     return Stimulus(**{**values, "ids": tuple(values["ids"]), "rows": rows, "limits": tuple(values["limits"])})
 
 
-def _load(bundle: Path, part: Mapping[str, Any]) -> RecordedPhase:
+def _load(bundle: Path, content: Mapping[str, Any], part: Mapping[str, Any]) -> RecordedPhase:
     name = f"{part['phase']['name']}.safetensors"
     if name not in ("logic.safetensors", "precision.safetensors"):
         raise ValueError(f"a phase of the name {name}")
-    return from_parts(part, load_file(bundle / name))
+    return from_parts(part, load_file(require_listed(bundle, content, name)))
 
 
 def _port(
@@ -113,7 +119,8 @@ def _port(
         return None
     if not content["weights"] or dtype not in content["networks"]:
         return None
-    return open_port(bundle / f"network-{dtype}", backend="reference", device=device)
+    config = require_listed(bundle, content, f"network-{dtype}/{CONFIG}")  # it has the digests of the network's files
+    return open_port(config.parent, backend="reference", device=device)
 
 
 def _report(
