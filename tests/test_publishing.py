@@ -1,4 +1,4 @@
-"""An output directory is the old one or the new one; what is not the stage's is never replaced; leftovers are cleaned."""
+"""An output directory is the old one or the new one; no other's content is replaced; leftovers are cleaned."""
 
 from __future__ import annotations
 
@@ -81,6 +81,20 @@ def test_a_directory_that_cannot_be_renamed_stays_the_same_one(tmp_path: Path, m
     assert tmp_path.stat().st_ino == before
 
 
+def test_a_directory_that_was_filled_by_half_is_known_however_many_runs_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "_mount_points", lambda: {str(tmp_path)})
+    fill(tmp_path, "old")
+    (tmp_path / "mark").unlink()
+    (tmp_path / ".mark.begun").touch()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="fails"), output_directory(tmp_path, KIND):
+            raise ValueError("fails")
+    fill(tmp_path, "new")
+    assert content(tmp_path) == box("new")
+
+
 def test_mount_points_are_read_from_linux() -> None:
     assert {"/", "/proc"} <= publishing._mount_points()
 
@@ -96,7 +110,7 @@ def test_a_parent_that_may_not_be_written_does_not_matter_where_the_directory_ma
         fill(target, text)
         assert content(target) == box(text)
     assert target.stat().st_ino == before
-    with pytest.raises(PortError, match="no permission in `.*shut`"):
+    with pytest.raises(PortError, match=r"no permission in `.*shut`"):
         check_output(tmp_path / "shut" / "another", KIND)
 
 
@@ -153,7 +167,7 @@ def test_an_output_neither_holds_an_input_nor_lies_in_one(tmp_path: Path) -> Non
     (tmp_path / "source" / "deep").mkdir(parents=True)
     (tmp_path / "link").symlink_to("source")
     for name in ("source", "source/box", "link/box", "link/deep", "."):
-        with pytest.raises(PortError, match="lies in the input|would replace|is not empty"):
+        with pytest.raises(PortError, match=r"lies in the input|would replace|is not empty"):
             fill(tmp_path / name, "new", tmp_path / "source")
     fill(tmp_path / "box", "old")
     (tmp_path / "source" / "weights").symlink_to("../box/part0")

@@ -31,11 +31,16 @@ def write_text(path: Path, text: str) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with disk_space(path), claimed(path) as claim:
-        with claim.part.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        write_new(claim.part, text)
         claim.part.replace(path)
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write a text file that does not exist yet, onto the disk; whoever reads it meanwhile sees half of it."""
+    with path.open("x", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -118,6 +118,9 @@ def _replace(claim: Claim, place: Path) -> None:
 
 def _fill(new: Path, place: Path, kind: Kind) -> None:
     """Move what is in `new` into the place of what is in `place`, which is no complete directory meanwhile."""
+    begun = place / _begun(kind)  # tells the next process that what it finds without a marker is the stage's
+    begun.touch()
+    _sync_directory(place)
     (place / kind.marker).unlink(missing_ok=True)
     _sync_directory(place)
     for path in place.iterdir():
@@ -128,17 +131,23 @@ def _fill(new: Path, place: Path, kind: Kind) -> None:
             _sync_directory(place)
         path.rename(place / path.name)
     _sync_directory(place)
+    begun.unlink()
+
+
+def _begun(kind: Kind) -> str:
+    return f".{kind.marker}.begun"
 
 
 def _refuse_other_content(target: Path, place: Path, kind: Kind, own: Claim | None = None) -> None:
     inside = [claim for claim in claims(place.name, place) if claim != own]
     if any(is_alive(claim) for claim in inside):
         raise kind.error(f"another process is writing `{target}`", hint="wait for it, or choose another directory")
+    begun = place / _begun(kind)
     hidden = {path for claim in (*inside, own) if claim is not None for path in (claim.lock, claim.part, claim.old)}
-    paths = list(_walk(place, hidden))
+    paths = list(_walk(place, hidden | {begun}))
     if not paths:
         return
-    if not inside and not kind.is_one(place):
+    if not begun.exists() and not kind.is_one(place):
         raise kind.error(f"`{target}` is not empty and {kind.is_not}", hint=_NOTHING_CHANGED)
     if other := sorted(path.as_posix() for path in paths if not _is_known(path, kind)):
         shown = ", ".join(f"`{name}`" for name in other[:_SHOWN])

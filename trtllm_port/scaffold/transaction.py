@@ -14,7 +14,7 @@ from pathlib import Path
 
 from trtllm_port.claims import remove
 from trtllm_port.errors import WorkspaceError
-from trtllm_port.files import disk_space, write_json, write_text
+from trtllm_port.files import disk_space, write_json, write_new
 from trtllm_port.renaming import exchange
 from trtllm_port.scaffold.names import PortPaths, port_paths
 from trtllm_port.scaffold.registry_file import registered_package
@@ -47,11 +47,10 @@ class Transaction:
     def put(self, path: Path, content: Mapping[str, str] | str) -> None:
         """Have a directory with these files, or a file with this text, at `path`; in the place of what is there."""
         staged = self._staged(path)
-        if isinstance(content, str):
-            write_text(staged, content)
-        else:
-            for name, text in content.items():
-                write_text(staged / name, text)
+        files = {staged: content} if isinstance(content, str) else {staged / name: content[name] for name in content}
+        for file, text in files.items():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_new(file, text)
         self._pieces.append(path)
 
     def finish(self) -> None:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from trtllm_port.errors import BundleError
-from trtllm_port.files import real_path
+from trtllm_port.files import real_path, require_writable
 from trtllm_port.runtime.engine_directory import CONFIG, EngineDirectory
 from trtllm_port.verification.assemble import (
     divergences_of,
@@ -65,11 +65,8 @@ def replay(
         EngineError: the engine directory cannot be used.
     """
     started = time.perf_counter()
-    if report_dir is not None and real_path(report_dir).is_relative_to(real_path(bundle)):
-        raise BundleError(
-            f"the report directory `{report_dir}` lies in the bundle `{bundle}`, which it would alter",
-            hint="choose another --report-dir",
-        )
+    if report_dir is not None:
+        _refuse_report_dir(report_dir, bundle)
     content = read_manifest(bundle)
     try:
         stimulus = _stimulus(content["stimulus"])
@@ -94,6 +91,15 @@ def replay(
         item = NotExercised(what=f"decisions, as `{decisions[0]}`", reason=FREE_CHOICE)
         report = replace(report, not_exercised=(*report.not_exercised, item))
     return finish(report, started, report_dir)
+
+
+def _refuse_report_dir(report_dir: Path, bundle: Path) -> None:
+    require_writable(report_dir)
+    if real_path(report_dir).is_relative_to(real_path(bundle)):
+        raise BundleError(
+            f"the report directory `{report_dir}` lies in the bundle `{bundle}`, which it would alter",
+            hint="choose another --report-dir",
+        )
 
 
 def _stimulus(values: Mapping[str, Any]) -> Stimulus:

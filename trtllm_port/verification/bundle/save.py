@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors.torch import save as serialise
 
 from trtllm_port.errors import BundleError
-from trtllm_port.files import write_json
+from trtllm_port.files import require_writable, write_json
 from trtllm_port.publishing import Kind, check_output, output_directory
 from trtllm_port.runtime.engine_directory import CONFIG, EngineDirectory, network_name
 from trtllm_port.verification.bundle.files import BUNDLE_JSON, is_bundle, write_manifest
@@ -37,11 +37,14 @@ BUNDLE = Kind(
 
 
 def check_target(target: Path | None, inputs: Iterable[Path | None], report_dir: Path | None) -> None:
-    """Refuse before the work starts what could not be replaced at its end; None is fine.
+    """Refuse before the work starts what could not be written or replaced at its end; None is fine.
 
     Raises:
         BundleError: something that is no bundle is there, or an input or the report would lie in the bundle.
+        PortError: the report's directory cannot be written.
     """
+    if report_dir is not None:
+        require_writable(report_dir)
     if target is not None:
         read, kept = ([path for path in paths if path is not None] for paths in (inputs, [report_dir]))
         check_output(target, BUNDLE, read, kept=kept)
