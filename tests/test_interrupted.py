@@ -273,8 +273,7 @@ def test_new(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file_system", FILE_SYSTEMS)
-@pytest.mark.parametrize("replaced", [False, True])
+@pytest.mark.parametrize(("file_system", "replaced"), [("swaps", False), *((each, True) for each in FILE_SYSTEMS)])
 def test_convert(
     tiny_llama: Path,
     llama_workspace: Path,
