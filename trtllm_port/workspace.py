@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shlex
 import time
 import tomllib
 from collections.abc import Iterator
@@ -46,7 +47,7 @@ def unmarked_models(workspace: Path) -> str | None:
         return None
     return (
         f"`{workspace / 'models' / '__init__.py'}` was not imported: nothing says that it is a workspace's; "
-        f"if you wrote it or trust it, `touch {workspace / 'models' / MARKER}`"
+        f"if you wrote it or trust it, `touch {shlex.quote(str(workspace / 'models' / MARKER))}`"
     )
 
 
