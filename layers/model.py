@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping as MappingType
 from dataclasses import replace
 from pathlib import Path
@@ -87,13 +88,13 @@ class PretrainedModel(Module):
 
         directory = Path(checkpoint_dir)
         directory.mkdir(parents=True, exist_ok=True)
-        target = directory / f"rank{self.config.mapping.rank}.safetensors"
-        partial = target.with_suffix(".partial")
-        save_file({name: tensor.contiguous() for name, tensor in self.weights.items()}, partial)
-        os.replace(partial, target)
-        partial = directory / "config.json.partial"
-        partial.write_text(json.dumps(self.config.to_dict(), indent=2, sort_keys=True) + "\n")
-        os.replace(partial, directory / "config.json")
+        weights, config = directory / f"rank{self.config.mapping.rank}.safetensors", directory / "config.json"
+        partial_weights, partial_config = weights.with_suffix(".partial"), directory / "config.json.partial"
+        partial_config.write_text(json.dumps(self.config.to_dict(), indent=2, sort_keys=True) + "\n")
+        save_file({name: tensor.contiguous() for name, tensor in self.weights.items()}, partial_weights)
+        shutil.copymode(partial_config, partial_weights)  # safetensors makes a file that only its owner may read
+        os.replace(partial_weights, weights)
+        os.replace(partial_config, config)
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Parameter name → its shape in HF's file, data type, cut, and other names of the same parameter.

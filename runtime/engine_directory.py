@@ -21,7 +21,7 @@ from typing import Any
 from trtllm_port.errors import EngineError
 from trtllm_port.runtime.digests import file_digest
 
-__all__ = ["CONFIG", "BuildConfig", "EngineDirectory", "engine_name", "network_name", "weights_name"]
+__all__ = ["CONFIG", "BuildConfig", "EngineDirectory", "constants_name", "engine_name", "network_name", "weights_name"]
 
 CONFIG = "config.json"
 FORMAT_VERSION = 1
@@ -34,6 +34,10 @@ def engine_name(rank: int) -> str:
 
 def network_name(rank: int) -> str:
     return f"rank{rank}.network.json"
+
+
+def constants_name(rank: int) -> str:
+    return f"rank{rank}.constants.safetensors"
 
 
 def weights_name(rank: int) -> str:
@@ -138,8 +142,13 @@ class EngineDirectory:
         except (EngineError, OSError):
             return False
 
+    def network_files(self, rank: int) -> list[str]:
+        """The names of the network definition and of its constants, where it has some too large for the text."""
+        has_constants = (self.path / constants_name(rank)).exists()
+        return [network_name(rank), *([constants_name(rank)] if has_constants else [])]
+
     def verify(self, names: Collection[str]) -> None:
-        """Check the content of some files against their digests.
+        """Check the content of some files against their digests, before they are read.
 
         Raises:
             EngineError: a file differs from what the build wrote, or was not written by it.

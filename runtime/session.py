@@ -256,7 +256,7 @@ def _reference_executor(directory: EngineDirectory, device: str) -> Executor:
     from trtllm_port.runtime.network_file import NetworkFile
     from trtllm_port.runtime.reference import ReferenceExecutor
 
-    directory.verify([name for name in directory.digests if name.startswith("rank0.") and name != engine_name(0)])
+    directory.verify([*directory.network_files(0), weights_name(0)])
     network = NetworkFile.load(directory.path / network_name(0))
     return ReferenceExecutor(network, load_file(directory.path / weights_name(0)), device=device)
 
@@ -264,5 +264,5 @@ def _reference_executor(directory: EngineDirectory, device: str) -> Executor:
 def _tensorrt_executor(directory: EngineDirectory, flavour: str) -> Executor:
     from trtllm_port.runtime.engine import TensorRTExecutor
 
-    directory.verify([engine_name(0), network_name(0)])
+    directory.verify([engine_name(0), *directory.network_files(0)])
     return TensorRTExecutor(directory.path / engine_name(0), directory.path / network_name(0), flavour=flavour)

@@ -37,6 +37,7 @@ def llama_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (workspace / "models" / "__init__.py").write_text(
         "from .llama.model import LlamaForCausalLM\n\nMODEL_MAP = {'LlamaForCausalLM': LlamaForCausalLM}\n"
     )
+    (workspace / "models" / "trtllm-port.toml").touch()
     return workspace
 
 

@@ -245,6 +245,7 @@ def write_sharded_port(workspace: Path) -> None:
     package = workspace / "models" / "cut"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
+    (package.parent / "trtllm-port.toml").touch()
     (workspace / "models" / "__init__.py").write_text(
         "from .cut.model import Cut\nMODEL_MAP = {'LlamaForCausalLM': Cut}\n"
     )

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from trtllm_port.errors import DiskSpaceError, PortError
-from trtllm_port.files import atomic_directory, bytes_digest, file_digest, require_space, write_json, write_text
+from trtllm_port.errors import DiskSpaceError
+from trtllm_port.files import bytes_digest, file_digest, require_space, write_json, write_text
 
 
 def test_text_is_replaced_in_one_step(tmp_path: Path) -> None:
@@ -26,55 +26,6 @@ def test_a_full_disk_names_the_place_and_keeps_the_old_text(tmp_path: Path, monk
         write_json(path, {"new": 2})
     assert path.read_text() == '{\n  "old": 1\n}\n'
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_directory_appears_when_it_is_complete(tmp_path: Path) -> None:
-    target = tmp_path / "out" / "ckpt"
-    with atomic_directory(target) as directory:
-        (directory / "a").write_text("a")
-        assert not target.exists()
-    assert [path.name for path in target.iterdir()] == ["a"]
-    assert list(target.parent.iterdir()) == [target]
-
-
-@pytest.mark.parametrize("ending", [ValueError, KeyboardInterrupt, SystemExit])
-def test_whatever_ends_it_early_the_old_directory_stays(tmp_path: Path, ending: type[BaseException]) -> None:
-    target = tmp_path / "ckpt"
-    with atomic_directory(target) as directory:
-        (directory / "old").write_text("old")
-    with pytest.raises(ending), atomic_directory(target, replace=True) as directory:  # noqa: PT012  the body is what ends early
-        (directory / "new").write_text("half")
-        raise ending
-    assert [path.name for path in target.iterdir()] == ["old"]
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_a_directory_is_replaced_whole(tmp_path: Path) -> None:
-    target = tmp_path / "ckpt"
-    for name in ("old", "new"):
-        with atomic_directory(target, replace=True) as directory:
-            (directory / name).write_text(name)
-    assert [path.name for path in target.iterdir()] == ["new"]
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_a_link_to_a_directory_stays_a_link(tmp_path: Path) -> None:
-    (tmp_path / "disk").mkdir()
-    (tmp_path / "ckpt").symlink_to("disk")
-    with atomic_directory(tmp_path / "ckpt") as directory:
-        (directory / "a").write_text("a")
-    assert (tmp_path / "ckpt").is_symlink()
-    assert (tmp_path / "disk" / "a").is_file()
-
-
-def test_what_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "mine").touch()
-    (tmp_path / "file").touch()
-    for name, replace in (("full", False), ("file", True)):
-        with pytest.raises(PortError, match="exists already"), atomic_directory(tmp_path / name, replace=replace):
-            pass
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "full"]
 
 
 def test_a_digest_depends_on_content_alone(tmp_path: Path) -> None:

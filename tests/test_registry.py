@@ -20,6 +20,7 @@ def workspace(tmp_path: Path) -> Path:
 def add_port(workspace: Path, name: str, architecture: str, config: str) -> None:
     package = workspace / "models" / name
     package.mkdir(parents=True)
+    (package.parent / "trtllm-port.toml").touch()
     (package / "__init__.py").write_text(f"from .model import {architecture}\n")
     (package / "config.py").write_text(f"{config}\n")
     (package / "model.py").write_text(f"from .config import sizes\nclass {architecture}:\n    sizes = sizes\n")

@@ -61,6 +61,7 @@ def test_a_port_is_written_registered_and_importable(tmp_path: Path) -> None:
         "models/toy/convert.py",
         "models/toy/model.py",
         "models/toy/port.json",
+        "models/trtllm-port.toml",
         "pyproject.toml",
         "tests/test_toy.py",
     ]

@@ -16,8 +16,9 @@ from typing import Any, TypedDict, Unpack
 
 from trtllm_port.building_checkpoint import Checkpoint
 from trtllm_port.errors import EngineError, PortError, RegistryError
-from trtllm_port.files import atomic_directory, file_digest, require_space, write_json
+from trtllm_port.files import file_digest, require_space, write_json
 from trtllm_port.layers.flavour import load_flavour
+from trtllm_port.publishing import Kind, check_output, output_directory
 from trtllm_port.registry import PortEntry, find_port
 from trtllm_port.runtime.builder import EngineBuild, compile_engine, target_capabilities
 from trtllm_port.runtime.engine_devices import this_machine, what_gpu_lacks
@@ -37,6 +38,12 @@ BACKENDS = ("auto", "tensorrt", "tensorrt_rtx", "reference")
 DEFAULT_SEQ_LEN = 2048
 DEFAULT_INPUT_LEN = 1024
 DEFAULT_BATCH_SIZE = 4
+ENGINE = Kind(
+    is_not="no engine directory",
+    marker=CONFIG,
+    names=(CONFIG, "build_report.json", "rank*.engine", "rank*.network.json", "rank*.safetensors"),
+    is_one=EngineDirectory.is_one,
+)
 Progress = Callable[[str, int, int], None]
 """Called with (phase, done, total)."""
 
@@ -123,6 +130,7 @@ def build_engine(
         RegistryError: no port fits, or the port is not the checkpoint's.
         EngineError: the limits contradict each other or the model, or the compiler fails.
         EnvironmentLackError: the backend needs a library or a GPU that is not there.
+        PortError: `output_dir` holds something that is no engine, or holds `checkpoint_dir` or lies in it.
         DiskSpaceError: the disk is full.
     """
     started = time.perf_counter()
@@ -130,9 +138,9 @@ def build_engine(
     port, notes = _port_of(checkpoint, Path(workspace))
     build, flavour = _plan(checkpoint, backend, compute_capabilities, limits)
     output = Path(output_dir)
-    _refuse_foreign_directory(output)
+    check_output(output, ENGINE, [checkpoint.path])
     require_space(output, 2 * sum((checkpoint.path / name).stat().st_size for name in checkpoint.digests))
-    with atomic_directory(output, replace=True) as directory:
+    with output_directory(output, ENGINE, [checkpoint.path]) as directory:
         work = _Build(checkpoint, port, build, flavour, directory, limits.get("taps", False), progress)
         engines = tuple(engine for rank in range(build.world_size) if (engine := work.rank(rank)) is not None)
         report = BuildResult(
@@ -283,14 +291,6 @@ def _refuse_long_sequences(checkpoint: Checkpoint, max_seq_len: int) -> None:
         raise EngineError(
             f"`max_seq_len` {max_seq_len} is more than the {longest} positions that the model was made for",
             hint=f"give `--max-seq-len` of at most {longest}",
-        )
-
-
-def _refuse_foreign_directory(output: Path) -> None:
-    """An engine may be replaced, anything else may not."""
-    if output.is_dir() and any(output.iterdir()) and not EngineDirectory.is_one(output):
-        raise PortError(
-            f"`{output}` exists and is no engine directory", hint="choose another output directory or remove it"
         )
 
 

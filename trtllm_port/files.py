@@ -1,7 +1,7 @@
-"""Files that are either complete or absent: written under a temporary sibling's name, then renamed; and digests.
+"""Small files that are either complete or absent: written under a name of their own, then renamed; and digests.
 
-Whatever ends a block early (an error, Ctrl-C, SIGTERM turned into SystemExit), the temporary sibling is removed and
-what was there before is still there.
+Whatever ends it early (an error, Ctrl-C, SIGTERM turned into SystemExit), what was there before is still there; what a
+killed process left is removed by the next one that writes the file.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from trtllm_port.claims import claimed
 from trtllm_port.errors import DiskSpaceError, PortError
 from trtllm_port.quoting import json_text
 from trtllm_port.runtime.digests import bytes_digest as bytes_digest
@@ -29,50 +30,22 @@ def write_text(path: Path, text: str) -> None:
         DiskSpaceError: the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _sibling(path, "part")
-    with disk_space(path):
-        try:
-            with temporary.open("w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with disk_space(path), claimed(path) as claim:
+        write_new(claim.part, text)
+        claim.part.replace(path)
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write a text file that does not exist yet, onto the disk; whoever reads it meanwhile sees half of it."""
+    with path.open("x", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_json(path: Path, value: Any) -> None:
     """As `write_text`, with two spaces of indentation."""
     write_text(path, json_text(value))
-
-
-@contextmanager
-def atomic_directory(target: Path, *, replace: bool = False) -> Iterator[Path]:
-    """Fill a temporary sibling directory, which becomes `target` when the block ends well.
-
-    Args:
-        target: the directory to make; its parents are made, too.
-        replace: whether a directory of that name is replaced (it stays in place until the new one is complete).
-
-    Raises:
-        PortError: something else of that name exists.
-        DiskSpaceError: the disk is full.
-    """
-    target = Path(os.path.abspath(target)).parent.resolve() / target.name if target.name else target.resolve()
-    if target.is_symlink():
-        target = target.resolve()
-    if os.path.lexists(target) and not (target.is_dir() and (replace or not any(target.iterdir()))):
-        raise PortError(f"`{target}` exists already", hint="choose another output directory or remove it")
-    with disk_space(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _sibling(target, "part")
-        temporary.mkdir()
-        try:
-            yield temporary
-            _sync_directory(temporary)
-            _swap(temporary, target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
@@ -83,7 +56,7 @@ def disk_space(path: Path, needed: int | None = None) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _NO_SPACE:
             raise
-        free = shutil.disk_usage(_existing_parent(path)).free
+        free = shutil.disk_usage(existing_parent(path)).free
         wanted = "" if needed is None else f", {_megabytes(needed)} are needed"
         raise DiskSpaceError(
             f"no space left to write `{path}`: {_megabytes(free)} are free{wanted}",
@@ -93,41 +66,39 @@ def disk_space(path: Path, needed: int | None = None) -> Iterator[None]:
 
 def require_space(path: Path, needed: int) -> None:
     """Refuse before the work starts when the disk that holds `path` has less than `needed` bytes free."""
-    if shutil.disk_usage(_existing_parent(path)).free < needed:
+    if shutil.disk_usage(existing_parent(path)).free < needed:
         with disk_space(path, needed):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _swap(new: Path, target: Path) -> None:
-    """Rename `new` to `target`; what was there is put aside first, and put back if the renaming fails."""
-    old = _sibling(target, "old")
-    had_one = target.exists()
-    if had_one:
-        target.rename(old)
-    try:
-        new.rename(target)
-    except BaseException:
-        if had_one:
-            old.rename(target)
-        raise
-    _sync_directory(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
+def real_path(path: Path) -> Path:
+    """Return the absolute path behind all symbolic links; what it names need not exist.
+
+    Raises:
+        PortError: the links lead in a circle.
+    """
+    real = Path(os.path.realpath(path))
+    if any(part.is_symlink() for part in (real, *real.parents)):
+        raise PortError(f"`{path}` leads in a circle of symbolic links", hint="name a real directory")
+    return real
 
 
-def _sibling(path: Path, suffix: str) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.{suffix}")
+def require_writable(path: Path) -> None:
+    """Refuse before the work starts a directory that exists and cannot be written, or that cannot be made.
+
+    Raises:
+        PortError: names what is in the way.
+    """
+    place = existing_parent(path)
+    if not place.is_dir():
+        raise PortError(f"`{path}` cannot be written: `{place}` is not a directory", hint="choose another directory")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PortError(f"`{path}` cannot be written: no permission in `{place}`", hint="choose another directory")
 
 
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _existing_parent(path: Path) -> Path:
-    path = Path(os.path.abspath(path))
+def existing_parent(path: Path) -> Path:
+    """Return the path itself if it exists, else the nearest directory above it that does."""
+    path = real_path(path)
     while not path.exists():
         path = path.parent
     return path

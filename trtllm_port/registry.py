@@ -2,7 +2,8 @@
 
 A workspace's `models` package is imported under a private name made from its path and its content, so that several
 workspaces live side by side in one process, an edited port is seen at the next call, and `sys.path` stays as it is.
-An installed workspace announces its `MODEL_MAP` through the entry-point group `trtllm_port.models`.
+An installed workspace announces its `MODEL_MAP` through the entry-point group `trtllm_port.models`. Of a directory that
+is no workspace nothing is imported.
 """
 
 from __future__ import annotations
@@ -22,8 +23,7 @@ from typing import Any
 from trtllm_port.errors import PortError, RegistryError
 from trtllm_port.files import bytes_digest
 from trtllm_port.quoting import shell_command
-
-ENTRY_POINT_GROUP = "trtllm_port.models"
+from trtllm_port.workspace import ENTRY_POINT_GROUP, is_workspace, unmarked_models
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +71,10 @@ def find_port(workspace: Path, architecture: str) -> PortEntry:
     known = f"registered are {', '.join(sorted(ports))}" if ports else "no port is registered"
     similar = f"; near is {', '.join(near)}" if near else ""
     words = ["trtllm-port", "new", "MODEL_DIR", "--workspace", workspace]
+    write_one = f"write one with `{shell_command(words)}`, or name another --workspace"
     raise RegistryError(
         f"no port for `{architecture}` in workspace `{workspace}`: {known}{similar}",
-        hint=f"write one with `{shell_command(words)}`, or name another --workspace",
+        hint=unmarked_models(workspace) or write_one,
     )
 
 
@@ -84,7 +85,7 @@ def list_ports(workspace: Path) -> list[PortEntry]:
         RegistryError: a port cannot be imported; the message names the file and the line.
     """
     ports = []
-    if (workspace / "models" / "__init__.py").is_file():
+    if is_workspace(workspace) and (workspace / "models" / "__init__.py").is_file():
         ports += _entries(import_models(workspace).MODEL_MAP, "workspace")
     for point in sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name):
         with _import_errors(f"entry point `{point.name}`"):

@@ -135,7 +135,7 @@ class NetworkFile:
         document = store.read_document(path)
         try:
             tensors = {name: TensorRecord(dtype, tuple(shape)) for name, (dtype, shape) in document["tensors"].items()}
-            reader = store.ConstantReader(path.parent, tensors)
+            reader = store.ConstantReader(store.constants_path(path), tensors)
             return cls(
                 flavour=document["flavour"],
                 flavour_version=document["flavour_version"],

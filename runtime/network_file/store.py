@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from trtllm_port.errors import EngineError
 from trtllm_port.runtime.network_file.dtypes import STORAGE
@@ -109,16 +109,16 @@ class ConstantWriter:
     def write(self, path: Path) -> None:
         """Write the large constants; no file if there are none."""
         if self.large:
-            save_file(self.large, path)
+            path.write_bytes(save(self.large))  # safetensors' own `save_file` makes a file that only its owner may read
 
 
 class ConstantReader:
     """Turns JSON entries back into constants."""
 
-    def __init__(self, folder: Path, tensors: dict[str, TensorRecord]) -> None:
-        self._folder = folder
+    def __init__(self, path: Path, tensors: dict[str, TensorRecord]) -> None:
+        self._path = path
         self._tensors = tensors
-        self._files: dict[str, Any] = {}
+        self._opened: Any = None
 
     def constant(self, name: str, entry: dict[str, Any]) -> Constant:
         """The constant that `entry` describes; its value is read from the file beside where it stands there."""
@@ -133,12 +133,13 @@ class ConstantReader:
         return Constant(shape, value=self._file(entry["file"]).get_tensor(entry["key"]).reshape(shape))
 
     def _file(self, name: str) -> Any:
-        if name not in self._files:
-            path = self._folder / name
-            if Path(name).name != name or not path.is_file():
-                raise EngineError(f"the constants file {path} is missing", hint="run `trtllm-port build` again")
-            self._files[name] = safe_open(path, "pt")
-        return self._files[name]
+        if name != self._path.name or not self._path.is_file():  # no other file: its digest was not checked
+            raise EngineError(
+                f"the constants file {self._path.parent / name} is missing", hint="run `trtllm-port build` again"
+            )
+        if self._opened is None:
+            self._opened = safe_open(self._path, "pt")
+        return self._opened
 
 
 def _flat(value: torch.Tensor) -> list[Any]:

@@ -29,6 +29,7 @@ def test_ports_and_their_state_are_listed(tmp_path: Path, capsys: pytest.Capture
 
 def test_a_broken_workspace_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "trtllm-port.toml").touch()
     (tmp_path / "models" / "__init__.py").write_text("import no_such_thing\n")
     assert main(["models", "--workspace", str(tmp_path)]) == 2
     assert "__init__.py, line 1: ModuleNotFoundError" in capsys.readouterr().err

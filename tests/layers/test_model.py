@@ -164,6 +164,7 @@ def test_a_checkpoint_comes_back(llama: ModuleType, tiny_dir: Path, tmp_path: Pa
     model = llama.LlamaForCausalLM.from_hugging_face(tiny_dir, "bfloat16")
     model.save_checkpoint(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "rank0.safetensors"]
+    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"producer": {"name": "test"}}))
     again = llama.LlamaForCausalLM.from_checkpoint(tmp_path)

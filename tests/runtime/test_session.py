@@ -114,6 +114,16 @@ def test_altered_files_are_refused_by_name(engine_dir: Path, tmp_path: Path, nam
         Session.load(copy, backend="reference")
 
 
+@pytest.mark.parametrize("left_out", ["rank0.network.json", "rank0.safetensors", "rank0.constants.safetensors", ""])
+def test_what_the_engine_does_not_list_is_not_read(engine_dir: Path, tmp_path: Path, left_out: str) -> None:
+    engine = Path(shutil.copytree(engine_dir, tmp_path / "engine"))
+    config = json.loads((engine / "config.json").read_text())
+    config["digests"] = {name: digest for name, digest in config["digests"].items() if left_out and name != left_out}
+    (engine / "config.json").write_text(json.dumps(config))
+    with pytest.raises(EngineError, match=f"was built without `{left_out or 'rank0.network.json'}`"):
+        Session.load(engine, backend="reference")
+
+
 def test_an_engine_of_several_ranks_is_refused(engine_dir: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(engine_dir, tmp_path / "engine")
     config = json.loads((copy / "config.json").read_text())

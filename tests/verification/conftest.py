@@ -111,6 +111,7 @@ def clean_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (package / "__init__.py").write_text("from .model import LlamaForCausalLM\n")
     registry = 'from .llama import LlamaForCausalLM\n\nMODEL_MAP = {"LlamaForCausalLM": LlamaForCausalLM}\n'
     (package.parent / "__init__.py").write_text(registry)
+    (package.parent / "trtllm-port.toml").touch()
     return root
 
 

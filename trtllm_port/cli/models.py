@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtllm_port.cli import console, options
+from trtllm_port.workspace import unmarked_models
 
 if TYPE_CHECKING:
     from trtllm_port.registry import PortEntry
@@ -36,6 +37,8 @@ def models(workspace: options.Workspace = Path("."), as_json: options.Json = Fal
 
 
 def _render(listing: Listing) -> None:
+    if (unmarked := unmarked_models(listing.workspace)) is not None:
+        console.note(unmarked)
     if not listing.ports:
         console.note(f"no port is registered in workspace `{listing.workspace}`")
         console.note("next: trtllm-port new MODEL_DIR")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from trtllm_port.claims import scratch
 from trtllm_port.codegen.choices import choices, forced, integer, most_others, other_choices, where_chosen_alike
 from trtllm_port.codegen.classes import Skeleton
 from trtllm_port.codegen.generate import PortSource
@@ -103,8 +103,7 @@ def check_port(
     if source is not None and source.skeletons:
         return SelfCheck(passed=False, problem=_to_be_written(source.skeletons))
     tiny = unseen_config(config)
-    with quiet_transformers(), tempfile.TemporaryDirectory(prefix="trtllm-port-check-") as folder:
-        directory = Path(folder)
+    with quiet_transformers(), scratch() as directory:
         save_random_checkpoint(tiny, directory / "model")
         with _port_class(workspace, source, directory, tiny) as port_class:
             return _compare(port_class, directory / "model", tiny, progress or (lambda phase, done, total: None))

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtllm_port import __version__
-from trtllm_port.errors import ConfigError, PortError
-from trtllm_port.files import atomic_directory, file_digest, require_space, write_json
+from trtllm_port.errors import ConfigError
+from trtllm_port.files import file_digest, require_space, write_json
+from trtllm_port.publishing import Kind, check_output, output_directory
 from trtllm_port.registry import PortEntry, find_port
 
 if TYPE_CHECKING:
@@ -83,20 +84,20 @@ def convert_checkpoint(
         RegistryError: no port serves the architecture.
         CheckpointError: tensors are missing, unexpected, misshapen, truncated, pickled or not finite.
         DiskSpaceError: the disk is full.
-        PortError: `output_dir` holds something that is no checkpoint.
+        PortError: `output_dir` holds something that is no checkpoint, or holds `model_dir` or lies in it.
     """
     from trtllm_port.conversion.source import StreamedWeights
 
     began = time.perf_counter()
     port = find_port(workspace, read_architecture(model_dir, trust_remote_code))
-    replace = _may_replace(output_dir)
+    check_output(output_dir, CHECKPOINT, [model_dir])
     source = StreamedWeights(model_dir)
     try:
         config = _port_config(port, model_dir, dtype, (tp_size, pp_size), trust_remote_code)
         plan: WeightPlan = port.cls(config).plan(source)
         size = _size(plan) * tp_size
         require_space(output_dir, size)
-        with atomic_directory(output_dir, replace=replace) as directory:
+        with output_directory(output_dir, CHECKPOINT, [model_dir]) as directory:
             source_digests = _write(plan, source, directory, config, port, progress)
     finally:
         source.close()
@@ -171,18 +172,18 @@ def _write(
     return source_digests
 
 
-def _may_replace(output_dir: Path) -> bool:
-    """Whether `output_dir` is a checkpoint of this stage; anything else is left alone."""
-    config = output_dir / "config.json"
-    if not output_dir.is_dir() or not any(output_dir.iterdir()):
-        return False
+def _is_checkpoint(directory: Path) -> bool:
+    """Whether this stage wrote a directory."""
     try:
-        producer = json.loads(config.read_text(encoding="utf-8")).get("producer", {}).get("name")
-    except (OSError, ValueError, AttributeError):
-        producer = None
-    if producer != PRODUCER:
-        raise PortError(
-            f"`{output_dir}` is not empty and no checkpoint written by `{PRODUCER}`",
-            hint="choose another --output-dir; nothing was changed",
-        )
-    return True
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        return bool(config["producer"]["name"] == PRODUCER)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+CHECKPOINT = Kind(
+    is_not=f"no checkpoint written by `{PRODUCER}`",
+    marker="config.json",
+    names=("config.json", "rank*.safetensors"),
+    is_one=_is_checkpoint,
+)

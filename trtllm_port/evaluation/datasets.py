@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trtllm_port.claims import scratch
 from trtllm_port.demo import ARTICLES
 from trtllm_port.errors import PortError
 from trtllm_port.quiet import quiet_datasets
@@ -79,10 +79,10 @@ def _read_file(path: Path) -> Any:
         raise PortError(f"`{path}` is of no known kind", hint=f"give a file that ends in {', '.join(READERS)}")
     if path.stat().st_size == 0:
         raise PortError(f"`{path}` is empty")
-    with tempfile.TemporaryDirectory(prefix="trtllm-port-data-") as cache, quiet_datasets():
+    with scratch() as cache, quiet_datasets():
         try:
             return datasets.load_dataset(
-                reader, data_files=str(path), split="train", cache_dir=cache, keep_in_memory=True
+                reader, data_files=str(path), split="train", cache_dir=str(cache), keep_in_memory=True
             )
         except (DatasetGenerationError, ValueError, TypeError) as error:
             cause = error.__cause__ or error

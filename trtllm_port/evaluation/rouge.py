@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
+from trtllm_port.claims import scratch
 from trtllm_port.errors import EnvironmentLackError
 
 __all__ = ["ROUGE_KINDS", "mean_rouge", "rouge_per_sample"]
@@ -30,9 +30,9 @@ def rouge_per_sample(predictions: Sequence[str], references: Sequence[str]) -> d
     """
     import evaluate
 
-    with tempfile.TemporaryDirectory(prefix="trtllm-port-rouge-") as cache:
+    with scratch() as cache:
         try:
-            metric = evaluate.load(str(METRIC), module_type="metric", cache_dir=cache, keep_in_memory=True)
+            metric = evaluate.load(str(METRIC), module_type="metric", cache_dir=str(cache), keep_in_memory=True)
         except PermissionError as error:
             raise EnvironmentLackError(
                 f"`evaluate` cannot write its module cache: {error}",

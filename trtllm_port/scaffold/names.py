@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from trtllm_port.errors import WorkspaceError
+from trtllm_port.files import real_path
 from trtllm_port.quoting import is_name
 
 
@@ -32,7 +34,7 @@ def port_paths(workspace: Path, name: str) -> PortPaths:
         WorkspaceError: the name is not usable, or a symbolic link leads out of the workspace.
     """
     check_name(name)
-    root = workspace.expanduser().resolve()
+    root = real_path(Path(os.path.expanduser(workspace)))
     if root.exists() and not root.is_dir():
         raise WorkspaceError(f"the workspace `{workspace}` is not a directory")
     paths = PortPaths(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib.resources
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from trtllm_port.claims import scratch
 from trtllm_port.errors import WorkspaceError
 
 
@@ -30,10 +30,10 @@ def render_template(template: str, values: Mapping[str, str]) -> dict[str, str]:
         if expected != set(values):
             odd = ", ".join(sorted(expected ^ set(values)))
             raise WorkspaceError(f"template `{template}` and its values disagree about: {odd}")
-        with tempfile.TemporaryDirectory() as scratch:
+        with scratch() as place:
             # pip compiles every module that it installs, a template's as well: leave what it made behind
-            clean = shutil.copytree(directory, Path(scratch) / "template", ignore=shutil.ignore_patterns("__pycache__"))
+            clean = shutil.copytree(directory, place / "template", ignore=shutil.ignore_patterns("__pycache__"))
             context = {"cookiecutter": dict(values)}
-            root = Path(generate_files(clean, context, Path(scratch) / "output", accept_hooks=False))
+            root = Path(generate_files(clean, context, place / "output", accept_hooks=False))
             files = sorted(path for path in root.rglob("*") if path.is_file())
             return {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in files}

@@ -10,13 +10,15 @@ from typing import Any, Protocol
 
 from trtllm_port import __version__
 from trtllm_port.errors import WorkspaceError
+from trtllm_port.files import require_writable
 from trtllm_port.quoting import require_name
 from trtllm_port.scaffold.manifest import NAME as MANIFEST
 from trtllm_port.scaffold.manifest import manifest_text
 from trtllm_port.scaffold.names import PortPaths, port_paths
 from trtllm_port.scaffold.registry_file import add_port, registered_package
 from trtllm_port.scaffold.templates import render_template
-from trtllm_port.scaffold.transaction import Transaction, transaction
+from trtllm_port.scaffold.transaction import Transaction, settle_leftovers, transaction
+from trtllm_port.workspace import MARKER, unmarked_models
 
 
 class Source(Protocol):
@@ -82,8 +84,8 @@ def write_port(
     files = render_template("port", values)
     facts = {key: values[key] for key in ("name", "architecture", "port_class")} | dict(origin or {})
     manifest = f"models/{name}/{MANIFEST}"
-    with transaction(paths.workspace) as changes:
-        changes.make_directory(paths.workspace)
+    with transaction(paths, source.architecture) as changes:
+        _refuse(paths, source.architecture, force=force)  # another process may have written it meanwhile
         added = _place(changes, paths, files | {manifest: manifest_text(origin=facts, files=files)})
         added += _place_workspace_files(changes, paths, source)
     return WrittenPort(
@@ -96,12 +98,22 @@ def write_port(
 
 
 def refuse_existing(workspace: Path, name: str, architecture: str | None, *, force: bool) -> PortPaths:
-    """Return the port's places if it may be written.
+    """Return the port's places if it may be written; what a killed process left of a port is undone before.
 
     Raises:
         WorkspaceError: as `write_port`.
     """
     paths = port_paths(workspace, name)
+    settle_leftovers(paths.workspace)
+    require_writable(paths.workspace)
+    _refuse(paths, architecture, force=force)
+    return paths
+
+
+def _refuse(paths: PortPaths, architecture: str | None, *, force: bool) -> None:
+    name = paths.package.name
+    if paths.registry.is_file() and (unmarked := unmarked_models(paths.workspace)) is not None:
+        raise WorkspaceError(f"`{paths.workspace}` has a package `models` that is no workspace's", hint=unmarked)
     there = [path.relative_to(paths.workspace) for path in paths.own if path.exists()]
     if there and not force:
         raise WorkspaceError(
@@ -115,16 +127,15 @@ def refuse_existing(workspace: Path, name: str, architecture: str | None, *, for
                 f"`{architecture}` is served by port `{other}` already",
                 hint=f"`--force` lets port `{name}` serve it instead, `--workspace` writes it elsewhere",
             )
-    return paths
 
 
 def _place(changes: Transaction, paths: PortPaths, files: Mapping[str, str]) -> list[str]:
     for directory in (paths.package, paths.examples):
         prefix = f"{directory.relative_to(paths.workspace).as_posix()}/"
         inside = {path.removeprefix(prefix): text for path, text in files.items() if path.startswith(prefix)}
-        changes.place_directory(directory, inside)
+        changes.put(directory, inside)
     test = paths.test.relative_to(paths.workspace).as_posix()
-    changes.place_file(paths.test, files[test])
+    changes.put(paths.test, files[test])
     return sorted(files, key=lambda path: (not path.startswith("models/"), path))
 
 
@@ -135,13 +146,13 @@ def _place_workspace_files(changes: Transaction, paths: PortPaths, source: Sourc
     values = {"package": package, "distribution": package.replace("_", "-"), "version": __version__}
     fresh = render_template("workspace", values)
     pyproject = paths.workspace / "pyproject.toml"
-    added = []
+    added = [f"models/{MARKER}"] if changes.is_new else []
     if not pyproject.exists():
-        changes.place_file(pyproject, fresh["pyproject.toml"])
+        changes.put(pyproject, fresh["pyproject.toml"])
         added.append("pyproject.toml")
     registry = paths.registry.read_text(encoding="utf-8") if paths.registry.exists() else fresh["models/__init__.py"]
     registry = add_port(
         registry, package=paths.package.name, architecture=source.architecture, class_name=source.port_class
     )
-    changes.place_file(paths.registry, registry)
+    changes.put(paths.registry, registry)
     return [*added, "models/__init__.py"]

@@ -79,7 +79,7 @@ def diff_layers(
         PortError: the model, the port or a file cannot be used. A difference is not an error but the verdict.
     """
     started = time.perf_counter()
-    check_target(settings.save)
+    check_target(settings.save, [model_dir, settings.engine_dir], report_dir)
     with opened(model_dir, workspace=workspace, dtype=dtype, random_weights=random_weights, settings=settings) as (
         model,
         work,

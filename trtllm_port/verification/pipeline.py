@@ -108,7 +108,7 @@ def verify(
         PortError: the model, the port or a library cannot be used. A difference is not an error but the verdict.
     """
     started = time.perf_counter()
-    check_target(settings.save)
+    check_target(settings.save, [model_dir], report_dir)
     with opened(model_dir, workspace=workspace, dtype=dtype, random_weights=random_weights, settings=settings) as (
         model,
         work,

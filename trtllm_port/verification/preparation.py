@@ -5,13 +5,13 @@ This is composition of the stages `convert` and `build`; neither knows the other
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trtllm_port.claims import scratch
 from trtllm_port.errors import ConfigError, UnsupportedModelError
 from trtllm_port.layers.config import load_hf_config
 from trtllm_port.layers.text_part import loads_whole
@@ -131,16 +131,16 @@ def opened(
     model_dir: Path, *, workspace: Path, dtype: str, random_weights: bool, settings: DiffSettings
 ) -> Iterator[tuple[Model, Path]]:
     """Give a model with its port, as `find_model` finds it, and a working directory that lasts as long."""
-    with tempfile.TemporaryDirectory(prefix="trtllm-port-") as directory:
+    with scratch() as work:
         model = find_model(
             model_dir,
-            Path(directory),
+            work,
             workspace=workspace,
             dtype=dtype,
             random_seed=settings.seed if random_weights else None,
             trust_remote_code=settings.trust_remote_code,
         )
-        yield model, Path(directory)
+        yield model, work
 
 
 def settle_dtype(model: Model, work: Path, engine: SessionRunner | None, progress: Progress | None = None) -> Model:

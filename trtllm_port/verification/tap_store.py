@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import weakref
 from collections import deque
 from collections.abc import Iterator, MutableMapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from trtllm_port.claims import scratch
 
 RECENT = 8
 
@@ -24,8 +25,9 @@ class TapStore(MutableMapping[str, Tensor]):
     """
 
     def __init__(self) -> None:
-        self._directory = Path(tempfile.mkdtemp(prefix="trtllm-port-taps-"))
-        weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
+        with ExitStack() as stack:
+            self._directory = stack.enter_context(scratch())
+            weakref.finalize(self, stack.pop_all().close)
         self.like: dict[str, Tensor] = {}
         self._files: dict[str, Path] = {}
         self._recent: deque[tuple[Tensor, int, Path]] = deque(maxlen=RECENT)

@@ -20,7 +20,7 @@ from trtllm_port.conversion import convert_checkpoint
 from trtllm_port.errors import BundleError
 from trtllm_port.verification import DiffSettings, Report, Verdict, diff_layers, is_bundle, replay
 from trtllm_port.verification.bundle import save
-from trtllm_port.verification.bundle.files import BUNDLE_JSON, _digest
+from trtllm_port.verification.bundle.files import BUNDLE_JSON, _digest, read_manifest
 from trtllm_port.verification.bundle.record import _layouts
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.taps import ModuleFacts
@@ -140,6 +140,11 @@ def forged(bundle: Path, **changes: Any) -> None:
     (bundle / BUNDLE_JSON).write_text(json.dumps(content | {"digest": _digest(content)}))
 
 
+def unlisted(bundle: Path, name: str) -> None:
+    files = json.loads((bundle / BUNDLE_JSON).read_text())["files"]
+    forged(bundle, files={listed: facts for listed, facts in files.items() if listed != name})
+
+
 def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
@@ -159,6 +164,9 @@ def flip(path: Path) -> None:
         (lambda bundle: forged(bundle, files={"../../secret.json": {}}), "which no bundle has"),
         (lambda bundle: forged(bundle, files={"/etc/passwd.json": {}}), "which no bundle has"),
         (lambda bundle: forged(bundle, files={"weights.pkl": {}}), "which no bundle has"),
+        (lambda bundle: forged(bundle, files={}), "does not list `logic.safetensors`"),
+        (lambda bundle: unlisted(bundle, "precision.safetensors"), "does not list `precision.safetensors`"),
+        (lambda bundle: unlisted(bundle, "network-float16/config.json"), "does not list `network-float16/config.json`"),
         (lambda bundle: forged(bundle, phases=[{"phase": {"name": "../logic"}}]), "not what this release writes"),
         (lambda bundle: forged(bundle, stimulus={}), "not what this release writes"),
         (lambda bundle: forged(bundle, subject={"model": "x"}), "not what this release writes"),
@@ -176,6 +184,14 @@ def test_a_statement_in_the_manifest_cannot_be_changed_unnoticed(bundle: Path) -
     (bundle / BUNDLE_JSON).write_text(json.dumps(content))
     with pytest.raises(BundleError, match="was altered"):
         replay(bundle)
+
+
+def test_a_report_does_not_go_into_the_bundle(bundle: Path) -> None:
+    before = read_manifest(bundle)
+    for report_dir in (bundle, bundle / "report"):
+        with pytest.raises(BundleError, match="lies in the bundle"):
+            replay(bundle, report_dir=report_dir)
+    assert read_manifest(bundle) == before
 
 
 def test_a_link_that_leads_out_is_refused(bundle: Path, tmp_path: Path) -> None:

@@ -65,6 +65,17 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     return content
 
 
+def require_listed(directory: Path, manifest: Mapping[str, Any], name: str) -> Path:
+    """Return the path of a file that is about to be read.
+
+    Raises:
+        BundleError: `bundle.json` does not list it, so nothing says what it should hold.
+    """
+    if name not in manifest["files"]:
+        raise BundleError(f"`{directory / BUNDLE_JSON}` does not list `{name}`", hint=AGAIN)
+    return directory / name
+
+
 def _check(directory: Path, name: str, facts: Mapping[str, Any]) -> None:
     plain = PurePosixPath(name)
     if plain.is_absolute() or ".." in plain.parts or "\\" in name or plain.suffix not in SUFFIXES:

@@ -16,8 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from trtllm_port.errors import BundleError
+from trtllm_port.files import real_path, require_writable
 from trtllm_port.quoting import shell_command
-from trtllm_port.runtime.engine_directory import EngineDirectory
+from trtllm_port.runtime.engine_directory import CONFIG, EngineDirectory
 from trtllm_port.verification.assemble import (
     divergences_of,
     position_profile,
@@ -26,7 +27,7 @@ from trtllm_port.verification.assemble import (
     verdict_of,
     versions,
 )
-from trtllm_port.verification.bundle.files import AGAIN, read_manifest
+from trtllm_port.verification.bundle.files import AGAIN, read_manifest, require_listed
 from trtllm_port.verification.bundle.judge import NO_INJECTION, judge_recorded
 from trtllm_port.verification.bundle.record import RecordedPhase
 from trtllm_port.verification.bundle.store import from_parts
@@ -65,11 +66,13 @@ def replay(
         EngineError: the engine directory cannot be used.
     """
     started = time.perf_counter()
+    if report_dir is not None:
+        _refuse_report_dir(report_dir, bundle)
     content = read_manifest(bundle)
     try:
         stimulus = _stimulus(content["stimulus"])
         subject = Subject(**content["subject"])
-        recorded = [_load(bundle, part) for part in content["phases"]]
+        recorded = [_load(bundle, content, part) for part in content["phases"]]
     except (KeyError, TypeError, ValueError, SafetensorError) as error:
         raise BundleError(f"`{bundle}` is not what this release writes: {error!r}", hint=AGAIN) from error
     results = []
@@ -91,16 +94,25 @@ def replay(
     return finish(report, started, report_dir)
 
 
+def _refuse_report_dir(report_dir: Path, bundle: Path) -> None:
+    require_writable(report_dir)
+    if real_path(report_dir).is_relative_to(real_path(bundle)):
+        raise BundleError(
+            f"the report directory `{report_dir}` lies in the bundle `{bundle}`, which it would alter",
+            hint="choose another --report-dir",
+        )
+
+
 def _stimulus(values: Mapping[str, Any]) -> Stimulus:
     rows = tuple(tuple(row) for row in values["rows"])
     return Stimulus(**{**values, "ids": tuple(values["ids"]), "rows": rows, "limits": tuple(values["limits"])})
 
 
-def _load(bundle: Path, part: Mapping[str, Any]) -> RecordedPhase:
+def _load(bundle: Path, content: Mapping[str, Any], part: Mapping[str, Any]) -> RecordedPhase:
     name = f"{part['phase']['name']}.safetensors"
     if name not in ("logic.safetensors", "precision.safetensors"):
         raise ValueError(f"a phase of the name {name}")
-    return from_parts(part, load_file(bundle / name))
+    return from_parts(part, load_file(require_listed(bundle, content, name)))
 
 
 def _port(
@@ -114,7 +126,8 @@ def _port(
         return None
     if not content["weights"] or dtype not in content["networks"]:
         return None
-    return open_port(bundle / f"network-{dtype}", backend="reference", device=device)
+    config = require_listed(bundle, content, f"network-{dtype}/{CONFIG}")  # it has the digests of the network's files
+    return open_port(config.parent, backend="reference", device=device)
 
 
 def _report(

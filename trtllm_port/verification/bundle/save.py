@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from safetensors.torch import save as serialise
 
 from trtllm_port.errors import BundleError
-from trtllm_port.files import atomic_directory, write_json
+from trtllm_port.files import require_writable, write_json
+from trtllm_port.publishing import Kind, check_output, output_directory
 from trtllm_port.runtime.engine_directory import CONFIG, EngineDirectory, network_name
-from trtllm_port.verification.bundle.files import is_bundle, write_manifest
+from trtllm_port.verification.bundle.files import BUNDLE_JSON, is_bundle, write_manifest
 from trtllm_port.verification.bundle.record import record_phase
 from trtllm_port.verification.bundle.store import to_parts
 from trtllm_port.verification.phase import LoadHuggingFace, Phase
@@ -23,16 +24,30 @@ from trtllm_port.verification.stimulus import Stimulus
 WEIGHTS_LIMIT = 256 << 20  # of all networks together; beyond it a replay needs an engine directory
 
 
-def check_target(target: Path | None) -> None:
-    """Refuse before the work starts what could not be replaced at its end; None is fine.
+BUNDLE = Kind(
+    is_not="is no bundle",
+    marker=BUNDLE_JSON,
+    names=(
+        *(BUNDLE_JSON, REPORT_JSON, "logic.safetensors", "precision.safetensors"),
+        *(f"network-*/{name}" for name in (CONFIG, "build_report.json", "rank*.network.json", "rank*.safetensors")),
+    ),
+    is_one=is_bundle,
+    error=BundleError,
+)
+
+
+def check_target(target: Path | None, inputs: Iterable[Path | None], report_dir: Path | None) -> None:
+    """Refuse before the work starts what could not be written or replaced at its end; None is fine.
 
     Raises:
-        BundleError: something that is no bundle is there.
+        BundleError: something that is no bundle is there, or an input or the report would lie in the bundle.
+        PortError: the report's directory cannot be written.
     """
-    if target is None or not target.exists() or is_bundle(target):
-        return
-    if not target.is_dir() or any(target.iterdir()):
-        raise BundleError(f"`{target}` exists and is no bundle", hint="choose another directory for `--save`")
+    if report_dir is not None:
+        require_writable(report_dir)
+    if target is not None:
+        read, kept = ([path for path in paths if path is not None] for paths in (inputs, [report_dir]))
+        check_output(target, BUNDLE, read, kept=kept)
 
 
 def save_bundle(
@@ -57,10 +72,9 @@ def save_bundle(
         BundleError: something that is no bundle is there.
         DiskSpaceError: the disk is full.
     """
-    check_target(target)
     directories = {dtype: EngineDirectory.read(path) for dtype, path in networks.items()}
     whole = sum(_size(directory) for directory in directories.values()) <= WEIGHTS_LIMIT
-    with atomic_directory(target, replace=True) as directory:
+    with output_directory(target, BUNDLE, networks.values()) as directory:
         recorded = []
         for phase in phases:
             content, tensors = to_parts(record_phase(phase, load, stimulus))

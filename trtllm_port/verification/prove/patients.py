@@ -15,6 +15,7 @@ from trtllm_port.registry import find_port
 from trtllm_port.verification.preparation import Model
 from trtllm_port.verification.prove.bugs import Injection
 from trtllm_port.verification.runners import SessionRunner
+from trtllm_port.workspace import MARKER, MARKER_TEXT
 
 PRIVATE = "_trtllm_port_"  # the registry's prefix of imported workspaces
 
@@ -59,6 +60,7 @@ class Ward:
         name = model.port.cls.__name__
         registry = f"from .{model.port.name}.model import {name}\n\nMODEL_MAP = {{{model.architecture!r}: {name}}}\n"
         (package.parent / "__init__.py").write_text(registry, encoding="utf-8")
+        (package.parent / MARKER).write_text(MARKER_TEXT, encoding="utf-8")
         if injection is not None and injection.source is not None:
             (package / "model.py").write_text(injection.source, encoding="utf-8")
         return workspace
