@@ -79,11 +79,17 @@ class WeightPlan:
         """One step's parameters in the port's data type: `rank`'s part of them, contiguous.
 
         A tensor that needs no change is not copied.
+
+        Raises:
+            CheckpointError: a transform gives another shape for these values than it gave without values.
         """
         tensors = _outputs(self.config, entry, [source.tensor(name) for name in entry.sources])
         loaded = {}
         for name, tensor in zip(entry.targets, tensors, strict=True):
             spec = self.specs[name]
+            if tuple(tensor.shape) != spec.shape:
+                shapes = f"{tuple(tensor.shape)} for `{name}`, expected {spec.shape}"
+                raise CheckpointError(f"transform of `{entry.sources[0]}` gave shape {shapes}")
             if spec.shard is not None:
                 dim, parts = spec.shard
                 size = tensor.shape[dim] // parts

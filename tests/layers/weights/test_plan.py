@@ -168,6 +168,14 @@ def test_transforms_are_checked_before_anything_is_read() -> None:
     assert found[2] == "unknown parameter `nowhere`, the target of `w`"
 
 
+def test_a_transform_whose_shape_depends_on_values_is_refused() -> None:
+    def nonzero(config: Any, weight: torch.Tensor) -> torch.Tensor:
+        return weight if weight.is_meta else weight[weight != 0]
+
+    with pytest.raises(CheckpointError, match=r"transform of `a` gave shape \(1,\) for `a`, expected \(2,\)"):
+        plan({"a": spec(2)}, {"a": torch.tensor([0.0, 1.0])}, {"a": Transform("a", nonzero)})
+
+
 def test_two_tensors_for_one_parameter() -> None:
     found = problems({"w": spec(1)}, {"w": torch.zeros(1), "v": torch.zeros(1)}, weight_map={"v": "w"})
     assert found == ["duplicate `w`: from `w` and `v`"]
