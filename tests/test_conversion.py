@@ -312,9 +312,12 @@ def test_a_piece_holds_while_it_waits_whatever_is_skipped(tmp_path: Path, monkey
     monkeypatch.setattr(pipeline_module, "PIECE", 8)
     content = bytes(range(240))
     (tmp_path / "file").write_bytes(content)
-    reader = pipeline_module.DigestingReader(tmp_path / "file")
+    reader = pipeline_module.DigestingReader(tmp_path / "file", pipeline_module.BufferPool())
     waiting = list(reader.pieces(0, 8 * pipeline_module.DEPTH))
     following = reader.pieces(200, 240)  # the gap is read for the digest
-    assert bytes(next(following)) == content[200:208]
-    assert b"".join(waiting) == content[: 8 * pipeline_module.DEPTH]
+    assert bytes(next(following).data) == content[200:208]
+    whole = bytearray(100)
+    reader.read_into(memoryview(whole), 100)
+    assert whole == content[100:200]
+    assert b"".join(piece.data for piece in waiting) == content[: 8 * pipeline_module.DEPTH]
     assert reader.finish() == file_digest(tmp_path / "file")

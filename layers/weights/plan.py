@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,17 @@ from trtllm_port.errors import CheckpointError
 from trtllm_port.layers.dtypes import FLOAT_DTYPES, torch_dtype
 from trtllm_port.layers.weights.source import TensorSource
 from trtllm_port.layers.weights.steps import Step, laid_end_to_end, run_steps
-from trtllm_port.layers.weights.weight_map import Drop, Rule, Transform, WeightMap, fill, natural_key, rules
+from trtllm_port.layers.weights.weight_map import (
+    LISTED,
+    Drop,
+    Rule,
+    Transform,
+    WeightMap,
+    fill,
+    natural_key,
+    rules,
+    searches,
+)
 
 CASTABLE = (*FLOAT_DTYPES, "float64")
 SUGGESTIONS = 20  # names for which the nearest is looked up: each look-up compares with all others
@@ -79,11 +90,17 @@ class WeightPlan:
         """One step's parameters in the port's data type: `rank`'s part of them, contiguous.
 
         A tensor that needs no change is not copied.
+
+        Raises:
+            CheckpointError: a transform gives another shape for these values than it gave without values.
         """
         tensors = _outputs(self.config, entry, [source.tensor(name) for name in entry.sources])
         loaded = {}
         for name, tensor in zip(entry.targets, tensors, strict=True):
             spec = self.specs[name]
+            if tuple(tensor.shape) != spec.shape:
+                shapes = f"{tuple(tensor.shape)} for `{name}`, expected {spec.shape}"
+                raise CheckpointError(f"transform of `{entry.sources[0]}` gave shape {shapes}")
             if spec.shard is not None:
                 dim, parts = spec.shard
                 size = tensor.shape[dim] // parts
@@ -117,15 +134,14 @@ def plan_weights(
         source: HF's tensors.
         weight_map: the exceptions.
         config: the port's config, given to transforms.
-        base_model_prefix: put before names that are unknown without it.
+        base_model_prefix: put before names that are unknown without it, or taken away: as transformers does.
 
     Raises:
         CheckpointError: missing, unexpected and duplicate tensors, wrong shapes and data types; all in one.
     """
-    accounting = _Accounting(specs, source, config, base_model_prefix)
-    map_rules = rules(weight_map)
+    accounting = _Accounting(specs, source, config, base_model_prefix, rules(weight_map), searches(weight_map))
     for name in source.names():
-        accounting.place(name, map_rules)
+        accounting.place(name)
     accounting.close_groups()
     accounting.settle_ties()
     accounting.check()
@@ -138,6 +154,8 @@ class _Accounting:
     source: TensorSource
     config: Any
     prefix: str
+    rules: list[Rule]
+    searches: Mapping[str, str]
     entries: list[WeightEntry] = field(default_factory=list)
     dropped: dict[str, str] = field(default_factory=dict)
     unexpected: list[str] = field(default_factory=list)
@@ -149,40 +167,71 @@ class _Accounting:
     def __post_init__(self) -> None:
         self.first_name = {alias: name for name, spec in self.specs.items() for alias in spec.aliases}
 
-    def place(self, name: str, map_rules: list[Rule]) -> None:
+    def place(self, name: str) -> None:
         """Find the use of one tensor."""
-        for rule in map_rules:
+        for rule in self.rules:
             parts = rule.match(name)
-            if parts is None or (rule.drops_rest and self.parameter(name) is not None):
-                continue
-            if isinstance(rule.action, Transform):
-                targets = tuple(fill(target, parts) for target in rule.action.targets)
-                self.groups.setdefault(targets, []).append((rule.position, name))
-                self.transforms[targets] = rule.action
-            elif isinstance(rule.action, str):
-                self.place_direct(name, fill(rule.action, parts))
-            else:
-                reason = rule.action.reason if isinstance(rule.action, Drop) else "listed in the weight map"
-                self.dropped[name] = reason
-            return
+            if parts is not None and not (rule.drops_rest and self.parameter(name) is not None):
+                return self.apply(rule, parts, name)
+        if self.parameter(name) is None:
+            for spelling in self.spellings(name):
+                for rule in self.rules:
+                    parts = rule.match(spelling)
+                    if parts is not None and self.leads_somewhere(rule, parts):
+                        return self.apply(rule, parts, name)
         self.place_direct(name, name)
 
+    def apply(self, rule: Rule, parts: tuple[str, ...], name: str) -> None:
+        """Do with a tensor what a rule says, whose `*` stand for `parts`."""
+        if isinstance(rule.action, Transform):
+            targets = tuple(fill(target, parts) for target in rule.action.targets)
+            self.groups.setdefault(targets, []).append((rule.position, name))
+            self.transforms[targets] = rule.action
+        elif isinstance(rule.action, str):
+            self.place_direct(name, fill(rule.action, parts))
+        else:
+            self.dropped[name] = rule.action.reason if isinstance(rule.action, Drop) else LISTED
+
+    def leads_somewhere(self, rule: Rule, parts: tuple[str, ...]) -> bool:
+        """Whether a rule drops, or what it makes is a parameter."""
+        if isinstance(rule.action, Transform):
+            return all(fill(target, parts) in self.specs for target in rule.action.targets)
+        return not isinstance(rule.action, str) or self.parameter(fill(rule.action, parts)) is not None
+
+    def spellings(self, name: str) -> tuple[str, ...]:
+        """A name without the prefix and with it: transformers tries them in this order, before the name itself."""
+        if not self.prefix:
+            return ()
+        short = (name.removeprefix(f"{self.prefix}."),) if name.startswith(f"{self.prefix}.") else ()
+        return (*short, f"{self.prefix}.{name}")
+
     def parameter(self, target: str) -> str | None:
-        """The parameter of a name, perhaps without the prefix; None if there is none."""
-        candidates = (target, f"{self.prefix}.{target}")
+        """The parameter of a name, perhaps without the prefix or with it; None if there is none."""
+        candidates = (*self.spellings(target), target)
         return next((one for one in candidates if one in self.specs or one in self.first_name), None)
 
     def place_direct(self, name: str, target: str) -> None:
         found = self.parameter(target)
-        if found is None:
-            self.unexpected.append(name)
-        else:
+        if found is not None:
             kind = self.entries if found in self.specs else self.aliased
             kind.append(WeightEntry((name,), (found,)))
+        elif reason := self.ignored(name, target):
+            self.dropped[name] = reason
+        else:
+            self.unexpected.append(name)
+
+    def ignored(self, *names: str) -> str | None:
+        """Why a tensor that has no use may be left out, whichever of its names says so; None: it may not."""
+        found = (reason for text, reason in self.searches.items() if any(re.search(text, name) for name in names))
+        return next(found, None)
 
     def close_groups(self) -> None:
         """One entry for all the tensors that go into the same targets."""
         for targets, members in self.groups.items():
+            reasons = [self.ignored(target) for target in targets if target not in self.specs]
+            if len(reasons) == len(targets) and all(reasons):
+                self.dropped |= {name: str(reasons[0]) for _, name in members}
+                continue
             names = tuple(name for _, name in sorted(members, key=lambda m: (m[0], natural_key(m[1]))))
             counts = tuple(count for _, count in sorted(Counter(position for position, _ in members).items()))
             self.entries.append(WeightEntry(names, targets, self.transforms[targets].function, counts))

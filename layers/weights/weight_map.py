@@ -7,6 +7,7 @@
         ("*.q_proj.weight", "*.k_proj.weight"): Transform("*.qk.weight", [Concat(0)]),
         "*.experts.*.down.weight": Transform("*.experts.down_proj", [Stack(0), Transpose(1, 2)]),
         "*.qkv.weight": Transform("*.qkv.weight", regroup),                      # a named function
+        Search(r"^mtp\\."): Drop("transformers ignores it, too"),                # a regular expression
     }
 
 A pattern drops what the port has no parameter for: of layers that only some of are used, the others stay.
@@ -28,6 +29,20 @@ import torch
 from trtllm_port.layers.weights.steps import Step
 
 Pattern = str | tuple[str, ...]
+LISTED = "listed in the weight map"
+
+
+@dataclass(frozen=True)
+class Search:
+    """Names in which a regular expression is found, anywhere: what `_keys_to_ignore_on_load_unexpected` lists.
+
+    It drops what nothing else has a use for, under its own name or under the one that the map gives it.
+
+    Attributes:
+        expression: as Python's `re` has it.
+    """
+
+    expression: str
 
 
 @dataclass(frozen=True)
@@ -60,7 +75,7 @@ class Transform:
         return (self.target,) if isinstance(self.target, str) else self.target
 
 
-WeightMap = Mapping[Pattern, str | Drop | Transform | None]
+WeightMap = Mapping[Pattern | Search, str | Drop | Transform | None]
 
 
 @dataclass(frozen=True)
@@ -92,9 +107,19 @@ def rules(weight_map: WeightMap) -> list[Rule]:
     found = [
         Rule(pattern, position, action)
         for patterns, action in weight_map.items()
+        if not isinstance(patterns, Search)
         for position, pattern in enumerate((patterns,) if isinstance(patterns, str) else patterns)
     ]
     return sorted(found, key=lambda rule: "*" in rule.pattern)
+
+
+def searches(weight_map: WeightMap) -> dict[str, str]:
+    """The map's regular expressions → why it drops the names in which they are found."""
+    return {
+        key.expression: action.reason if isinstance(action, Drop) else LISTED
+        for key, action in weight_map.items()
+        if isinstance(key, Search)
+    }
 
 
 def fill(pattern: str, parts: tuple[str, ...]) -> str:

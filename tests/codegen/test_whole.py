@@ -33,8 +33,12 @@ VISION = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "
         (
             transformers.Gemma3Config(text_config=TEXT, vision_config=VISION | {"intermediate_size": 48}),
             "Gemma3ForConditionalGeneration",
-            {"language_model.": ""},
-            ("multi_modal_projector.", "vision_tower."),
+            {
+                "model.language_model.": "model.",
+                "language_model.": "",
+                "lm_head.": "lm_head.",
+            },  # as saved, as in memory
+            ("model.multi_modal_projector.", "model.vision_tower.", "multi_modal_projector.", "vision_tower."),
         ),
         (
             transformers.Qwen3_5Config(text_config=TEXT),
@@ -96,5 +100,6 @@ def test_a_part_that_needs_a_library_that_is_not_installed(monkeypatch: pytest.M
     monkeypatch.setattr(transformers.AutoModel, "from_config", from_config)
     part = text_part(config)
     found = whole_names(config, getattr(transformers, part.architectures[0]), part)
-    assert found.prefixes == {"language_model.": ""}
-    assert found.others == ("multi_modal_projector.", "vision_tower.")
+    assert found.prefixes == {"model.language_model.": "model.", "language_model.": "", "lm_head.": "lm_head."}
+    own = ("multi_modal_projector.", "vision_tower.")
+    assert found.others == (*(f"model.{name}" for name in own), *own)

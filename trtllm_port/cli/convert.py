@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,7 +45,10 @@ def convert(
             progress=progress,
         )
     console.emit(result, render, as_json=as_json)
-    if not as_json:
+    if as_json:
+        for text in left_out(result):
+            console.note(text)
+    else:
         place = [] if workspace == Path(".") else ["--workspace", workspace]
         words = ["trtllm-port", "build", "--checkpoint-dir", output_dir, "--output-dir", "ENGINE", *place]
         console.note(f"next: {shell_command(words)}")
@@ -53,9 +57,15 @@ def convert(
 def render(result: ConvertResult) -> None:
     """What was written, and what of the source was left out."""
     console.line(f"{result.architecture} in {result.dtype}, {result.tensors:,} tensors, {result.size / 1e6:,.1f} MB")
+    for text in left_out(result):
+        console.line(text)
+    console.line(f"wrote {result.output_dir} in {result.seconds:.1f} s")
+
+
+def left_out(result: ConvertResult) -> Iterator[str]:
+    """A line for each reason why tensors of the source are in no file."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in result.dropped.items():
         by_reason.setdefault(reason, []).append(name)
     for reason, names in by_reason.items():
-        console.line(f"dropped {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {reason}")
-    console.line(f"wrote {result.output_dir} in {result.seconds:.1f} s")
+        yield f"dropped {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {reason}"

@@ -15,7 +15,7 @@ from trtllm_port.codegen.classes import Skeleton
 from trtllm_port.codegen.exploration import Exploration
 from trtllm_port.codegen.hf_models import load_config, load_whole_config, require_causal_lm
 from trtllm_port.codegen.ledger import Ledger
-from trtllm_port.codegen.weights import WeightNames, weight_names
+from trtllm_port.codegen.weights import WeightNames, ignored_names, weight_names
 from trtllm_port.codegen.whole import add_whole_names, whole_names
 from trtllm_port.quiet import quiet_transformers
 
@@ -90,6 +90,7 @@ def generate_port(
 def _names(found: Exploration, model: str | Path | Any, trust_remote_code: bool) -> WeightNames:
     """Names of the tensors in files, those of a model that holds the ported one included."""
     names = weight_names(found.samples[0])
+    names.ignored = set().union(*(ignored_names(sample.trace.model) for sample in found.samples))
     whole = load_whole_config(model, trust_remote_code) if isinstance(model, str | Path) else found.config
     if type(whole) is not type(found.config):
         with quiet_transformers():

@@ -124,12 +124,20 @@ def convert_file(names: WeightNames, *, title: str, architecture: str) -> str:
         _import(LAYERS, {"WeightMap", *_used(names)}),
         "",
     ]
-    if not entries:
+    if not entries and not names.ignored:
         return formatted("\n".join([*lines, "WEIGHT_MAP: WeightMap = {}"]))
     lines.append("WEIGHT_MAP: WeightMap = {")
     for pattern, text in sorted(entries.items(), key=lambda entry: (_is_prefix(entry[0]), str(entry))):
         lines.append(f"    {literal(pattern)}: {text},")
+    for expression in sorted(names.ignored):
+        lines.append(f'    Search({_expression(expression)}): Drop("transformers ignores it, too"),')
     return formatted("\n".join([*lines, "}"]))
+
+
+def _expression(text: str) -> str:
+    """A regular expression as a raw string, where that can hold it."""
+    plain = re.fullmatch(r"[\w\\.^$*+?()|\[\]{}-]*[^\\]", text, re.ASCII)
+    return f'r"{text}"' if plain else repr(text)
 
 
 def _is_prefix(pattern: str | tuple[str, ...]) -> bool:
@@ -140,7 +148,8 @@ def _is_prefix(pattern: str | tuple[str, ...]) -> bool:
 def _used(names: WeightNames) -> set[str]:
     """The classes of `trtllm_port.layers` that the entries are made with."""
     steps = {type(step).__name__ for _, found in names.transformed.values() for step in found}
-    return {*steps, *(["Transform"] if names.transformed else []), *(["Drop"] if names.dropped else [])}
+    used = {"Transform": names.transformed, "Drop": names.dropped or names.ignored, "Search": names.ignored}
+    return {*steps, *(name for name, found in used.items() if found)}
 
 
 def _transform(targets: tuple[str, ...], steps: tuple[Step, ...]) -> str:

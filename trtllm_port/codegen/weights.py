@@ -6,12 +6,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from torch import nn
+
 from trtllm_port.codegen.ir import Block
 from trtllm_port.codegen.lowering import Lowered
 from trtllm_port.codegen.recorder import Attribute
 from trtllm_port.codegen.stored import name_pattern, stored_tensors
 from trtllm_port.codegen.trees import leaves
 from trtllm_port.layers.weights import Step
+
+IGNORED = "_keys_to_ignore_on_load_unexpected"
 
 
 @dataclass
@@ -22,11 +26,13 @@ class WeightNames:
         dropped: tensors that are no parameters of the port → why.
         renamed: name in files → name in the port.
         transformed: names in files → names in the port, and the steps between.
+        ignored: regular expressions, found in names of tensors that are no parameters and that transformers ignores.
     """
 
     dropped: dict[str, str] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
     transformed: dict[tuple[str, ...], tuple[tuple[str, ...], tuple[Step, ...]]] = field(default_factory=dict)
+    ignored: set[str] = field(default_factory=set)
 
 
 def weight_names(lowered: Lowered) -> WeightNames:
@@ -40,13 +46,29 @@ def weight_names(lowered: Lowered) -> WeightNames:
             names.transformed[sources] = targets, stored.steps
         else:
             names.renamed[sources[0]] = targets[0]
-    for expression in getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ():
-        plain = expression.replace("\\", "").replace(".*", "*").strip("^$")
-        if re.fullmatch(r"[\w.*]+", plain):
-            names.dropped[plain if plain.startswith("*") else f"*.{plain}"] = "transformers ignores it, too"
-    if any(_leaf_kind(block, "RotaryEmbedding") for block in lowered.blocks):
+    names.ignored |= ignored_names(model)
+    computed = any(name.endswith("rotary_emb.inv_freq") for name in _buffers(model))
+    if computed or any(_leaf_kind(block, "RotaryEmbedding") for block in lowered.blocks):
         names.dropped["*.rotary_emb.inv_freq"] = "computed from the config"
     return names
+
+
+def ignored_names(model: nn.Module) -> set[str]:
+    """Regular expressions for the names that `from_pretrained` leaves out without a word where they are no parameters.
+
+    An expression that a model makes of its config, as Gemma 4's for the layers that share keys, holds for the layers
+    that it names at one size: here any number may stand for them. It cannot drop a parameter.
+    """
+    written = {text for module in model.modules() for text in getattr(type(module), IGNORED, None) or ()}
+    found = set(getattr(model, IGNORED, None) or ())
+    expressions = {text if text in written else re.sub(r"(?<=\.)\d+(?=\.)", r"\\d+", text) for text in found}
+    if any(name.endswith("position_ids") for name in _buffers(model)):
+        expressions.add(r"(^|\.)position_ids$")  # transformers adds this one itself, and `rotary_emb.inv_freq`
+    return expressions
+
+
+def _buffers(model: nn.Module) -> list[str]:
+    return [name for name, _ in model.named_buffers()]
 
 
 def _unused(lowered: Lowered) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoModel
 from transformers.core_model_loading import revert_weight_conversion
 
-from trtllm_port.codegen.weights import WeightNames
+from trtllm_port.codegen.weights import WeightNames, ignored_names
 from trtllm_port.errors import UnsupportedModelError
 
 
@@ -26,11 +26,13 @@ class WholeNames:
         architecture: Hugging Face's class of the whole.
         prefixes: beginning of a name in its files → beginning in the files of the text part; longer ones first.
         others: beginnings of the names of all other parts.
+        ignored: regular expressions for names that transformers ignores.
     """
 
     architecture: str
     prefixes: dict[str, str] = field(default_factory=dict)
     others: tuple[str, ...] = ()
+    ignored: frozenset[str] = frozenset()
 
 
 def whole_names(whole: Any, text_class: type[nn.Module], text: Any) -> WholeNames:
@@ -56,15 +58,21 @@ def whole_names(whole: Any, text_class: type[nn.Module], text: Any) -> WholeName
     own, small = model.state_dict(), part.state_dict()  # both stay alive: their tensors are told apart by identity
     files = {id(tensor): name for name, tensor in revert_weight_conversion(model, dict(own)).items()}
     stored = {id(tensor): name for name, tensor in revert_weight_conversion(part, dict(small)).items()}
-    pairs = {}
-    for name, tensor in small.items():
-        found = files.get(id(own.get(places.get(name, ""))))
-        if found is not None and id(tensor) in stored:
-            pairs[found] = stored[id(tensor)]
-    prefixes = _prefixes(pairs)
-    used = tuple(prefixes)
-    others = {_beginning(name, used) for name in files.values() if not name.startswith(used)}
-    return WholeNames(architecture, prefixes, tuple(sorted(others)))
+    saved = {id(tensor): name for name, tensor in own.items()}
+    prefixes: dict[str, str] = {}
+    others: set[str] = set()
+    for table in (files, saved):  # as transformers saves it, and as the model itself calls it: it loads both
+        pairs = {
+            table[id(own[places[name]])]: stored[id(tensor)]
+            for name, tensor in small.items()
+            if places.get(name) in own and id(own[places[name]]) in table and id(tensor) in stored
+        }
+        found = _prefixes(pairs)
+        others |= {_beginning(name, tuple(found)) for name in table.values() if not name.startswith(tuple(found))}
+        prefixes |= found
+    prefixes = dict(sorted(prefixes.items(), key=lambda item: -len(item[0])))
+    kept = {other for other in others if not any(prefix.startswith(other) for prefix in prefixes)}
+    return WholeNames(architecture, prefixes, tuple(sorted(kept)), frozenset(ignored_names(model)))
 
 
 class _Unknown(nn.Module):
@@ -104,6 +112,7 @@ def add_whole_names(names: WeightNames, whole: WholeNames) -> None:
         names.renamed[f"{prefix}*"] = f"{short}*"
     reason = f"another part of `{whole.architecture}` than its language model"
     names.dropped |= {f"{beginning}*": reason for beginning in whole.others}
+    names.ignored |= whole.ignored
 
 
 def _places(model: nn.Module, part: nn.Module) -> dict[str, str]:

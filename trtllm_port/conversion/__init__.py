@@ -1,7 +1,8 @@
 """The stage `convert`: a Hugging Face directory in, a checkpoint out.
 
 Requires a registered port for the model's architecture. Ensures that `config.json` and every `rank{r}.safetensors` are
-complete, that every tensor of the source was used once or dropped with a reason, and that every weight is finite.
+complete, that every tensor of the source was used once or dropped with a reason, that every weight is finite, and that
+the files hold what was converted.
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ def convert_checkpoint(
     Raises:
         ConfigError: no usable `config.json`, or it asks for what the port does not do.
         RegistryError: no port serves the architecture.
-        CheckpointError: tensors are missing, unexpected, misshapen, truncated, pickled or not finite.
+        CheckpointError: tensors are missing, unexpected, misshapen, truncated, pickled or not finite, or did
+            not arrive in the files as they were converted.
         DiskSpaceError: the disk is full.
         PortError: `output_dir` holds something that is no checkpoint, or holds `model_dir` or lies in it.
     """

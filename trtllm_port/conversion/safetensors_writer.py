@@ -14,10 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-import xxhash
-
-from trtllm_port.runtime.digests import digest_text
-
 ITEM_SIZES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _LENGTH_BYTES = 8
 _ALIGNMENT = 64  # of the first tensor, which the file is mapped at: matrix products are slower from odd addresses
@@ -40,6 +36,9 @@ class TensorHeader:
 class SafetensorsWriter:
     """Writes the tensors of a file one after another, in the order of `tensors`, in pieces of any size.
 
+    Attributes:
+        header: all bytes in front of the tensors'.
+
     Args:
         path: the file to make.
         tensors: all tensors that will be written. Those with larger elements must come first, which keeps all aligned.
@@ -47,10 +46,9 @@ class SafetensorsWriter:
     """
 
     def __init__(self, path: Path, tensors: Sequence[TensorHeader], metadata: Mapping[str, str]) -> None:
-        self._path = path
-        self._header = _header(tensors, metadata)
+        self.path = path
+        self.header = _header(tensors, metadata)
         self._left = sum(tensor.size for tensor in tensors)
-        self._digest = xxhash.xxh3_128()
 
     def write(self, data: memoryview) -> None:
         """Write the next bytes.
@@ -61,20 +59,15 @@ class SafetensorsWriter:
         """
         self._left -= data.nbytes
         if self._left < 0:
-            raise ValueError(f"{-self._left} bytes more than announced for `{self._path}`")
-        self._append(data)
-
-    @property
-    def digest(self) -> str:
-        """Of all bytes written, as `trtllm_port.files.file_digest` would give it."""
-        return digest_text(self._digest)
+            raise ValueError(f"{-self._left} bytes more than announced for `{self.path}`")
+        _write_all(self._file.fileno(), data)
 
     def __enter__(self) -> SafetensorsWriter:
-        self._file = self._path.open("xb", buffering=0)
+        self._file = self.path.open("xb", buffering=0)
         try:
             # all blocks at once: a full disk shows before any work, and the writes themselves are twice as fast
-            os.posix_fallocate(self._file.fileno(), 0, len(self._header) + self._left)
-            self._append(memoryview(self._header))
+            os.posix_fallocate(self._file.fileno(), 0, len(self.header) + self._left)
+            _write_all(self._file.fileno(), memoryview(self.header))
         except BaseException:
             self._file.close()
             raise
@@ -85,11 +78,7 @@ class SafetensorsWriter:
     ) -> None:
         self._file.close()
         if kind is None and self._left:
-            raise ValueError(f"{self._left} bytes fewer than announced for `{self._path}`")
-
-    def _append(self, data: memoryview) -> None:
-        self._digest.update(data)
-        _write_all(self._file.fileno(), data)
+            raise ValueError(f"{self._left} bytes fewer than announced for `{self.path}`")
 
 
 def _header(tensors: Sequence[TensorHeader], metadata: Mapping[str, str]) -> bytes:

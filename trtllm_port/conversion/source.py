@@ -10,10 +10,11 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from trtllm_port.conversion.pipeline import DigestingReader
+from trtllm_port.conversion.pipeline import BufferPool, DigestingReader, Piece
 from trtllm_port.conversion.safetensors_writer import ITEM_SIZES
 from trtllm_port.errors import CheckpointError
 from trtllm_port.layers.weights import HuggingFaceWeights
@@ -37,7 +38,8 @@ class StreamedWeights:
         self.directory = hf_model_dir
         self._weights = HuggingFaceWeights(hf_model_dir)
         self._regions = {name: region for path in self._weights.files for name, region in _regions(path)}
-        self._readers = {path.name: DigestingReader(path) for path in self._weights.files}
+        pool = BufferPool()
+        self._readers = {path.name: DigestingReader(path, pool) for path in self._weights.files}
 
     def names(self) -> Sequence[str]:
         return self._weights.names()
@@ -50,17 +52,15 @@ class StreamedWeights:
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return the whole tensor, in memory of its own."""
-        data = bytearray(self.size(name))
-        done = 0
-        for piece in self.pieces(name):
-            data[done : done + piece.nbytes] = piece
-            done += piece.nbytes
+        region = self._regions[name]
+        data = torch.empty(region.stop - region.start, dtype=torch.uint8)
+        view: Any = data.numpy()
+        self._readers[region.file].read_into(memoryview(view), region.start)
         dtype: torch.dtype = getattr(torch, self.dtype(name))
-        flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
-        return flat.reshape(self.shape(name))
+        return data.view(dtype).reshape(self.shape(name))
 
-    def pieces(self, name: str) -> Iterator[memoryview]:
-        """Yield the tensor's bytes, in pieces that hold whole elements."""
+    def pieces(self, name: str) -> Iterator[Piece]:
+        """Yield the tensor's bytes, in pieces that hold whole elements and belong to the caller."""
         region = self._regions[name]
         return self._readers[region.file].pieces(region.start, region.stop)
 

@@ -1,4 +1,7 @@
-"""Writes a planned conversion: every tensor goes through a check and a cast into each rank's file."""
+"""Writes a planned conversion: every tensor goes through a check and a cast into each rank's file.
+
+What was written is read again and compared.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,10 @@ from typing import Any
 import torch
 
 from trtllm_port.conversion.finite import FiniteCheck
-from trtllm_port.conversion.pipeline import WriterThread
+from trtllm_port.conversion.pipeline import Piece, WriterThread
 from trtllm_port.conversion.safetensors_writer import SafetensorsWriter, TensorHeader
 from trtllm_port.conversion.source import StreamedWeights
+from trtllm_port.conversion.written import IntendedFile, check_written
 from trtllm_port.layers.dtypes import torch_dtype
 from trtllm_port.layers.weights import WeightEntry, WeightPlan
 
@@ -56,64 +60,80 @@ def write_ranks(
         File name → digest.
 
     Raises:
-        CheckpointError: a weight is not finite; all of them are named.
+        CheckpointError: a weight is not finite, or a file does not hold what was converted; all of them are named.
     """
     entries = ordered_entries(plan)
     headers = rank_headers(plan, entries)
-    check = FiniteCheck()
     total = sum(source.size(name) for entry in entries for name in entry.sources)
     done = 0
     with ExitStack() as stack:
         stack.enter_context(_one_thread())
         paths = [directory / f"rank{rank}.safetensors" for rank in range(ranks)]
         writers = [stack.enter_context(SafetensorsWriter(path, headers, {"format": "pt"})) for path in paths]
-        thread = stack.enter_context(WriterThread())
+        files = _RankFiles(plan, source, writers, stack.enter_context(WriterThread()))
         for entry in entries:
-            if entry.end_to_end is not None and plan.specs[entry.targets[0]].shard is None:
-                for name in entry.end_to_end:
-                    _stream(plan, name, entry.targets[0], source, check, writers, thread)
-            else:
-                _transform(plan, entry, source, check, writers, thread)
+            files.write(entry)
             done += sum(source.size(name) for name in entry.sources)
             if progress is not None:
                 progress("convert", done, total)
-    check.report()
-    return {path.name: writer.digest for path, writer in zip(paths, writers, strict=True)}
+    files.check.report()
+    check_written(dict(zip(paths, files.intended, strict=True)))
+    return {path.name: intended.digest for path, intended in zip(paths, files.intended, strict=True)}
 
 
-def _stream(
-    plan: WeightPlan,
-    name: str,
-    target: str,
-    source: StreamedWeights,
-    check: FiniteCheck,
-    writers: Sequence[SafetensorsWriter],
-    thread: WriterThread,
-) -> None:
-    """One tensor, piece by piece."""
-    before: torch.dtype = getattr(torch, source.dtype(name))
-    after = torch_dtype(plan.specs[target].dtype)
-    for piece in source.pieces(name):
-        read = torch.frombuffer(piece, dtype=before)
-        cast = read.to(after)
-        check.look(name, read, cast)
-        for writer in writers:
-            thread.put(writer, piece if cast is read else _bytes(cast))
+class _RankFiles:
+    """All ranks' files while they are written.
 
+    Attributes:
+        check: of all values.
+        intended: for each rank, what its file should hold in the end.
+    """
 
-def _transform(
-    plan: WeightPlan,
-    entry: WeightEntry,
-    source: StreamedWeights,
-    check: FiniteCheck,
-    writers: Sequence[SafetensorsWriter],
-    thread: WriterThread,
-) -> None:
-    """Tensors that are cut or computed: whole ones in memory."""
-    for rank, writer in enumerate(writers):
-        for tensor in plan.load(entry, source, rank).values():
-            check.look(entry.sources[0], tensor, tensor)
-            thread.put(writer, _bytes(tensor))
+    def __init__(
+        self, plan: WeightPlan, source: StreamedWeights, writers: Sequence[SafetensorsWriter], thread: WriterThread
+    ) -> None:
+        self.check = FiniteCheck()
+        self.intended = [IntendedFile(writer.header) for writer in writers]
+        self._plan = plan
+        self._source = source
+        self._writers = writers
+        self._thread = thread
+
+    def write(self, entry: WeightEntry) -> None:
+        """Write what one step of the plan makes."""
+        end_to_end = entry.end_to_end
+        if end_to_end is not None and self._plan.specs[entry.targets[0]].shard is None:
+            self._stream(end_to_end, entry.targets[0])
+        else:
+            self._transform(entry)
+
+    def _stream(self, sources: Sequence[str], target: str) -> None:
+        """Tensors whose bytes are the target's, piece by piece."""
+        after = torch_dtype(self._plan.specs[target].dtype)
+        for name in sources:
+            before: torch.dtype = getattr(torch, self._source.dtype(name))
+            for piece in self._source.pieces(name):
+                read = torch.frombuffer(piece.data, dtype=before)
+                cast = read.to(after)
+                self.check.look(name, read, cast)
+                if cast is not read:
+                    piece.release()
+                    piece = Piece(_bytes(cast))
+                for intended in self.intended:
+                    intended.add(piece.data)
+                self._thread.put(self._writers, piece)
+        for intended in self.intended:
+            intended.mark(f"`{target}`")
+
+    def _transform(self, entry: WeightEntry) -> None:
+        """Tensors that are cut or computed: whole ones in memory, which nothing else uses."""
+        for rank, (writer, intended) in enumerate(zip(self._writers, self.intended, strict=True)):
+            for target, tensor in self._plan.load(entry, self._source, rank).items():
+                self.check.look(entry.sources[0], tensor, tensor)
+                piece = Piece(_bytes(tensor))
+                intended.add(piece.data)
+                intended.mark(f"`{target}`")
+                self._thread.put([writer], piece)
 
 
 @contextmanager

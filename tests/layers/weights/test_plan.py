@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 from trtllm_port.errors import CheckpointError
 from trtllm_port.layers import Drop, Transform, WeightMap, plan_weights
-from trtllm_port.layers.weights import MappingWeights, ParameterSpec, WeightPlan
+from trtllm_port.layers.weights import Concat, MappingWeights, ParameterSpec, Search, Stack, WeightPlan
 
 FEW = settings(max_examples=25, deadline=None)
 
@@ -125,6 +125,40 @@ def test_the_base_models_prefix_may_be_absent() -> None:
     assert loaded.keys() == {"transformer.wte"}
 
 
+def test_names_with_a_prefix_or_without_it_are_as_good() -> None:
+    specs = {"model.wte": spec(1), "head": spec(1), "model.h.0.qk": spec(2), "model.h.0.new": spec(1)}
+    weight_map: WeightMap = {
+        ("model.h.*.q", "model.h.*.k"): Transform("model.h.*.qk", [Concat()]),
+        "model.h.*.old": "model.h.*.new",
+        "model.h.*.bias": Drop("a mask"),
+    }
+    one = torch.ones(1)
+    names = {"wte": one, "model.head": one, "h.0.q": one, "model.h.0.k": one, "h.0.old": one, "h.0.bias": one}
+    made, loaded = plan(specs, names, weight_map, base_model_prefix="model")
+    assert loaded.keys() == specs.keys()
+    assert made.dropped == {"h.0.bias": "a mask"}
+    found = problems(specs, names | {"h.1.old": one, "h.1.q": one}, weight_map=weight_map, base_model_prefix="model")
+    assert found == ["unexpected `h.1.old`", "unexpected `h.1.q`"]
+
+
+def test_what_is_searched_for_is_dropped_last() -> None:
+    """Of layers that exist, nothing is dropped; of others, what would go into a transform is."""
+    weight_map: WeightMap = {
+        Search(r"layers\.1\b"): Drop("for speculation"),
+        "layers.*.e.*": Transform("layers.*.e", [Stack()]),
+    }
+    tensors = {f"layers.{i}.{name}": torch.zeros(1) for i in range(2) for name in ("w", "e.0", "e.1")}
+    small = {"layers.0.w": spec(1), "layers.0.e": spec(2, 1)}
+    made, _ = plan(small, tensors, weight_map)
+    assert made.dropped == dict.fromkeys(["layers.1.w", "layers.1.e.0", "layers.1.e.1"], "for speculation")
+    large = small | {"layers.1.w": spec(1), "layers.1.e": spec(2, 1)}
+    made, loaded = plan(large, tensors, weight_map)
+    assert (made.dropped, loaded.keys()) == ({}, large.keys())
+    assert problems(small, tensors | {"layers.2.w": torch.zeros(1)}, weight_map=weight_map) == [
+        "unexpected `layers.2.w`"
+    ]
+
+
 def fuse(config: Any, *tensors: torch.Tensor) -> torch.Tensor:
     return torch.cat(tensors)
 
@@ -166,6 +200,14 @@ def test_transforms_are_checked_before_anything_is_read() -> None:
     assert found[0] == "shape of `0.qk` is (5,), expected (4,)"
     assert found[1].startswith("transform of `1.q` failed")
     assert found[2] == "unknown parameter `nowhere`, the target of `w`"
+
+
+def test_a_transform_whose_shape_depends_on_values_is_refused() -> None:
+    def nonzero(config: Any, weight: torch.Tensor) -> torch.Tensor:
+        return weight if weight.is_meta else weight[weight != 0]
+
+    with pytest.raises(CheckpointError, match=r"transform of `a` gave shape \(1,\) for `a`, expected \(2,\)"):
+        plan({"a": spec(2)}, {"a": torch.tensor([0.0, 1.0])}, {"a": Transform("a", nonzero)})
 
 
 def test_two_tensors_for_one_parameter() -> None:
