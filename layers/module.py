@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from trtllm_port.errors import NetworkError
 from trtllm_port.layers.network import Network
@@ -15,8 +15,14 @@ class Module:
     """A part of a port: `__init__` makes sub-modules and parameters, `forward` adds layers to its arguments' network.
 
     Calling a module records a tap under its path, and the names of its layers and of its output.
+
+    Attributes:
+        computed_elsewhere: of HF's modules that this one does without, the port's module whose output they are part of:
+            `{"q_proj": "qkv_proj", "k_proj": "qkv_proj", "v_proj": "qkv_proj"}`, side by side along the last dimension
+            in this order; or None where they are no part of any output. Names are relative to this module.
     """
 
+    computed_elsewhere: ClassVar[Mapping[str, str | None]] = {}
     _modules: dict[str, Module]
     _parameters: dict[str, Parameter]
 

@@ -42,6 +42,8 @@ class Network:
             "path:input:chosen" and "path:input:weights" → the experts that it is told to use; "path:1" and
             so on → the further ones of a tuple that it returns. A module called more than once has "path#2" and so on
             for the later calls.
+        computed_elsewhere: path of a module of HF's → path of the port's module that computes it, or None, as the
+            modules declare.
         loops: how many there are so far.
         channel_loops: some of them are linear recurrences channel by channel.
         attention_apart: there is attention on both sides of a loop.
@@ -71,6 +73,7 @@ class Network:
         self.constants: dict[str, torch.Tensor] = {}
         self.parameters: dict[str, str] = {}
         self.taps: dict[str, str] = {}
+        self.computed_elsewhere: dict[str, str | None] = {}
         self.attention_layers = attention_layers
         self.loops = 0
         self.channel_loops = self.attention_apart = False
@@ -172,11 +175,27 @@ class Network:
     def bind(self, module: Module) -> None:
         """Tell the network the names of a module tree: of its modules for taps, of its parameters for weights."""
         self._bound.append(module)
-        for path, child in module.named_modules():
+        modules = dict(module.named_modules())
+        for path, child in modules.items():
             self._module_paths.setdefault(id(child), path)
+            self._declare(path, child, modules)
         for name, parameter in module.named_parameters():
             self._parameter_names.setdefault(id(parameter), name)
             parameter.network = self
+
+    def _declare(self, path: str, module: Module, modules: Mapping[str, Module]) -> None:
+        """Note what a module declares to be computed elsewhere."""
+        start = f"{path}." if path else ""
+        for name, place in module.computed_elsewhere.items():
+            wrong = f"`{type(module).__name__}.computed_elsewhere` has `{name}`"
+            if start + name in modules:
+                raise NetworkError(f"{wrong}, which is a module of the port itself", hint="leave it out")
+            if place is not None and start + place not in modules:
+                raise NetworkError(
+                    f"{wrong} in `{place}`, and `{path or 'the model'}` has no such module",
+                    hint="name one of the port's modules, or None where no module's output holds it",
+                )
+            self.computed_elsewhere[start + name] = None if place is None else start + place
 
     def parameter(self, parameter: Parameter, ndim: int | None = None) -> Tensor:
         """A module's parameter as a tensor of this network, with ones in front up to `ndim` dimensions.

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AttentionShape", "attention_shapes", "fused_attention", "set_capabilities"]
 
+_SLOTS = 64
+"""Of the cache that the question is asked with; the answers are the same for 16 and for 4096."""
+
 
 @dataclass(frozen=True, order=True)
 class AttentionShape:
@@ -69,6 +72,8 @@ def attention_shapes(network: NetworkFile) -> Counter[AttentionShape]:
 def fused_attention(trt: ModuleType, shape: AttentionShape, capabilities: Sequence[str]) -> dict[str, bool]:
     """Per compute capability, whether the compiler has a fused kernel for this shape under an explicit boolean mask.
 
+    Asked with the two profiles of an engine: for one new token the compiler wants more heads than for a prompt.
+
     Args:
         trt: `tensorrt_rtx`, or `tensorrt`, which knows only the GPU that is here.
         shape: of the layer.
@@ -92,24 +97,30 @@ def _builds(trt: ModuleType, shape: AttentionShape, capability: str) -> bool:
         builder = trt.Builder(logger)
     definition = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     config = builder.create_builder_config()
-    profile = builder.create_optimization_profile()
-
-    def add_input(name: str, heads: int) -> Any:
-        size = shape.head_size
-        profile.set_shape(name, (1, heads, 1, size), (1, heads, 16, size), (2, heads, 64, size))
-        return definition.add_input(name, trt_dtype(trt, shape.dtype), (-1, heads, -1, size))
-
-    query_BNLH = add_input("query", shape.query_heads)
-    key_BKSH, value_BKSH = (add_input(name, shape.key_value_heads) for name in ("key", "value"))
-    mask_B1LS = definition.add_input("mask", trt.bool, (-1, 1, -1, -1))
-    profile.set_shape("mask", (1, 1, 1, 1), (1, 1, 16, 16), (2, 1, 64, 64))
+    dtype, size = trt_dtype(trt, shape.dtype), shape.head_size
+    query_BNLH = definition.add_input("query", dtype, (-1, shape.query_heads, -1, size))
+    key_BKSH, value_BKSH = (
+        definition.add_input(name, dtype, (-1, shape.key_value_heads, _SLOTS, size)) for name in ("key", "value")
+    )
+    mask_B1LS = definition.add_input("mask", trt.bool, (-1, 1, -1, _SLOTS))
     attention = definition.add_attention_v2(
         query_BNLH, key_BKSH, value_BKSH, trt.AttentionNormalizationOp.SOFTMAX, trt.CausalMaskKind.NONE
     )
     attention.mask = mask_B1LS
     attention.decomposable = False
     definition.mark_output(attention.get_output(0))
-    config.add_optimization_profile(profile)
+    for longest in (1, _SLOTS):  # decode, context: as `add_profiles` has them
+        profile = builder.create_optimization_profile()
+        for tensor in (query_BNLH, key_BKSH, value_BKSH, mask_B1LS):
+            least, most = (
+                tuple(
+                    given if given >= 0 else free
+                    for given, free in zip(tensor.shape, (batch, 1, length, 1), strict=True)
+                )
+                for batch, length in ((1, 1), (2, longest))
+            )
+            profile.set_shape(tensor.name, least, most, most)
+        config.add_optimization_profile(profile)
     set_capabilities(trt, config, (capability,))
     with _quiet(), held_signals():
         built = builder.build_serialized_network(definition, config) is not None

@@ -36,6 +36,7 @@ class Executor(Protocol):
         inputs: the tensors that `run` must be fed.
         outputs: the tensors that `run` returns.
         tap_names: the intermediates that `run` can hand out.
+        computed_elsewhere: modules of HF's → the tap that holds them, or None; see `NetworkFile`.
     """
 
     @property
@@ -49,6 +50,9 @@ class Executor(Protocol):
 
     @property
     def tap_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def computed_elsewhere(self) -> Mapping[str, str | None]: ...
 
     def run(
         self,

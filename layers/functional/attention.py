@@ -21,16 +21,20 @@ from trtllm_port.layers.tensor import Operand, Tensor
 if TYPE_CHECKING:
     from trtllm_port.layers.cache import KVCache
 
-FUSED_HEAD_SIZES = range(16, 257)
+SIZE_MULTIPLE = 8
+FUSED_HEAD_SIZES = range(16, 257, SIZE_MULTIPLE)
+FUSED_QUERY_HEADS = 4
 
 
-def needs_decomposition(dtype: str, head_size: int) -> bool:
+def needs_decomposition(dtype: str, query_heads: int, head_size: int) -> bool:
     """Whether no fused attention kernel exists, so that TensorRT must be allowed to use several kernels.
 
-    The rule is what tensorrt_rtx 1.7.1 answered for compute capabilities 7.5 to 12.0: fused kernels exist in float16
-    and bfloat16, for head sizes from 16 to 256. Elsewhere a build that demands one fails.
+    The rule is what tensorrt_rtx 1.7.1 answered for compute capabilities 7.5 to 12.1 and the two profiles of an engine:
+    fused kernels exist in float16 and bfloat16, for head sizes from 16 to 256 that are multiples of 8. For a single new
+    token there must be four query heads or more, of this rank; how many key/value heads they share makes no difference.
+    Elsewhere a build that demands one fails.
     """
-    return dtype not in ("float16", "bfloat16") or head_size not in FUSED_HEAD_SIZES
+    return dtype not in ("float16", "bfloat16") or query_heads < FUSED_QUERY_HEADS or head_size not in FUSED_HEAD_SIZES
 
 
 def attention(
@@ -73,9 +77,10 @@ def attention(
     if scale != 1.0:
         query_BNLH = query_BNLH * scale
     value_size = value_BKSH.shape[-1]
-    if value_size != head_size:  # the layer has one size for all: zeros change neither scores nor values
-        head_size = max(head_size, value_size)
-        query_BNLH, key_BKSH, value_BKSH = (_padded(x, head_size) for x in (query_BNLH, key_BKSH, value_BKSH))
+    head_size = max(head_size, value_size)  # the layer has one size for all: zeros change neither scores nor values
+    if query_BNLH.dtype != "float32":  # no kernels for other sizes in 16 bits, whether they may be decomposed or not
+        head_size = -(-head_size // SIZE_MULTIPLE) * SIZE_MULTIPLE
+    query_BNLH, key_BKSH, value_BKSH = (_padded(x, head_size) for x in (query_BNLH, key_BKSH, value_BKSH))
     trt = network.trt
     layer = network.definition.add_attention_v2(
         *(t.itensor for t in (query_BNLH, key_BKSH, value_BKSH)),
@@ -83,7 +88,7 @@ def attention(
         trt.CausalMaskKind.NONE,
     )
     if layer is not None:
-        layer.decomposable = needs_decomposition(query_BNLH.dtype, head_size)
+        layer.decomposable = needs_decomposition(query_BNLH.dtype, query_BNLH.shape[1], head_size)
         if mask is not None:
             layer.mask = mask.itensor
     output_BLNH = transpose(network.add("attention", layer), 1, 2)

@@ -27,6 +27,7 @@ class BuiltNetwork(Protocol):
     constants: dict[str, torch.Tensor]
     parameters: dict[str, str]
     taps: dict[str, str]
+    computed_elsewhere: dict[str, str | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,7 @@ class NetworkFile:
         tensors: name → dtype and shape, of every tensor.
         layers: in the network's order.
         taps: name of a tap (a module's path) → tensor name.
+        computed_elsewhere: path of a module of HF's → path of the tap that holds it, or None; as the port declares.
         constants: output name of each CONSTANT layer → its value or its name in the checkpoint.
     """
 
@@ -53,6 +55,7 @@ class NetworkFile:
     tensors: dict[str, TensorRecord]
     layers: tuple[LayerRecord, ...]
     taps: dict[str, str] = field(default_factory=dict)
+    computed_elsewhere: dict[str, str | None] = field(default_factory=dict)
     constants: dict[str, Constant] = field(default_factory=dict)
 
     @classmethod
@@ -67,6 +70,7 @@ class NetworkFile:
             dtype=network.dtype,
             max_seq_len=network.max_seq_len,
             taps=dict(network.taps),
+            computed_elsewhere=dict(network.computed_elsewhere),
         )
 
     @classmethod
@@ -122,6 +126,8 @@ class NetworkFile:
             "taps": self.taps.items(),
             "constants": iter(constants),
         }
+        if self.computed_elsewhere:
+            sections["computed_elsewhere"] = self.computed_elsewhere.items()
         store.write_document(path, header, sections)
 
     @classmethod
@@ -146,6 +152,7 @@ class NetworkFile:
                 tensors=tensors,
                 layers=tuple(store.layer_from_json(entry) for entry in document["layers"]),
                 taps=document["taps"],
+                computed_elsewhere=document.get("computed_elsewhere", {}),
                 constants={name: reader.constant(name, entry) for name, entry in document["constants"].items()},
             )
         except (KeyError, TypeError, ValueError) as error:

@@ -129,6 +129,25 @@ def test_run_exit_codes(
     assert told in capsys.readouterr().err
 
 
+def test_run_lets_a_tokenizers_own_code_run_where_told(
+    stories_engine: Path, stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "cache"))
+    for path in stories.glob("*.json"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    config |= {"tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": [None, "mine.Mine"]}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "mine.py").write_text("from transformers import PreTrainedTokenizerFast as F\nclass Mine(F): pass\n")
+    words = ["run", "--engine-dir", str(stories_engine), "--input-text", "The", "--max-output-len", "4"]
+    assert main([*words, "--tokenizer-dir", str(stories)]) == 0
+    expected = capsys.readouterr().out.splitlines()[:-1]
+    assert main([*words, "--tokenizer-dir", str(tmp_path)]) == 2
+    assert "--trust-remote-code" in capsys.readouterr().err
+    assert main([*words, "--tokenizer-dir", str(tmp_path), "--trust-remote-code"]) == 0
+    assert capsys.readouterr().out.splitlines()[:-1] == expected
+
+
 def test_run_names_a_missing_tokenizer(engine_dir: Path, tmp_path: Path, capsys: Capture) -> None:
     assert main(["run", "--engine-dir", str(engine_dir), "--tokenizer-dir", str(tmp_path)]) == 2
     assert "tokenizer" in capsys.readouterr().err

@@ -35,6 +35,19 @@ def test_files_of_every_kind_give_the_same_articles(tmp_path: Path, suffix: str)
     assert found.articles == tuple(Article(f"Article {n}, with a comma.", f"Summary {n}") for n in range(3))
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_files_with_a_byte_order_mark_give_the_same_articles(tmp_path: Path, suffix: str) -> None:
+    path = _write(tmp_path / f"some{suffix}", [{"article": "eins\u2028zwei", "summary": "Möwe"}] * 2)
+    path.write_bytes(path.read_text(encoding="utf-8").replace("\n", "\r\n").encode("utf-16"))
+    assert load_articles(path, count=3).articles == (Article("eins\u2028zwei", "Möwe"),) * 2
+
+
+def test_a_byte_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "some.jsonl").write_bytes(b'{"article": "M\xf6we", "summary": "s"}\n')
+    with pytest.raises(PortError, match="byte 14"):
+        load_articles(tmp_path / "some.jsonl", count=1)
+
+
 @pytest.mark.parametrize(("article", "summary"), [("document", "summary"), ("text", "highlights")])
 def test_columns_are_found_by_their_usual_names(tmp_path: Path, article: str, summary: str) -> None:
     path = _write(tmp_path / "some.jsonl", [{article: "long", summary: "short"}])

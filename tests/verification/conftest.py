@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -27,6 +27,7 @@ class TorchPort:
 
     name = "torch"
     max_batch_size = 4
+    computed_elsewhere: ClassVar[dict[str, str | None]] = {}
 
     def __init__(self, model: LlamaForCausalLM) -> None:
         self.runner = HuggingFaceRunner(model.eval())

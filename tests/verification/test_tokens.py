@@ -106,6 +106,30 @@ def test_a_chat_template_with_two_bos_is_seen(model: Path) -> None:
     assert gates(model)["tokens.chat"].verdict is Verdict.WARN
 
 
+@pytest.mark.parametrize(
+    "template",
+    ["{{ raise_exception('a system turn first') }}", [{"name": "rag", "template": "X"}], "{{ messages[1].content }}"],
+)
+def test_a_chat_template_that_renders_no_turn_is_not_judged(model: Path, template: Any) -> None:
+    edit(model / "tokenizer_config.json", chat_template=template)
+    found = gates(model)
+    assert found["tokens.chat"].verdict is Verdict.SKIPPED
+    assert found["tokens.parity"].verdict is Verdict.PASS
+
+
+def test_of_named_chat_templates_the_default_is_compared(model: Path) -> None:
+    edit(model / "tokenizer_config.json", chat_template=[{"name": "default", "template": "X"}])
+    assert gates(model)["tokens.chat"].verdict is Verdict.PASS
+
+
+def test_a_tokenizer_of_own_code_is_compared_where_it_is_trusted(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(model / "cache"))
+    (model / "mine.py").write_text("from transformers import PreTrainedTokenizerFast as F\n\nclass Mine(F): pass\n")
+    edit(model / "tokenizer_config.json", tokenizer_class="Mine", auto_map={"AutoTokenizer": [None, "mine.Mine"]})
+    found = {gate.name: gate for gate in token_gates(model, VOCABULARY, trust_remote_code=True)}
+    assert found["tokens.parity"].verdict is Verdict.PASS
+
+
 def test_a_text_that_does_not_come_back_is_named(model: Path) -> None:
     content = json.loads((model / "tokenizer.json").read_text())
     content["normalizer"] = {"type": "Lowercase"}

@@ -51,6 +51,7 @@ def run(
     seed: Seed = 0,
     chat: Chat = False,
     streaming: Stream = False,
+    trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.Json = False,
 ) -> None:
     """Continue prompts through an engine."""
@@ -68,8 +69,9 @@ def run(
         max_output_len=max_output_len,
         sampling=_sampling(temperature, top_k, top_p, seed),
         backend=backend,
-        chat=chat,
         on_text=stream,
+        chat=chat,
+        trust_remote_code=trust_remote_code,
     )
     console.emit(result, render if stream is None else stream.finish, as_json=as_json)
     if result.note:

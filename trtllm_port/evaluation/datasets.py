@@ -11,6 +11,7 @@ from trtllm_port.claims import scratch
 from trtllm_port.demo import ARTICLES
 from trtllm_port.errors import PortError
 from trtllm_port.quiet import quiet_datasets
+from trtllm_port.text_files import read_text
 
 __all__ = ["Article", "ArticleSet", "load_articles"]
 
@@ -81,8 +82,12 @@ def _read_file(path: Path) -> Any:
         raise PortError(f"`{path}` is empty")
     with scratch() as cache, quiet_datasets():
         try:
+            source = path
+            if reader != "parquet":  # the libraries below read UTF-8 alone
+                source = cache / path.name
+                source.write_text(read_text(path), encoding="utf-8", newline="\n")
             return datasets.load_dataset(
-                reader, data_files=str(path), split="train", cache_dir=str(cache), keep_in_memory=True
+                reader, data_files=str(source), split="train", cache_dir=str(cache), keep_in_memory=True
             )
         except (DatasetGenerationError, ValueError, TypeError) as error:
             cause = error.__cause__ or error

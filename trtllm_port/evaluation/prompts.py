@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from trtllm_port.errors import ConfigError, PortError
+from trtllm_port.text_files import read_lines
+from trtllm_port.tokenizer_packages import missing_package
 
+WITHOUT_TEMPLATE = "leave `--chat` out, and give the conversation as the model expects it as the prompt"
 __all__ = ["Tokenizer", "load_tokenizer", "read_prompts"]
 
 
@@ -21,10 +24,8 @@ def read_prompts(path: Path) -> list[str]:
     """
     if not path.is_file():
         raise PortError(f"`{path}` is not a file", hint="give a text file with one prompt a line, or a `.jsonl` file")
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    prompts = (
-        [_json_prompt(path, number, line) for number, line in enumerate(lines, 1)] if path.suffix == ".jsonl" else lines
-    )
+    lines, as_json = read_lines(path), path.suffix == ".jsonl"
+    prompts = [_json_prompt(path, number, line) if as_json else line for number, line in lines]
     if not prompts:
         raise PortError(f"`{path}` holds no prompts")
     return prompts
@@ -33,9 +34,10 @@ def read_prompts(path: Path) -> list[str]:
 def _json_prompt(path: Path, number: int, line: str) -> str:
     try:
         value = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise PortError(f"`{path}`, line {number} is not JSON: {error}") from error
-    text = value if isinstance(value, str) else next((value[k] for k in ("prompt", "text") if k in value), None)
+    keys = ("prompt", "text") if isinstance(value, dict) else ()
+    text = value if isinstance(value, str) else next((value[key] for key in keys if key in value), None)
     if not isinstance(text, str):
         raise PortError(f"`{path}`, line {number} has neither `prompt` nor `text`")
     return text
@@ -61,14 +63,30 @@ class Tokenizer:
             chat: as one turn of the user in the model's own chat template.
 
         Raises:
-            ConfigError: there is no chat template.
+            PortError: the text has half a surrogate pair in it, as bytes that are no text become on a command line.
+            ConfigError: there is no chat template, or it does not render such a turn.
         """
-        if not chat:
-            return list(self.tokenizer(text)["input_ids"])
-        if not self.tokenizer.chat_template:
+        if (half := next((place for place, each in enumerate(text) if "\ud800" <= each <= "\udfff"), None)) is not None:
+            raise PortError(f"the prompt is no Unicode text: half a surrogate pair at character {half}")
+        return self._one_turn(text) if chat else list(self.tokenizer(text)["input_ids"])
+
+    def _one_turn(self, text: str) -> list[int]:
+        templates = self.tokenizer.chat_template
+        if not templates:
             raise ConfigError("the tokenizer has no chat template", hint="leave `--chat` out")
+        if isinstance(templates, dict) and "default" not in templates:  # named ones; transformers takes the default
+            raise ConfigError(
+                f"the tokenizer has the chat templates {', '.join(map(repr, templates))}, and none called 'default'",
+                hint=WITHOUT_TEMPLATE,
+            )
         turns = [{"role": "user", "content": text}]
-        templated = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
+        try:
+            templated = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
+        except Exception as error:  # any: a template is a program of the model's
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ConfigError(
+                f"the chat template does not render one turn of the user: {reason}", hint=WITHOUT_TEMPLATE
+            ) from error
         return list(templated["input_ids"])
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -85,6 +103,7 @@ def load_tokenizer(tokenizer_dir: Path, *, trust_remote_code: bool = False) -> T
 
     Raises:
         ConfigError: there is no tokenizer that transformers can load.
+        EnvironmentLackError: it needs a package that is not installed.
     """
     from transformers import AutoTokenizer
 
@@ -96,9 +115,11 @@ def load_tokenizer(tokenizer_dir: Path, *, trust_remote_code: bool = False) -> T
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ConfigError(
+        raise missing_package(tokenizer_dir, error) or ConfigError(
             f"transformers cannot load a tokenizer from `{tokenizer_dir}`: {reason[0]}",
-            hint="give the directory of the Hugging Face model, with its `tokenizer.json`",
+            hint="`--trust-remote-code` lets it run"
+            if "trust_remote_code" in str(error)
+            else "give the directory of the Hugging Face model, with its `tokenizer.json`",
         ) from error
     return Tokenizer(tokenizer, _eos_token_ids(tokenizer_dir, tokenizer))
 

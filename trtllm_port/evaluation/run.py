@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from trtllm_port.errors import PortError
 from trtllm_port.evaluation.prompts import Tokenizer, load_tokenizer
@@ -22,6 +22,17 @@ __all__ = ["Output", "RunResult", "run_prompts"]
 GREEDY = SamplingConfig()
 OnText = Callable[[int, str], None]
 """Called with (number of the prompt, piece of text) as it comes."""
+
+
+class Reading(TypedDict, total=False):
+    """How texts become tokens, all optional.
+
+    chat: take each text as one turn of the user, in the model's own chat template.
+    trust_remote_code: let the tokenizer's own Python code run.
+    """
+
+    chat: bool
+    trust_remote_code: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +92,8 @@ def run_prompts(
     max_output_len: int = 32,
     sampling: SamplingConfig = GREEDY,
     backend: str = "auto",
-    chat: bool = False,
     on_text: OnText | None = None,
+    **reading: Unpack[Reading],
 ) -> RunResult:
     """Continue every text.
 
@@ -93,16 +104,16 @@ def run_prompts(
         max_output_len: new tokens per prompt at most.
         sampling: greedy by default.
         backend: see `Session.load`.
-        chat: take each text as one turn of the user, in the model's own chat template.
         on_text: called with pieces of text as they come.
+        **reading: see `Reading`.
 
     Raises:
         EngineError: the engine is incomplete, or too small for a prompt.
         ConfigError: there is no tokenizer.
-        EnvironmentLackError: the backend needs a library or a GPU that is not there.
+        EnvironmentLackError: the backend or the tokenizer needs a library or a GPU that is not there.
     """
-    tokenizer = load_tokenizer(Path(tokenizer_dir))
-    prompts = [tokenizer.encode(text, chat=chat) for text in texts]
+    tokenizer = load_tokenizer(Path(tokenizer_dir), trust_remote_code=reading.get("trust_remote_code", False))
+    prompts = [tokenizer.encode(text, chat=reading.get("chat", False)) for text in texts]
     if not prompts:
         raise PortError("there are no prompts", hint="give `--input-text` or `--input-file`")
     session = Session.load(engine_dir, backend=backend)

@@ -9,6 +9,7 @@ from typing import Any
 from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.phase import PhaseResult
 from trtllm_port.verification.stimulus import BEYOND, Stimulus, position_bounds
+from trtllm_port.verification.taps import DECLARED_START
 from trtllm_port.verification.thresholds import RATIO, ROUNDING
 from trtllm_port.verification.verdict import Verdict
 
@@ -48,6 +49,7 @@ def not_exercised(
         *_epsilons(phases[0]),
         *_neutral_vectors(phases[0]),
         *_experts(phases[0]),
+        *_elsewhere(phases[0]),
         *_always(random_weights),
     )
 
@@ -117,6 +119,14 @@ def _experts(phase: PhaseResult) -> Iterator[NotExercised]:
                 what=f"{len(found.unused)} of {found.experts} experts of `{found.module}`",
                 reason=f"none of {found.tokens} tokens chose them: {named}",
             )
+
+
+def _elsewhere(phase: PhaseResult) -> Iterator[NotExercised]:
+    """Modules that the port computes elsewhere, where no output is theirs."""
+    reasons = {tap: reason for tap, reason in phase.ignored.items() if reason.startswith(DECLARED_START)}
+    for reason in dict.fromkeys(reasons.values()):
+        named = _some([tap for tap, given in reasons.items() if given == reason])
+        yield NotExercised(what=f"the output of {named}", reason=reason)
 
 
 def _always(random_weights: bool) -> Iterator[NotExercised]:

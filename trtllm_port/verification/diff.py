@@ -134,6 +134,7 @@ def compare_model(model: Model, work: Path, settings: DiffSettings, progress: Pr
         padding=model.padding,
         prompt_file=settings.prompt_file,
         seed=settings.seed,
+        trust_remote_code=model.trust_remote_code,
     )
 
     def port(part: Model, phase: Phase) -> SessionRunner:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from trtllm_port.verification.compare import TapComparison
+from trtllm_port.verification.elsewhere import declaration
 from trtllm_port.verification.logits import LogitMetrics, agreement, confident_margin, logit_metrics
 from trtllm_port.verification.taps import Pairing
 from trtllm_port.verification.thresholds import (
@@ -166,6 +167,9 @@ def tap_gates(phase: str, taps: Sequence[TapComparison], own: Sequence[TapCompar
         pairing: which taps are missing or extra.
     """
     unpaired = [*(f"{name} is missing" for name in pairing.missing), *(f"{name} is extra" for name in pairing.extra)]
+    hint = (
+        f"; if the port computes it elsewhere, its class says so: `{declaration(pairing)}`" if pairing.missing else ""
+    )
     compared = any(tap.ratio is not None for tap in taps)
     paired = Gate(
         name="taps.paired",
@@ -173,7 +177,7 @@ def tap_gates(phase: str, taps: Sequence[TapComparison], own: Sequence[TapCompar
         verdict=Verdict.FAIL if unpaired or not compared else Verdict.PASS,
         value=float(len(unpaired)),
         threshold=0.0,
-        reason="; ".join(unpaired[:8]) or f"{len(taps)} taps have their counterpart of equal name",
+        reason=("; ".join(unpaired[:8]) + hint) or f"{len(taps)} taps have their counterpart of equal name",
     )
     return [paired, _taps_gate("taps.error", phase, taps, ""), _taps_gate("taps.own", phase, own, INJECTED)]
 

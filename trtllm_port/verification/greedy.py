@@ -69,10 +69,10 @@ class PromptResult:
 
 
 def make_prompts(
-    model_dir: Path, vocab_size: int, seed: int, padding: int | None = None
+    model_dir: Path, vocab_size: int, seed: int, padding: int | None = None, trust_remote_code: bool = False
 ) -> tuple[list[list[int]], Any]:
     """Return five prompts as token ids, and the tokenizer or None; without one the ids are random, none `padding`."""
-    tokenizer, _ = load_tokenizer(model_dir)
+    tokenizer, _ = load_tokenizer(model_dir, trust_remote_code)
     if tokenizer is not None:
         ids: list[list[int]] = [tokenizer(text)["input_ids"] for text in PROMPTS]
         if max(map(max, ids)) < vocab_size:

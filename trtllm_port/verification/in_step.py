@@ -72,6 +72,8 @@ class _InStep:
         self, phase: Phase, load: LoadHuggingFace, port: SessionRunner, stimulus: Stimulus, progress: Progress | None
     ) -> None:
         self.phase, self.load, self.port, self.stimulus, self.progress = phase, load, port, stimulus, progress
+        if port.computed_elsewhere:  # how its taps are parted is known when all of the reference's have come
+            raise NotInStep
         self.tapped = frozenset(port.tap_names)
         self.reference = load(phase.reference_dtype)
         self.facts = HuggingFaceFacts.of(self.reference)

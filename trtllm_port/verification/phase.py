@@ -19,6 +19,7 @@ from trtllm_port.verification.cache_contents import Layer, Layers, cache_gates
 from trtllm_port.verification.causes import Cause, explain
 from trtllm_port.verification.compare import TapComparison
 from trtllm_port.verification.decoding import step_comparisons, step_divergence
+from trtllm_port.verification.elsewhere import part_by_part
 from trtllm_port.verification.gates import Gate, logit_gates, skipped, tap_gates
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.idle import without_idle
@@ -224,6 +225,9 @@ class Judged:
 def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
     """Run the port in the phase's dtype, from end to end and on Hugging Face's values, and judge it."""
     phase, stimulus, recording, facts = sides.phase, sides.stimulus, sides.recording, sides.facts
+    if port.computed_elsewhere:
+        taken = {tap for tap in recording.order if tap in port.computed_elsewhere}
+        port = part_by_part(port, {tap: recording.taps[tap].shape[-1] for tap in taken})
     expected = expected_of(sides, pairing_of(sides, port))
     taps = run_port(port, stimulus, expected)
     taps = replace(taps, comparisons=mark_benign(recording.order, taps.comparisons))
@@ -252,7 +256,9 @@ def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
 def pairing_of(sides: HuggingFaceSides, port: PortRunner) -> Pairing:
     """Pair the taps, without those of Hugging Face's that a port may do without."""
     facts = sides.facts
-    pairing = pair(sides.recording.order[:-1], port.tap_names, facts.modules, port.parameter_names)
+    pairing = pair(
+        sides.recording.order[:-1], port.tap_names, facts.modules, port.parameter_names, port.computed_elsewhere
+    )
     return (
         without_idle(pairing, sides.load(sides.phase.reference_dtype), sides.stimulus) if pairing.missing else pairing
     )

@@ -185,7 +185,7 @@ def prompt(pipeline: Pipeline) -> None:
     started = time.perf_counter()
     model, settings = pipeline.model, pipeline.settings
     port = open_port(pipeline.engine, backend="auto", device=settings.device)
-    prompts = make_prompts(model.given, model.vocab_size, settings.seed, model.padding)
+    prompts = make_prompts(model.given, model.vocab_size, settings.seed, model.padding, model.trust_remote_code)
     room = port.session.max_seq_len - max(map(len, prompts[0]))
     if room < 1:
         pipeline.left_out("prompt", f"the model takes {port.session.max_seq_len} tokens, fewer than the prompts have")

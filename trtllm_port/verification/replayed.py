@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from trtllm_port.verification.causes import Cause
 from trtllm_port.verification.compare import NO_SUCH_TAP, TapComparison
+from trtllm_port.verification.elsewhere import declaration
 from trtllm_port.verification.evidence import free_values
 from trtllm_port.verification.experiments import Trial, replay
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
@@ -43,7 +44,7 @@ def with_replay(
     found: dict[str, tuple[Cause, ...]] = {}
     for module, guessed in causes.items():
         if module in own and own[module].note == NO_SUCH_TAP:
-            found[module] = (_never_called(module),)
+            found[module] = (_never_called(module, declaration(expected.pairing)),)
             continue
         measured = [
             (tap, values[tap], _noise(tap, module, own, expected))
@@ -55,12 +56,15 @@ def with_replay(
     return found
 
 
-def _never_called(module: str) -> Cause:
+def _never_called(module: str, declared: str) -> Cause:
     return Cause(
         id="module.left_out",
         cause="a module is not called",
         status="confirmed",
-        evidence=f"the port has no tap `{module}`: nothing calls it",
+        evidence=(
+            f"the port has no tap `{module}`: nothing calls it; "
+            f"what the port computes elsewhere its class declares: `{declared}`"
+        ),
         place=f"the `forward` that should call `{module}` in `model.py`",
     )
 

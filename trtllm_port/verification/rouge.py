@@ -54,7 +54,7 @@ def run_rouge(
     Returns:
         The outcome, or the reason why there is none.
     """
-    tokenizer, lack = load_tokenizer(model_dir)
+    tokenizer, lack = load_tokenizer(model_dir, settings.trust_remote_code)
     if tokenizer is None:
         return lack
     options = SummarizeOptions(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -49,6 +49,11 @@ class PortRunner(Runner, Protocol):
     @property
     def parameter_names(self) -> tuple[str, ...]:
         """Every parameter it has; a tap without any below it is a helper of the port's own."""
+        ...
+
+    @property
+    def computed_elsewhere(self) -> Mapping[str, str | None]:
+        """Modules of Hugging Face's that it does without → its own module whose output holds them, or None."""
         ...
 
     @property
@@ -103,6 +108,10 @@ class SessionRunner:
     @property
     def tap_names(self) -> tuple[str, ...]:
         return tuple(self.session.executor.tap_names)
+
+    @property
+    def computed_elsewhere(self) -> Mapping[str, str | None]:
+        return self.session.executor.computed_elsewhere
 
     @property
     def max_batch_size(self) -> int:

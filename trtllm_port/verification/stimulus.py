@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
-from trtllm_port.errors import ConfigError
+from trtllm_port.errors import ConfigError, PortError
+from trtllm_port.text_files import read_text
+from trtllm_port.tokenizer_packages import missing_package
 from trtllm_port.verification.texts import PASSAGE
 
 DEFAULT_TOKENS = 512
@@ -67,6 +69,7 @@ def make_stimulus(
     padding: int | None = None,
     prompt_file: Path | None = None,
     seed: int = 0,
+    trust_remote_code: bool = False,
 ) -> Stimulus:
     """Choose the token ids.
 
@@ -78,6 +81,7 @@ def make_stimulus(
         padding: see `random_ids`.
         prompt_file: a text to use in place of the built-in one; needs a tokenizer.
         seed: of the random ids that stand in where there is no tokenizer.
+        trust_remote_code: whether a tokenizer's own code may run.
 
     Raises:
         ConfigError: the prompt file cannot be read, or there is no tokenizer to read it with.
@@ -86,7 +90,8 @@ def make_stimulus(
     if tokens > longest:
         limits.append(f"{tokens} tokens were asked for, the model takes {longest}")
         tokens = longest
-    ids, source = _text_ids(model_dir, prompt_file, tokens)
+    loaded = load_tokenizer(model_dir, trust_remote_code)
+    ids, source = _text_ids(loaded, prompt_file, tokens)
     if not ids or max(ids) >= vocab_size:
         ids = random_ids(tokens, vocab_size, seed, padding)
         source = f"seeded random token ids (seed {seed}): {source}"
@@ -131,20 +136,22 @@ def position_bounds(config: Mapping[str, Any]) -> dict[str, int]:
     return bounds
 
 
-def load_tokenizer(model_dir: Path) -> tuple[Any, str]:
+def load_tokenizer(model_dir: Path, trust_remote_code: bool = False) -> tuple[Any, str]:
     """Return the directory's tokenizer, or None and the reason why there is none."""
     from transformers import AutoTokenizer
 
     if not any((model_dir / name).is_file() for name in TOKENIZER_FILES):
         return None, "the model directory has no tokenizer"
     try:
-        return AutoTokenizer.from_pretrained(model_dir, trust_remote_code=False), ""
+        return AutoTokenizer.from_pretrained(model_dir, trust_remote_code=trust_remote_code), ""
     except (OSError, ValueError, KeyError, ImportError) as error:
+        if lack := missing_package(model_dir, error):
+            return None, f"{lack.message}: {lack.hint}"
         return None, f"the tokenizer cannot be loaded ({str(error).splitlines()[0]})"
 
 
-def _text_ids(model_dir: Path, prompt_file: Path | None, tokens: int) -> tuple[list[int], str]:
-    tokenizer, lack = load_tokenizer(model_dir)
+def _text_ids(loaded: tuple[Any, str], prompt_file: Path | None, tokens: int) -> tuple[list[int], str]:
+    tokenizer, lack = loaded
     if prompt_file is not None:
         if tokenizer is None:
             raise ConfigError(f"`{prompt_file}` cannot be used: {lack}", hint="leave out `--prompt-file`")
@@ -161,9 +168,11 @@ def _text_ids(model_dir: Path, prompt_file: Path | None, tokens: int) -> tuple[l
 
 def _read(prompt_file: Path) -> str:
     try:
-        text = prompt_file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(prompt_file)
+    except OSError as error:
         raise ConfigError(f"the prompt file `{prompt_file}` cannot be read: {error}") from error
+    except PortError as error:
+        raise ConfigError(error.message, hint=error.hint) from error
     if not text.strip():
         raise ConfigError(f"the prompt file `{prompt_file}` is empty")
     return text

@@ -11,6 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 INPUT_SUFFIX = ":input"
+DECLARED_START = "the port declares that it is computed"
+DECLARED = f"{DECLARED_START} elsewhere, and no module's output holds it by itself"
+UNLIKE = f"{DECLARED_START} in `{{}}`, whose output has not the size of all that it is to hold"
 ROOT = ""  # the model itself; its tap is the logits
 LOGITS = "logits"
 
@@ -96,6 +99,7 @@ def pair(
     port_taps: Collection[str],
     modules: Mapping[str, ModuleFacts],
     port_parameters: Collection[str],
+    elsewhere: Mapping[str, str | None] | None = None,
 ) -> Pairing:
     """Pair taps by exact name.
 
@@ -104,13 +108,17 @@ def pair(
         port_taps: the port's taps.
         modules: every HF module by its path.
         port_parameters: names of the port's parameters; a tap with none below it is a helper of the port's own.
+        elsewhere: modules of HF's that the port declares to compute elsewhere → the tap that holds them, or None.
     """
     offered, known = set(port_taps), set(hf_taps)
+    declared = {name: place for name, place in (elsewhere or {}).items() if place is None or place in offered}
     missing, extra, ignored = [], [], {}
     for tap in (tap for tap in hf_taps if tap not in offered):
         facts = modules[module_of(tap)]
         if is_input(tap) or is_further_output(tap):
             ignored[tap] = "the port does not tap this"
+        elif place := next((name for name in declared if name == tap or within(tap, name)), None):
+            ignored[tap] = DECLARED if declared[place] is None else UNLIKE.format(declared[place])
         elif facts.holds_parameters:
             missing.append(tap)
         else:
@@ -119,9 +127,20 @@ def pair(
         module = module_of(tap)
         if module in modules:
             ignored[tap] = "Hugging Face passes no tensor here"
+        elif any(_holds(module, name, place, modules) for name, place in declared.items()):
+            ignored[tap] = "it holds what the port declares to compute elsewhere"
         elif any(within(name, module) for name in port_parameters):
             extra.append(tap)
         else:
             ignored[tap] = "a helper of the port without parameters"
     paired = tuple(tap for tap in hf_taps if tap in offered)
     return Pairing(paired=paired, missing=tuple(missing), extra=tuple(extra), ignored=ignored)
+
+
+def _holds(module: str, name: str, place: str | None, modules: Collection[str]) -> bool:
+    """Whether what Hugging Face does not have may be where `name` is computed: the declared place, else beside it."""
+    if place is not None:
+        return module == place or within(module, place)
+    while parent_of(module) and parent_of(module) not in modules:
+        module = parent_of(module)
+    return parent_of(module) == parent_of(name)

@@ -110,17 +110,27 @@ def test_attention_of_two_data_types_is_refused(evaluate: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "head_size", "expected"),
+    ("dtype", "query_heads", "head_size", "expected"),
     [
-        ("float16", 64, False),
-        ("bfloat16", 16, False),
-        ("float16", 8, True),
-        ("float16", 512, True),
-        ("float32", 64, True),
+        ("float16", 4, 64, False),
+        ("bfloat16", 5, 16, False),
+        ("float16", 3, 64, True),
+        ("float16", 8, 8, True),
+        ("float16", 8, 20, True),
+        ("float16", 8, 512, True),
+        ("float32", 8, 64, True),
     ],
 )
-def test_where_no_fused_kernel_exists(evaluate: Any, dtype: str, head_size: int, expected: bool) -> None:
-    assert L.needs_decomposition(dtype, head_size) is expected
+def test_where_no_fused_kernel_exists(dtype: str, query_heads: int, head_size: int, expected: bool) -> None:
+    assert L.needs_decomposition(dtype, query_heads, head_size) is expected
+
+
+@pytest.mark.parametrize("head_size", [4, 12, 20])
+def test_head_sizes_in_16_bits_that_are_no_multiple_of_8(evaluate: Any, head_size: int) -> None:
+    query, key, value = (torch.randn(2, heads, 6, head_size, dtype=torch.float16) for heads in (4, 2, 2))
+    found = evaluate(L.attention, query, key, value, dynamic=(0, 2))
+    expected = nn.scaled_dot_product_attention(query.float(), key.float(), value.float(), enable_gqa=True)
+    torch.testing.assert_close(found.float(), expected.transpose(1, 2), rtol=1e-2, atol=2e-3)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from torch import Tensor
 from trtllm_port.verification.bundle.record import Logits, RecordedPhase
 from trtllm_port.verification.bundle.sketch import sketch, sketched_errors
 from trtllm_port.verification.compare import NO_SUCH_TAP, TapComparison, failure, judge
+from trtllm_port.verification.elsewhere import part_by_part
 from trtllm_port.verification.gates import Gate, logit_gates, skipped, tap_gates
 from trtllm_port.verification.locate import first_divergence, mark_benign
 from trtllm_port.verification.metrics import relative_error_per_token, token_errors
@@ -24,7 +25,10 @@ NO_INJECTION = "needs Hugging Face's tensors, of which a bundle has sketches onl
 def judge_recorded(recorded: RecordedPhase, port: PortRunner, stimulus: Stimulus) -> PhaseResult:
     """Run the port in the phase's dtype, and judge it by the recording."""
     phase = recorded.phase
-    pairing = pair(recorded.order, port.tap_names, recorded.modules, port.parameter_names)
+    if port.computed_elsewhere:
+        taken = {tap: recorded.sketches[tap] for tap in recorded.order if tap in port.computed_elsewhere}
+        port = part_by_part(port, {tap: layouts[0].shape[-1] for tap, layouts in taken.items() if layouts})
+    pairing = pair(recorded.order, port.tap_names, recorded.modules, port.parameter_names, port.computed_elsewhere)
     found = _Comparison(recorded)
     logits_LV = port.run(torch.tensor([stimulus.ids]), on_tap=found.compare, taps=pairing.paired)[0]
     found.compare_logits(logits_LV)

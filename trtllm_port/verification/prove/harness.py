@@ -122,6 +122,7 @@ def equip(model: Model, work: Path, settings: DiffSettings) -> Laboratory:
         padding=model.padding,
         prompt_file=settings.prompt_file,
         seed=settings.seed,
+        trust_remote_code=model.trust_remote_code,
     )
 
     def load(dtype: str) -> HuggingFaceRunner:
