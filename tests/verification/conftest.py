@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -27,6 +27,7 @@ class TorchPort:
 
     name = "torch"
     max_batch_size = 4
+    inputs: ClassVar[dict[str, set[str]]] = {}
 
     def __init__(self, model: LlamaForCausalLM) -> None:
         self.runner = HuggingFaceRunner(model.eval())
@@ -49,6 +50,9 @@ class TorchPort:
                 parts.append(output.logits[0])
             results.append(torch.cat(parts))
         return results
+
+    def run_last(self, prompts: Sequence[Sequence[int]], **_forced: Any) -> Tensor:
+        return torch.stack([self.run(torch.tensor([prompt]))[0, -1:] for prompt in prompts])
 
 
 def tiny_config(*, bias: bool) -> LlamaConfig:

@@ -10,10 +10,12 @@ from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.phase import PhaseResult
 from trtllm_port.verification.stimulus import BEYOND, Stimulus, position_bounds
 from trtllm_port.verification.thresholds import RATIO, ROUNDING
+from trtllm_port.verification.varied import ROWS, STEPS, never_differed
 from trtllm_port.verification.verdict import Verdict
 
 NEAR_CAP = 0.3  # tanh(x) differs from x by 3 % here; below, a missing soft cap hides in the noise
 NAMED = 3
+WAYS = {ROWS: "rows of a batch", STEPS: "steps"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,7 @@ def not_exercised(
         *_epsilons(phases[0]),
         *_neutral_vectors(phases[0]),
         *_experts(phases[0]),
+        *_inputs(phases),
         *_always(random_weights),
     )
 
@@ -117,6 +120,13 @@ def _experts(phase: PhaseResult) -> Iterator[NotExercised]:
                 what=f"{len(found.unused)} of {found.experts} experts of `{found.module}`",
                 reason=f"none of {found.tokens} tokens chose them: {named}",
             )
+
+
+def _inputs(phases: Sequence[PhaseResult]) -> Iterator[NotExercised]:
+    """Inputs of the network that could be ignored: what they said was always the same."""
+    for way, names in never_differed(phase.inputs for phase in phases):
+        which = WAYS[way]
+        yield NotExercised(what=f"inputs that differ between {which}", reason=f"all {which} have equal {_some(names)}")
 
 
 def _always(random_weights: bool) -> Iterator[NotExercised]:

@@ -1,4 +1,5 @@
-"""Where a port goes wrong whose prefill is right and whose next token is not: the taps of the first step.
+"""Where a port goes wrong whose modules are right and which is wrong as `run` uses it: by the taps of the first step
+after the prefill, else by what failed and what did not.
 
 Hugging Face computes the token at position n in one forward of all tokens; a step through the KV cache must give the
 same for that token, in every module.
@@ -13,12 +14,15 @@ from torch import Tensor
 
 from trtllm_port.verification.causes import Cause
 from trtllm_port.verification.compare import TapComparison, judge
+from trtllm_port.verification.gates import Gate
+from trtllm_port.verification.incremental import LAST
 from trtllm_port.verification.locate import first_divergence
 from trtllm_port.verification.metrics import token_errors
 from trtllm_port.verification.ports import Expected
 from trtllm_port.verification.runners import PortRunner
 from trtllm_port.verification.stimulus import Stimulus
 from trtllm_port.verification.taps import LOGITS
+from trtllm_port.verification.verdict import Verdict
 
 NOTE = "in the first step after the prefill"
 
@@ -72,3 +76,38 @@ def step_divergence(
         place="`cache.update`, the mask and the use of `position_ids` in `model.py`",
     )
     return (module,), {module: (cause,)}
+
+
+def use_cause(gates: Sequence[Gate]) -> Cause | None:
+    """Return a hypothesis for a port whose prefill is right and whose decode steps or batch are not, by its gates."""
+    wrong = (gate for gate in gates if gate.verdict is Verdict.FAIL and gate.name.startswith(("decode.", "batch.")))
+    phase = next((gate.phase for gate in wrong), None)
+    here = [gate for gate in gates if gate.phase == phase]
+    failed = [gate.name for gate in here if gate.verdict is Verdict.FAIL]
+    if phase is None or any(name.startswith("prefill.") for name in failed):
+        return None
+    if any(name.startswith("decode.") for name in failed):
+        return Cause(
+            id="decode",
+            cause="KV cache or positions are wrong after the first step",
+            status="likely",
+            evidence="the prefill's logits are right, those of single tokens after it are not",
+            place="`cache.update`, the mask and the use of `position_ids` in `model.py`",
+        )
+    if all(name == LAST for name in failed if name.startswith("batch.")):
+        return Cause(
+            id="logits_indices",
+            cause="logits of other tokens than `logits_indices` asks for",
+            status="likely",
+            evidence="all tokens' logits of a batch are right; where each row asks for its last one, they are not",
+            place="`gather_tokens` and the use of `logits_indices` in `model.py`",
+        )
+    decoded = any(gate.name.startswith("decode.") and gate.verdict is not Verdict.SKIPPED for gate in here)
+    alone = "one row alone is right, prefill and decode" if decoded else "the prefill of one row alone is right"
+    return Cause(
+        id="batch",
+        cause="rows of a padded batch disturb each other",
+        status="likely",
+        evidence=f"{alone}; rows of unequal lengths together are not",
+        place="the attention mask and everything that mixes the batch dimension in `model.py`",
+    )

@@ -150,7 +150,7 @@ def compare_model(model: Model, work: Path, settings: DiffSettings, progress: Pr
     for phase in wanted if settings.logic else wanted[-1:]:
         part, fed = model, stimulus
         if large and phase.dtype != model.dtype:
-            part, phase = first_layers(model, work), replace(phase, incremental=True)
+            part = first_layers(model, work)
             fed = shortened(stimulus, part.vocab_size)
             left_out = what_is_left_out(model, part)
         elif left_out:

@@ -7,30 +7,27 @@ phase runs the port in its dtype against Hugging Face in float32. A float32 port
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import TypedDict
 
-import torch
 from torch import Tensor
 
-from trtllm_port.verification.cache_contents import Layer, Layers, cache_gates
+from trtllm_port.verification.cache_contents import Layer, Layers
 from trtllm_port.verification.causes import Cause, explain
 from trtllm_port.verification.compare import TapComparison
 from trtllm_port.verification.decoding import step_comparisons, step_divergence
-from trtllm_port.verification.gates import Gate, logit_gates, skipped, tap_gates
+from trtllm_port.verification.gates import Gate, logit_gates, tap_gates
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.idle import without_idle
+from trtllm_port.verification.incremental import Decoded, incremental_gates
 from trtllm_port.verification.injected import own_divergences, run_injected
 from trtllm_port.verification.locate import first_divergence, mark_benign
 from trtllm_port.verification.metrics import relative_error_per_token
-from trtllm_port.verification.padding import left_padding_gate
 from trtllm_port.verification.ports import Expected, PortTaps, run_port
 from trtllm_port.verification.recording import Recording, record
 from trtllm_port.verification.replayed import with_replay
-from trtllm_port.verification.routing import Routing, RoutingFacts, force_rows, routing_gate
-from trtllm_port.verification.runners import Force, PortRunner
+from trtllm_port.verification.routing import Routing, RoutingFacts, routing_gate
+from trtllm_port.verification.runners import PortRunner
 from trtllm_port.verification.sides import (
     HuggingFaceFacts,
     Yardstick,
@@ -56,21 +53,19 @@ class Phase:
         name: "logic" or "precision".
         dtype: of the port and of the yardstick.
         reference_dtype: of the reference.
-        incremental: whether decode steps and the batch are run, too.
     """
 
     name: str
     dtype: str
     reference_dtype: str
-    incremental: bool
 
 
 def phases_of(dtype: str) -> tuple[Phase, ...]:
     """Return the phases for a port's dtype, in the order of running."""
-    logic = Phase(name="logic", dtype="float32", reference_dtype="float64", incremental=dtype == "float32")
+    logic = Phase(name="logic", dtype="float32", reference_dtype="float64")
     if dtype == "float32":
         return (logic,)
-    return logic, Phase(name="precision", dtype=dtype, reference_dtype="float32", incremental=True)
+    return logic, Phase(name="precision", dtype=dtype, reference_dtype="float32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +87,7 @@ class PhaseResult:
         variances: per normalisation, the smallest mean square of a token of its input.
         routing: how the routers of a mixture of experts decided.
         facts: about Hugging Face's model.
+        inputs: in which ways each input of the port differed (see `InputLog.differed`).
         executor, yardstick: what computed.
     """
 
@@ -109,6 +105,7 @@ class PhaseResult:
     variances: Mapping[str, float]
     routing: tuple[RoutingFacts, ...] = ()
     facts: HuggingFaceFacts
+    inputs: Mapping[str, Collection[str]] = field(default_factory=dict)
     executor: str
     yardstick: str
 
@@ -175,7 +172,7 @@ def run_hugging_face(
     step(0)
     runner = load(phase.reference_dtype)
     # Of a large model the first layers' cache is compared.
-    with_cache = phase.incremental and stimulus.decode_steps > 0 and not runner.streamed
+    with_cache = stimulus.decode_steps > 0 and not runner.streamed
     caches: tuple[list[Layer], list[Layer]] = ([], [])
     recording, facts = _reference(runner, stimulus, caches[0] if with_cache else None)
     step(1)
@@ -305,57 +302,7 @@ def result_of(sides: HuggingFaceSides, port: PortRunner, judged: Judged, gates: 
         variances=sides.variances,
         routing=taps.routing,
         facts=sides.facts,
+        inputs=dict(port.inputs),
         executor=port.name,
         yardstick=sides.yardstick.name,
     )
-
-
-Decoded = tuple[Tensor, Mapping[str, Tensor]]
-"""Logits [L, V] of a prefix and the steps after it, and the cache that they leave."""
-
-
-def incremental_gates(sides: HuggingFaceSides, port: PortRunner, decoded: Decoded | None = None) -> list[Gate]:
-    """Judge logits that came through the KV cache: forced decode steps, then a right-padded batch.
-
-    Every one of them must equal what Hugging Face's full forward gives at the same position, the batch also what a
-    left-padded batch gives there.
-    """
-    phase, stimulus, recording, yardstick = sides.phase, sides.stimulus, sides.recording, sides.yardstick
-    if not phase.incremental:
-        return []
-    gates: list[Gate] = []
-    if stimulus.decode_steps:
-        prefill = len(stimulus.ids) - stimulus.decode_steps
-        logits_LV, cache = decoded or _decode(sides, port, prefill)
-        runs = (logits_LV[prefill:], recording.logits[prefill:], yardstick.logits[prefill:])
-        gates += logit_gates("decode", phase.name, phase.dtype, runs)
-        gates += cache_gates((phase.name, phase.dtype), cache, sides.caches, gates)
-    else:
-        gates.append(skipped("decode", phase.name, "the prompt is too short for a decode step"))
-    if not stimulus.rows:
-        return [*gates, skipped("batch", phase.name, "no batch was fed")]
-    if port.max_batch_size < len(stimulus.rows):
-        return [*gates, skipped("batch", phase.name, f"the port takes {port.max_batch_size} rows at once")]
-    forced = _forced_routing(recording, port, recording.row_routing)
-    rows_TV = torch.cat(port.run_incrementally(stimulus.rows, stimulus.row_prefill, **forced))
-    expected = torch.cat(recording.rows), torch.cat(yardstick.rows)
-    gates += logit_gates("batch", phase.name, phase.dtype, (rows_TV, *expected))
-    return [*gates, left_padding_gate((phase.name, phase.dtype), rows_TV, expected, sides.left)]
-
-
-def _decode(sides: HuggingFaceSides, port: PortRunner, prefill: int) -> Decoded:
-    forced = _forced_routing(sides.recording, port, [sides.recording.taps])
-    cache: dict[str, Tensor] = {}
-    logits_LV = port.run_incrementally([sides.stimulus.ids], [prefill], **forced, keep=cache)[0]
-    return logits_LV, cache
-
-
-class _Forced(TypedDict, total=False):
-    force: Force
-    taps: tuple[str, ...]
-
-
-def _forced_routing(recording: Recording, port: PortRunner, routing: Sequence[Mapping[str, Tensor]]) -> _Forced:
-    """The arguments that make a run with a cache choose the reference's experts, where the port can be made to."""
-    taps = tuple(sorted(recording.forced.intersection(port.tap_names)))
-    return {"force": partial(force_rows, routing), "taps": taps} if taps else {}

@@ -111,8 +111,6 @@ def _logit_gates(where: str, recorded: RecordedPhase, logits_TV: Tensor, known: 
 
 
 def _incremental_gates(recorded: RecordedPhase, port: PortRunner, stimulus: Stimulus) -> list[Gate]:
-    if not recorded.phase.incremental:
-        return []
     gates: list[Gate] = []
     if stimulus.decode_steps:
         prefill = len(stimulus.ids) - stimulus.decode_steps
@@ -122,5 +120,14 @@ def _incremental_gates(recorded: RecordedPhase, port: PortRunner, stimulus: Stim
         gates.append(skipped("decode", recorded.phase.name, "the prompt is too short for a decode step"))
     if recorded.rows is None or port.max_batch_size < len(stimulus.rows):
         return [*gates, skipped("batch", recorded.phase.name, f"the port takes {port.max_batch_size} rows at once")]
-    rows_TV = torch.cat(port.run_incrementally(stimulus.rows, stimulus.row_prefill))
-    return [*gates, *_logit_gates("batch", recorded, rows_TV, recorded.rows)]
+    rows = port.run_incrementally(stimulus.rows, stimulus.row_prefill)
+    for row_LV, last_TV, n in zip(rows, _last_tokens(port, stimulus), stimulus.row_prefill, strict=True):
+        row_LV[n - 1 : n] = last_TV  # asked for alone, as `run` does; all at once the prompt's are judged already
+    return [*gates, *_logit_gates("batch", recorded, torch.cat(rows), recorded.rows)]
+
+
+def _last_tokens(port: PortRunner, stimulus: Stimulus) -> Tensor:
+    """The logits [B, 1, V] of each prompt's last token, NaN where the port gives those of another number of tokens."""
+    prompts = [row[:n] for row, n in zip(stimulus.rows, stimulus.row_prefill, strict=True)]
+    last_BTV = port.run_last(prompts)
+    return last_BTV if last_BTV.shape[1] == 1 else torch.full_like(last_BTV[:, :1], torch.nan)
