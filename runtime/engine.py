@@ -55,8 +55,9 @@ class TensorRTExecutor:
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._profile = -1
         self.inputs, self.outputs = self._specs()
-        taps = NetworkFile.load(network_path).taps
-        self._taps = {path: name for path, name in taps.items() if self._engine.is_debug_tensor(name)}
+        network = NetworkFile.load(network_path)
+        self.parameters = network.parameters
+        self._taps = {path: name for path, name in network.taps.items() if self._engine.is_debug_tensor(name)}
         gpu = torch.cuda.get_device_name()
         self.name = f"{flavour} {self._trt.__version__} ({gpu}; {UNTESTED})"
 

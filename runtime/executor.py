@@ -36,6 +36,7 @@ class Executor(Protocol):
         inputs: the tensors that `run` must be fed.
         outputs: the tensors that `run` returns.
         tap_names: the intermediates that `run` can hand out.
+        parameters: the names of the checkpoint's tensors that the network reads.
     """
 
     @property
@@ -49,6 +50,9 @@ class Executor(Protocol):
 
     @property
     def tap_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def parameters(self) -> frozenset[str]: ...
 
     def run(
         self,

@@ -72,6 +72,7 @@ class ReferenceExecutor:
         self.inputs = _specs(network, network.inputs)
         self.outputs = _specs(network, network.outputs)
         self.tap_names = tuple(network.taps)
+        self.parameters = network.parameters
         self._tensors_of_taps = dict(network.taps)
         self._caches = caches_of(network)
         compiler = Compiler(network, weights, self.device)

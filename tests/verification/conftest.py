@@ -27,6 +27,7 @@ class TorchPort:
 
     name = "torch"
     max_batch_size = 4
+    unread = ()
     inputs: ClassVar[dict[str, set[str]]] = {}
 
     def __init__(self, model: LlamaForCausalLM) -> None:
@@ -50,6 +51,11 @@ class TorchPort:
                 parts.append(output.logits[0])
             results.append(torch.cat(parts))
         return results
+
+    @torch.no_grad()
+    def look_up(self, tap: str, ids_L: Tensor, positions_L: Tensor) -> Tensor:
+        table = self.runner.model.get_submodule(tap)
+        return table(ids_L)[None]
 
     def run_last(self, prompts: Sequence[Sequence[int]], **_forced: Any) -> Tensor:
         return torch.stack([self.run(torch.tensor([prompt]))[0, -1:] for prompt in prompts])

@@ -51,6 +51,7 @@ def not_exercised(
         *_neutral_vectors(phases[0]),
         *_experts(phases[0]),
         *_inputs(phases),
+        *_unread(phases[-1]),
         *_always(random_weights),
     )
 
@@ -127,6 +128,13 @@ def _inputs(phases: Sequence[PhaseResult]) -> Iterator[NotExercised]:
     for way, names in never_differed(phase.inputs for phase in phases):
         which = WAYS[way]
         yield NotExercised(what=f"inputs that differ between {which}", reason=f"all {which} have equal {_some(names)}")
+
+
+def _unread(phase: PhaseResult) -> Iterator[NotExercised]:
+    """Tables of which only the prompt's rows were looked up, and parameters that are there for nothing."""
+    for name, reason in phase.unread.items():
+        what = f"rows of `{name}` that the prompt does not look up" if name in phase.facts.modules else f"`{name}`"
+        yield NotExercised(what=what, reason=reason)
 
 
 def _always(random_weights: bool) -> Iterator[NotExercised]:

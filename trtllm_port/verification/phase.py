@@ -17,7 +17,7 @@ from trtllm_port.verification.causes import Cause, explain
 from trtllm_port.verification.compare import TapComparison
 from trtllm_port.verification.decoding import step_comparisons, step_divergence
 from trtllm_port.verification.gates import Gate, logit_gates, tap_gates
-from trtllm_port.verification.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.hugging_face import HuggingFaceRunner, Table
 from trtllm_port.verification.idle import without_idle
 from trtllm_port.verification.incremental import Decoded, incremental_gates
 from trtllm_port.verification.injected import own_divergences, run_injected
@@ -36,6 +36,14 @@ from trtllm_port.verification.sides import (
 )
 from trtllm_port.verification.softcaps import ScorePeak
 from trtllm_port.verification.stimulus import Stimulus
+from trtllm_port.verification.tables import (
+    Index,
+    TableResult,
+    compare_tables,
+    indices_of,
+    table_causes,
+    table_gate,
+)
 from trtllm_port.verification.taps import Pairing, pair
 from trtllm_port.verification.verdict import Verdict
 
@@ -43,6 +51,7 @@ Progress = Callable[[str, int, int], None]
 """Called with (phase, done, total)."""
 LoadHuggingFace = Callable[[str], HuggingFaceRunner]
 """Loads the model in a dtype; two precisions need not be in memory together."""
+UNREAD = "the network does not read it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +86,8 @@ class PhaseResult:
         order: all taps in Hugging Face's execution order, the logits last.
         taps: the comparison of each, missing ones included.
         own: the same from the injected run, where every module works on Hugging Face's values.
-        steps: those of the first step after the prefill, if that is where the port goes wrong.
+        steps: those of rows of tables, or of the first step after the prefill, if that is where the port goes wrong.
+        unread: what no run read: tables with the reason, and parameters that the network has no use for.
         ignored: taps that were not compared and need not be, with the reason.
         gates: for the taps and the logits.
         divergences: paths of all guilty modules ("" is the model itself), in Hugging Face's order.
@@ -96,6 +106,7 @@ class PhaseResult:
     taps: Mapping[str, TapComparison]
     own: Mapping[str, TapComparison]
     steps: Mapping[str, TapComparison] = field(default_factory=dict)
+    unread: Mapping[str, str] = field(default_factory=dict)
     ignored: Mapping[str, str]
     gates: tuple[Gate, ...]
     divergences: tuple[str, ...]
@@ -126,6 +137,8 @@ class HuggingFaceSides:
         recording, yardstick: the two runs.
         caches: what the KV caches of the two hold after the prompt; empty where that was not asked for.
         variances: per normalisation, the smallest mean square of a token of its input.
+        tables: the yardstick's embedding tables.
+        indices: what they are looked up by.
         left: the yardstick's logits of the rows from a left-padded batch, None if it cannot run one.
         facts: about the model.
     """
@@ -138,6 +151,8 @@ class HuggingFaceSides:
     variances: Mapping[str, float]
     left: tuple[Tensor, ...] | None = field(repr=False)
     caches: tuple[Layers, Layers] = field(default=((), ()), repr=False)
+    tables: Mapping[str, Table] = field(repr=False)
+    indices: Mapping[str, Index] = field(repr=False)
     facts: HuggingFaceFacts = field(repr=False)
 
 
@@ -180,6 +195,7 @@ def run_hugging_face(
     runner = load(phase.dtype)
     yardstick = run_yardstick(runner, stimulus, recording, caches[1] if with_cache else None)
     left = runner.run_left_padded(stimulus.rows)
+    tables = runner.tables()
     runner.forget_weights()
     step(2)
     return HuggingFaceSides(
@@ -191,6 +207,8 @@ def run_hugging_face(
         variances=input_variances(recording.taps, facts.modules),
         left=left,
         caches=caches,
+        tables=tables,
+        indices=indices_of(recording.taps, list(tables), stimulus.ids),
         facts=facts,
     )
 
@@ -211,11 +229,13 @@ class Judged:
         pairing: which taps were compared.
         taps: the run from end to end.
         own: the comparisons of the injected run.
+        tables: those of all rows of all embedding tables.
     """
 
     pairing: Pairing
     taps: PortTaps
     own: Mapping[str, TapComparison]
+    tables: TableResult
 
 
 def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
@@ -236,14 +256,22 @@ def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
         # A difference of precision shows in that precision only; any other shows best where the floor is lowest.
         runner = sides.load(phase.reference_dtype if phase.name == "logic" else phase.dtype)
         causes = with_replay(causes, runner, port, stimulus, expected, own if own_guilty else taps.comparisons)
-    judged = Judged(pairing=expected.pairing, taps=taps, own=own)
+    judged = Judged(pairing=expected.pairing, taps=taps, own=own, tables=tables_of(sides, port))
     gates = gates_of(sides, port, judged)
-    steps: dict[str, TapComparison] = {}
-    if not divergences and decode_fails(gates):
+    steps: Mapping[str, TapComparison] = {}
+    if not divergences and judged.tables.wrong:
+        steps = judged.tables.wrong
+        divergences, causes = tuple(steps), table_causes(judged.tables)
+    elif not divergences and decode_fails(gates):
         steps = step_comparisons(port, stimulus, replace(expected, floors=sides.yardstick.floors))
         divergences, causes = step_divergence(recording.order, steps)
     result = result_of(sides, port, judged, gates)
     return replace(result, steps=steps, divergences=divergences, causes=causes)
+
+
+def tables_of(sides: HuggingFaceSides, port: PortRunner) -> TableResult:
+    """Compare all rows of the embedding tables."""
+    return compare_tables(port, sides.tables, sides.indices, sides.phase.dtype)
 
 
 def pairing_of(sides: HuggingFaceSides, port: PortRunner) -> Pairing:
@@ -276,6 +304,7 @@ def gates_of(sides: HuggingFaceSides, port: PortRunner, judged: Judged, decoded:
         decided = [router.indices for router in recording.routers]
         found = [run[tap] for run in (taps.comparisons, own) for tap in decided if tap in run]
         gates.append(routing_gate(phase.name, taps.routing, found))
+    gates += table_gate(phase.name, judged.tables)
     gates += logit_gates("prefill", phase.name, phase.dtype, (taps.logits, recording.logits, sides.yardstick.logits))
     return gates + incremental_gates(sides, port, decoded)
 
@@ -294,6 +323,7 @@ def result_of(sides: HuggingFaceSides, port: PortRunner, judged: Judged, gates: 
         taps=taps.comparisons,
         own=judged.own,
         ignored={**judged.pairing.ignored, **taps.skipped},
+        unread={**judged.tables.left_out, **dict.fromkeys(port.unread, UNREAD)},
         gates=tuple(gates),
         divergences=(),
         causes={},

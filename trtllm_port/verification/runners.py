@@ -55,6 +55,11 @@ class PortRunner(Runner, Protocol):
         ...
 
     @property
+    def unread(self) -> tuple[str, ...]:
+        """Those of its parameters that it computes nothing with."""
+        ...
+
+    @property
     def max_batch_size(self) -> int:
         """Rows that it takes at once."""
         ...
@@ -101,6 +106,15 @@ class PortRunner(Runner, Protocol):
         """
         ...
 
+    def look_up(self, tap: str, ids_L: Tensor, positions_L: Tensor) -> Tensor:
+        """Return a tap of one row of tokens, and compute nothing behind it.
+
+        Args:
+            tap: which.
+            ids_L, positions_L: tokens and their positions; these need not fit the KV cache.
+        """
+        ...
+
 
 class SessionRunner:
     """The port, run by a session (TensorRT or the reference executor).
@@ -124,6 +138,10 @@ class SessionRunner:
     @property
     def tap_names(self) -> tuple[str, ...]:
         return tuple(self.session.executor.tap_names)
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        return tuple(name for name in self.parameter_names if name not in self.session.executor.parameters)
 
     @property
     def max_batch_size(self) -> int:
@@ -171,6 +189,9 @@ class SessionRunner:
         call = self._calls(prompts, [len(prompt) for prompt in prompts])[0]
         last = call._replace(wanted=pad_prompts(prompts).last_B1)
         return self._forward(last, self.session.new_cache(len(prompts)), force, taps).cpu()
+
+    def look_up(self, tap: str, ids_L: Tensor, positions_L: Tensor) -> Tensor:
+        return self.session.forward_to(tap, ids_L[None], positions_L[None]).cpu()
 
     def run_all(
         self, ids: Sequence[int], prefill: int, short: int, *, observers: tuple[OnTap, OnTap], taps: Collection[str]

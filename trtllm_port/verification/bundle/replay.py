@@ -150,6 +150,7 @@ def _report(
             *(NotExercised(**item) for item in content["not_exercised"]),
             *(NotExercised(what=f"the {p['name']} phase", reason=f"no network in {p['dtype']}") for p in missing),
             NotExercised(what="causes, and each module on Hugging Face's own input", reason=NO_INJECTION),
+            NotExercised(what="rows of tables that the prompt does not look up", reason=NO_INJECTION),
         ),
         versions=versions(),
         commands=(command,),
