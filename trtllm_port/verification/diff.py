@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from trtllm_port.errors import CheckpointError
-from trtllm_port.verification.accounting import mismatch_report
 from trtllm_port.verification.assemble import (
     causes_of,
     command,
@@ -28,6 +26,7 @@ from trtllm_port.verification.assemble import (
 )
 from trtllm_port.verification.bundle.save import check_target, save_bundle
 from trtllm_port.verification.coverage import NotExercised, not_exercised
+from trtllm_port.verification.faults import blame
 from trtllm_port.verification.finish import finish
 from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
@@ -89,8 +88,8 @@ def diff_layers(
             model = comparison.model
             report = diff_report(comparison, random_weights=random_weights, seed=settings.seed)
             save(comparison, report, work, settings)
-        except CheckpointError as error:
-            report = mismatch_report(model, error, random_weights=random_weights, seed=settings.seed)
+        except Exception as error:  # raised again unless the port is to blame
+            report = blame(model, error, random_weights=random_weights, seed=settings.seed)
     options = {"random-weights": random_weights, "tokens": settings.tokens, "prompt-file": settings.prompt_file}
     report = replace(report, commands=(command("diff-layers", model, options | {"engine-dir": settings.engine_dir}),))
     return finish(report, started, report_dir)

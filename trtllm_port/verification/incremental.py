@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
 
+from trtllm_port.runtime.reference.errors import LayerExecutionError
 from trtllm_port.verification.cache_contents import cache_gates
+from trtllm_port.verification.compare import TapComparison, failure
 from trtllm_port.verification.gates import Gate, logit_gates, skipped, threshold_gate
 from trtllm_port.verification.metrics import relative_error_per_token, token_errors
 from trtllm_port.verification.padding import left_padding_gate
@@ -28,12 +30,20 @@ if TYPE_CHECKING:
     from trtllm_port.verification.runners import Force, PortRunner
 
 LAST = "batch.last"
+RUNS = "port.runs"
 
 Decoded = tuple[Tensor, Mapping[str, Tensor]]
 """Logits [L, V] of a prefix and the steps after it, and the cache that they leave."""
 
 
-def incremental_gates(sides: HuggingFaceSides, port: PortRunner, decoded: Decoded | None = None) -> list[Gate]:
+class Used(NamedTuple):
+    """What using a port showed: gates, and the modules that could not be computed."""
+
+    gates: list[Gate]
+    failed: dict[str, TapComparison]
+
+
+def judge_use(sides: HuggingFaceSides, port: PortRunner, decoded: Decoded | None = None) -> Used:
     """Judge forced decode steps, then a right-padded batch.
 
     Args:
@@ -41,7 +51,22 @@ def incremental_gates(sides: HuggingFaceSides, port: PortRunner, decoded: Decode
         port: the port.
         decoded: what came through the KV cache, where that was run already.
     """
-    return [*_decode_gates(sides, port, decoded), *_batch_gates(sides, port)]
+    used = Used([], {})
+    for where, judge in (("decode", partial(_decode_gates, decoded=decoded)), ("batch", _batch_gates)):
+        try:
+            used.gates.extend(judge(sides, port))
+        except LayerExecutionError as error:
+            name = f"{where}.runs"
+            used.gates.append(Gate(name=name, phase=sides.phase.name, verdict=Verdict.FAIL, reason=error.message))
+            module = module_of_layer(error.layer)
+            if module in sides.facts.modules:
+                used.failed[module] = failure(module, error.message)
+    return used
+
+
+def module_of_layer(layer: str) -> str:
+    """Return the path of the module that made a layer of a network, by the layer's name; "" where none did."""
+    return layer.rpartition("/")[0].partition("/")[0]
 
 
 def _decode_gates(sides: HuggingFaceSides, port: PortRunner, decoded: Decoded | None) -> list[Gate]:

@@ -15,11 +15,11 @@ from torch import Tensor
 from trtllm_port.verification.cache_contents import Layer, Layers
 from trtllm_port.verification.causes import Cause, explain
 from trtllm_port.verification.compare import TapComparison
-from trtllm_port.verification.decoding import step_comparisons, step_divergence
+from trtllm_port.verification.decoding import failed_causes, step_comparisons, step_divergence
 from trtllm_port.verification.gates import Gate, logit_gates, tap_gates
 from trtllm_port.verification.hugging_face import HuggingFaceRunner, Table
 from trtllm_port.verification.idle import without_idle
-from trtllm_port.verification.incremental import Decoded, incremental_gates
+from trtllm_port.verification.incremental import Decoded, Used, judge_use
 from trtllm_port.verification.injected import own_divergences, run_injected
 from trtllm_port.verification.locate import first_divergence, mark_benign
 from trtllm_port.verification.metrics import relative_error_per_token
@@ -257,7 +257,7 @@ def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
         runner = sides.load(phase.reference_dtype if phase.name == "logic" else phase.dtype)
         causes = with_replay(causes, runner, port, stimulus, expected, own if own_guilty else taps.comparisons)
     judged = Judged(pairing=expected.pairing, taps=taps, own=own, tables=tables_of(sides, port))
-    gates = gates_of(sides, port, judged)
+    gates, failed = gates_of(sides, port, judged)
     steps: Mapping[str, TapComparison] = {}
     if not divergences and judged.tables.wrong:
         steps = judged.tables.wrong
@@ -265,6 +265,8 @@ def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
     elif not divergences and decode_fails(gates):
         steps = step_comparisons(port, stimulus, replace(expected, floors=sides.yardstick.floors))
         divergences, causes = step_divergence(recording.order, steps)
+    if not divergences and failed:
+        steps, divergences, causes = failed, tuple(failed), failed_causes(failed)
     result = result_of(sides, port, judged, gates)
     return replace(result, steps=steps, divergences=divergences, causes=causes)
 
@@ -296,7 +298,7 @@ def expected_of(sides: HuggingFaceSides, pairing: Pairing) -> Expected:
     )
 
 
-def gates_of(sides: HuggingFaceSides, port: PortRunner, judged: Judged, decoded: Decoded | None = None) -> list[Gate]:
+def gates_of(sides: HuggingFaceSides, port: PortRunner, judged: Judged, decoded: Decoded | None = None) -> Used:
     """All gates of a phase; `decoded` is what came through the KV cache, where that was run already."""
     phase, recording, taps, own = sides.phase, sides.recording, judged.taps, judged.own
     gates = tap_gates(phase.name, list(taps.comparisons.values()), list(own.values()), judged.pairing)
@@ -306,7 +308,8 @@ def gates_of(sides: HuggingFaceSides, port: PortRunner, judged: Judged, decoded:
         gates.append(routing_gate(phase.name, taps.routing, found))
     gates += table_gate(phase.name, judged.tables)
     gates += logit_gates("prefill", phase.name, phase.dtype, (taps.logits, recording.logits, sides.yardstick.logits))
-    return gates + incremental_gates(sides, port, decoded)
+    used = judge_use(sides, port, decoded)
+    return Used(gates + used.gates, used.failed)
 
 
 def decode_fails(gates: Sequence[Gate]) -> bool:
