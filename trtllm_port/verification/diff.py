@@ -41,6 +41,7 @@ from trtllm_port.verification.large import (
     without_batch,
 )
 from trtllm_port.verification.mapped import return_freed_memory
+from trtllm_port.verification.origin import require_engine_of
 from trtllm_port.verification.phase import LoadHuggingFace, Phase, PhaseResult, phases_of, run_phase
 from trtllm_port.verification.preparation import Model, network_of, open_port, opened, prepare_port, settle_dtype
 from trtllm_port.verification.report import Report
@@ -83,6 +84,8 @@ def diff_layers(
         model,
         work,
     ):
+        if settings.engine_dir is not None:
+            require_engine_of(settings.engine_dir, model.source)
         try:
             comparison = compare_model(model, work, settings, progress)
             model = comparison.model
