@@ -293,6 +293,10 @@ class Network:
         count = self._calls[path] = self._calls.get(path, 0) + 1
         return path if count == 1 else f"{path}#{count}"
 
+    def path_of(self, module: Module) -> str | None:
+        """A module's path, None where it is not of this network."""
+        return self._module_paths.get(id(module))
+
     def leave(self) -> None:
         """End a module's `forward`."""
         self._scope.pop()

@@ -57,6 +57,7 @@ class TensorRTExecutor:
         self.inputs, self.outputs = self._specs()
         network = NetworkFile.load(network_path)
         self.computed_elsewhere = network.computed_elsewhere
+        self.parameters = network.parameters
         self._taps = {path: name for path, name in network.taps.items() if self._engine.is_debug_tensor(name)}
         gpu = torch.cuda.get_device_name()
         self.name = f"{flavour} {self._trt.__version__} ({gpu}; {UNTESTED})"

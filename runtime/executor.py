@@ -37,6 +37,7 @@ class Executor(Protocol):
         outputs: the tensors that `run` returns.
         tap_names: the intermediates that `run` can hand out.
         computed_elsewhere: modules of HF's → the tap that holds them, or None; see `NetworkFile`.
+        parameters: the names of the checkpoint's tensors that the network reads.
     """
 
     @property
@@ -53,6 +54,9 @@ class Executor(Protocol):
 
     @property
     def computed_elsewhere(self) -> Mapping[str, str | None]: ...
+
+    @property
+    def parameters(self) -> frozenset[str]: ...
 
     def run(
         self,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -23,12 +23,30 @@ from trtllm_port.runtime.sampling import Sampler, SamplingConfig
 if TYPE_CHECKING:
     from trtllm_port.runtime.session import Session
 
-__all__ = ["Generation", "check_request", "generate"]
+__all__ = ["Generation", "check_request", "generate", "pad_prompts"]
 
 PADDING_TOKEN = 0  # any valid token: what it writes is never seen
 GREEDY = SamplingConfig()
 OnToken = Callable[[int, int], None]
 """Called with (row, token) as soon as a token is chosen."""
+
+
+class PaddedPrompts(NamedTuple):
+    """Prompts of different lengths as a network is fed with them: token ids, positions, each row's last real token."""
+
+    ids_BL: torch.Tensor
+    positions_BL: torch.Tensor
+    last_B1: torch.Tensor
+
+
+def pad_prompts(prompts: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> PaddedPrompts:
+    """Pad prompts on the right; padding has the position of its row's last token."""
+    longest = max(map(len, prompts))
+    padded = [[*prompt, *[PADDING_TOKEN] * (longest - len(prompt))] for prompt in prompts]
+    ids_BL = torch.tensor(padded, device=device)
+    last_B1 = torch.tensor([[len(prompt) - 1] for prompt in prompts], device=device)
+    positions_BL = torch.arange(longest, device=device).expand_as(ids_BL).minimum(last_B1).contiguous()
+    return PaddedPrompts(ids_BL, positions_BL, last_B1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +111,7 @@ def generate(
     check_request(session, prompts, max_new_tokens)
     started = time.perf_counter()
     decoding = _Decoding(session, prompts, sampling, frozenset(eos_token_ids), on_token)
-    decoding.prefill(prompts)
+    decoding.prefill()
     prefilled = time.perf_counter()
     for _ in range(max_new_tokens - 1):
         if not decoding.live:
@@ -128,10 +146,10 @@ class _Decoding:
         self.on_token = on_token
         self.tokens: list[list[int]] = [[] for _ in prompts]
         self.live = set(range(len(prompts)))
-        lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
         self.cache = session.new_cache(len(prompts))
+        self.prompts = pad_prompts(prompts, self.device)
         self.input_ids_B1 = torch.zeros(len(prompts), 1, dtype=torch.int64, device=self.device)
-        self.position_ids_B1 = lengths_B.unsqueeze(1) - 1
+        self.position_ids_B1 = self.prompts.last_B1.clone()
         self.feeds = {
             "input_ids": self.input_ids_B1,
             "position_ids": self.position_ids_B1,
@@ -139,16 +157,12 @@ class _Decoding:
             **self.cache,
         }
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> None:
+    def prefill(self) -> None:
         """All prompts at once; the first new token of each row comes from its last prompt token."""
-        longest = max(map(len, prompts))
-        padded = [[*prompt, *[PADDING_TOKEN] * (longest - len(prompt))] for prompt in prompts]
-        input_ids_BL = torch.tensor(padded, device=self.device)
-        positions_BL = torch.arange(longest, device=self.device).expand_as(input_ids_BL)
         feeds = {
-            "input_ids": input_ids_BL,
-            "position_ids": positions_BL.minimum(self.position_ids_B1).contiguous(),
-            "logits_indices": self.position_ids_B1.clone(),  # the last prompt token of each row
+            "input_ids": self.prompts.ids_BL,
+            "position_ids": self.prompts.positions_BL,
+            "logits_indices": self.prompts.last_B1,
             **self.cache,
         }
         self._choose(self.executor.run(feeds)["logits"])

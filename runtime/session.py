@@ -164,6 +164,17 @@ class Session:
         return self.executor.run(feeds, on_tap=on_tap, taps=taps)["logits"]
 
     @torch.inference_mode()
+    def forward_to(self, tap: str, input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+        """Compute one intermediate tensor, with an empty cache, and nothing behind it.
+
+        Args:
+            tap: its name, from `executor.tap_names`.
+            input_ids, position_ids: int64 [B, L].
+        """
+        feeds = self._feeds(input_ids, position_ids, None, self.new_cache(len(input_ids)))
+        return self.executor.run(feeds, taps=(tap,), stop_after=tap)[tap]
+
+    @torch.inference_mode()
     def forward_together(
         self,
         inputs: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, dict[str, torch.Tensor]]],

@@ -58,6 +58,11 @@ class NetworkFile:
     computed_elsewhere: dict[str, str | None] = field(default_factory=dict)
     constants: dict[str, Constant] = field(default_factory=dict)
 
+    @property
+    def parameters(self) -> frozenset[str]:
+        """The names of the checkpoint's tensors that the network reads."""
+        return frozenset(each.parameter for each in self.constants.values() if each.parameter is not None)
+
     @classmethod
     def from_network(cls, network: BuiltNetwork) -> NetworkFile:
         """The file of a network that a port built.

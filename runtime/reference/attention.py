@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trtllm_port.errors import EngineError
 from trtllm_port.runtime.reference.layer import Bound, Evaluator, Layer
 
 MASK, QUANTIZATION_SCALE, QUERY_LENGTHS, KEY_VALUE_LENGTHS = 3, 4, 5, 6  # inputs after query, key and value
@@ -165,10 +164,8 @@ def kv_cache_update(layer: Layer) -> Bound:
 def _write(cache_BKSH: Tensor, update_BKLH: Tensor, starts: list[int]) -> Tensor:
     length, slots = update_BKLH.shape[2], cache_BKSH.shape[2]
     if min(starts) < 0 or max(starts) + length > slots:
-        raise EngineError(
-            f"{length} tokens from position {max(starts)} on do not fit the KV cache of {slots}",
-            hint="build the engine with a larger `--max-seq-len`",
-        )
+        first = min(starts) if min(starts) < 0 else max(starts)
+        raise IndexError(f"{length} tokens from slot {first} on do not fit the KV cache of {slots}")
     if len(set(starts)) == 1:
         cache_BKSH[:, :, starts[0] : starts[0] + length] = update_BKLH
         return cache_BKSH

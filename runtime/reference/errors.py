@@ -30,4 +30,13 @@ class UnsupportedLayerError(PortError):
 
 
 class LayerExecutionError(PortError):
-    """A layer could not be evaluated on the values that it met."""
+    """A layer could not be evaluated on the values that it met.
+
+    Args:
+        message, hint: see `PortError`.
+        layer: its name, "" where it is not known: the path of the module that made it, a slash, and its operation.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, layer: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.layer = layer

@@ -73,6 +73,7 @@ class ReferenceExecutor:
         self.outputs = _specs(network, network.outputs)
         self.tap_names = tuple(network.taps)
         self.computed_elsewhere = dict(network.computed_elsewhere)
+        self.parameters = network.parameters
         self._tensors_of_taps = dict(network.taps)
         self._caches = caches_of(network)
         compiler = Compiler(network, weights, self.device)

@@ -145,5 +145,5 @@ def _fail(step: Step, slots: Slots, error: Exception) -> NoReturn:
     met = [f"{str(v.dtype)[6:]}{list(v.shape)}" for v in (slots[i] for i in step.inputs) if hasattr(v, "dtype")]
     on = ", ".join(met) or "its inputs"
     raise LayerExecutionError(
-        f"the layer {step.layer.name!r} ({step.layer.type}) cannot be evaluated on {on}: {error}"
+        f"the layer {step.layer.name!r} ({step.layer.type}) cannot be evaluated on {on}: {error}", layer=step.layer.name
     ) from error

@@ -28,6 +28,8 @@ class TorchPort:
     name = "torch"
     max_batch_size = 4
     computed_elsewhere: ClassVar[dict[str, str | None]] = {}
+    unread = ()
+    inputs: ClassVar[dict[str, set[str]]] = {}
 
     def __init__(self, model: LlamaForCausalLM) -> None:
         self.runner = HuggingFaceRunner(model.eval())
@@ -50,6 +52,14 @@ class TorchPort:
                 parts.append(output.logits[0])
             results.append(torch.cat(parts))
         return results
+
+    @torch.no_grad()
+    def look_up(self, tap: str, ids_L: Tensor, positions_L: Tensor) -> Tensor:
+        table = self.runner.model.get_submodule(tap)
+        return table(ids_L)[None]
+
+    def run_last(self, prompts: Sequence[Sequence[int]], **_forced: Any) -> Tensor:
+        return torch.stack([self.run(torch.tensor([prompt]))[0, -1:] for prompt in prompts])
 
 
 def tiny_config(*, bias: bool) -> LlamaConfig:

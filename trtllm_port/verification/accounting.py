@@ -10,15 +10,15 @@ import re
 from collections.abc import Sequence
 
 from trtllm_port.errors import CheckpointError, PortError
-from trtllm_port.verification.assemble import class_names, excerpts_at, subject_of, versions
+from trtllm_port.verification.assemble import class_names, excerpts_at
 from trtllm_port.verification.causes import Cause
-from trtllm_port.verification.coverage import NotExercised
 from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.places import place_of
 from trtllm_port.verification.preparation import Model
 from trtllm_port.verification.report import Report
 from trtllm_port.verification.sides import HuggingFaceFacts
+from trtllm_port.verification.unrun import unrun_report
 from trtllm_port.verification.verdict import Verdict
 
 PROBLEM = re.compile(r"^\s*(missing|unexpected|shape of) `([^`]+)`", re.MULTILINE)
@@ -51,39 +51,15 @@ def mismatch_report(model: Model, error: CheckpointError, *, random_weights: boo
     facts = HuggingFaceFacts.of(runner)
     module = name.rpartition(".")[0]
     place = place_of(model.port.package_dir, module, class_names(facts)) or f"`{module}` in `model.py`"
-    return Report(
-        kind="diff-layers",
-        verdict=Verdict.FAIL,
-        summary=f"the port's parameters are not Hugging Face's, first at `{module}`: {MEANINGS[kind]} (`{name}`)",
-        subject=subject_of(model, random_weights=random_weights, seed=seed),
-        executor="none: nothing was run",
-        reference={"weights": runner.name},
-        stimulus={
-            "tokens": 0,
-            "source": "none",
-            "decode_steps": 0,
-            "batch_lengths": [],
-            "batch_steps": 0,
-            "limits": [],
-        },
-        first_divergence=module,
-        divergence=None,
-        divergences=(),
-        causes=(
-            Cause(cause=_cause(kind, name), status="confirmed", evidence=f"`{name}`: {MEANINGS[kind]}", place=place),
-        ),
+    return unrun_report(
+        model,
+        f"the port's parameters are not Hugging Face's, first at `{module}`: {MEANINGS[kind]} (`{name}`)",
+        _gate(problems),
+        Cause(cause=_cause(kind, name), status="confirmed", evidence=f"`{name}`: {MEANINGS[kind]}", place=place),
+        module=module,
         excerpts=excerpts_at(module, model.port.package_dir, facts),
-        stages=(),
-        gates=(_gate(problems),),
-        taps=(),
-        ignored={},
-        position_profile={},
-        not_exercised=(
-            NotExercised(what="every module", reason="the port cannot hold the weights, so nothing was run"),
-        ),
-        versions=versions(),
-        commands=(),
-        seconds=0.0,
+        reference={"weights": runner.name},
+        weights=(random_weights, seed),
     )
 
 

@@ -9,6 +9,8 @@ from trtllm_port.verification.report import Report
 from trtllm_port.verification.verdict import Verdict
 
 NAMED = 3
+WIDER = {"float16": ("bfloat16", "float32"), "bfloat16": ("float32",)}  # data types of more range
+FINER = {"float16": ("float32",), "bfloat16": ("float32",)}
 
 
 def next_steps(report: Report) -> tuple[str, ...]:
@@ -35,10 +37,16 @@ def _after_failure(report: Report) -> Iterator[str]:
 
 def _after_doubt(report: Report) -> Iterator[str]:
     doubtful = [gate for gate in report.gates if gate.verdict is Verdict.CANNOT_TELL]
-    if any("not finite" in gate.reason for gate in doubtful):
-        yield f"Hugging Face itself overflows in {report.subject.dtype}: try `--dtype bfloat16` or `--dtype float32`"
+    dtype = report.subject.dtype
+    overflow = any("not finite" in gate.reason for gate in doubtful)
+    others = WIDER.get(dtype, ()) if overflow else FINER.get(dtype, ())
+    said = f"Hugging Face itself is not finite in {dtype}"
+    if not overflow:
+        said = f"Hugging Face's own error in {dtype} is too large to judge by"
+    if doubtful and others:
+        yield f"{said}: try {' or '.join(f'`--dtype {each}`' for each in others)}"
     elif doubtful:
-        yield f"Hugging Face's own error in {report.subject.dtype} is too large to judge by: try `--dtype float32`"
+        yield f"{said}, and no data type does better: see what `{doubtful[0].name}` says of its two runs"
     if report.subject.random_weights:
         yield "Random weights may be to blame: leave `--random-weights` out if you have the checkpoint"
 

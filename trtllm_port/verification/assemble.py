@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from trtllm_port.quoting import shell_command
-from trtllm_port.verification.causes import Cause, cache_cause
+from trtllm_port.verification.causes import Cause
 from trtllm_port.verification.compare import TapComparison
+from trtllm_port.verification.decoding import use_cause
 from trtllm_port.verification.experiments import HYPOTHESES
 from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.grouping import group_alike
@@ -133,10 +134,10 @@ def _tap_at(phase: PhaseResult, module: str) -> tuple[Mapping[str, TapComparison
 
 
 def causes_of(phases: Sequence[PhaseResult], divergences: Sequence[Divergence]) -> tuple[Cause, ...]:
-    """Return the hypotheses about the first divergence, best first; or about the KV cache if there is none."""
+    """Return the hypotheses about the first divergence, best first; or about its use if there is none."""
     if divergences:
         return divergences[0].causes
-    cause = cache_cause([gate for phase in phases for gate in phase.gates])
+    cause = use_cause([gate for phase in phases for gate in phase.gates])
     return () if cause is None else (cause,)
 
 

@@ -62,6 +62,8 @@ def _part_gate(
         ratios[layer] = float("inf") if found.ratio is None else found.ratio
         if found.diverged:
             failed.append(layer)
+    if not sides[0]:
+        return skipped(f"cache.{part}s", name, "Hugging Face's cache was not kept: the weights are read layer by layer")
     if not ratios:
         return skipped(f"cache.{part}s", name, "the port keeps no such cache as Hugging Face does")
     return _gate(name, part, ratios, failed, decode)

@@ -18,14 +18,12 @@ from torch.nn import functional
 
 from trtllm_port.verification.compare import TapComparison
 from trtllm_port.verification.evidence import Evidence, collect
-from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.ports import Expected
 from trtllm_port.verification.rotary import is_rotary
 from trtllm_port.verification.runners import PortRunner
 from trtllm_port.verification.sides import HuggingFaceFacts
 from trtllm_port.verification.stimulus import Stimulus
 from trtllm_port.verification.taps import module_of, within
-from trtllm_port.verification.verdict import Verdict
 
 EXPLAINED = 0.1  # a law must take away nine tenths of the error ["falls at least tenfold", hypothesis replay]
 NOISE = 1.2  # what is left over may exceed Hugging Face's own error by this, as clean ports do
@@ -87,26 +85,6 @@ def explain(
 def _hypotheses(evidence: Evidence) -> tuple[Cause, ...]:
     found = (next((cause for law in laws if (cause := law(evidence)) is not None), None) for laws in SIGNATURES)
     return tuple(cause for cause in found if cause is not None) or (_unknown(evidence),)
-
-
-def cache_cause(gates: Sequence[Gate]) -> Cause | None:
-    """Return a hypothesis for a port whose prefill is right and whose further steps are not."""
-    failed = {gate.name.partition(".")[0] for gate in gates if gate.verdict is Verdict.FAIL}
-    if "prefill" in failed or not failed & {"decode", "batch"}:
-        return None
-    if "decode" not in failed:
-        return Cause(
-            cause="rows of a padded batch disturb each other",
-            status="likely",
-            evidence="one row alone is right, prefill and decode; rows of unequal lengths together are not",
-            place="the attention mask and everything that mixes the batch dimension in `model.py`",
-        )
-    return Cause(
-        cause="KV cache or positions are wrong after the first step",
-        status="likely",
-        evidence="the prefill's logits are right, those of single tokens after it are not",
-        place="`cache.update`, the mask and the use of `position_ids` in `model.py`",
-    )
 
 
 def _not_finite(e: Evidence) -> Cause | None:

@@ -11,10 +11,12 @@ from trtllm_port.verification.phase import PhaseResult
 from trtllm_port.verification.stimulus import BEYOND, Stimulus, position_bounds
 from trtllm_port.verification.taps import DECLARED_START
 from trtllm_port.verification.thresholds import RATIO, ROUNDING
+from trtllm_port.verification.varied import ROWS, STEPS, never_differed
 from trtllm_port.verification.verdict import Verdict
 
 NEAR_CAP = 0.3  # tanh(x) differs from x by 3 % here; below, a missing soft cap hides in the noise
 NAMED = 3
+WAYS = {ROWS: "rows of a batch", STEPS: "steps"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,8 @@ def not_exercised(
         *_neutral_vectors(phases[0]),
         *_experts(phases[0]),
         *_elsewhere(phases[0]),
+        *_inputs(phases),
+        *_unread(phases[-1]),
         *_always(random_weights),
     )
 
@@ -127,6 +131,20 @@ def _elsewhere(phase: PhaseResult) -> Iterator[NotExercised]:
     for reason in dict.fromkeys(reasons.values()):
         named = _some([tap for tap, given in reasons.items() if given == reason])
         yield NotExercised(what=f"the output of {named}", reason=reason)
+
+
+def _inputs(phases: Sequence[PhaseResult]) -> Iterator[NotExercised]:
+    """Inputs of the network that could be ignored: what they said was always the same."""
+    for way, names in never_differed(phase.inputs for phase in phases):
+        which = WAYS[way]
+        yield NotExercised(what=f"inputs that differ between {which}", reason=f"all {which} have equal {_some(names)}")
+
+
+def _unread(phase: PhaseResult) -> Iterator[NotExercised]:
+    """Tables of which only the prompt's rows were looked up, and parameters that are there for nothing."""
+    for name, reason in phase.unread.items():
+        what = f"rows of `{name}` that the prompt does not look up" if name in phase.facts.modules else f"`{name}`"
+        yield NotExercised(what=what, reason=reason)
 
 
 def _always(random_weights: bool) -> Iterator[NotExercised]:

@@ -1,4 +1,5 @@
-"""Where a port goes wrong whose prefill is right and whose next token is not: the taps of the first step.
+"""Where a port goes wrong whose modules are right and which is wrong as `run` uses it: by the taps of the first step
+after the prefill, else by what failed and what did not.
 
 Hugging Face computes the token at position n in one forward of all tokens; a step through the KV cache must give the
 same for that token, in every module.
@@ -6,19 +7,23 @@ same for that token, in every module.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor
 
+from trtllm_port.runtime.reference.errors import LayerExecutionError
 from trtllm_port.verification.causes import Cause
-from trtllm_port.verification.compare import TapComparison, judge
+from trtllm_port.verification.compare import TapComparison, failure, judge
+from trtllm_port.verification.gates import Gate
+from trtllm_port.verification.incremental import LAST, RUNS, module_of_layer
 from trtllm_port.verification.locate import first_divergence
 from trtllm_port.verification.metrics import token_errors
 from trtllm_port.verification.ports import Expected
 from trtllm_port.verification.runners import PortRunner
 from trtllm_port.verification.stimulus import Stimulus
 from trtllm_port.verification.taps import LOGITS
+from trtllm_port.verification.verdict import Verdict
 
 NOTE = "in the first step after the prefill"
 
@@ -36,7 +41,12 @@ def step_comparisons(port: PortRunner, stimulus: Stimulus, expected: Expected) -
         return value
 
     taps = [tap for tap in expected.pairing.paired if tap in expected.floors and tap != LOGITS]
-    port.run_incrementally([stimulus.ids[: position + 1]], [position], force=observe, taps=taps)
+    try:
+        port.run_incrementally([stimulus.ids[: position + 1]], [position], force=observe, taps=taps)
+    except LayerExecutionError as error:  # what came before it was compared
+        module = module_of_layer(error.layer)
+        if module in expected.modules:
+            found[module] = failure(module, error.message)
     return found
 
 
@@ -64,11 +74,71 @@ def step_divergence(
     module = first_divergence(order, steps)
     if module is None:
         return (), {}
+    why = next((f": {each.note}" for tap, each in steps.items() if tap == module and each.metrics is None), "")
     cause = Cause(
         id="decode",
         cause="KV cache, mask or positions are wrong after the first step",
         status="likely",
-        evidence=f"the prefill is right; `{module}` first differs in the first step after it, on the same tokens",
+        evidence=f"the prefill is right; `{module}` first differs in the first step after it, on the same tokens{why}",
         place="`cache.update`, the mask and the use of `position_ids` in `model.py`",
     )
     return (module,), {module: (cause,)}
+
+
+def failed_causes(failed: Mapping[str, TapComparison]) -> dict[str, tuple[Cause, ...]]:
+    """Return what is wrong with modules that could not be computed as `run` uses them."""
+    return {
+        module: (
+            Cause(
+                id=RUNS,
+                cause="it cannot be computed in decode steps or batches",
+                status="confirmed",
+                evidence=found.note,
+                place=f"`{module}` in `model.py`",
+            ),
+        )
+        for module, found in failed.items()
+    }
+
+
+def use_cause(gates: Sequence[Gate]) -> Cause | None:
+    """Return a hypothesis for a port whose prefill is right and whose decode steps or batch are not, by its gates."""
+    wrong = (gate for gate in gates if gate.verdict is Verdict.FAIL and gate.name.startswith(("decode.", "batch.")))
+    phase = next((gate.phase for gate in wrong), None)
+    here = [gate for gate in gates if gate.phase == phase]
+    failed = [gate.name for gate in here if gate.verdict is Verdict.FAIL]
+    if phase is None or any(name.startswith("prefill.") for name in failed):
+        return None
+    if runs := next((gate for gate in here if gate.name in failed and gate.name.endswith(".runs")), None):
+        return Cause(
+            id=RUNS,
+            cause="the port cannot be run on decode steps or batches",
+            status="confirmed",
+            evidence=runs.reason,
+            place="`model.py`",
+        )
+    if any(name.startswith("decode.") for name in failed):
+        return Cause(
+            id="decode",
+            cause="KV cache or positions are wrong after the first step",
+            status="likely",
+            evidence="the prefill's logits are right, those of single tokens after it are not",
+            place="`cache.update`, the mask and the use of `position_ids` in `model.py`",
+        )
+    if all(name == LAST for name in failed if name.startswith("batch.")):
+        return Cause(
+            id="logits_indices",
+            cause="logits of other tokens than `logits_indices` asks for",
+            status="likely",
+            evidence="all tokens' logits of a batch are right; where each row asks for its last one, they are not",
+            place="`gather_tokens` and the use of `logits_indices` in `model.py`",
+        )
+    decoded = any(gate.name.startswith("decode.") and gate.verdict is not Verdict.SKIPPED for gate in here)
+    alone = "one row alone is right, prefill and decode" if decoded else "the prefill of one row alone is right"
+    return Cause(
+        id="batch",
+        cause="rows of a padded batch disturb each other",
+        status="likely",
+        evidence=f"{alone}; rows of unequal lengths together are not",
+        place="the attention mask and everything that mixes the batch dimension in `model.py`",
+    )

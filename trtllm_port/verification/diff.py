@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from trtllm_port.errors import CheckpointError
-from trtllm_port.verification.accounting import mismatch_report
 from trtllm_port.verification.assemble import (
     causes_of,
     command,
@@ -28,6 +26,7 @@ from trtllm_port.verification.assemble import (
 )
 from trtllm_port.verification.bundle.save import check_target, save_bundle
 from trtllm_port.verification.coverage import NotExercised, not_exercised
+from trtllm_port.verification.faults import blame
 from trtllm_port.verification.finish import finish
 from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
@@ -42,6 +41,7 @@ from trtllm_port.verification.large import (
     without_batch,
 )
 from trtllm_port.verification.mapped import return_freed_memory
+from trtllm_port.verification.origin import require_engine_of
 from trtllm_port.verification.phase import LoadHuggingFace, Phase, PhaseResult, phases_of, run_phase
 from trtllm_port.verification.preparation import Model, network_of, open_port, opened, prepare_port, settle_dtype
 from trtllm_port.verification.report import Report
@@ -84,13 +84,15 @@ def diff_layers(
         model,
         work,
     ):
+        if settings.engine_dir is not None:
+            require_engine_of(settings.engine_dir, model.source)
         try:
             comparison = compare_model(model, work, settings, progress)
             model = comparison.model
             report = diff_report(comparison, random_weights=random_weights, seed=settings.seed)
             save(comparison, report, work, settings)
-        except CheckpointError as error:
-            report = mismatch_report(model, error, random_weights=random_weights, seed=settings.seed)
+        except Exception as error:  # raised again unless the port is to blame
+            report = blame(model, error, random_weights=random_weights, seed=settings.seed)
     options = {"random-weights": random_weights, "tokens": settings.tokens, "prompt-file": settings.prompt_file}
     report = replace(report, commands=(command("diff-layers", model, options | {"engine-dir": settings.engine_dir}),))
     return finish(report, started, report_dir)
@@ -151,7 +153,7 @@ def compare_model(model: Model, work: Path, settings: DiffSettings, progress: Pr
     for phase in wanted if settings.logic else wanted[-1:]:
         part, fed = model, stimulus
         if large and phase.dtype != model.dtype:
-            part, phase = first_layers(model, work), replace(phase, incremental=True)
+            part = first_layers(model, work)
             fed = shortened(stimulus, part.vocab_size)
             left_out = what_is_left_out(model, part)
         elif left_out:

@@ -54,6 +54,7 @@ class _PartByPart:
         self.name = port.name
         self.parameter_names = port.parameter_names
         self.max_batch_size = port.max_batch_size
+        self.unread = port.unread
         self.computed_elsewhere = port.computed_elsewhere
         self.holder = {name: tap for tap, members in parts.items() for name, _ in members}
         self.tap_names = (*port.tap_names, *self.holder)
@@ -74,6 +75,19 @@ class _PartByPart:
     ) -> list[Tensor]:
         forced = None if force is None else self._each_part(force, taps)
         return self.port.run_incrementally(rows, prefill, force=forced, taps=self._own(taps), keep=keep)
+
+    def run_last(
+        self, prompts: Sequence[Sequence[int]], *, force: Force | None = None, taps: Collection[str] = ()
+    ) -> Tensor:
+        forced = None if force is None else self._each_part(force, taps)
+        return self.port.run_last(prompts, force=forced, taps=self._own(taps))
+
+    def look_up(self, tap: str, ids_L: Tensor, positions_L: Tensor) -> Tensor:
+        return self.port.look_up(self.holder.get(tap, tap), ids_L, positions_L)
+
+    @property
+    def inputs(self) -> Mapping[str, Collection[str]]:
+        return self.port.inputs
 
     def _own(self, taps: Collection[str]) -> tuple[str, ...]:
         """The port's taps that hold what is wanted, each once."""

@@ -5,11 +5,13 @@ B batch, L tokens, V vocabulary
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +30,13 @@ from trtllm_port.verification.streamed import CastAsUsed, streamed_model
 from trtllm_port.verification.taps import ModuleFacts
 
 EPSILON_NAMES = ("variance_epsilon", "eps", "epsilon", "layer_norm_eps")
+
+
+class Table(NamedTuple):
+    """An embedding table: how many rows it has, and what gives them [L, E] for indices [L]."""
+
+    rows: int
+    look_up: Callable[[Tensor], Tensor]
 
 
 class HuggingFaceRunner:
@@ -116,6 +125,22 @@ class HuggingFaceRunner:
         vectors = {name: checkpoint.tensor(names[name], torch.float64) for name in one_dimensional}
         checkpoint.release()
         return cls(model, vectors, computes_in)
+
+    def tables(self) -> dict[str, Table]:
+        """Return the embedding tables by path. They can be looked up when the other weights were forgotten."""
+        found = {}
+        for path, module in self.model.named_modules():
+            if isinstance(module, nn.Embedding):
+                own = module if self.streamed else copy.deepcopy(module)
+                found[path] = Table(module.num_embeddings, partial(self._look_up, own))
+        return found
+
+    @torch.no_grad()
+    def _look_up(self, table: nn.Embedding, ids_L: Tensor) -> Tensor:
+        device = "cpu" if self.streamed else table.weight.device
+        with self._casting():
+            rows_LE: Tensor = table(ids_L.to(device))
+        return rows_LE.cpu()
 
     def forget_weights(self) -> None:
         """Give their memory back at once: modules refer to each other in circles, which Python collects late."""

@@ -30,6 +30,7 @@ from trtllm_port.verification.phase import (
     pairing_of,
     result_of,
     run_phase,
+    tables_of,
 )
 from trtllm_port.verification.ports import Expected, Judge, everywhere, inputs_last
 from trtllm_port.verification.recording import Recording
@@ -38,6 +39,7 @@ from trtllm_port.verification.runners import OnTap, SessionRunner
 from trtllm_port.verification.sides import Floors, HuggingFaceFacts, Yardstick, input_variances
 from trtllm_port.verification.softcaps import ScorePeak
 from trtllm_port.verification.stimulus import Stimulus
+from trtllm_port.verification.tables import Index, indices_of
 from trtllm_port.verification.taps import LOGITS, Pairing, is_input, module_of
 
 OWN_TOKENS = 128  # of the prompt: enough to see what error a module makes itself
@@ -81,6 +83,8 @@ class _InStep:
         self.scores = ScorePeak()
         self.variances: dict[str, float] = {}
         self.logits: dict[int | None, Tensor] = {}
+        self.tables = self.reference.tables()
+        self.indices: dict[str, Index] = {}
         self.yardstick_name = ""
 
     def run(self, whole_layers: bool) -> PhaseResult:
@@ -107,6 +111,7 @@ class _InStep:
             if not is_input(tap) and not tensor.is_floating_point():
                 raise NotInStep
             if is_input(tap):
+                self.indices |= indices_of({tap: tensor}, list(self.tables), self.stimulus.ids)
                 self.variances |= input_variances({tap: tensor}, {module: self.facts.modules[module]})
             if self.progress is not None and tap in self.layers:
                 self.progress(f"compare {self.phase.dtype}", self.layers.index(tap), len(self.layers))
@@ -122,7 +127,7 @@ class _InStep:
     def _floors(self, recording: Recording, tokens: int | None) -> Awaited[TokenErrors]:
         """The yardstick from end to end, or the first tokens on the reference's values."""
         runner = self.load(self.phase.dtype)
-        self.yardstick_name = runner.name
+        self.yardstick_name, self.tables = runner.name, runner.tables()
 
         def measure(errors: MutableMapping[str, TokenErrors]) -> None:
             floors = Floors(recording, inject=tokens is not None, tokens=tokens, errors=errors)
@@ -155,11 +160,15 @@ class _InStep:
         sides = self._sides(recording, floors, own_floors)
         pairing = pairing_of(sides, self.port)
         judged = Judged(
-            pairing=pairing, taps=whole.finish(logits_1LV, pairing), own=own.finish(begun_1LV, pairing).comparisons
+            pairing=pairing,
+            taps=whole.finish(logits_1LV, pairing),
+            own=own.finish(begun_1LV, pairing).comparisons,
+            tables=tables_of(sides, self.port),
         )
-        if any(found.diverged for run in (judged.taps.comparisons, judged.own) for found in run.values()):
+        runs = (judged.taps.comparisons, judged.own, judged.tables.wrong)
+        if any(found.diverged for run in runs for found in run.values()):
             raise NotInStep
-        gates = gates_of(sides, self.port, judged, (decoded_LV, cache))
+        gates, _ = gates_of(sides, self.port, judged, (decoded_LV, cache))
         if decode_fails(gates):
             raise NotInStep
         if self.progress is not None:
@@ -199,5 +208,7 @@ class _InStep:
             yardstick=yardstick,
             variances=self.variances,
             left=None,
+            tables=self.tables,
+            indices=self.indices,
             facts=replace(self.facts, score_peak=self.scores.peak),
         )

@@ -7,31 +7,28 @@ phase runs the port in its dtype against Hugging Face in float32. A float32 port
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import TypedDict
 
-import torch
 from torch import Tensor
 
-from trtllm_port.verification.cache_contents import Layer, Layers, cache_gates
+from trtllm_port.verification.cache_contents import Layer, Layers
 from trtllm_port.verification.causes import Cause, explain
 from trtllm_port.verification.compare import TapComparison
-from trtllm_port.verification.decoding import step_comparisons, step_divergence
+from trtllm_port.verification.decoding import failed_causes, step_comparisons, step_divergence
 from trtllm_port.verification.elsewhere import part_by_part
-from trtllm_port.verification.gates import Gate, logit_gates, skipped, tap_gates
-from trtllm_port.verification.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.gates import Gate, logit_gates, tap_gates
+from trtllm_port.verification.hugging_face import HuggingFaceRunner, Table
 from trtllm_port.verification.idle import without_idle
+from trtllm_port.verification.incremental import Decoded, Used, judge_use
 from trtllm_port.verification.injected import own_divergences, run_injected
 from trtllm_port.verification.locate import first_divergence, mark_benign
 from trtllm_port.verification.metrics import relative_error_per_token
-from trtllm_port.verification.padding import left_padding_gate
 from trtllm_port.verification.ports import Expected, PortTaps, run_port
 from trtllm_port.verification.recording import Recording, record
 from trtllm_port.verification.replayed import with_replay
-from trtllm_port.verification.routing import Routing, RoutingFacts, force_rows, routing_gate
-from trtllm_port.verification.runners import Force, PortRunner
+from trtllm_port.verification.routing import Routing, RoutingFacts, routing_gate
+from trtllm_port.verification.runners import PortRunner
 from trtllm_port.verification.sides import (
     HuggingFaceFacts,
     Yardstick,
@@ -40,6 +37,14 @@ from trtllm_port.verification.sides import (
 )
 from trtllm_port.verification.softcaps import ScorePeak
 from trtllm_port.verification.stimulus import Stimulus
+from trtllm_port.verification.tables import (
+    Index,
+    TableResult,
+    compare_tables,
+    indices_of,
+    table_causes,
+    table_gate,
+)
 from trtllm_port.verification.taps import Pairing, pair
 from trtllm_port.verification.verdict import Verdict
 
@@ -47,6 +52,7 @@ Progress = Callable[[str, int, int], None]
 """Called with (phase, done, total)."""
 LoadHuggingFace = Callable[[str], HuggingFaceRunner]
 """Loads the model in a dtype; two precisions need not be in memory together."""
+UNREAD = "the network does not read it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,21 +63,19 @@ class Phase:
         name: "logic" or "precision".
         dtype: of the port and of the yardstick.
         reference_dtype: of the reference.
-        incremental: whether decode steps and the batch are run, too.
     """
 
     name: str
     dtype: str
     reference_dtype: str
-    incremental: bool
 
 
 def phases_of(dtype: str) -> tuple[Phase, ...]:
     """Return the phases for a port's dtype, in the order of running."""
-    logic = Phase(name="logic", dtype="float32", reference_dtype="float64", incremental=dtype == "float32")
+    logic = Phase(name="logic", dtype="float32", reference_dtype="float64")
     if dtype == "float32":
         return (logic,)
-    return logic, Phase(name="precision", dtype=dtype, reference_dtype="float32", incremental=True)
+    return logic, Phase(name="precision", dtype=dtype, reference_dtype="float32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +87,8 @@ class PhaseResult:
         order: all taps in Hugging Face's execution order, the logits last.
         taps: the comparison of each, missing ones included.
         own: the same from the injected run, where every module works on Hugging Face's values.
-        steps: those of the first step after the prefill, if that is where the port goes wrong.
+        steps: those of rows of tables, or of the first step after the prefill, if that is where the port goes wrong.
+        unread: what no run read: tables with the reason, and parameters that the network has no use for.
         ignored: taps that were not compared and need not be, with the reason.
         gates: for the taps and the logits.
         divergences: paths of all guilty modules ("" is the model itself), in Hugging Face's order.
@@ -93,6 +98,7 @@ class PhaseResult:
         variances: per normalisation, the smallest mean square of a token of its input.
         routing: how the routers of a mixture of experts decided.
         facts: about Hugging Face's model.
+        inputs: in which ways each input of the port differed (see `InputLog.differed`).
         executor, yardstick: what computed.
     """
 
@@ -101,6 +107,7 @@ class PhaseResult:
     taps: Mapping[str, TapComparison]
     own: Mapping[str, TapComparison]
     steps: Mapping[str, TapComparison] = field(default_factory=dict)
+    unread: Mapping[str, str] = field(default_factory=dict)
     ignored: Mapping[str, str]
     gates: tuple[Gate, ...]
     divergences: tuple[str, ...]
@@ -110,6 +117,7 @@ class PhaseResult:
     variances: Mapping[str, float]
     routing: tuple[RoutingFacts, ...] = ()
     facts: HuggingFaceFacts
+    inputs: Mapping[str, Collection[str]] = field(default_factory=dict)
     executor: str
     yardstick: str
 
@@ -130,6 +138,8 @@ class HuggingFaceSides:
         recording, yardstick: the two runs.
         caches: what the KV caches of the two hold after the prompt; empty where that was not asked for.
         variances: per normalisation, the smallest mean square of a token of its input.
+        tables: the yardstick's embedding tables.
+        indices: what they are looked up by.
         left: the yardstick's logits of the rows from a left-padded batch, None if it cannot run one.
         facts: about the model.
     """
@@ -142,6 +152,8 @@ class HuggingFaceSides:
     variances: Mapping[str, float]
     left: tuple[Tensor, ...] | None = field(repr=False)
     caches: tuple[Layers, Layers] = field(default=((), ()), repr=False)
+    tables: Mapping[str, Table] = field(repr=False)
+    indices: Mapping[str, Index] = field(repr=False)
     facts: HuggingFaceFacts = field(repr=False)
 
 
@@ -176,7 +188,7 @@ def run_hugging_face(
     step(0)
     runner = load(phase.reference_dtype)
     # Of a large model the first layers' cache is compared.
-    with_cache = phase.incremental and stimulus.decode_steps > 0 and not runner.streamed
+    with_cache = stimulus.decode_steps > 0 and not runner.streamed
     caches: tuple[list[Layer], list[Layer]] = ([], [])
     recording, facts = _reference(runner, stimulus, caches[0] if with_cache else None)
     step(1)
@@ -184,6 +196,7 @@ def run_hugging_face(
     runner = load(phase.dtype)
     yardstick = run_yardstick(runner, stimulus, recording, caches[1] if with_cache else None)
     left = runner.run_left_padded(stimulus.rows)
+    tables = runner.tables()
     runner.forget_weights()
     step(2)
     return HuggingFaceSides(
@@ -195,6 +208,8 @@ def run_hugging_face(
         variances=input_variances(recording.taps, facts.modules),
         left=left,
         caches=caches,
+        tables=tables,
+        indices=indices_of(recording.taps, list(tables), stimulus.ids),
         facts=facts,
     )
 
@@ -215,11 +230,13 @@ class Judged:
         pairing: which taps were compared.
         taps: the run from end to end.
         own: the comparisons of the injected run.
+        tables: those of all rows of all embedding tables.
     """
 
     pairing: Pairing
     taps: PortTaps
     own: Mapping[str, TapComparison]
+    tables: TableResult
 
 
 def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
@@ -243,14 +260,24 @@ def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
         # A difference of precision shows in that precision only; any other shows best where the floor is lowest.
         runner = sides.load(phase.reference_dtype if phase.name == "logic" else phase.dtype)
         causes = with_replay(causes, runner, port, stimulus, expected, own if own_guilty else taps.comparisons)
-    judged = Judged(pairing=expected.pairing, taps=taps, own=own)
-    gates = gates_of(sides, port, judged)
-    steps: dict[str, TapComparison] = {}
-    if not divergences and decode_fails(gates):
+    judged = Judged(pairing=expected.pairing, taps=taps, own=own, tables=tables_of(sides, port))
+    gates, failed = gates_of(sides, port, judged)
+    steps: Mapping[str, TapComparison] = {}
+    if not divergences and judged.tables.wrong:
+        steps = judged.tables.wrong
+        divergences, causes = tuple(steps), table_causes(judged.tables)
+    elif not divergences and decode_fails(gates):
         steps = step_comparisons(port, stimulus, replace(expected, floors=sides.yardstick.floors))
         divergences, causes = step_divergence(recording.order, steps)
+    if not divergences and failed:
+        steps, divergences, causes = failed, tuple(failed), failed_causes(failed)
     result = result_of(sides, port, judged, gates)
     return replace(result, steps=steps, divergences=divergences, causes=causes)
+
+
+def tables_of(sides: HuggingFaceSides, port: PortRunner) -> TableResult:
+    """Compare all rows of the embedding tables."""
+    return compare_tables(port, sides.tables, sides.indices, sides.phase.dtype)
 
 
 def pairing_of(sides: HuggingFaceSides, port: PortRunner) -> Pairing:
@@ -277,7 +304,7 @@ def expected_of(sides: HuggingFaceSides, pairing: Pairing) -> Expected:
     )
 
 
-def gates_of(sides: HuggingFaceSides, port: PortRunner, judged: Judged, decoded: Decoded | None = None) -> list[Gate]:
+def gates_of(sides: HuggingFaceSides, port: PortRunner, judged: Judged, decoded: Decoded | None = None) -> Used:
     """All gates of a phase; `decoded` is what came through the KV cache, where that was run already."""
     phase, recording, taps, own = sides.phase, sides.recording, judged.taps, judged.own
     gates = tap_gates(phase.name, list(taps.comparisons.values()), list(own.values()), judged.pairing)
@@ -285,8 +312,10 @@ def gates_of(sides: HuggingFaceSides, port: PortRunner, judged: Judged, decoded:
         decided = [router.indices for router in recording.routers]
         found = [run[tap] for run in (taps.comparisons, own) for tap in decided if tap in run]
         gates.append(routing_gate(phase.name, taps.routing, found))
+    gates += table_gate(phase.name, judged.tables)
     gates += logit_gates("prefill", phase.name, phase.dtype, (taps.logits, recording.logits, sides.yardstick.logits))
-    return gates + incremental_gates(sides, port, decoded)
+    used = judge_use(sides, port, decoded)
+    return Used(gates + used.gates, used.failed)
 
 
 def decode_fails(gates: Sequence[Gate]) -> bool:
@@ -303,6 +332,7 @@ def result_of(sides: HuggingFaceSides, port: PortRunner, judged: Judged, gates: 
         taps=taps.comparisons,
         own=judged.own,
         ignored={**judged.pairing.ignored, **taps.skipped},
+        unread={**judged.tables.left_out, **dict.fromkeys(port.unread, UNREAD)},
         gates=tuple(gates),
         divergences=(),
         causes={},
@@ -311,57 +341,7 @@ def result_of(sides: HuggingFaceSides, port: PortRunner, judged: Judged, gates: 
         variances=sides.variances,
         routing=taps.routing,
         facts=sides.facts,
+        inputs=dict(port.inputs),
         executor=port.name,
         yardstick=sides.yardstick.name,
     )
-
-
-Decoded = tuple[Tensor, Mapping[str, Tensor]]
-"""Logits [L, V] of a prefix and the steps after it, and the cache that they leave."""
-
-
-def incremental_gates(sides: HuggingFaceSides, port: PortRunner, decoded: Decoded | None = None) -> list[Gate]:
-    """Judge logits that came through the KV cache: forced decode steps, then a right-padded batch.
-
-    Every one of them must equal what Hugging Face's full forward gives at the same position, the batch also what a
-    left-padded batch gives there.
-    """
-    phase, stimulus, recording, yardstick = sides.phase, sides.stimulus, sides.recording, sides.yardstick
-    if not phase.incremental:
-        return []
-    gates: list[Gate] = []
-    if stimulus.decode_steps:
-        prefill = len(stimulus.ids) - stimulus.decode_steps
-        logits_LV, cache = decoded or _decode(sides, port, prefill)
-        runs = (logits_LV[prefill:], recording.logits[prefill:], yardstick.logits[prefill:])
-        gates += logit_gates("decode", phase.name, phase.dtype, runs)
-        gates += cache_gates((phase.name, phase.dtype), cache, sides.caches, gates)
-    else:
-        gates.append(skipped("decode", phase.name, "the prompt is too short for a decode step"))
-    if not stimulus.rows:
-        return [*gates, skipped("batch", phase.name, "no batch was fed")]
-    if port.max_batch_size < len(stimulus.rows):
-        return [*gates, skipped("batch", phase.name, f"the port takes {port.max_batch_size} rows at once")]
-    forced = _forced_routing(recording, port, recording.row_routing)
-    rows_TV = torch.cat(port.run_incrementally(stimulus.rows, stimulus.row_prefill, **forced))
-    expected = torch.cat(recording.rows), torch.cat(yardstick.rows)
-    gates += logit_gates("batch", phase.name, phase.dtype, (rows_TV, *expected))
-    return [*gates, left_padding_gate((phase.name, phase.dtype), rows_TV, expected, sides.left)]
-
-
-def _decode(sides: HuggingFaceSides, port: PortRunner, prefill: int) -> Decoded:
-    forced = _forced_routing(sides.recording, port, [sides.recording.taps])
-    cache: dict[str, Tensor] = {}
-    logits_LV = port.run_incrementally([sides.stimulus.ids], [prefill], **forced, keep=cache)[0]
-    return logits_LV, cache
-
-
-class _Forced(TypedDict, total=False):
-    force: Force
-    taps: tuple[str, ...]
-
-
-def _forced_routing(recording: Recording, port: PortRunner, routing: Sequence[Mapping[str, Tensor]]) -> _Forced:
-    """The arguments that make a run with a cache choose the reference's experts, where the port can be made to."""
-    taps = tuple(sorted(recording.forced.intersection(port.tap_names)))
-    return {"force": partial(force_rows, routing), "taps": taps} if taps else {}

@@ -14,13 +14,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from trtllm_port.errors import CheckpointError
 from trtllm_port.verification import preparation
-from trtllm_port.verification.accounting import mismatch_report
 from trtllm_port.verification.assemble import command, summary, verdict_of
 from trtllm_port.verification.bundle.save import check_target
 from trtllm_port.verification.coverage import NotExercised
 from trtllm_port.verification.diff import compare_model, diff_report, loader, save
+from trtllm_port.verification.faults import blame
 from trtllm_port.verification.finish import finish
 from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.greedy import continue_prompts, describe, make_prompts, prompt_gate
@@ -34,6 +33,7 @@ from trtllm_port.verification.verdict import Verdict, worst
 
 Progress = Callable[[str, int, int], None]
 DEFAULTS = VerifySettings()
+STAGES = ("convert", "build", "prompt", "rouge", "diff-layers")
 ROWS = 5  # prompts and rows of a batch at once
 
 
@@ -116,13 +116,12 @@ def verify(
         pipeline = Pipeline(model, work, settings, progress)
         try:
             convert(pipeline)
-        except CheckpointError as error:
-            report = refused(pipeline, error, random_weights=random_weights)
-        else:
             build(pipeline)
             prompt(pipeline)
             rouge(pipeline, random_weights=random_weights)
             report = diff_layers(pipeline, random_weights=random_weights)
+        except Exception as error:  # raised again unless the port is to blame
+            report = refused(pipeline, error, random_weights=random_weights)
     return finish(report, started, report_dir)
 
 
@@ -135,17 +134,21 @@ def convert(pipeline: Pipeline) -> None:
     pipeline.done("convert", started, f"{result.tensors:,} tensors, {result.size / 1e6:,.1f} MB in {result.dtype}")
 
 
-def refused(pipeline: Pipeline, error: CheckpointError, *, random_weights: bool) -> Report:
-    """Report a port that cannot hold the weights; any other error of the conversion is raised again."""
-    found = mismatch_report(pipeline.model, error, random_weights=random_weights, seed=pipeline.settings.seed)
-    pipeline.stages.append(Stage(name="convert", verdict=Verdict.FAIL, seconds=0.0, detail=found.summary))
-    for name in ("build", "prompt", "rouge", "diff-layers"):
-        pipeline.left_out(name, "the weights do not fit the port")
+def refused(pipeline: Pipeline, error: Exception, *, random_weights: bool) -> Report:
+    """Report a port that cannot hold the weights or cannot be run; any other error is raised again."""
+    found = blame(pipeline.model, error, random_weights=random_weights, seed=pipeline.settings.seed)
+    failed, *rest = STAGES[len(pipeline.stages) :]
+    pipeline.stages.append(Stage(name=failed, verdict=Verdict.FAIL, seconds=0.0, detail=found.summary))
+    for name in rest:
+        pipeline.left_out(name, f"the port failed in the stage before: {failed}")
     options = {"random-weights": random_weights}
     return replace(
         found,
         kind="verify",
         stages=tuple(pipeline.stages),
+        gates=(*pipeline.gates, *found.gates),
+        not_exercised=(*found.not_exercised, *pipeline.not_exercised),
+        stage_results=pipeline.results,
         commands=(command("verify", pipeline.model, options), command("diff-layers", pipeline.model, options)),
     )
 

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from trtllm_port.runtime.generation import pad_prompts
+from trtllm_port.verification.varied import InputLog
+
 if TYPE_CHECKING:
     from trtllm_port.runtime.session import Session
 
@@ -57,8 +60,18 @@ class PortRunner(Runner, Protocol):
         ...
 
     @property
+    def unread(self) -> tuple[str, ...]:
+        """Those of its parameters that it computes nothing with."""
+        ...
+
+    @property
     def max_batch_size(self) -> int:
         """Rows that it takes at once."""
+        ...
+
+    @property
+    def inputs(self) -> Mapping[str, Collection[str]]:
+        """In which ways each of its inputs differed so far (see `InputLog.differed`)."""
         ...
 
     def run_incrementally(
@@ -84,6 +97,29 @@ class PortRunner(Runner, Protocol):
         """
         ...
 
+    def run_last(
+        self, prompts: Sequence[Sequence[int]], *, force: Force | None = None, taps: Collection[str] = ()
+    ) -> Tensor:
+        """Feed prompts at once and ask for their last tokens' logits alone, as `generate` does.
+
+        Args:
+            prompts: token ids of unequal lengths.
+            force, taps: see `run_incrementally`.
+
+        Returns:
+            Logits [B, 1, V].
+        """
+        ...
+
+    def look_up(self, tap: str, ids_L: Tensor, positions_L: Tensor) -> Tensor:
+        """Return a tap of one row of tokens, and compute nothing behind it.
+
+        Args:
+            tap: which.
+            ids_L, positions_L: tokens and their positions; these need not fit the KV cache.
+        """
+        ...
+
 
 class SessionRunner:
     """The port, run by a session (TensorRT or the reference executor).
@@ -94,12 +130,11 @@ class SessionRunner:
         together: run all steps of a decode layer by layer, so that weights that stay on disk are read once.
     """
 
-    PADDING = 0
-
     def __init__(self, session: Session, parameter_names: Sequence[str] = (), *, together: bool = False) -> None:
         self.session = session
         self.parameter_names = tuple(parameter_names)
         self.together = together
+        self._log = InputLog()
 
     @property
     def name(self) -> str:
@@ -114,14 +149,23 @@ class SessionRunner:
         return self.session.executor.computed_elsewhere
 
     @property
+    def unread(self) -> tuple[str, ...]:
+        return tuple(name for name in self.parameter_names if name not in self.session.executor.parameters)
+
+    @property
     def max_batch_size(self) -> int:
         return self.session.max_batch_size
+
+    @property
+    def inputs(self) -> Mapping[str, Collection[str]]:
+        return self._log.differed
 
     def run(self, ids_BL: Tensor, *, on_tap: OnTap | None = None, taps: Collection[str] | None = None) -> Tensor:
         batch, length = ids_BL.shape
         position_ids = torch.arange(length).expand(batch, length)
         wanted = () if on_tap is None else tuple(self.tap_names if taps is None else taps)
         cache = self.session.new_cache(batch)
+        self._note(ids_BL, position_ids, position_ids, cache)
         logits = self.session.forward(ids_BL, position_ids, cache, position_ids, on_tap=on_tap, taps=wanted)
         return logits.cpu()
 
@@ -137,13 +181,26 @@ class SessionRunner:
         cache = self.session.new_cache(len(rows))
         calls = self._calls(rows, prefill)
         if self.together and force is None:
+            for call in calls:
+                self._note(*call.feeds)
             outputs = iter(self.session.forward_together([(*call.feeds, cache) for call in calls]))
         else:
             outputs = (self._forward(call, cache, force, taps) for call in calls)
         rows_LV = _by_row(outputs, prefill)
+        self._log.note(cache)
         if keep is not None:
             keep.update(cache)
         return rows_LV
+
+    def run_last(
+        self, prompts: Sequence[Sequence[int]], *, force: Force | None = None, taps: Collection[str] = ()
+    ) -> Tensor:
+        call = self._calls(prompts, [len(prompt) for prompt in prompts])[0]
+        last = call._replace(wanted=pad_prompts(prompts).last_B1)
+        return self._forward(last, self.session.new_cache(len(prompts)), force, taps).cpu()
+
+    def look_up(self, tap: str, ids_L: Tensor, positions_L: Tensor) -> Tensor:
+        return self.session.forward_to(tap, ids_L[None], positions_L[None]).cpu()
 
     def run_all(
         self, ids: Sequence[int], prefill: int, short: int, *, observers: tuple[OnTap, OnTap], taps: Collection[str]
@@ -168,10 +225,13 @@ class SessionRunner:
         cache = self.session.new_cache(1)
         steps = [(*call.feeds, cache) for call in self._calls([ids], [prefill])[1:]]
         prompts = [self._prompt(ids), self._prompt(ids[:short])]
+        for feeds in (*prompts, *steps):
+            self._note(*feeds)
         continued = Continued(first=len(prompts), slots=prefill)
         logits_1LV, begun_1LV, *outputs = self.session.forward_together(
             [*prompts, *steps], observers=[(observer, taps) for observer in observers], continued=continued
         )
+        self._log.note(cache)
         logits_1LV = logits_1LV.cpu()
         decoded_LV = torch.cat([logits_1LV[0, :prefill], *(logits[0].cpu() for logits in outputs)])
         return logits_1LV, begun_1LV.cpu(), decoded_LV, cache
@@ -182,33 +242,35 @@ class SessionRunner:
 
     def _forward(self, call: _Call, cache: dict[str, Tensor], force: Force | None, taps: Collection[str]) -> Tensor:
         on_tap = None if force is None else partial(_forced, force, call.places)
+        self._note(*call.feeds, cache)
         return self.session.forward(call.ids, call.positions, cache, call.wanted, on_tap=on_tap, taps=taps)
 
     def _calls(self, rows: Sequence[Sequence[int]], prefill: Sequence[int]) -> list[_Call]:
         longest = max(prefill)
-        ids_BL = torch.tensor(
-            [[*row[:n], *([self.PADDING] * (longest - n))] for row, n in zip(rows, prefill, strict=True)]
-        )
-        positions_BL = torch.arange(longest).minimum(torch.tensor(prefill)[:, None] - 1)  # padding: as the last token
-        everywhere_BL = torch.arange(longest).expand_as(ids_BL)
-        calls = [_Call(ids_BL, positions_BL, everywhere_BL, [range(longest) for _ in rows])]
+        prompts = pad_prompts([row[:n] for row, n in zip(rows, prefill, strict=True)])
+        everywhere_BL = torch.arange(longest).expand_as(prompts.ids_BL)
+        calls = [_Call(prompts.ids_BL, prompts.positions_BL, everywhere_BL, [range(longest) for _ in rows])]
         for step in range(len(rows[0]) - prefill[0]):
             ids_B1 = torch.tensor([[row[n + step]] for row, n in zip(rows, prefill, strict=True)])
             positions_B1 = torch.tensor([[n + step] for n in prefill])
-            calls.append(_Call(ids_B1, positions_B1, None, [range(n + step, n + step + 1) for n in prefill]))
+            places = [range(n + step, n + step + 1) for n in prefill]
+            calls.append(_Call(ids_B1, positions_B1, torch.zeros_like(ids_B1), places))
         return calls
+
+    def _note(self, ids: Tensor, positions: Tensor, wanted: Tensor, cache: Mapping[str, Tensor] | None = None) -> None:
+        self._log.note({"input_ids": ids, "position_ids": positions, "logits_indices": wanted, **(cache or {})})
 
 
 class _Call(NamedTuple):
-    """One forward of a padded batch: `wanted` are the tokens whose logits count (None: the last), see `Force`."""
+    """One forward of a padded batch: `wanted` are the tokens whose logits count, for `places` see `Force`."""
 
     ids: Tensor
     positions: Tensor
-    wanted: Tensor | None
+    wanted: Tensor
     places: Sequence[range]
 
     @property
-    def feeds(self) -> tuple[Tensor, Tensor, Tensor | None]:
+    def feeds(self) -> tuple[Tensor, Tensor, Tensor]:
         """What a session takes beside the cache."""
         return self.ids, self.positions, self.wanted
 

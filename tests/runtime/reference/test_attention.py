@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from trtllm_port.errors import EngineError
 from trtllm_port.runtime.reference import ReferenceExecutor, UnsupportedLayerError
 from trtllm_port.runtime.reference.attention import visible
+from trtllm_port.runtime.reference.errors import LayerExecutionError
 
 quick = settings(max_examples=25, deadline=None)
 SOFTMAX, NONE = trt.AttentionNormalizationOp.SOFTMAX, trt.CausalMaskKind.NONE
@@ -195,7 +195,7 @@ def test_kv_cache_is_updated_in_place(net: Any, starts: list[int]) -> None:
 
 def test_kv_cache_that_is_too_small(net: Any) -> None:
     cache, _ = _cache_network(net, [0, 4], 3)
-    with pytest.raises(EngineError, match="do not fit the KV cache of 6"):
+    with pytest.raises(LayerExecutionError, match="3 tokens from slot 4 on do not fit the KV cache of 6"):
         net.run(net.output)
     assert not cache.any()
 

@@ -120,6 +120,24 @@ def test_a_port_that_changed_afterwards_is_caught(
     assert replay(bundle, engine_dir=engine()).verdict is Verdict.FAIL
 
 
+@pytest.mark.parametrize(
+    ("slots", "gate", "module"),
+    [
+        ("position_ids - 1", "port.runs", "model.layers.0.self_attn"),
+        ("position_ids - position_ids[:, 0:1] // 47 * 48", "decode.runs", None),
+    ],
+    ids=["at once", "in a decode step"],
+)
+def test_a_port_that_cannot_be_run_fails(
+    bundle: Path, engine: Callable[[], Path], edit: Edit, slots: str, gate: str, module: str | None
+) -> None:
+    mask = "attention_mask = causal_mask(position_ids, cache)"
+    edit(mask, f"{mask}\n        cache.position_ids = {slots}")
+    report = replay(bundle, engine_dir=engine())
+    assert (report.verdict, report.first_divergence) == (Verdict.FAIL, module)
+    assert gate in [each.name for each in report.gates if each.verdict is Verdict.FAIL]
+
+
 def test_weights_that_are_too_large_stay_where_they_are(
     saved: Callable[..., tuple[Report, Path]], engine: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from trtllm_port.runtime.reference.errors import LayerExecutionError
 from trtllm_port.verification.bundle.record import Logits, RecordedPhase
 from trtllm_port.verification.bundle.sketch import sketch, sketched_errors
 from trtllm_port.verification.compare import NO_SUCH_TAP, TapComparison, failure, judge
 from trtllm_port.verification.elsewhere import part_by_part
 from trtllm_port.verification.gates import Gate, logit_gates, skipped, tap_gates
+from trtllm_port.verification.incremental import RUNS, module_of_layer
 from trtllm_port.verification.locate import first_divergence, mark_benign
 from trtllm_port.verification.metrics import relative_error_per_token, token_errors
 from trtllm_port.verification.phase import PhaseResult
@@ -18,6 +20,7 @@ from trtllm_port.verification.runners import PortRunner
 from trtllm_port.verification.sides import HuggingFaceFacts
 from trtllm_port.verification.stimulus import Stimulus
 from trtllm_port.verification.taps import LOGITS, Pairing, module_of, pair
+from trtllm_port.verification.verdict import Verdict
 
 NO_INJECTION = "needs Hugging Face's tensors, of which a bundle has sketches only"
 
@@ -30,15 +33,21 @@ def judge_recorded(recorded: RecordedPhase, port: PortRunner, stimulus: Stimulus
         port = part_by_part(port, {tap: layouts[0].shape[-1] for tap, layouts in taken.items() if layouts})
     pairing = pair(recorded.order, port.tap_names, recorded.modules, port.parameter_names, port.computed_elsewhere)
     found = _Comparison(recorded)
-    logits_LV = port.run(torch.tensor([stimulus.ids]), on_tap=found.compare, taps=pairing.paired)[0]
-    found.compare_logits(logits_LV)
     order = (*recorded.order, LOGITS)
-    comparisons = mark_benign(order, found.all(pairing))
+    try:
+        logits_LV = port.run(torch.tensor([stimulus.ids]), on_tap=found.compare, taps=pairing.paired)[0]
+    except LayerExecutionError as error:
+        comparisons = found.taps | {module_of_layer(error.layer): failure(module_of_layer(error.layer), error.message)}
+        gates = [Gate(name=RUNS, phase=phase.name, verdict=Verdict.FAIL, reason=error.message)]
+    else:
+        found.compare_logits(logits_LV)
+        comparisons = mark_benign(order, found.all(pairing))
+        own = "taps.own"
+        gates = [gate for gate in tap_gates(phase.name, list(comparisons.values()), [], pairing) if gate.name != own]
+        gates.append(skipped(own, phase.name, NO_INJECTION))
+        gates += _logit_gates("prefill", recorded, logits_LV, recorded.prompt)
+        gates += _incremental_gates(recorded, port, stimulus)
     divergence = first_divergence(order, comparisons)
-    gates = [gate for gate in tap_gates(phase.name, list(comparisons.values()), [], pairing) if gate.name != "taps.own"]
-    gates.append(skipped("taps.own", phase.name, NO_INJECTION))
-    gates += _logit_gates("prefill", recorded, logits_LV, recorded.prompt)
-    gates += _incremental_gates(recorded, port, stimulus)
     return PhaseResult(
         phase=phase,
         order=order,
@@ -115,16 +124,35 @@ def _logit_gates(where: str, recorded: RecordedPhase, logits_TV: Tensor, known: 
 
 
 def _incremental_gates(recorded: RecordedPhase, port: PortRunner, stimulus: Stimulus) -> list[Gate]:
-    if not recorded.phase.incremental:
-        return []
     gates: list[Gate] = []
-    if stimulus.decode_steps:
-        prefill = len(stimulus.ids) - stimulus.decode_steps
-        logits_LV = port.run_incrementally([stimulus.ids], [prefill])[0]
-        gates += _logit_gates("decode", recorded, logits_LV, recorded.prompt, prefill)
-    else:
-        gates.append(skipped("decode", recorded.phase.name, "the prompt is too short for a decode step"))
+    for where, judge_part in (("decode", _decode_gates), ("batch", _batch_gates)):
+        try:
+            gates += judge_part(recorded, port, stimulus)
+        except LayerExecutionError as error:
+            name, reason = f"{where}.runs", error.message
+            gates.append(Gate(name=name, phase=recorded.phase.name, verdict=Verdict.FAIL, reason=reason))
+    return gates
+
+
+def _decode_gates(recorded: RecordedPhase, port: PortRunner, stimulus: Stimulus) -> list[Gate]:
+    if not stimulus.decode_steps:
+        return [skipped("decode", recorded.phase.name, "the prompt is too short for a decode step")]
+    prefill = len(stimulus.ids) - stimulus.decode_steps
+    logits_LV = port.run_incrementally([stimulus.ids], [prefill])[0]
+    return _logit_gates("decode", recorded, logits_LV, recorded.prompt, prefill)
+
+
+def _batch_gates(recorded: RecordedPhase, port: PortRunner, stimulus: Stimulus) -> list[Gate]:
     if recorded.rows is None or port.max_batch_size < len(stimulus.rows):
-        return [*gates, skipped("batch", recorded.phase.name, f"the port takes {port.max_batch_size} rows at once")]
-    rows_TV = torch.cat(port.run_incrementally(stimulus.rows, stimulus.row_prefill))
-    return [*gates, *_logit_gates("batch", recorded, rows_TV, recorded.rows)]
+        return [skipped("batch", recorded.phase.name, f"the port takes {port.max_batch_size} rows at once")]
+    rows = port.run_incrementally(stimulus.rows, stimulus.row_prefill)
+    for row_LV, last_TV, n in zip(rows, _last_tokens(port, stimulus), stimulus.row_prefill, strict=True):
+        row_LV[n - 1 : n] = last_TV  # asked for alone, as `run` does; all at once the prompt's are judged already
+    return _logit_gates("batch", recorded, torch.cat(rows), recorded.rows)
+
+
+def _last_tokens(port: PortRunner, stimulus: Stimulus) -> Tensor:
+    """The logits [B, 1, V] of each prompt's last token, NaN where the port gives those of another number of tokens."""
+    prompts = [row[:n] for row, n in zip(stimulus.rows, stimulus.row_prefill, strict=True)]
+    last_BTV = port.run_last(prompts)
+    return last_BTV if last_BTV.shape[1] == 1 else torch.full_like(last_BTV[:, :1], torch.nan)

@@ -33,6 +33,7 @@ from trtllm_port.verification.bundle.record import RecordedPhase
 from trtllm_port.verification.bundle.store import from_parts
 from trtllm_port.verification.coverage import NotExercised
 from trtllm_port.verification.finish import finish
+from trtllm_port.verification.origin import require_engine_like
 from trtllm_port.verification.phase import PhaseResult
 from trtllm_port.verification.preparation import open_port
 from trtllm_port.verification.report import Report, Subject
@@ -122,6 +123,7 @@ def _port(
     if engine_dir is not None:
         own = EngineDirectory.read(engine_dir)
         if own.pretrained_config.get("dtype") == dtype:
+            require_engine_like(engine_dir, bundle / f"network-{dtype}", bundle)
             return open_port(engine_dir, backend="auto", device=device)
         return None
     if not content["weights"] or dtype not in content["networks"]:
@@ -164,6 +166,7 @@ def _report(
             *(NotExercised(**item) for item in content["not_exercised"]),
             *(NotExercised(what=f"the {p['name']} phase", reason=f"no network in {p['dtype']}") for p in missing),
             NotExercised(what="causes, and each module on Hugging Face's own input", reason=NO_INJECTION),
+            NotExercised(what="rows of tables that the prompt does not look up", reason=NO_INJECTION),
         ),
         versions=versions(),
         commands=(shell_command(words),),

@@ -6,7 +6,7 @@ Equal tensors, as a layer's output and the next one's input, are kept once: a te
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import torch
@@ -92,7 +92,7 @@ def from_parts(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Rec
         return Logits(**{part: tensors[names[part]] for part in LOGIT_PARTS})
 
     return RecordedPhase(
-        phase=Phase(**content["phase"]),
+        phase=Phase(**{field.name: content["phase"][field.name] for field in fields(Phase)}),
         order=tuple(content["taps"]),
         sketches={tap: tuple(map(reference, layouts)) for tap, layouts in content["taps"].items()},
         floors={tap: tuple(map(floor, layouts)) for tap, layouts in content["taps"].items()},

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from trtllm_port.errors import CheckpointError, PortError
+from trtllm_port.runtime.reference.errors import LayerExecutionError
 from trtllm_port.verification.assemble import causes_of, divergences_of, verdict_of
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.incremental import RUNS
 from trtllm_port.verification.metrics import metrics, summarise
 from trtllm_port.verification.phase import HuggingFaceSides, PhaseResult, judge_port, phases_of, run_hugging_face
 from trtllm_port.verification.preparation import Model, opened, settle_dtype
@@ -161,6 +163,8 @@ def examine(laboratory: Laboratory, bug: Bug) -> Outcome:
         found = _compare(laboratory, injection, found)
     except CheckpointError as error:
         found = replace(found, status="caught", gate="weights.accounted", reason=error.message.splitlines()[0])
+    except LayerExecutionError as error:
+        found = replace(found, status="caught", gate=RUNS, reason=error.message.splitlines()[0])
     except PortError as error:
         found = replace(found, status="no place", reason=f"no such port can be built: {error.message.splitlines()[0]}")
     return replace(found, seconds=time.perf_counter() - started)

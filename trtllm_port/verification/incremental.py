@@ -1,0 +1,146 @@
+"""What a port gives as `run` uses it: forced decode steps through the KV cache, and a batch of unequal rows.
+
+Every logit must equal what Hugging Face's full forward of the row alone gives at the same position.
+
+B rows, L tokens, V vocabulary
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
+
+import torch
+from torch import Tensor
+
+from trtllm_port.runtime.reference.errors import LayerExecutionError
+from trtllm_port.verification.cache_contents import cache_gates
+from trtllm_port.verification.compare import TapComparison, failure
+from trtllm_port.verification.gates import Gate, logit_gates, skipped, threshold_gate
+from trtllm_port.verification.metrics import relative_error_per_token, token_errors
+from trtllm_port.verification.padding import left_padding_gate
+from trtllm_port.verification.routing import force_rows
+from trtllm_port.verification.thresholds import RATIO, ROUNDING
+from trtllm_port.verification.verdict import Verdict
+
+if TYPE_CHECKING:
+    from trtllm_port.verification.phase import HuggingFaceSides
+    from trtllm_port.verification.recording import Recording
+    from trtllm_port.verification.runners import Force, PortRunner
+
+LAST = "batch.last"
+RUNS = "port.runs"
+
+Decoded = tuple[Tensor, Mapping[str, Tensor]]
+"""Logits [L, V] of a prefix and the steps after it, and the cache that they leave."""
+
+
+class Used(NamedTuple):
+    """What using a port showed: gates, and the modules that could not be computed."""
+
+    gates: list[Gate]
+    failed: dict[str, TapComparison]
+
+
+def judge_use(sides: HuggingFaceSides, port: PortRunner, decoded: Decoded | None = None) -> Used:
+    """Judge forced decode steps, then a right-padded batch.
+
+    Args:
+        sides: Hugging Face's two runs; the batch is also compared with what a left-padded one gives there.
+        port: the port.
+        decoded: what came through the KV cache, where that was run already.
+    """
+    used = Used([], {})
+    for where, judge in (("decode", partial(_decode_gates, decoded=decoded)), ("batch", _batch_gates)):
+        try:
+            used.gates.extend(judge(sides, port))
+        except LayerExecutionError as error:
+            name = f"{where}.runs"
+            used.gates.append(Gate(name=name, phase=sides.phase.name, verdict=Verdict.FAIL, reason=error.message))
+            module = module_of_layer(error.layer)
+            if module in sides.facts.modules:
+                used.failed[module] = failure(module, error.message)
+    return used
+
+
+def module_of_layer(layer: str) -> str:
+    """Return the path of the module that made a layer of a network, by the layer's name; "" where none did."""
+    return layer.rpartition("/")[0].partition("/")[0]
+
+
+def _decode_gates(sides: HuggingFaceSides, port: PortRunner, decoded: Decoded | None) -> list[Gate]:
+    phase, stimulus, recording = sides.phase, sides.stimulus, sides.recording
+    if not stimulus.decode_steps:
+        return [skipped("decode", phase.name, "the prompt is too short for a decode step")]
+    prefill = len(stimulus.ids) - stimulus.decode_steps
+    logits_LV, cache = decoded or _decode(sides, port, prefill)
+    runs = (logits_LV[prefill:], recording.logits[prefill:], sides.yardstick.logits[prefill:])
+    gates = logit_gates("decode", phase.name, phase.dtype, runs)
+    return [*gates, *cache_gates((phase.name, phase.dtype), cache, sides.caches, gates)]
+
+
+def _decode(sides: HuggingFaceSides, port: PortRunner, prefill: int) -> Decoded:
+    forced = _forced_routing(sides.recording, port, [sides.recording.taps])
+    cache: dict[str, Tensor] = {}
+    logits_LV = port.run_incrementally([sides.stimulus.ids], [prefill], **forced, keep=cache)[0]
+    return logits_LV, cache
+
+
+def _batch_gates(sides: HuggingFaceSides, port: PortRunner) -> list[Gate]:
+    phase, stimulus, recording, yardstick = sides.phase, sides.stimulus, sides.recording, sides.yardstick
+    if not stimulus.rows:
+        return [skipped("batch", phase.name, "no batch was fed")]
+    if port.max_batch_size < len(stimulus.rows):
+        return [skipped("batch", phase.name, f"the port takes {port.max_batch_size} rows at once")]
+    forced = _forced_routing(recording, port, recording.row_routing)
+    rows_TV = torch.cat(port.run_incrementally(stimulus.rows, stimulus.row_prefill, **forced))
+    prompts = [row[:length] for row, length in zip(stimulus.rows, stimulus.row_prefill, strict=True)]
+    last_B1V = port.run_last(prompts, **forced)
+    expected = torch.cat(recording.rows), torch.cat(yardstick.rows)
+    named = (phase.name, phase.dtype)
+    return [
+        *logit_gates("batch", *named, (rows_TV, *expected)),
+        last_token_gate(named, last_B1V, (recording.rows, yardstick.rows), stimulus.row_prefill),
+        left_padding_gate(named, rows_TV, expected, sides.left),
+    ]
+
+
+def last_token_gate(
+    phase: tuple[str, str],
+    last_B1V: Tensor,
+    sides: tuple[Sequence[Tensor], Sequence[Tensor]],
+    prefill: Sequence[int],
+) -> Gate:
+    """Judge the logits of each row's last token, where no others were asked for: each row's are at another place.
+
+    No token may err more than Hugging Face's worst one does: of so few, an average says little.
+
+    Args:
+        phase: its name, and the port's dtype.
+        last_B1V: the port's.
+        sides: reference and yardstick, per row logits [L_b, V].
+        prefill: length of each row's prompt.
+    """
+    (name, dtype), (reference, yardstick) = phase, (torch.cat(list(side)) for side in sides)
+    expected_B1V = torch.stack([row_LV[n - 1 : n] for row_LV, n in zip(sides[0], prefill, strict=True)])
+    if last_B1V.shape != expected_B1V.shape:
+        reason = f"shape {list(last_B1V.shape)} where one token of each row was asked for, {list(expected_B1V.shape)}"
+        return Gate(name=LAST, phase=name, verdict=Verdict.FAIL, reason=reason)
+    floor = token_errors(yardstick, reference)
+    if not (floor.finite and floor.reference_finite):
+        return skipped(LAST, name, "Hugging Face's own logits are not finite")
+    worst = max(float(relative_error_per_token(floor).max()), ROUNDING[dtype])
+    found = relative_error_per_token(token_errors(last_B1V, expected_B1V))
+    return threshold_gate(LAST, name, float(found.max()) / worst, RATIO)
+
+
+class _Forced(TypedDict, total=False):
+    force: Force
+    taps: tuple[str, ...]
+
+
+def _forced_routing(recording: Recording, port: PortRunner, routing: Sequence[Mapping[str, Tensor]]) -> _Forced:
+    """The arguments that make a run with a cache choose the reference's experts, where the port can be made to."""
+    taps = tuple(sorted(recording.forced.intersection(port.tap_names)))
+    return {"force": partial(force_rows, routing), "taps": taps} if taps else {}
