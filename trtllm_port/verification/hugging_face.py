@@ -190,15 +190,14 @@ class HuggingFaceRunner:
             ids_BL, on_tap, taps: see `Runner.run`.
             cache: is given what the model's KV cache holds of the first row afterwards; None: none is kept.
         """
-        with tapped(self.model, on_tap, taps), self._casting(), self._exactly():
+        exactly = ExactArithmetic() if self.dtype == "float64" else None
+        seen = on_tap if on_tap is None or exactly is None else exactly.outside(on_tap)
+        with tapped(self.model, seen, taps), self._casting(), exactly or nullcontext():
             output = self.model(input_ids=ids_BL.to(self.device), use_cache=cache is not None)
         if cache is not None:
             cache[:] = _layers(output, ids_BL.shape[1])
         logits: Tensor = output.logits.cpu()
         return logits
-
-    def _exactly(self) -> AbstractContextManager[object]:
-        return ExactArithmetic() if self.dtype == "float64" else nullcontext()
 
     def _casting(self) -> AbstractContextManager[object]:
         return nullcontext() if self._computes_in is None else CastAsUsed(self._computes_in)
