@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TypedDict
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from trtllm_port.verification.cache_contents import Layer, Layers, cache_gates
 from trtllm_port.verification.causes import Cause, explain
 from trtllm_port.verification.compare import TapComparison
+from trtllm_port.verification.decode_floor import decode_gates, own_steps
 from trtllm_port.verification.decoding import step_comparisons, step_divergence
 from trtllm_port.verification.gates import Gate, logit_gates, skipped, tap_gates
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
@@ -142,6 +143,11 @@ class HuggingFaceSides:
     left: tuple[Tensor, ...] | None = field(repr=False)
     caches: tuple[Layers, Layers] = field(default=((), ()), repr=False)
     facts: HuggingFaceFacts = field(repr=False)
+
+    @cached_property
+    def own_steps(self) -> Tensor | None:
+        """The yardstick's logits [S, V] of its own decode steps, run when first asked for; None if it makes none."""
+        return own_steps(self.load(self.phase.dtype), self.stimulus, self.recording)
 
 
 def run_phase(
@@ -328,7 +334,7 @@ def incremental_gates(sides: HuggingFaceSides, port: PortRunner, decoded: Decode
         prefill = len(stimulus.ids) - stimulus.decode_steps
         logits_LV, cache = decoded or _decode(sides, port, prefill)
         runs = (logits_LV[prefill:], recording.logits[prefill:], yardstick.logits[prefill:])
-        gates += logit_gates("decode", phase.name, phase.dtype, runs)
+        gates += decode_gates((phase.name, phase.dtype), runs, lambda: sides.own_steps)
         gates += cache_gates((phase.name, phase.dtype), cache, sides.caches, gates)
     else:
         gates.append(skipped("decode", phase.name, "the prompt is too short for a decode step"))
