@@ -40,9 +40,11 @@ def counted(verdicts: Iterable[str]) -> dict[str, int]:
 
 
 def in_words(counts: Mapping[str, int]) -> str:
-    """Say the counts of `counted`, those that are not zero: "30 pass, 1 fail, 7 skipped"."""
-    told = (f"{count} {verdict.replace('_', ' ')}" for verdict, count in counts.items() if count)
-    return ", ".join(told) or "none"
+    """Say the counts of `counted` that are not zero: "30 pass, 7 skipped, 1 fail", or "all pass"."""
+    told = {verdict.replace("_", " "): count for verdict, count in counts.items() if count}
+    if len(told) == 1:
+        return f"all {next(iter(told))}"
+    return ", ".join(f"{count} {verdict}" for verdict, count in told.items()) or "none"
 
 
 def exit_code(verdict: Verdict) -> int:
