@@ -100,7 +100,7 @@ def judge(name: str, errors: TokenErrors, floor: TokenErrors | None, dtype: str)
     if not errors.finite:
         return failure(name, "NaN or infinity, Hugging Face is finite")
     port, yardstick, rounding = summarise(errors), summarise(floor), ROUNDING[dtype]
-    # A floor of less than one rounding is raised to one, and that of the worst tokens with it: they are of the same run.
+    # A floor of less than one rounding is raised to one, and with it that of the worst tokens: it is of the same run.
     raised = max(1.0, rounding / yardstick.rel_l2) if yardstick.rel_l2 else 1.0
     ratios = {
         "ratio": port.rel_l2 / max(yardstick.rel_l2, rounding),
