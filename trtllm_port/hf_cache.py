@@ -34,3 +34,41 @@ def positions_are_slots(model: Any, ids_BL: Tensor) -> bool:
     with torch.no_grad():
         given, alone = (model(input_ids=ids_BL, **more).logits for more in ({"position_ids": positions_BL}, {}))
     return torch.equal(given, alone)
+
+
+class Continuation:
+    """A model that is fed piece by piece, and goes on each time from what it remembers.
+
+    One that keeps no cache computes all tokens anew.
+
+    Args:
+        model: in evaluation mode.
+        begin_BL: the first tokens that it will be fed.
+    """
+
+    def __init__(self, model: Any, begin_BL: Tensor) -> None:
+        self.model = model
+        self._keeps = keeps_cache(model)
+        self._told = positions_are_slots(model, begin_BL[:, :2])
+        self._memory: dict[str, Any] = {}
+        self._fed_BL = begin_BL[:, :0]
+
+    def __call__(self, ids_BL: Tensor) -> Tensor:
+        """Return the logits [B, L, V] of further tokens."""
+        from transformers import DynamicCache
+
+        argument, start = cache_argument(self.model), self._fed_BL.shape[1]
+        self._fed_BL = torch.cat([self._fed_BL, ids_BL], 1)
+        if not self._keeps:
+            logits_BLV: Tensor = self.model(input_ids=self._fed_BL, use_cache=True).logits
+            return logits_BLV[:, start:]
+        more: dict[str, Any] = dict(self._memory)
+        if start and self._told:
+            more["position_ids"] = torch.arange(start, self._fed_BL.shape[1], device=ids_BL.device).expand(ids_BL.shape)
+        output = self.model(input_ids=ids_BL, **more, use_cache=True)
+        if not start and not hasattr(output, argument):  # it gives back only the cache that it was given
+            self._memory = {argument: DynamicCache(config=self.model.config.get_text_config(decoder=True))}
+            output = self.model(input_ids=ids_BL, **self._memory, use_cache=True)
+        self._memory = {argument: getattr(output, argument, self._memory.get(argument))}
+        logits_BLV = output.logits
+        return logits_BLV

@@ -9,7 +9,8 @@ import torch
 import transformers
 
 from trtllm_port.codegen import PortSource, check_port
-from trtllm_port.codegen.check import _errors, outputs_of
+from trtllm_port.codegen.check import _errors, _verdict, outputs_of
+from trtllm_port.codegen.soundness import unsound
 from trtllm_port.errors import PortError
 
 MUTATIONS = {
@@ -86,3 +87,54 @@ def test_weights_are_in_the_order_of_the_own_choice_or_of_the_given_one() -> Non
 
     assert error(weights.flip(-1)) == error(weights) == 0.0
     assert error(weights * 1.1) > 0.05 < error(weights.flip(-1).flip(0))
+
+
+def _another_in_each_model(table: torch.Tensor, module: object) -> torch.Tensor:
+    """What a buffer is that nobody fills."""
+    return torch.rand(table.shape, generator=torch.Generator().manual_seed(id(module))).to(table.dtype)
+
+
+def _another_each_time(table: torch.Tensor, _module: object) -> torch.Tensor:
+    return torch.rand_like(table)
+
+
+UNSOUND = {"% off those in float64": _another_in_each_model, "are others each time": _another_each_time}
+
+
+@pytest.mark.parametrize("said", UNSOUND)
+def test_who_cannot_judge_does_not_say_that_a_port_agrees(
+    llama: PortSource, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rotary = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding
+    right = rotary.forward
+
+    def forward(module: object, *args: torch.Tensor, **kwargs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(UNSOUND[said](table, module) for table in right(module, *args, **kwargs))
+
+    monkeypatch.setattr(rotary, "forward", forward)
+    check = check_port(transformers.LlamaConfig(), source=llama)
+    assert not check.passed
+    assert check.first_divergence is None
+    assert "`model.rotary_emb`" in str(check.problem)
+    assert said in str(check.problem)
+
+
+def test_values_that_are_not_finite_judge_nobody() -> None:
+    expected = {"a": torch.ones(2, 3), "b": torch.tensor([1.0, float("nan")]), "": torch.ones(2, 4)}
+    noise = {"a": 1e-7, "b": float("inf"), "": 1e-7}
+    assert unsound(expected, noise, ("a", ""), "prefill") is None
+    assert "at `b` (prefill) are not finite" in str(unsound(expected, noise, expected, "prefill"))
+    assert "at the logits (prefill) are in float32 inf% off" in str(
+        unsound(expected, {**noise, "": float("inf")}, ("a", ""), "prefill")
+    )
+
+
+def test_another_choice_of_experts_is_no_unsound_value() -> None:
+    expected = {"gate:1": torch.rand(5, 2), "gate:2": torch.randint(8, (5, 2))}
+    assert unsound(expected, {"gate:1": 0.4, "gate:2": 0.4}, expected, "prefill") is None
+
+
+def test_what_is_right_of_a_wrong_port_does_not_hide_that_it_differs() -> None:
+    errors, limits = {"prefill: a": 0.5, "prefill: b": 1.0}, {"prefill: a": 1e-6, "prefill: b": float("inf")}
+    assert _verdict(errors, limits, "the values at `b` are not finite").first_divergence == "prefill: a"
+    assert _verdict({}, {}, None).passed is False

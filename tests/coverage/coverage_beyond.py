@@ -9,17 +9,19 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from coverage_measure import DEFECT, PASSES, REFUSED, describe, one_line, quietly, report_on, unlike_a_port, write_tiny
 from coverage_options import random_options
 from coverage_types import write_config
+from coverage_warnings import warnings_of
 
 from trtllm_port.errors import ConfigError, PortError
 
 INVALID = "not valid in Hugging Face"  # of a combination of options
+FLOAT16 = "float16"
 DRAWS = 5  # of combinations, until Hugging Face accepts one
 
 
@@ -34,6 +36,7 @@ class Beyond:
         combination: what became of that one: as a row's `status`, with the reason.
         invalid: how many combinations were drawn before that with which Hugging Face's own model does not run.
         seconds: of processor time.
+        warnings: of the verification in float16, see `coverage_warnings`.
     """
 
     model_type: str
@@ -42,6 +45,7 @@ class Beyond:
     combination: str = ""
     invalid: int = 0
     seconds: float = 0.0
+    warnings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -73,7 +77,9 @@ class BeyondMeasurement:
         write_config(self.row.model_type, given)
         create_port(given, workspace=self.directory)
         write_tiny(given, tiny)
-        return report_on(tiny, workspace=self.directory, dtype="float16").verdict
+        report = report_on(tiny, workspace=self.directory, dtype=FLOAT16)
+        self.row = replace(self.row, warnings={FLOAT16: warnings_of(report)})
+        return report.verdict
 
     def _combine(self) -> None:
         """Port the type once more, with options drawn at random; again where Hugging Face itself refuses them."""

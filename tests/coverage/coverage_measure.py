@@ -13,11 +13,12 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coverage_types import family_of, write_config
+from coverage_warnings import warnings_of
 
 from trtllm_port.errors import PortError
 
@@ -49,6 +50,7 @@ class Row:
         longest_class: lines of its longest class.
         ratio: the largest error of any tap in bfloat16, in units of Hugging Face's own error there.
         seconds: of processor time, which other processes do not stretch.
+        warnings: per data type that was verified, see `coverage_warnings`.
     """
 
     model_type: str
@@ -60,6 +62,7 @@ class Row:
     longest_class: int | None = None
     ratio: float | None = None
     seconds: float = 0.0
+    warnings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -120,6 +123,7 @@ class Measurement:
 
     def _verify(self, tiny: Path, dtype: str) -> None:
         report = report_on(tiny, workspace=self.directory, dtype=dtype)
+        self.row = replace(self.row, warnings=self.row.warnings | {dtype: warnings_of(report)})
         if dtype == DTYPES[-1]:
             self.row = replace(self.row, ratio=largest_ratio(report))
         if report.verdict != "pass":

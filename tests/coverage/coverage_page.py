@@ -12,6 +12,7 @@ from typing import Any
 from coverage_beyond import Beyond
 from coverage_measure import NO_ENGINE, PASSES, STATUSES, Row
 from coverage_types import DENSE, family_of, model_types, sizes_of_families, table
+from coverage_warnings import counted, told
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE, DATA = DOCS / "coverage.md", DOCS / "coverage.json"
@@ -42,6 +43,9 @@ Versions: {versions}. {seconds} of processor time altogether, on the machine tha
 {medians}
 
 {statuses}
+
+A verification that passes may warn, which a clean port should not. {warned}; which taps and gates, and by what numbers,
+stands in the type's row, of all three data types.
 
 ## Beyond the table
 
@@ -95,6 +99,7 @@ def render(data: dict[str, Any]) -> str:
 
     known = {row["model_type"]: Row(**row) for row in data[TABLE]["rows"]}
     beyond = [Beyond(**row) for row in data[BEYOND]["rows"]]
+    warned = {row.model_type: row.warnings for row in beyond}
     rows = [known.get(name) or _not_measured(name) for name in model_types()]
     short = [status for status in (*STATUSES, NOT_MEASURED) if status != PASSES]
     return TEXT.format(
@@ -113,7 +118,8 @@ def render(data: dict[str, Any]) -> str:
         families="\n".join(_family_lines(rows, short)),
         medians="\n".join(_median_lines(rows)),
         statuses="\n".join(f"- **{status}**: {meaning}" for status, meaning in MEANINGS.items()),
-        tables="\n".join(_family_table(family, rows) for family in _families()),
+        tables="\n".join(_family_table(family, rows, warned) for family in _families()),
+        warned=_warned([*(row.warnings for row in rows), *warned.values()]),
     )
 
 
@@ -123,6 +129,11 @@ def _versions(part: dict[str, Any]) -> str:
 
 def _minutes(rows: Sequence[Row | Beyond]) -> str:
     return f"{sum(row.seconds for row in rows) / 60:.0f} minutes"
+
+
+def _warned(rows: Sequence[dict[str, Any]]) -> str:
+    some, verified = counted(rows)
+    return f"Of {verified} verifications {some or 'none'} do" if verified else "How many do is not measured yet"
 
 
 def _float16(rows: list[Beyond]) -> str:
@@ -181,16 +192,17 @@ def _median_lines(rows: list[Row]) -> list[str]:
     ]
 
 
-def _family_table(family: str, rows: list[Row]) -> str:
+def _family_table(family: str, rows: list[Row], beyond: dict[str, dict[str, Any]]) -> str:
     lines = [
         f"## {family[0].upper()}{family[1:]}\n",
         "`ratio` is the largest error of any tensor in bfloat16, in units of Hugging Face's own error in bfloat16.\n",
-        "| model type | status | lines | longest class | ratio | seconds | why it falls short |",
-        "|---|---|---:|---:|---:|---:|---|",
+        "| model type | status | lines | longest class | ratio | warnings | seconds | why it falls short |",
+        "|---|---|---:|---:|---:|---|---:|---|",
     ]
     for row in (row for row in rows if row.family == family):
         reason = f"{row.stage}: {_escape(row.reason)}" if row.reason else ""
-        cells = [row.model_type, row.status, row.lines, row.longest_class, row.ratio, row.seconds, reason]
+        warned = _escape(told({**row.warnings, **beyond.get(row.model_type, {})}))
+        cells = [row.model_type, row.status, row.lines, row.longest_class, row.ratio, warned, row.seconds, reason]
         lines.append(f"| {' | '.join('' if cell is None else str(cell) for cell in cells)} |")
     return "\n".join(lines) + "\n"
 

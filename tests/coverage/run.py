@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
@@ -30,6 +31,7 @@ from coverage_measure import DEFECT, PASSES, Row, measure_into  # noqa: E402
 from coverage_page import BEYOND, TABLE  # noqa: E402
 from coverage_pool import GB, Ended, Limits, run_all  # noqa: E402
 from coverage_types import family_of, model_types  # noqa: E402
+from coverage_warnings import counted, told  # noqa: E402
 
 from trtllm_port.runtime.digests import bytes_digest  # noqa: E402
 
@@ -82,18 +84,28 @@ def _broken(part: str, ended: Ended) -> Row | Beyond:
 
 
 def _told(row: Row | Beyond) -> str:
+    warned = f"; warnings: {told(row.warnings)}" if row.warnings else ""
     if isinstance(row, Beyond):
-        return f"float16 {row.float16}; another combination: {row.combination}"
-    return f"{row.status} {row.stage}: {row.reason}" if row.reason else row.status
+        return f"float16 {row.float16}; another combination: {row.combination}{warned}"
+    return (f"{row.status} {row.stage}: {row.reason}" if row.reason else row.status) + warned
 
 
 def _passes(row: Row | Beyond) -> bool:
     return row.combination == PASSES if isinstance(row, Beyond) else row.status == PASSES
 
 
+def _types(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in model_types()]:
+        raise argparse.ArgumentTypeError(f"transformers has no causal language model for {', '.join(unknown)}")
+    return names
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", metavar="TYPE", choices=model_types(), help="these types only")
+    parser.add_argument(
+        "--only", nargs="+", metavar="TYPE", type=_types, default=[], help="these types only: a,b,c or a b c"
+    )
     parser.add_argument("--beyond", action="store_true", help="what passes: in float16, and with other options")
     parser.add_argument("--again", action="store_true", help="measure anew what is measured already")
     parser.add_argument("--jobs", type=int, default=2, help="processes side by side (default: 2)")
@@ -108,7 +120,7 @@ def main() -> None:
     arguments = _arguments()
     part = BEYOND if arguments.beyond else TABLE
     passed = [row["model_type"] for row in coverage_page.load()[TABLE]["rows"] if row["status"] == PASSES]
-    types: list[str] = arguments.only or (model_types() if part == TABLE else passed)
+    types: list[str] = list(chain(*arguments.only)) or (model_types() if part == TABLE else passed)
     results = ROOT / "build" / "coverage" / digest() / part
     results.mkdir(parents=True, exist_ok=True)
     kept = [] if arguments.again else [name for name in types if (results / f"{name}.json").is_file()]
@@ -125,7 +137,9 @@ def main() -> None:
             line = f"{row.model_type} ({row.seconds:.0f} s): {_told(row)}"
             progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
     coverage_page.write(coverage_page.merge(part, rows, versions()))
+    warned, verified = counted(row.warnings for row in rows)
     print(f"{coverage_page.PAGE}: {sum(map(_passes, rows))} of {len(rows)} pass")
+    print(f"{warned} of {verified} verifications warn")
 
 
 if __name__ == "__main__":

@@ -171,6 +171,30 @@ def test_a_clean_port_passes(compare_tiny: Compare, dtype: str) -> None:
         assert other <= {"cache.keys", "cache.values"}  # the model that stands in for a port hands out no cache
 
 
+def rounded_elsewhere(norm: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A root-mean-square norm that is right, and takes its rounding steps in another order than Hugging Face."""
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        scale = norm.weight / (x.float().square().sum(-1, keepdim=True) / x.shape[-1] + norm.variance_epsilon).sqrt()
+        return (x * scale).to(x.dtype)
+
+    return forward
+
+
+def test_a_norm_may_round_elsewhere(compare_tiny: Compare) -> None:
+    """Its error must be near Hugging Face's own: the reference rounds nothing that the yardstick rounds alike."""
+
+    def rewritten(model: Any) -> None:
+        for module in model.modules():
+            if isinstance(module, llama.LlamaRMSNorm):
+                module.forward = rounded_elsewhere(module)
+
+    result = compare_tiny(LOGIC, rewritten)
+    found = [tap for run in (result.taps, result.own) for tap in run.values()]
+    assert {tap.verdict for tap in found} == {Verdict.PASS}
+    assert max(tap.token_ratio for tap in found if tap.token_ratio is not None) < 1.4
+
+
 def test_a_wrong_step_after_the_prefill_is_found(compare_tiny: Compare) -> None:
     def stale_positions(model: Any) -> None:
         def change(forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,8 +6,9 @@ import torch
 from trtllm_port.verification.assemble import summary
 from trtllm_port.verification.compare import TapComparison, compare_tap
 from trtllm_port.verification.gates import tap_gates
-from trtllm_port.verification.metrics import token_errors
+from trtllm_port.verification.metrics import summarise, token_errors
 from trtllm_port.verification.taps import Pairing
+from trtllm_port.verification.thresholds import ROUNDING
 from trtllm_port.verification.verdict import Verdict
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -97,3 +98,18 @@ def test_taps_that_cannot_be_judged_are_named() -> None:
     assert doubtful.verdict is Verdict.CANNOT_TELL
     assert "1 of 2 taps cannot be judged, first `b`: Hugging Face itself is not finite" in doubtful.reason
     assert "first `b`" in summary(Verdict.CANNOT_TELL, (), gates, "float16")
+
+
+def test_a_floor_of_less_than_a_rounding_is_raised_for_the_worst_tokens_as_for_all() -> None:
+    """A module that the port has and Hugging Face's run does not round in: two roundings beside less than one."""
+    generator = torch.Generator().manual_seed(5)
+    reference = torch.randn(400, 8, generator=generator, dtype=torch.float64) ** 3  # few large values in each token
+    noise = torch.randn(2, 400, 8, generator=generator, dtype=torch.float64) * reference
+    yardstick, port = (reference + size * ROUNDING["float32"] * noise[i] for i, size in enumerate((0.6, 1.2)))
+    floor = token_errors(yardstick, reference)
+    found = compare_tap("mlp", port, reference, floor, "float32")
+    assert found.verdict is Verdict.PASS
+    assert found.token_ratio is not None
+    assert found.token_ratio < 1.5 < found.metrics.token_p95 / summarise(floor).token_p95  # type: ignore[union-attr]
+    worse = compare_tap("mlp", reference + 5 * ROUNDING["float32"] * noise[1], reference, floor, "float32")
+    assert worse.verdict is Verdict.FAIL

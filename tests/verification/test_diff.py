@@ -27,6 +27,15 @@ def compared(model_dir: Path, workspace: Path, **options: Any) -> Report:
     return diff_layers(model_dir, workspace=workspace, settings=options.pop("settings", SHORT), **options)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_clean_port_makes_no_warning(model_dir: Path, clean_workspace: Path, dtype: str) -> None:
+    report = compared(model_dir, clean_workspace, dtype=dtype, settings=DiffSettings(tokens=160))
+    assert report.verdict is Verdict.PASS
+    assert report.counts["taps"] == {**dict.fromkeys(report.counts["taps"], 0), "pass": len(report.taps)}
+    assert [gate.name for gate in report.gates if gate.verdict not in (Verdict.PASS, Verdict.SKIPPED)] == []
+    assert "warning" not in report.summary
+
+
 def test_the_comparison_in_float32_can_be_left_out_and_that_is_said(model_dir: Path, workspace: Path) -> None:
     report = compared(model_dir, workspace, dtype="bfloat16", settings=DiffSettings(tokens=48, logic=False))
     assert report.verdict is Verdict.PASS

@@ -243,6 +243,26 @@ def test_junit_counts_failures_errors_and_skips() -> None:
     assert taps.get("failures") == "2"
 
 
+def test_every_verdict_is_counted_as_what_it_is() -> None:
+    """What was skipped neither passes nor fails, and what warns passes."""
+    from xml.etree import ElementTree
+
+    verdicts = ["pass"] * 4 + ["skipped"] * 3 + ["warn"] * 2 + ["fail"]
+    gates = [report()["gates"][0] | {"name": f"g{i}", "verdict": verdict} for i, verdict in enumerate(verdicts)]
+    given = report() | {"gates": gates, "taps": [tap("a"), tap("b", 1.7, "warn")]}
+    parser = Balanced()
+    parser.feed(html_page(given))
+    text = " ".join("".join(parser.text).split())
+    assert "Gates (10: 4 pass, 3 skipped, 2 warn, 1 fail)" in text
+    assert "Taps (2: 1 pass, 1 warn)" in text
+    root = ElementTree.fromstring(junit_xml(given).encode())
+    suite = next(suite for suite in root if suite.get("name", "").endswith("gates"))
+    counts = {each.get("name"): each.get("value") for each in suite.iter("property")}
+    assert counts == {
+        f"verdict.{name}": str(verdicts.count(name)) for name in (*dict.fromkeys(verdicts), "cannot_tell")
+    }
+
+
 def test_one_mistake_in_many_layers_is_said_once() -> None:
     given = report()
     names = [f"model.layers.{i}.mlp" for i in range(1, 8)] + ["model.norm"]

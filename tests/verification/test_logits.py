@@ -72,3 +72,28 @@ def test_nan_in_the_port_fails_and_in_hugging_face_cannot_be_told() -> None:
 
 def test_another_vocabulary_fails() -> None:
     assert failing(PORT[:, :-1]) == {"shape"}
+
+
+def test_a_maximum_over_tokens_of_which_few_are_near_a_tie_is_chance() -> None:
+    """Nearly all tokens have one that is certain; for the other, rounding is a throw of dice."""
+    generator = torch.Generator().manual_seed(3)
+    reference = torch.zeros(500, 40, dtype=torch.float64)
+    reference[:, 0] = 40.0
+    reference[7, :2] = 40.0
+    noise = 0.25 * torch.randn(2, 500, 40, generator=generator, dtype=torch.float64)
+    yardstick, port = reference + noise[0], reference + noise[1]
+    yardstick[7, :2], port[7, :2] = 40.001, torch.tensor([40.0, 40.3], dtype=torch.float64)
+    lucky, unlucky = logit_metrics(yardstick, reference), logit_metrics(port, reference)
+    assert unlucky.kl_max > 0.01 > 1000 * lucky.kl_max
+    found = logit_gates("prefill", "precision", "bfloat16", (port, reference, yardstick))
+    assert {gate.verdict for gate in found} == {Verdict.PASS}
+    port[7, :2] = torch.tensor([38.0, 42.0], dtype=torch.float64)  # beyond what rounding of that size does
+    found = logit_gates("prefill", "precision", "bfloat16", (port, reference, yardstick))
+    assert [gate.verdict for gate in found if gate.name == "prefill.kl"] == [Verdict.FAIL]
+
+
+def test_the_noise_of_kl_is_what_errors_of_that_size_make_of_a_tie() -> None:
+    generator = torch.Generator().manual_seed(4)
+    tie = torch.full((4000, 2), 3.0, dtype=torch.float64)
+    found = logit_metrics(tie + 0.05 * torch.randn(4000, 2, generator=generator, dtype=torch.float64), tie)
+    assert found.kl_noise == pytest.approx(found.kl_mean, rel=0.05)

@@ -94,17 +94,18 @@ def render(result: PortResult) -> None:
 
 
 def _next(result: PortResult, model_dir: str, workspace: Path) -> str:
-    if result.check is None or result.check.problem is not None:
+    if result.check is None or (result.source is not None and result.source.skeletons):
         return f"fill in what is marked TODO in {result.port.package_dir}"
-    command = "verify" if result.check.passed else "diff-layers"
+    command = "diff-layers" if result.check.first_divergence is not None else "verify"
     place = [] if workspace == Path(".") else ["--workspace", workspace]
-    return shell_command(["trtllm-port", command, model_dir, *place])
+    first = "mend what could not be checked, or take the checkpoint's own weights: " if result.check.problem else ""
+    return first + shell_command(["trtllm-port", command, model_dir, *place])
 
 
 def _render_check(check: SelfCheck) -> None:
     """What the comparison with Hugging Face found."""
     if check.problem is not None or check.worst_error is None:
-        console.line(f"not compared with Hugging Face: {check.problem or 'no tensor is in both'}")
+        console.line(f"could not be checked, because {check.problem or 'no tensor is in both'}")
         return
     verdict = "agrees with" if check.passed else "DIFFERS from"
     console.line(

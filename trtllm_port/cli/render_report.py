@@ -90,14 +90,15 @@ def _stages(report: Report) -> None:
 
 
 def _taps(report: Report) -> None:
+    from trtllm_port.verification.verdict import in_words
+
     if not report.taps:
         return
     outputs = [tap for tap in report.taps if not tap.name.endswith(":input") or tap.verdict == "fail"]
     wrong = [tap for tap in outputs if tap.verdict in NOT_PASSING]
     chosen = wrong or sorted(outputs, key=lambda tap: -((tap.metrics or {}).get("ratio") or 0.0))[:SHOWN_RATIOS]
-    title = f"{len(wrong)} of {len(report.taps)} taps do not pass"
-    if not wrong:
-        title = f"all {len(report.taps)} taps pass; the largest noise ratios:"
+    what = "those that do not pass" if wrong else "the largest noise ratios"
+    title = f"{len(report.taps)} taps: {in_words(report.counts['taps'])}; {what}:"
     rows = []
     for tap in chosen[:SHOWN_TAPS]:
         numbers = [(tap.metrics or {}).get(name) for name in ("rel_l2", "floor", "ratio")]
@@ -111,10 +112,11 @@ def _taps(report: Report) -> None:
 
 
 def _gates(report: Report) -> None:
+    from trtllm_port.verification.verdict import in_words
+
     wrong = [gate for gate in report.gates if gate.verdict in NOT_PASSING]
-    passed = sum(gate.verdict == "pass" for gate in report.gates)
     console.line()
-    console.line(f"{passed} of {len(report.gates)} gates pass" + (", these do not:" if wrong else ""))
+    console.line(f"{len(report.gates)} gates: {in_words(report.counts['gates'])}")
     if report.divergence is not None:  # one wrong module fails most of them: their names are enough
         console.line(", ".join(f"{gate.name} ({gate.phase})" for gate in wrong))
     elif wrong:

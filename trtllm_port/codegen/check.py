@@ -10,7 +10,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from trtllm_port.codegen.generate import PortSource
 from trtllm_port.codegen.hf_models import load_config, require_causal_lm
 from trtllm_port.codegen.hooks import whole_cache
 from trtllm_port.codegen.sizes import config_values, unseen_config
+from trtllm_port.codegen.soundness import unsound, unsteady
 from trtllm_port.codegen.trees import leaves
 from trtllm_port.errors import PortError, UnsupportedModelError
 from trtllm_port.exact import ExactArithmetic
@@ -56,7 +57,7 @@ class SelfCheck:
         worst: the tap that differs most, as "prefill: model.norm".
         worst_error: its relative error, ‖port - HF‖ / ‖HF‖, HF in float32.
         first_divergence: the first tap beyond the tolerance, in the order of execution; None if there is none.
-        problem: why no comparison was possible; None if it was.
+        problem: why no comparison was possible, or why it cannot tell a right port from a wrong one; None if it can.
         tokens, decode_steps: how long the prompt was, and how many steps went through the cache.
         sizes: the config keys that were other than in the traces.
         executor: what ran the port.
@@ -181,6 +182,7 @@ def _compare(port_class: type[Any], model_dir: Path, config: Any, progress: Prog
     ids = torch.randint(3, config.vocab_size, (ROWS, total), generator=torch.Generator().manual_seed(1))
     cache, past, exact_past = session.new_cache(ROWS), whole_cache(single), whole_cache(double)
     told = positions_are_slots(single, ids[:, :STEPS])
+    problem = unsteady(lambda: _hf_taps(single, {"input_ids": ids[:, :STEPS]}, None, STEPS)[0])
     bounds = [(0, TOKENS), *((TOKENS + i, TOKENS + i + 1) for i in range(STEPS))]
     for index, (start, stop) in enumerate(bounds):
         positions = torch.arange(start, stop).expand(ROWS, -1).contiguous()
@@ -195,6 +197,7 @@ def _compare(port_class: type[Any], model_dir: Path, config: Any, progress: Prog
         noise = {name: max(error, usual.get(name, 0.0) / _rms(expected[name])) for name, error in noise.items()}
         found = _port_taps(session, ids[:, start:stop], positions, cache, expected)
         phase = "prefill" if index == 0 else f"decode step {index}"
+        problem = problem or unsound(expected, noise, found, phase)
         for name, judged in _errors(found, expected, noise, start).items():
             errors[f"{phase}: {name}"], limits[f"{phase}: {name}"] = judged
         if index == 0:
@@ -202,7 +205,7 @@ def _compare(port_class: type[Any], model_dir: Path, config: Any, progress: Prog
             errors["prefill: logits of one token"] = _relative_error(found_B1V, expected_B1V)
             limits["prefill: logits of one token"] = limits["prefill: "]
         progress("check", index + 1, 1 + STEPS)
-    return _verdict(errors, limits, sizes, session.executor.name)
+    return replace(_verdict(errors, limits, problem), sizes=sizes, executor=session.executor.name)
 
 
 def _errors(
@@ -363,15 +366,15 @@ def _relative_error(found: Tensor, expected: Tensor) -> float:
     return error if error == error else float("inf")
 
 
-def _verdict(errors: dict[str, float], limits: dict[str, float], sizes: dict[str, Any], executor: str) -> SelfCheck:
+def _verdict(errors: dict[str, float], limits: dict[str, float], problem: str | None) -> SelfCheck:
+    """What the errors say. Where Hugging Face's values tell a difference, there is one, whatever others cannot tell."""
     worst = max(errors, key=lambda name: errors[name], default=None)
     beyond = [name for name, error in errors.items() if error > limits[name]]
     return SelfCheck(
-        passed=bool(errors) and not beyond,
+        passed=bool(errors) and not beyond and problem is None,
+        problem=None if beyond else problem,
         taps=len(errors),
         worst=worst,
         worst_error=errors[worst] if worst is not None else None,
         first_divergence=beyond[0] if beyond else None,
-        sizes=sizes,
-        executor=executor,
     )

@@ -25,7 +25,7 @@ from trtllm_port.verification.report import Divergence, Subject, TapReport, metr
 from trtllm_port.verification.sides import HuggingFaceFacts
 from trtllm_port.verification.taps import LOGITS, ROOT, input_of, is_input, module_of, within
 from trtllm_port.verification.thresholds import ROUNDING
-from trtllm_port.verification.verdict import Verdict, worst
+from trtllm_port.verification.verdict import Verdict, overall
 
 POSITION_BINS = 32
 VERSIONED = ("trtllm-port", "torch", "transformers", "safetensors", "tensorrt-rtx-cu13", "tensorrt", "tokenizers")
@@ -234,7 +234,8 @@ def summary(verdict: Verdict, divergences: Sequence[Divergence], gates: Sequence
             f", with {warned} {'warning' if warned == 1 else 'warnings'}" if warned else ""
         )
     if verdict is Verdict.CANNOT_TELL:
-        return f"the port cannot be judged: {failed[0].reason.partition(';')[0]}"
+        reason = failed[0].reason.partition(";")[0] if failed else "no question could be asked"
+        return f"the port cannot be judged: {reason}"
     return f"the port differs from Hugging Face at {', '.join(gate.name for gate in failed[:4])}"
 
 
@@ -256,8 +257,7 @@ def versions() -> dict[str, str]:
 
 def verdict_of(gates: Sequence[Gate]) -> Verdict:
     """Return the verdict of all gates together."""
-    severest = worst(gate.verdict for gate in gates)
-    return Verdict.PASS if severest in (Verdict.WARN, Verdict.SKIPPED) else severest
+    return overall(gate.verdict for gate in gates)
 
 
 def command(name: str, model: Model, settings: Mapping[str, str | int | Path | bool | None]) -> str:

@@ -100,10 +100,12 @@ def judge(name: str, errors: TokenErrors, floor: TokenErrors | None, dtype: str)
     if not errors.finite:
         return failure(name, "NaN or infinity, Hugging Face is finite")
     port, yardstick, rounding = summarise(errors), summarise(floor), ROUNDING[dtype]
+    # A floor of less than one rounding is raised to one, and with it that of the worst tokens: it is of the same run.
+    raised = max(1.0, rounding / yardstick.rel_l2) if yardstick.rel_l2 else 1.0
     ratios = {
         "ratio": port.rel_l2 / max(yardstick.rel_l2, rounding),
         "linf_ratio": _over(port.max_abs, max(yardstick.max_abs, rounding * port.max_reference)),
-        "token_ratio": port.token_p95 / max(yardstick.token_p95, rounding),
+        "token_ratio": port.token_p95 / max(yardstick.token_p95 * raised, rounding),
     }
     verdict, note = _verdict(port, yardstick, ratios, dtype)
     return TapComparison(

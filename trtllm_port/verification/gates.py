@@ -113,7 +113,7 @@ def _distance_gates(where: str, phase: str, dtype: str, port: LogitMetrics, floo
     scale = abs(port.scale - 1.0) / noise
     return [
         error,
-        _either(f"{where}.kl", phase, (port.kl_max, floor.kl_max), KL[dtype]),
+        _either(f"{where}.kl", phase, (port.kl_max, max(floor.kl_max, floor.kl_noise)), KL[dtype]),
         _either(f"{where}.cosine", phase, (cosine, cosine_floor), COSINE_DISTANCE),
         _either(f"{where}.nmse", phase, (port.nmse, floor.nmse), NMSE),
         threshold_gate(f"{where}.affine", phase, scale, AFFINE_SCALE),

@@ -22,6 +22,7 @@ from trtllm_port.verification.charts import (
     position_rows,
 )
 from trtllm_port.verification.grouping import group_alike, some
+from trtllm_port.verification.verdict import counted, in_words
 
 TABLE_ROWS = 400  # taps in the table: all that do not pass, then the largest ratios
 PROBLEMS = 6  # gates on the first screen where no module is to blame
@@ -69,6 +70,7 @@ def html_page(report: dict[str, Any]) -> str:
         plot={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT},
         table=table_rows(report["taps"]),
         table_rows=TABLE_ROWS,
+        counts={part: in_words(counted(each["verdict"] for each in report[part])) for part in ("gates", "taps")},
     )
 
 

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from trtllm_port.errors import CheckpointError, UnsupportedModelError
 from trtllm_port.exact import ExactArithmetic
-from trtllm_port.hf_cache import cache_argument, keeps_cache, positions_are_slots
+from trtllm_port.hf_cache import Continuation, keeps_cache
 from trtllm_port.hf_loading import weights_as_stored
 from trtllm_port.layers.weights import HuggingFaceWeights, TensorSource
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.verification.cache_contents import Layer, Layers
 from trtllm_port.verification.hooks import tapped
 from trtllm_port.verification.mapped import MappedCheckpoint
-from trtllm_port.verification.runners import OnTap
+from trtllm_port.verification.runners import Force, OnTap
 from trtllm_port.verification.streamed import CastAsUsed, streamed_model
 from trtllm_port.verification.taps import ModuleFacts
 
@@ -215,15 +215,14 @@ class HuggingFaceRunner:
             ids_BL, on_tap, taps: see `Runner.run`.
             cache: is given what the model's KV cache holds of the first row afterwards; None: none is kept.
         """
-        with tapped(self.model, on_tap, taps), self._casting(), self._exactly():
+        exactly = ExactArithmetic() if self.dtype == "float64" else None
+        seen = on_tap if on_tap is None or exactly is None else exactly.outside(on_tap)
+        with tapped(self.model, seen, taps), self._casting(), exactly or nullcontext():
             output = self.model(input_ids=ids_BL.to(self.device), use_cache=cache is not None)
         if cache is not None:
             cache[:] = _layers(output, ids_BL.shape[1])
         logits: Tensor = output.logits.cpu()
         return logits
-
-    def _exactly(self) -> AbstractContextManager[object]:
-        return ExactArithmetic() if self.dtype == "float64" else nullcontext()
 
     def _casting(self) -> AbstractContextManager[object]:
         return nullcontext() if self._computes_in is None else CastAsUsed(self._computes_in)
@@ -250,28 +249,34 @@ class HuggingFaceRunner:
     @torch.no_grad()
     def greedy(self, prompt: list[int], max_new_tokens: int) -> list[int]:
         """Continue one prompt by exactly `max_new_tokens` of the best tokens, through the KV cache."""
-        from transformers import DynamicCache
-
         tokens: list[int] = []
-        argument = cache_argument(self.model)
-        step_ids = torch.tensor([prompt], device=self.device)
-        more: dict[str, object] = {}
-        told = positions_are_slots(self.model, step_ids[:, :2])
-        for number in range(max_new_tokens):
-            output = self.model(input_ids=step_ids, **more, use_cache=True)
-            if not hasattr(output, argument) and keeps_cache(self.model) and not more:  # unless it is given one
-                config: Any = self.model.config
-                more = {argument: DynamicCache(config=config.get_text_config(decoder=True))}
-                output = self.model(input_ids=step_ids, **more, use_cache=True)
-            tokens.append(int(output.logits[0, -1].argmax()))
-            newest = torch.tensor([[tokens[-1]]], device=self.device)
-            if not keeps_cache(self.model):
-                step_ids = torch.cat([step_ids, newest], 1)
-                continue
-            step_ids, more = newest, {argument: getattr(output, argument, more.get(argument))}
-            if told:
-                more["position_ids"] = torch.tensor([[len(prompt) + number]], device=self.device)
+        ids = torch.tensor([prompt], device=self.device)
+        feed = Continuation(self.model, ids)
+        for _ in range(max_new_tokens):
+            tokens.append(int(feed(ids)[0, -1].argmax()))
+            ids = torch.tensor([[tokens[-1]]], device=self.device)
         return tokens
+
+    @torch.no_grad()
+    def run_steps(self, ids: Sequence[int], prefill: int, force: Force, taps: Collection[str]) -> Tensor | None:
+        """Return logits [L, V] of a prefix and of the tokens after it, which go one by one through the KV cache.
+
+        None where weights are read anew in every step, which takes too long, or where there is no cache.
+
+        Args:
+            ids: the tokens.
+            prefill: how many of them are the prefix.
+            force: gives the values that take the place of each of `taps`.
+            taps: names of taps.
+        """
+        if self.streamed or not keeps_cache(self.model):
+            return None
+        ids_1L = torch.tensor([list(ids)], device=self.device)
+        feed, logits = Continuation(self.model, ids_1L), list[Tensor]()
+        for start, stop in [(0, prefill), *((n, n + 1) for n in range(prefill, len(ids)))]:
+            with tapped(self.model, partial(force, places=[range(start, stop)]), taps):
+                logits.append(feed(ids_1L[:, start:stop])[0].cpu())
+        return torch.cat(logits)
 
 
 def _layers(output: Any, length: int) -> Layers:

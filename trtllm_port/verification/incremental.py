@@ -17,6 +17,7 @@ from torch import Tensor
 from trtllm_port.runtime.reference.errors import LayerExecutionError
 from trtllm_port.verification.cache_contents import cache_gates
 from trtllm_port.verification.compare import TapComparison, failure
+from trtllm_port.verification.decode_floor import decode_gates
 from trtllm_port.verification.gates import Gate, logit_gates, skipped, threshold_gate
 from trtllm_port.verification.metrics import relative_error_per_token, token_errors
 from trtllm_port.verification.padding import left_padding_gate
@@ -76,8 +77,9 @@ def _decode_gates(sides: HuggingFaceSides, port: PortRunner, decoded: Decoded | 
     prefill = len(stimulus.ids) - stimulus.decode_steps
     logits_LV, cache = decoded or _decode(sides, port, prefill)
     runs = (logits_LV[prefill:], recording.logits[prefill:], sides.yardstick.logits[prefill:])
-    gates = logit_gates("decode", phase.name, phase.dtype, runs)
-    return [*gates, *cache_gates((phase.name, phase.dtype), cache, sides.caches, gates)]
+    named = (phase.name, phase.dtype)
+    gates = decode_gates(named, runs, lambda: sides.own_steps)
+    return [*gates, *cache_gates(named, cache, sides.caches, gates)]
 
 
 def _decode(sides: HuggingFaceSides, port: PortRunner, prefill: int) -> Decoded:

@@ -6,6 +6,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from trtllm_port.quoting import visible
+from trtllm_port.verification.verdict import counted
 
 FAILURES = ("fail", "cannot_tell")
 
@@ -39,6 +40,9 @@ def _suite(suites: ElementTree.Element, name: str, cases: list[tuple[str, str, s
         errors=str(verdicts.count("cannot_tell")),
         skipped=str(verdicts.count("skipped")),
     )
+    properties = ElementTree.SubElement(suite, "properties")
+    for verdict, count in counted(verdicts).items():  # warnings have no attribute of their own
+        ElementTree.SubElement(properties, "property", name=f"verdict.{verdict}", value=str(count))
     for case, verdict, text in cases:
         element = ElementTree.SubElement(suite, "testcase", classname=name, name=case)
         kind = {"fail": "failure", "cannot_tell": "error", "skipped": "skipped"}.get(verdict)

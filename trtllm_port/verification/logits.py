@@ -26,6 +26,7 @@ class LogitMetrics:
     Attributes:
         tap: the metrics of any tensor.
         kl_max, kl_mean: KL(reference ‖ run) per token, in nats.
+        kl_noise: what this run's error makes of the token that is closest to a tie, on average.
         top1: fraction of tokens with the same best token.
         nmse: squared error over squared reference.
         scale, offset: least squares fit run = scale · reference + offset.
@@ -34,6 +35,7 @@ class LogitMetrics:
     tap: TapMetrics
     kl_max: float
     kl_mean: float
+    kl_noise: float
     top1: float
     nmse: float
     scale: float
@@ -62,10 +64,15 @@ def logit_metrics(logits: Tensor, reference: Tensor) -> LogitMetrics:
     vocabulary = logits.shape[-1]
     kl: list[Tensor] = []
     same: list[Tensor] = []
+    weighted: list[Tensor] = []  # squared errors of the probable logits
+    spread: list[Tensor] = []  # 1 - Σ p²: 0 where one token has all probability, 0.5 at a tie of two
     sums = torch.zeros(4, dtype=torch.float64)  # of x, ref, ref², x·ref
     for x_TV, ref_TV in _chunks(logits, reference, vocabulary):
         log_p, log_q = log_softmax(ref_TV, -1), log_softmax(x_TV, -1)
-        kl.append((log_p.exp() * (log_p - log_q)).sum(-1))
+        p_TV = log_p.exp()
+        kl.append((p_TV * (log_p - log_q)).sum(-1))
+        weighted.append((p_TV * (x_TV - ref_TV).square()).sum(-1))
+        spread.append(1.0 - p_TV.square().sum(-1))
         same.append(x_TV.argmax(-1) == ref_TV.argmax(-1))
         sums += torch.stack([x_TV.sum(), ref_TV.sum(), (ref_TV * ref_TV).sum(), (x_TV * ref_TV).sum()])
     kl_T = torch.cat(kl)
@@ -74,6 +81,7 @@ def logit_metrics(logits: Tensor, reference: Tensor) -> LogitMetrics:
         tap=tap,
         kl_max=float(kl_T.max()),
         kl_mean=float(kl_T.mean()),
+        kl_noise=0.5 * float(torch.cat(weighted).mean()) * float(torch.cat(spread).max()),
         top1=float(torch.cat(same).double().mean()),
         nmse=tap.rel_l2**2,
         scale=scale,

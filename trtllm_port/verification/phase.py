@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from torch import Tensor
 
 from trtllm_port.verification.cache_contents import Layer, Layers
 from trtllm_port.verification.causes import Cause, explain
 from trtllm_port.verification.compare import TapComparison
+from trtllm_port.verification.decode_floor import own_steps
 from trtllm_port.verification.decoding import failed_causes, step_comparisons, step_divergence
 from trtllm_port.verification.elsewhere import part_by_part
 from trtllm_port.verification.gates import Gate, logit_gates, tap_gates
@@ -155,6 +157,11 @@ class HuggingFaceSides:
     tables: Mapping[str, Table] = field(repr=False)
     indices: Mapping[str, Index] = field(repr=False)
     facts: HuggingFaceFacts = field(repr=False)
+
+    @cached_property
+    def own_steps(self) -> Tensor | None:
+        """The yardstick's logits [S, V] of its own decode steps, run when first asked for; None if it makes none."""
+        return own_steps(self.load(self.phase.dtype), self.stimulus, self.recording)
 
 
 def run_phase(

@@ -14,7 +14,7 @@ from trtllm_port.verification.coverage import NotExercised
 from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.metrics import TapMetrics
 from trtllm_port.verification.places import Excerpt
-from trtllm_port.verification.verdict import Verdict, exit_code
+from trtllm_port.verification.verdict import Verdict, counted, exit_code
 
 SCHEMA_VERSION = 1
 NOT_IN_JSON = ("stage_results", "report_dir")
@@ -172,6 +172,12 @@ class Report:
     report_dir: Path | None = None
 
     @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many gates and taps have each verdict."""
+        parts = {"gates": self.gates, "taps": self.taps}
+        return {name: counted(each.verdict for each in part) for name, part in parts.items()}
+
+    @property
     def exit_code(self) -> int:
         """0 for a proven port, 1 for one that differs or could not be proven."""
         return exit_code(self.verdict)
@@ -179,7 +185,7 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form (`docs/report-schema.json`); numbers that are not finite become null."""
         fields = {name: value for name, value in asdict(self).items() if name not in NOT_IN_JSON}
-        return {"schema_version": SCHEMA_VERSION, **plain(fields)}
+        return {"schema_version": SCHEMA_VERSION, **plain(fields), "counts": self.counts}
 
 
 def metric_values(tap: TapComparison) -> dict[str, float | None] | None:

@@ -19,11 +19,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.exact import DTYPE
 from trtllm_port.verification.mapped import MappedCheckpoint
 
 PIECE_BYTES = 16 << 20  # of a matrix that is cast as it is used: it stays in the cache until it is multiplied
-DTYPE: Callable[[Any], torch.dtype] = Tensor.dtype.__get__  # type: ignore[attr-defined]
-"""What torch calls when a tensor is asked for its data type."""
 
 
 class CastAsUsed(TorchFunctionMode):

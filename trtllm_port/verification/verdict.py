@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 
@@ -31,6 +31,20 @@ def overall(verdicts: Iterable[Verdict]) -> Verdict:
         return Verdict.CANNOT_TELL
     severest = worst(known)
     return Verdict.PASS if severest is Verdict.WARN else severest
+
+
+def counted(verdicts: Iterable[str]) -> dict[str, int]:
+    """Return how many there are of every verdict, none left out."""
+    known = list(verdicts)
+    return {verdict.value: known.count(verdict.value) for verdict in Verdict}
+
+
+def in_words(counts: Mapping[str, int]) -> str:
+    """Say the counts of `counted` that are not zero: "30 pass, 7 skipped, 1 fail", or "all pass"."""
+    told = {verdict.replace("_", " "): count for verdict, count in counts.items() if count}
+    if len(told) == 1:
+        return f"all {next(iter(told))}"
+    return ", ".join(f"{count} {verdict}" for verdict, count in told.items()) or "none"
 
 
 def exit_code(verdict: Verdict) -> int:
