@@ -9,6 +9,19 @@ import pytest
 from trtllm_port.verification import DiffSettings, diff_layers
 
 
+def test_a_later_step_is_placed_as_the_first_is(model_dir: Path, workspace: Path, edit: object) -> None:
+    late = "(cache.position_ids[:, 0:1] > 70).view(0, 0, 1).to(hidden_states.dtype)"
+    edit(  # type: ignore[operator]
+        "return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))",
+        f"return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states)) * (1 + 0.01 * {late})",
+    )
+    report = diff_layers(model_dir, workspace=workspace, dtype="bfloat16", settings=DiffSettings(tokens=80))
+    assert (report.verdict, report.first_divergence) == ("fail", "model.layers.0")
+    assert report.divergence is not None
+    assert report.divergence.note == "in step 32 after the prefill"
+    assert "first differs in step 32 after the prefill" in report.causes[0].evidence
+
+
 @pytest.mark.parametrize(
     ("old", "new", "module"),
     [

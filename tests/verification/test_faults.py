@@ -23,7 +23,12 @@ OUTPUT = "attn_output.view(0, 0, -1)"
 BUGS = {
     "code": (OUTPUT, "attn_output.nothing(0)", "model.layers.0.self_attn", "self.o_proj(attn_output.nothing(0))"),
     "types": (ATTENDED, ATTENDED.replace("\n", ".to('int64')\n"), "model.layers.0", "attn_output.to('int64')"),
-    "slot": (MASK, f"{MASK}\n        cache.position_ids = position_ids + 1", "model.layers.0.self_attn", "class Llama"),
+    "slot": (
+        MASK,
+        f"{MASK}\n        cache.position_ids = position_ids + 1",
+        "model.layers.0.self_attn",
+        "cache.update(",
+    ),
     "index": (EMBEDDED, "self.embed_tokens(input_ids + 96)", "model.embed_tokens", "self.embed_tokens = Embedding("),
     "init": ("self.layer_idx = layer_idx\n", "self.layer_idx = layer_idx + None\n", None, "layer_idx + None"),
 }
@@ -110,7 +115,7 @@ def test_who_is_to_blame(workspace: Path) -> None:
     for error in (NetworkError("refused"), PortCodeError("to fill in")):
         fault = fault_of(error, port)
         assert fault is not None
-        assert (fault.what, fault.module, fault.file) == (error.message, None, None)
+        assert (fault.what, fault.module, fault.excerpt) == (error.message, None, None)
     fault = fault_of(LayerExecutionError("out of range", layer="model.norm/mul_2"), port)
     assert fault is not None
-    assert fault.module == "model.norm"
+    assert (fault.module, fault.operation) == ("model.norm", "mul")

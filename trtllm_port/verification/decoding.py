@@ -1,5 +1,5 @@
-"""Where a port goes wrong whose modules are right and which is wrong as `run` uses it: by the taps of the first step
-after the prefill, else by what failed and what did not.
+"""Where a port goes wrong whose modules are right and which is wrong as `run` uses it: by the taps of the first
+decode step that differs, else by what failed and what did not.
 
 Hugging Face computes the token at position n in one forward of all tokens; a step through the KV cache must give the
 same for that token, in every module.
@@ -22,27 +22,27 @@ from trtllm_port.verification.metrics import token_errors
 from trtllm_port.verification.ports import Expected
 from trtllm_port.verification.runners import PortRunner
 from trtllm_port.verification.stimulus import Stimulus
-from trtllm_port.verification.taps import LOGITS
+from trtllm_port.verification.taps import LOGITS, module_of
 from trtllm_port.verification.verdict import Verdict
 
-NOTE = "in the first step after the prefill"
 
-
-def step_comparisons(port: PortRunner, stimulus: Stimulus, expected: Expected) -> dict[str, TapComparison]:
-    """Compare every tap of the first step after the prefill."""
-    position = len(stimulus.ids) - stimulus.decode_steps
+def step_comparisons(port: PortRunner, stimulus: Stimulus, expected: Expected, step: int) -> dict[str, TapComparison]:
+    """Compare every tap of one step after the prefill; `step` counts them from 0."""
+    prefill = len(stimulus.ids) - stimulus.decode_steps
+    position = prefill + step
+    note = "in the first step after the prefill" if step == 0 else f"in step {step + 1} after the prefill"
     found: dict[str, TapComparison] = {}
 
     def observe(tap: str, value: Tensor, places: Sequence[range]) -> Tensor:
         if list(places[0]) == [position]:
             comparison = _compare(tap, value, position, expected)
             if comparison is not None:
-                found[tap] = comparison
+                found[tap] = replace(comparison, note=note)
         return value
 
     taps = [tap for tap in expected.pairing.paired if tap in expected.floors and tap != LOGITS]
     try:
-        port.run_incrementally([stimulus.ids[: position + 1]], [position], force=observe, taps=taps)
+        port.run_incrementally([stimulus.ids[: position + 1]], [prefill], force=observe, taps=taps)
     except LayerExecutionError as error:  # what came before it was compared
         module = module_of_layer(error.layer)
         if module in expected.modules:
@@ -63,23 +63,22 @@ def _compare(tap: str, value: Tensor, position: int, expected: Expected) -> TapC
         counterpart = counterpart[..., : value.shape[-1]]  # a rotary table, see `rotary.py`
     if counterpart.shape != value.shape:
         return None
-    comparison = judge(tap, token_errors(value, counterpart), expected.floors[tap], expected.dtype)
-    return replace(comparison, note=NOTE)
+    return judge(tap, token_errors(value, counterpart), expected.floors[tap], expected.dtype)
 
 
 def step_divergence(
     order: Sequence[str], steps: dict[str, TapComparison]
 ) -> tuple[tuple[str, ...], dict[str, tuple[Cause, ...]]]:
-    """Return the module that first differs in the step, and the hypothesis about it."""
+    """Return the module that first differs in a step, and the hypothesis about it."""
     module = first_divergence(order, steps)
     if module is None:
         return (), {}
-    why = next((f": {each.note}" for tap, each in steps.items() if tap == module and each.metrics is None), "")
+    when = next(each.note for tap, each in steps.items() if module_of(tap) == module)
     cause = Cause(
         id="decode",
         cause="KV cache, mask or positions are wrong after the first step",
         status="likely",
-        evidence=f"the prefill is right; `{module}` first differs in the first step after it, on the same tokens{why}",
+        evidence=f"the prefill is right; `{module}` first differs {when}, on the same tokens",
         place="`cache.update`, the mask and the use of `position_ids` in `model.py`",
     )
     return (module,), {module: (cause,)}

@@ -5,7 +5,7 @@ Its code raises, asks for what TensorRT refuses, or defines a network that canno
 
 from __future__ import annotations
 
-import linecache
+import re
 import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +27,9 @@ from trtllm_port.verification.taps import ROOT
 from trtllm_port.verification.unrun import unrun_report
 from trtllm_port.verification.verdict import Verdict
 
+CALLED = {"kv_cache_update": "cache.update"}  # operation of a layer → what a port calls, where that differs
+NUMBERED = re.compile(r"_\d+$")  # of the second layer of a kind in a module, and so on
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
@@ -35,39 +38,22 @@ class Fault:
     Attributes:
         what: what happened, in words.
         module: the path of the module that did it, "" is the model itself; None where that is not known.
-        file, line: where in the port's source; None where it did not happen in its code.
+        operation: that failed in it, "" where it is no layer of the network.
+        excerpt: the lines of it; None where it is not known.
     """
 
     what: str
     module: str | None
-    file: Path | None = None
-    line: int = 0
+    operation: str = ""
+    excerpt: Excerpt | None = None
 
     @property
     def place(self) -> str:
         """The file and line, as a person would name them, with the code that is there; else the module."""
-        if self.file is None:
+        if self.excerpt is None:
             return f"`{self.module}` in `model.py`" if self.module else "`model.py`"
-        code = linecache.getline(str(self.file), self.line).strip()
-        return f"`{'/'.join(self.file.parts[-3:])}` line {self.line}: `{code}`"
-
-    @property
-    def excerpts(self) -> tuple[Excerpt, ...]:
-        """The lines around it."""
-        lines = [] if self.file is None else self.file.read_text(encoding="utf-8").splitlines()
-        first, last = max(1, self.line - AROUND), min(len(lines), self.line + AROUND)
-        if self.file is None or not first <= self.line <= last:
-            return ()
-        return (
-            Excerpt(
-                side="port",
-                path="/".join(self.file.parts[-3:]),
-                first_line=first,
-                lines=tuple(lines[first - 1 : last]),
-                marked=(self.line,),
-                note="it was running when the error came",
-            ),
-        )
+        line = self.excerpt.marked[0]
+        return f"`{self.excerpt.path}` line {line}: `{self.excerpt.lines[line - self.excerpt.first_line].strip()}`"
 
 
 def blame(model: Model, error: Exception, *, random_weights: bool, seed: int) -> Report:
@@ -96,7 +82,7 @@ def blame(model: Model, error: Exception, *, random_weights: bool, seed: int) ->
         Gate(name=RUNS, phase="port", verdict=Verdict.FAIL, reason=fault.what),
         Cause(id=RUNS, cause="the port cannot be run", status="confirmed", evidence=fault.what, place=fault.place),
         module=module,
-        excerpts=fault.excerpts,
+        excerpts=() if fault.excerpt is None else (fault.excerpt,),
         reference={},
         weights=(random_weights, seed),
     )
@@ -104,21 +90,29 @@ def blame(model: Model, error: Exception, *, random_weights: bool, seed: int) ->
 
 def _shown(fault: Fault, model: Model) -> Fault:
     """Of a layer's module, add where it is written; what made the layer may be no module."""
-    if fault.file is not None or fault.module is None:
+    if fault.excerpt is not None or fault.module is None:
         return fault
     port = model.port.cls(model.port.cls.config_class.from_hugging_face(model.source, "float32"))
     classes = {path: type(module).__name__ for path, module in port.named_modules()}
     if fault.module not in classes:
         return replace(fault, module=None)
-    source = model.port.package_dir / "model.py"
-    excerpt = excerpt_of("port", source, fault.module, classes)
-    return fault if excerpt is None else replace(fault, file=source, line=excerpt.marked[0])
+    excerpt = excerpt_of("port", model.port.package_dir / "model.py", fault.module, classes)
+    return fault if excerpt is None else replace(fault, excerpt=_marked(excerpt, fault.operation))
+
+
+def _marked(excerpt: Excerpt, operation: str) -> Excerpt:
+    """Mark the first line that calls the operation, if one does."""
+    call = f"{CALLED.get(operation, operation)}("
+    lines = (number for number, line in enumerate(excerpt.lines, excerpt.first_line) if operation and call in line)
+    found = next(lines, None)
+    return excerpt if found is None else replace(excerpt, marked=(found,), note="it fails when the network runs")
 
 
 def fault_of(error: Exception, port: PortEntry) -> Fault | None:
     """Tell what a port did wrong by the error that came of it; None where the port is not to blame."""
     if isinstance(error, LayerExecutionError):
-        return Fault(what=error.message, module=module_of_layer(error.layer) or None)
+        operation = NUMBERED.sub("", error.layer.rpartition("/")[2])
+        return Fault(what=error.message, module=module_of_layer(error.layer) or None, operation=operation)
     if isinstance(error, PortError) and not isinstance(error, NetworkError | PortCodeError):
         return None
     trace = (error.__cause__ if isinstance(error, PortCodeError) and error.__cause__ else error).__traceback__
@@ -130,7 +124,20 @@ def fault_of(error: Exception, port: PortEntry) -> Fault | None:
     what = error.message if isinstance(error, PortError) else f"{type(error).__name__}: {error}"
     if not own:
         return Fault(what=what, module=_running(trace))
-    return Fault(what=what, module=_running(trace), file=Path(own[-1].filename), line=own[-1].lineno or 0)
+    return Fault(what=what, module=_running(trace), excerpt=_around(Path(own[-1].filename), own[-1].lineno or 1))
+
+
+def _around(file: Path, line: int) -> Excerpt:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    first, last = max(1, line - AROUND), min(len(lines), line + AROUND)
+    return Excerpt(
+        side="port",
+        path="/".join(file.parts[-3:]),
+        first_line=first,
+        lines=tuple(lines[first - 1 : last]),
+        marked=(line,),
+        note="it was running when the error came",
+    )
 
 
 def _running(trace: TracebackType | None) -> str | None:

@@ -168,7 +168,7 @@ class _InStep:
         runs = (judged.taps.comparisons, judged.own, judged.tables.wrong)
         if any(found.diverged for run in runs for found in run.values()):
             raise NotInStep
-        gates, _ = gates_of(sides, self.port, judged, (decoded_LV, cache))
+        gates = gates_of(sides, self.port, judged, (decoded_LV, cache)).gates
         if decode_fails(gates):
             raise NotInStep
         if self.progress is not None:

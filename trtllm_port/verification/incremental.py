@@ -7,7 +7,7 @@ B rows, L tokens, V vocabulary
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
@@ -38,10 +38,11 @@ Decoded = tuple[Tensor, Mapping[str, Tensor]]
 
 
 class Used(NamedTuple):
-    """What using a port showed: gates, and the modules that could not be computed."""
+    """What using a port showed: gates, modules that could not be computed, and the first decode step that differs."""
 
     gates: list[Gate]
-    failed: dict[str, TapComparison]
+    failed: Mapping[str, TapComparison] = {}
+    step: int = 0
 
 
 def judge_use(sides: HuggingFaceSides, port: PortRunner, decoded: Decoded | None = None) -> Used:
@@ -52,17 +53,19 @@ def judge_use(sides: HuggingFaceSides, port: PortRunner, decoded: Decoded | None
         port: the port.
         decoded: what came through the KV cache, where that was run already.
     """
-    used = Used([], {})
-    for where, judge in (("decode", partial(_decode_gates, decoded=decoded)), ("batch", _batch_gates)):
-        try:
-            used.gates.extend(judge(sides, port))
-        except LayerExecutionError as error:
-            name = f"{where}.runs"
-            used.gates.append(Gate(name=name, phase=sides.phase.name, verdict=Verdict.FAIL, reason=error.message))
-            module = module_of_layer(error.layer)
-            if module in sides.facts.modules:
-                used.failed[module] = failure(module, error.message)
-    return used
+    steps = _guarded("decode", sides, lambda: _judge_steps(sides, port, decoded))
+    batch = _guarded("batch", sides, lambda: Used(_batch_gates(sides, port)))
+    return Used(steps.gates + batch.gates, {**batch.failed, **steps.failed}, steps.step)
+
+
+def _guarded(where: str, sides: HuggingFaceSides, judge: Callable[[], Used]) -> Used:
+    """What came of a part; a failing gate where the port could not be run."""
+    try:
+        return judge()
+    except LayerExecutionError as error:
+        gate = Gate(name=f"{where}.runs", phase=sides.phase.name, verdict=Verdict.FAIL, reason=error.message)
+        module = module_of_layer(error.layer)
+        return Used([gate], {module: failure(module, error.message)} if module in sides.facts.modules else {})
 
 
 def module_of_layer(layer: str) -> str:
@@ -70,19 +73,36 @@ def module_of_layer(layer: str) -> str:
     return layer.rpartition("/")[0].partition("/")[0]
 
 
-def _decode_gates(sides: HuggingFaceSides, port: PortRunner, decoded: Decoded | None) -> list[Gate]:
-    phase, stimulus, recording = sides.phase, sides.stimulus, sides.recording
-    if not stimulus.decode_steps:
-        return [skipped("decode", phase.name, "the prompt is too short for a decode step")]
-    prefill = len(stimulus.ids) - stimulus.decode_steps
-    logits_LV, cache = decoded or _decode(sides, port, prefill)
-    runs = (logits_LV[prefill:], recording.logits[prefill:], sides.yardstick.logits[prefill:])
+def _judge_steps(sides: HuggingFaceSides, port: PortRunner, decoded: Decoded | None) -> Used:
+    phase = sides.phase
+    if not sides.stimulus.decode_steps:
+        return Used([skipped("decode", phase.name, "the prompt is too short for a decode step")])
+    logits_LV, cache = decoded or _decode(sides, port)
     named = (phase.name, phase.dtype)
-    gates = decode_gates(named, runs, lambda: sides.own_steps)
-    return [*gates, *cache_gates(named, cache, sides.caches, gates)]
+    gates = decode_gates(named, _steps(sides, logits_LV), lambda: sides.own_steps)
+    gates += cache_gates(named, cache, sides.caches, gates)
+    return Used(gates, step=first_wrong_step(sides, logits_LV))
 
 
-def _decode(sides: HuggingFaceSides, port: PortRunner, prefill: int) -> Decoded:
+def _steps(sides: HuggingFaceSides, logits_LV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The steps' logits of the port, the reference and the yardstick."""
+    prefill = len(sides.stimulus.ids) - sides.stimulus.decode_steps
+    return logits_LV[prefill:], sides.recording.logits[prefill:], sides.yardstick.logits[prefill:]
+
+
+def first_wrong_step(sides: HuggingFaceSides, logits_LV: Tensor) -> int:
+    """Return the first decode step that errs more than Hugging Face's worst one; 0 where none does."""
+    port_SV, reference_SV, yardstick_SV = _steps(sides, logits_LV)
+    if port_SV.shape != reference_SV.shape:
+        return 0
+    floor = relative_error_per_token(token_errors(yardstick_SV, reference_SV)).max()
+    error_S = relative_error_per_token(token_errors(port_SV, reference_SV))
+    wrong_S = ~(error_S <= RATIO.warns * max(float(floor), ROUNDING[sides.phase.dtype]))
+    return int(wrong_S.nonzero()[0]) if bool(wrong_S.any()) else 0
+
+
+def _decode(sides: HuggingFaceSides, port: PortRunner) -> Decoded:
+    prefill = len(sides.stimulus.ids) - sides.stimulus.decode_steps
     forced = _forced_routing(sides.recording, port, [sides.recording.taps])
     cache: dict[str, Tensor] = {}
     logits_LV = port.run_incrementally([sides.stimulus.ids], [prefill], **forced, keep=cache)[0]

@@ -138,8 +138,8 @@ def what_is_left_out(model: Model, logic: Model) -> tuple[NotExercised, ...]:
     return (
         NotExercised(
             what=f"the logic phase in the layers {layers} to {total - 1}",
-            reason=f"the model is large: float32 against float64 runs on its first {layers} layers and "
-            f"{LOGIC_TOKENS} tokens; all {total} layers run in the port's own dtype",
+            reason=f"the model is large: float32 against float64 runs on its first {layers} layers, "
+            f"{LOGIC_TOKENS} tokens and {LOGIC_DECODE_STEPS} decode steps; all {total} run in the port's own dtype",
         ),
         NotExercised(
             what="the batch in all layers", reason=f"the model is large: its first {layers} layers run a batch"

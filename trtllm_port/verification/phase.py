@@ -89,7 +89,7 @@ class PhaseResult:
         order: all taps in Hugging Face's execution order, the logits last.
         taps: the comparison of each, missing ones included.
         own: the same from the injected run, where every module works on Hugging Face's values.
-        steps: those of rows of tables, or of the first step after the prefill, if that is where the port goes wrong.
+        steps: those of rows of tables, or of the first decode step that differs, if that is where the port goes wrong.
         unread: what no run read: tables with the reason, and parameters that the network has no use for.
         ignored: taps that were not compared and need not be, with the reason.
         gates: for the taps and the logits.
@@ -268,13 +268,13 @@ def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
         runner = sides.load(phase.reference_dtype if phase.name == "logic" else phase.dtype)
         causes = with_replay(causes, runner, port, stimulus, expected, own if own_guilty else taps.comparisons)
     judged = Judged(pairing=expected.pairing, taps=taps, own=own, tables=tables_of(sides, port))
-    gates, failed = gates_of(sides, port, judged)
+    gates, failed, step = gates_of(sides, port, judged)
     steps: Mapping[str, TapComparison] = {}
     if not divergences and judged.tables.wrong:
         steps = judged.tables.wrong
         divergences, causes = tuple(steps), table_causes(judged.tables)
     elif not divergences and decode_fails(gates):
-        steps = step_comparisons(port, stimulus, replace(expected, floors=sides.yardstick.floors))
+        steps = step_comparisons(port, stimulus, replace(expected, floors=sides.yardstick.floors), step)
         divergences, causes = step_divergence(recording.order, steps)
     if not divergences and failed:
         steps, divergences, causes = failed, tuple(failed), failed_causes(failed)
@@ -322,7 +322,7 @@ def gates_of(sides: HuggingFaceSides, port: PortRunner, judged: Judged, decoded:
     gates += table_gate(phase.name, judged.tables)
     gates += logit_gates("prefill", phase.name, phase.dtype, (taps.logits, recording.logits, sides.yardstick.logits))
     used = judge_use(sides, port, decoded)
-    return Used(gates + used.gates, used.failed)
+    return used._replace(gates=gates + used.gates)
 
 
 def decode_fails(gates: Sequence[Gate]) -> bool:
