@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, BambaConfig, LlamaConfig, MptConfig, RobertaConfig
+from transformers import AutoModelForCausalLM, BambaConfig, LlamaConfig, MptConfig, OpenAIGPTConfig, RobertaConfig
 
-from trtllm_port.hf_cache import cache_argument, positions_are_slots
+from trtllm_port.hf_cache import Continuation, cache_argument, positions_are_slots
 
 SMALL = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 CONFIGS = {
     "llama": LlamaConfig(**SMALL, intermediate_size=24),
     "roberta": RobertaConfig(**SMALL, intermediate_size=24, is_decoder=True),
+    "openai-gpt": OpenAIGPTConfig(vocab_size=60, n_positions=32, n_embd=16, n_layer=2, n_head=2),  # keeps no cache
     "mpt": MptConfig(vocab_size=60, d_model=16, n_heads=2, n_layers=2),
     "bamba": BambaConfig(**SMALL, intermediate_size=24, num_key_value_heads=1, mamba_n_heads=4, attn_layer_indices=[1]),
 }
@@ -47,3 +48,13 @@ def test_a_model_that_does_not_count_its_cache_needs_them() -> None:
             step = model(input_ids=ids[:, 3:], past_key_values=cache, **more).logits[:, -1]
             errors.append(float((step - whole).abs().max()))
     assert errors[1] < 1e-5 < errors[0]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_is_fed_piece_by_piece_gives_what_all_at_once_gives(name: str) -> None:
+    model, ids = model_of(name), torch.arange(5, 14)[None]
+    feed = Continuation(model, ids)
+    with torch.no_grad():
+        pieces = torch.cat([feed(part) for part in (ids[:, :6], ids[:, 6:7], ids[:, 7:8], ids[:, 8:])], 1)
+        whole = model(input_ids=ids).logits
+    assert torch.allclose(pieces, whole, atol=1e-5)

@@ -64,15 +64,15 @@ def render(result: DemoResult) -> None:
     from trtllm_port.cli.render_report import render as render_verification
 
     if result.report is None:
-        console.line("FAIL: the generated port differs from Hugging Face, so it was not verified")
+        said = "differs from Hugging Face" if result.verdict == "fail" else "could not be checked"
+        console.line(f"{result.verdict.replace('_', ' ').upper()}: the generated port {said}, so it was not verified")
     else:
         render_verification(result.report)
     console.line()
     console.line(f"port:    {result.new.port.package_dir / 'model.py'}")
     if result.report is not None and result.report.report_dir is not None:
         console.line(f"report:  {result.report.report_dir / 'report.html'}")
-    verdict = "fail" if result.report is None else result.report.verdict.value
-    console.line(f"verdict: {verdict.replace('_', ' ')}, after {result.seconds:.0f} s")
+    console.line(f"verdict: {result.verdict.replace('_', ' ')}, after {result.seconds:.0f} s")
 
 
 @contextmanager

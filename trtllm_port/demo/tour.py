@@ -42,6 +42,14 @@ class DemoResult:
     seconds: float
 
     @property
+    def verdict(self) -> str:
+        """Of the report; without one, of the check: whether the port differs, or cannot be told from a wrong one."""
+        if self.report is not None:
+            return self.report.verdict.value
+        differs = self.new.check is not None and self.new.check.first_divergence is not None
+        return "fail" if differs else "cannot_tell"
+
+    @property
     def exit_code(self) -> int:
         """0 for a proven port, 1 for one that differs."""
         return 1 if self.report is None else self.report.exit_code
@@ -51,7 +59,7 @@ class DemoResult:
         return {
             "workspace": str(self.workspace),
             "model": str(MODEL_DIR),
-            "verdict": "fail" if self.report is None else self.report.verdict.value,
+            "verdict": self.verdict,
             "seconds": self.seconds,
             "new": self.new.to_dict(),
             "report": None if self.report is None else self.report.to_dict(),

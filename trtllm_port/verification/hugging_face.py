@@ -273,10 +273,14 @@ class HuggingFaceRunner:
             return None
         ids_1L = torch.tensor([list(ids)], device=self.device)
         feed, logits = Continuation(self.model, ids_1L), list[Tensor]()
-        for start, stop in [(0, prefill), *((n, n + 1) for n in range(prefill, len(ids)))]:
-            with tapped(self.model, partial(force, places=[range(start, stop)]), taps):
-                logits.append(feed(ids_1L[:, start:stop])[0].cpu())
+        for place in (range(prefill), *(range(n, n + 1) for n in range(prefill, len(ids)))):
+            with tapped(self.model, partial(_at, place, force), taps):
+                logits.append(feed(ids_1L[:, place.start : place.stop])[0].cpu())
         return torch.cat(logits)
+
+
+def _at(place: range, force: Force, tap: str, tensor: Tensor) -> Tensor:
+    return force(tap, tensor, [place])
 
 
 def _layers(output: Any, length: int) -> Layers:

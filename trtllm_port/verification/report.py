@@ -174,8 +174,10 @@ class Report:
     @property
     def counts(self) -> dict[str, dict[str, int]]:
         """How many gates and taps have each verdict."""
-        parts = {"gates": self.gates, "taps": self.taps}
-        return {name: counted(each.verdict for each in part) for name, part in parts.items()}
+        return {
+            "gates": counted(gate.verdict for gate in self.gates),
+            "taps": counted(tap.verdict for tap in self.taps),
+        }
 
     @property
     def exit_code(self) -> int:
