@@ -34,6 +34,8 @@ from trtllm_port.codegen.solver import Solver
 from trtllm_port.codegen.source import config_file, convert_file, model_file
 from trtllm_port.codegen.weights import WeightNames
 from trtllm_port.errors import PortError
+from trtllm_port.evaluation.datasets import Article, ArticleSet
+from trtllm_port.evaluation.summarize_result import Side, SummarizeResult, write_result
 from trtllm_port.files import write_json
 from trtllm_port.layers.weights import Stack
 from trtllm_port.porting import _test
@@ -334,7 +336,7 @@ def test_templates_are_rendered_once(tmp_path: Path) -> None:
     assert (tmp_path / "tests" / "test_toy.py").read_text() == "# {{ a }}{% b %}\n"
 
 
-NAMES = [text for text in HOSTILE if text not in ("", ".") and "/" not in text and "\0" not in text and len(text) < 100]
+NAMES = [text for text in KEYS if text not in ("", ".") and "/" not in text and "\0" not in text][::3]
 
 
 @pytest.mark.parametrize("text", NAMES, ids=[ascii(text)[:40] for text in NAMES])
@@ -365,6 +367,19 @@ def test_the_readme_of_a_port_has_the_parts_of_any_other(tmp_path: Path) -> None
 def test_json_files_hold_any_text(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {text: text for text in HOSTILE})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {text: text for text in HOSTILE}
+
+
+def test_texts_that_a_model_wrote_have_a_line_each(tmp_path: Path) -> None:
+    texts = tuple(text for text in KEYS if not any("\ud800" <= c <= "\udfff" for c in text))
+    scores = {"rouge1": tuple(1.0 for _ in texts)}
+    numbers = {"output_tokens": tuple(1 for _ in texts), "seconds": 1.0, "rouge": {"rouge1": 1.0}}
+    side = Side(executor="x", outputs=texts, rouge_per_sample=scores, **numbers)
+    shown = {"dataset": "x", "samples": 1, "batch_size": 1, "output_len": 1, "max_input_len": 1, "note": "x"}
+    result = SummarizeResult(**shown, engine=side, hugging_face=None, comparison=None)
+    write_result(result, ArticleSet("x", tuple(Article(text, text) for text in texts)), tmp_path)
+    lines = (tmp_path / "outputs.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["trtllm"]["output"] for line in lines] == [*texts]
+    assert len((tmp_path / "trtllm.out").read_text(encoding="utf-8").splitlines()) == len(texts)
 
 
 # reports
