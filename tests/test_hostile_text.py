@@ -34,6 +34,8 @@ from trtllm_port.codegen.solver import Solver
 from trtllm_port.codegen.source import config_file, convert_file, model_file
 from trtllm_port.codegen.weights import WeightNames
 from trtllm_port.errors import PortError
+from trtllm_port.evaluation.datasets import Article, ArticleSet
+from trtllm_port.evaluation.summarize_result import Side, SummarizeResult, write_result
 from trtllm_port.files import write_json
 from trtllm_port.layers.weights import Stack
 from trtllm_port.porting import _test
@@ -42,8 +44,10 @@ from trtllm_port.registry import find_port
 from trtllm_port.scaffold.blank import blank_source
 from trtllm_port.scaffold.registry_file import add_port
 from trtllm_port.scaffold.write import write_port
+from trtllm_port.verification.assemble import command
 from trtllm_port.verification.html import html_page
 from trtllm_port.verification.junit import junit_xml
+from trtllm_port.verification.preparation import Model
 
 CANARY = "TRTLLM_PORT_CANARY"
 RUN = f"__import__('os').environ.__setitem__('{CANARY}', 'sang')"
@@ -71,6 +75,7 @@ HOSTILE = [
     "\"\\'\n" * 25_000,
 ]  # fmt: skip
 BENIGN = [f"text{number}" for number in range(len(HOSTILE))]
+KEYS = [text for text in HOSTILE if len(text) < 100]
 IDS = [ascii(text)[:40] for text in HOSTILE]
 hostile = pytest.mark.parametrize("text", HOSTILE, ids=IDS)
 
@@ -267,11 +272,16 @@ def test_what_is_no_name_names_nothing(text: str, tmp_path: Path) -> None:
 
 def test_a_registry_keeps_the_keys_that_it_has() -> None:
     keys = [text for text in HOSTILE if len(text) < 100]
-    before = "from .b import B\n\nMODEL_MAP = {" + ", ".join(f"{text!r}: B" for text in keys) + "}\n"
-    node = ast.parse(add_port(before, package="a", architecture="A", class_name="A")).body[-1]
-    assert isinstance(node, ast.Assign)
-    assert isinstance(node.value, ast.Dict)
-    assert {ast.literal_eval(key) for key in node.value.keys if key is not None} == {*keys, "A"}
+    for opened, between, closed in (("", ", ", ""), ("\n    ", ",\n    ", ",\n")):
+        entries = between.join(f"{text!r}: B" for text in keys)
+        before = f"X = '\u2028\x0b\x0c'\nfrom .b import B\n\nMODEL_MAP = {{{opened}{entries}{closed}}}\n"
+        after = add_port(before, package="a", architecture="A", class_name="A")
+        node = ast.parse(after).body[-1]
+        assert isinstance(node, ast.Assign)
+        assert isinstance(node.value, ast.Dict)
+        assert {ast.literal_eval(key) for key in node.value.keys if key is not None} == {*keys, "A"}
+        added = parts('from .a import A\n{"A": A}\n')
+        assert parts(after) == parts(before) + added - Counter(["Module", "Expr", "Dict"])
 
 
 @hostile
@@ -326,7 +336,7 @@ def test_templates_are_rendered_once(tmp_path: Path) -> None:
     assert (tmp_path / "tests" / "test_toy.py").read_text() == "# {{ a }}{% b %}\n"
 
 
-NAMES = [text for text in HOSTILE if text not in ("", ".") and "/" not in text and "\0" not in text and len(text) < 100]
+NAMES = [text for text in KEYS if text not in ("", ".") and "/" not in text and "\0" not in text][::3]
 
 
 @pytest.mark.parametrize("text", NAMES, ids=[ascii(text)[:40] for text in NAMES])
@@ -357,6 +367,19 @@ def test_the_readme_of_a_port_has_the_parts_of_any_other(tmp_path: Path) -> None
 def test_json_files_hold_any_text(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {text: text for text in HOSTILE})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {text: text for text in HOSTILE}
+
+
+def test_texts_that_a_model_wrote_have_a_line_each(tmp_path: Path) -> None:
+    texts = tuple(text for text in KEYS if not any("\ud800" <= c <= "\udfff" for c in text))
+    scores = {"rouge1": tuple(1.0 for _ in texts)}
+    numbers = {"output_tokens": tuple(1 for _ in texts), "seconds": 1.0, "rouge": {"rouge1": 1.0}}
+    side = Side(executor="x", outputs=texts, rouge_per_sample=scores, **numbers)
+    shown = {"dataset": "x", "samples": 1, "batch_size": 1, "output_len": 1, "max_input_len": 1, "note": "x"}
+    result = SummarizeResult(**shown, engine=side, hugging_face=None, comparison=None)
+    write_result(result, ArticleSet("x", tuple(Article(text, text) for text in texts)), tmp_path)
+    lines = (tmp_path / "outputs.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["trtllm"]["output"] for line in lines] == [*texts]
+    assert len((tmp_path / "trtllm.out").read_text(encoding="utf-8").splitlines()) == len(texts)
 
 
 # reports
@@ -493,6 +516,7 @@ def test_messages_of_the_command_line_are_escaped(capsys: pytest.CaptureFixture[
         ["inspect", f"./{sly}"],
         ["convert", "--model-dir", f"./{sly}", "--output-dir", sly],
         ["diff-layers", f"./{sly}"],
+        ["inspect", "./\udcff"],
         ["run", "--engine-dir", sly, "--tokenizer-dir", sly],
         ["verify", f"--{sly}"],
         [sly],
@@ -503,33 +527,40 @@ def test_messages_of_the_command_line_are_escaped(capsys: pytest.CaptureFixture[
         assert "\nhint: [red]" not in printed
 
 
-SHELL = [
-    text for text in HOSTILE if "\0" not in text and len(text) < 100 and not any("\ud800" <= c < "\udc80" for c in text)
-]
+#: A word cannot hold a NUL, nor surrogates that stand for no byte.
+SHELL = [text for text in KEYS if "\0" not in text and not any("\ud800" <= c < "\udc80" for c in text)]
+
+
+def shell_words(command: str) -> list[str]:
+    """The words that a shell makes of a command."""
+    done = subprocess.run(["bash", "-c", f"printf '%s\\0' {command}"], capture_output=True, check=True)
+    return [os.fsdecode(word) for word in done.stdout.split(b"\0")[:-1]]
 
 
 def test_a_command_gives_a_shell_the_words_that_it_was_made_of() -> None:
-    words = [text for text in SHELL if "\ud83d\ude00" not in text]
-    script = shell_command(["printf", "%s\\0", *words])
+    script = shell_command(SHELL)
     assert one_line(script) == script
-    done = subprocess.run(["bash", "-c", script], capture_output=True, check=True)
-    assert done.stdout.split(b"\0")[:-1] == [os.fsencode(word) for word in words]
+    assert shell_words(script) == SHELL
+
+
+def test_what_repeats_a_run_is_a_command_for_a_shell() -> None:
+    model = cast("Model", SimpleNamespace(given="a b", workspace="$(c)", dtype="float32"))
+    words = shell_words(command("verify", model, {"prompt-file": Path("it's"), "tokens": 5, "x": None, "random": True}))
+    expected = "trtllm-port verify MODEL --workspace $(c) --dtype float32 --prompt-file it's --tokens 5 --random"
+    assert words == [word.replace("MODEL", "a b") for word in expected.split()]
 
 
 # the whole way
 
 
-KEYS = [text for text in HOSTILE if len(text) < 100]
-
-
 @pytest.mark.slow
 def test_a_model_whose_config_is_hostile(tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`inspect`, `new` and `convert` take it; what its keys hold is built in, and what its port is tested with."""
-    model, work = tmp_path / "a 'model' \x1b[2J\u202e", tmp_path / "a\n$(work)"
+    model, work = tmp_path / "a 'model' \x1b[2J\u202e", tmp_path / "a\n$(work)\udcff"
     shutil.copytree(tiny_llama, model)
     config = json.loads((model / "config.json").read_text())
     # flat ones are also changed one by one, which takes long: a few of them
-    flat = {f"{text}_heads": 4 for text in KEYS[-12:]} | {f"{text}_kind": text for text in KEYS[:6]}
+    flat = {f"{text}_heads": 4 for text in [*KEYS[-12:], "\ud800"]} | {f"{text}_kind": text for text in KEYS[:6]}
     nested = {text: {text: [text, 1]} for text in KEYS if not text.startswith("_")}
     (model / "config.json").write_text(json.dumps(config | flat | {"nested": nested}))
     assert main(["inspect", str(model)]) == 0
@@ -537,8 +568,22 @@ def test_a_model_whose_config_is_hostile(tiny_llama: Path, tmp_path: Path, capsy
     assert (
         main(["convert", "--model-dir", str(model), "--output-dir", str(tmp_path / "c"), "--workspace", str(work)]) == 0
     )
-    printed = "".join(capsys.readouterr())
-    assert not acts(printed)
+    report = tmp_path / "report"
+    words = ["diff-layers", str(model), "--workspace", str(work), "--tokens", "40", "--report-dir", str(report)]
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    assert not acts(out + err)
+    place = ["--workspace", str(work)]
+    told = [line.removeprefix("next: ") for line in err.split("\n") if line.startswith("next: ")]
+    assert [shell_words(line) for line in told] == [
+        ["trtllm-port", "new", str(model)],
+        ["trtllm-port", "verify", str(model), *place],
+        ["trtllm-port", "build", "--checkpoint-dir", str(tmp_path / "c"), "--output-dir", "ENGINE", *place],
+    ]
+    (again,) = json.loads((report / "report.json").read_text(encoding="utf-8"))["commands"]
+    assert shell_words(again)[:5] == ["trtllm-port", "diff-layers", str(model), *place]
+    ElementTree.parse(report / "junit.xml")
+    assert not acts((report / "report.html").read_text(encoding="utf-8"))
     fixed = find_port(work, "LlamaForCausalLM").cls.config_class.FIXED
     assert fixed["nested"] == nested
     done = subprocess.run(

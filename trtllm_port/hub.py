@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,13 @@ def locate_model(model: str | Path, *, weights: bool = True) -> Path:
         ConfigError: neither a directory with a `config.json` nor a model that the hub (or its cache) knows.
     """
     directory = Path(model).expanduser()
+    try:
+        os.fsencode(directory.absolute()).decode()
+    except UnicodeError as error:
+        raise ConfigError(
+            f"`{directory.absolute()}` is no name in UTF-8",
+            hint="rename the directory: libraries that read weights take no other names",
+        ) from error
     if directory.is_dir():
         if not (directory / "config.json").is_file():
             raise ConfigError(

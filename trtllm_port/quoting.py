@@ -22,7 +22,7 @@ from trtllm_port.errors import PortError
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]"
 )
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_NOT_IN_JSON_FILES = re.compile("[\x85\u2028\u2029\ud800-\udfff]")  # line ends for some readers; and no characters
 
 
 def is_name(text: str) -> bool:
@@ -99,12 +99,13 @@ def one_line(text: str) -> str:
     return visible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
-def json_text(value: Any) -> str:
-    """JSON for a file, indented, in characters that UTF-8 has: JSON itself writes others, which come from damaged
-    names, as escapes.
+def json_text(value: Any, indent: int | None = 2) -> str:
+    """JSON for a UTF-8 file, with a line end behind it; the only line end without `indent`.
+
+    Characters that UTF-8 does not have come from damaged names; JSON has escapes for them.
     """
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n"
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return _NOT_IN_JSON_FILES.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n"
 
 
 def shell_command(words: Iterable[object]) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import importlib.metadata
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -101,7 +102,8 @@ def import_models(workspace: Path) -> ModuleType:
         RegistryError: it cannot be imported, or has no `MODEL_MAP` dictionary.
     """
     package_dir = (workspace / "models").resolve()
-    name = "_trtllm_port_" + bytes_digest(f"{package_dir}\n{source_digest(package_dir)}".encode()).partition(":")[2]
+    origin = f"{package_dir}\n{source_digest(package_dir)}".encode(errors="surrogatepass")
+    name = "_trtllm_port_" + bytes_digest(origin).partition(":")[2]
     module = sys.modules.get(name)
     if module is None:
         with _import_errors(f"workspace `{workspace}`", package_dir):
@@ -118,7 +120,7 @@ def source_digest(package_dir: Path) -> str:
     """Digest of all Python sources under a directory, with their relative names."""
     parts = []
     for path in sorted(package_dir.rglob("*.py")):
-        parts.append(path.relative_to(package_dir).as_posix().encode() + b"\0" + path.read_bytes())
+        parts.append(os.fsencode(path.relative_to(package_dir)) + b"\0" + path.read_bytes())
     return bytes_digest(b"\0".join(parts))
 
 

@@ -235,7 +235,7 @@ def _scaled(values: list[int], size: int) -> list[int]:
 
 def _factor(key: str, index: int) -> float:
     """A factor between 1 and 1.5 of its own for every key, so that equal numbers of a config can be told apart."""
-    number = int.from_bytes(hashlib.sha256(f"{key}:{index}".encode()).digest()[:2], "little")
+    number = int.from_bytes(hashlib.sha256(f"{key}:{index}".encode(errors="surrogatepass")).digest()[:2], "little")
     return 1.0 + 0.5 * number / 2**16 if index else 1.0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from trtllm_port.evaluation.datasets import ArticleSet
 from trtllm_port.evaluation.summarize_compare import Comparison
 from trtllm_port.files import write_json, write_text
+from trtllm_port.quoting import json_text
 
 __all__ = ["Side", "SummarizeOptions", "SummarizeResult", "write_result"]
 
@@ -131,9 +131,9 @@ def write_result(result: SummarizeResult, articles: ArticleSet, directory: Path)
             if side is not None:
                 scores = {kind: round(values[number], 3) for kind, values in side.rouge_per_sample.items()}
                 row[name] = {"output": side.outputs[number], **scores}
-        rows.append(json.dumps(row, ensure_ascii=False))
+        rows.append(json_text(row, indent=None))
     write_json(directory / "summarize.json", result.to_dict())
-    write_text(directory / "outputs.jsonl", "\n".join(rows) + "\n")
+    write_text(directory / "outputs.jsonl", "".join(rows))
     for name, side in sides.items():
         if side is not None:
-            write_text(directory / f"{name}.out", "\n".join(text.replace("\n", " ") for text in side.outputs) + "\n")
+            write_text(directory / f"{name}.out", "".join(f"{' '.join(text.splitlines())}\n" for text in side.outputs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from io import StringIO
 
 from trtllm_port.errors import WorkspaceError
 from trtllm_port.quoting import literal, require_name
@@ -82,7 +83,7 @@ def _add_import(text: str, package: str, class_name: str) -> str:
     if any(node.module == package and _binds(node, class_name) for node in imports):
         return text
     line = f"from .{package} import {class_name}\n"
-    lines = text.splitlines(keepends=True)
+    lines = _lines(text)
     if imports:
         after = [node for node in imports if str(node.module) <= package]
         at = (after[-1].end_lineno or 0) if after else imports[0].lineno - 1
@@ -92,13 +93,18 @@ def _add_import(text: str, package: str, class_name: str) -> str:
     return "".join([*lines[:at], "\n" if at else "", line, "" if at else "\n", *lines[at:]])
 
 
+def _lines(text: str) -> list[str]:
+    """The lines of a file as Python counts them: strings may hold what other readers take for line ends."""
+    return StringIO(text).readlines()
+
+
 def _is_preamble(node: ast.stmt) -> bool:
     is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     return is_docstring or isinstance(node, ast.Import | ast.ImportFrom)
 
 
 def _remove_import(text: str, package: str, class_name: str) -> str:
-    lines = text.splitlines(keepends=True)
+    lines = _lines(text)
     for node in _imports(_parse(text)):
         if _package(node) == package and _binds(node, class_name) and len(node.names) == 1:
             del lines[node.lineno - 1 : node.end_lineno]
@@ -116,7 +122,7 @@ def _add_entry(text: str, architecture: str, class_name: str) -> str:
         spread = [f"    {literal(key.value)}: {ast.unparse(value)},\n" for key, value in pairs]
         opened = "{\n" + "".join(sorted([*spread, f"    {entry}\n"])) + "}"
         return _replace(text, node, opened)
-    lines = text.splitlines(keepends=True)
+    lines = _lines(text)
     later = [key for key in keys if str(key.value) > architecture]
     at = later[0].lineno - 1 if later else (node.end_lineno or 1) - 1
     if not later and values:
@@ -133,7 +139,7 @@ def _with_trailing_comma(lines: list[str], value: ast.expr) -> list[str]:
 
 
 def _replace(text: str, node: ast.expr, new: str) -> str:
-    lines = text.splitlines(keepends=True)
+    lines = _lines(text)
     line = lines[node.lineno - 1].encode()
     lines[node.lineno - 1] = (line[: node.col_offset] + new.encode() + line[node.end_col_offset :]).decode()
     return "".join(lines)

@@ -91,4 +91,4 @@ def _check(directory: Path, name: str, facts: Mapping[str, Any]) -> None:
 
 
 def _digest(body: Mapping[str, Any]) -> str:
-    return bytes_digest(json.dumps(body, sort_keys=True, ensure_ascii=False).encode())
+    return bytes_digest(json.dumps(body, sort_keys=True, ensure_ascii=False).encode(errors="surrogatepass"))
