@@ -120,7 +120,9 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Library:
         engine_module, "get_logger", lambda _trt: SimpleNamespace(drain=lambda: [("ERROR", "out of memory")])
     )
     taps = {"model.norm": "norm_tensor", "model.layers.0": "fused_away"}
-    monkeypatch.setattr(engine_module.NetworkFile, "load", lambda _path: SimpleNamespace(taps=taps, computed_elsewhere={}))
+    monkeypatch.setattr(
+        engine_module.NetworkFile, "load", lambda _path: SimpleNamespace(taps=taps, computed_elsewhere={})
+    )
     monkeypatch.setattr(engine_module, "_pointer", lambda capsule: capsule)
     monkeypatch.setattr(engine_module, "_at_address", lambda _address, shape, dtype: torch.ones(shape, dtype=dtype))
     return library

@@ -47,7 +47,7 @@ from trtllm_port.verification.preparation import Model, network_of, open_port, o
 from trtllm_port.verification.report import Report
 from trtllm_port.verification.runners import SessionRunner
 from trtllm_port.verification.settings import DiffSettings
-from trtllm_port.verification.stimulus import Stimulus, enough_tokens, make_stimulus
+from trtllm_port.verification.stimulus import Stimulus, enough_tokens, make_stimulus, on_one_side, switch_lengths
 from trtllm_port.verification.tokens import token_gates
 
 Progress = Callable[[str, int, int], None]
@@ -136,6 +136,7 @@ def compare_model(model: Model, work: Path, settings: DiffSettings, progress: Pr
         seed=settings.seed,
         trust_remote_code=model.trust_remote_code,
     )
+    stimulus = on_one_side(stimulus, switch_lengths(model.config))
 
     def port(part: Model, phase: Phase) -> SessionRunner:
         if own is not None and phase.dtype == model.dtype:
