@@ -98,6 +98,8 @@ def _longrope(rope: dict[str, Any], dim: int, max_position_embeddings: int, key:
     if attention_factor is None:
         attention_factor = 1.0 if factor <= 1.0 else math.sqrt(1 + math.log(factor) / math.log(context))
     factors = torch.tensor(rope[key], dtype=torch.float32)
+    if factors.shape != (dim // 2,):
+        raise ConfigError(f"`{key}` of `rope_parameters` has {len(rope[key])} numbers, {dim // 2} frequencies need one")
     return 1.0 / (factors * rope["rope_theta"] ** _exponents(dim)), attention_factor
 
 
@@ -126,10 +128,22 @@ ROPE_TYPES: dict[str, RopeFunction] = {
 }
 
 
+def switch_length(rope_parameters: dict[str, Any], max_position_embeddings: int) -> int | None:
+    """The length past which all positions have other frequencies than in shorter texts; None if there is none."""
+    if rope_parameters.get("rope_type") == "dynamic":
+        return max_position_embeddings
+    long = rope_parameters.get("rope_type") == "longrope"
+    return int(rope_parameters["original_max_position_embeddings"]) if long else None
+
+
 def inverse_frequencies(
-    rope_parameters: dict[str, Any], dim: int, max_position_embeddings: int
+    rope_parameters: dict[str, Any], dim: int, max_position_embeddings: int, length: int = 0
 ) -> tuple[torch.Tensor, float]:
     """The inverse frequencies [dim / 2] and the factor for cosines and sines.
+
+    Args:
+        rope_parameters, dim, max_position_embeddings: as for every function here.
+        length: of the text, see `switch_length`; 0: of a short one.
 
     Raises:
         ConfigError: the rope type is unknown, or a parameter that it needs is missing.
@@ -138,6 +152,13 @@ def inverse_frequencies(
     if rope_type not in ROPE_TYPES:
         raise ConfigError(f"rope type `{rope_type}` is not supported", hint=f"one of {', '.join(ROPE_TYPES)}")
     try:
-        return ROPE_TYPES[rope_type](rope_parameters, dim, max_position_embeddings)
+        found = ROPE_TYPES[rope_type](rope_parameters, dim, max_position_embeddings)
+        switch = switch_length(rope_parameters, max_position_embeddings)
+        if switch is None or length <= switch:
+            return found
+        if rope_type == "longrope":
+            return longrope_long(rope_parameters, dim, max_position_embeddings)
+        growth = rope_parameters["factor"] * length / switch - (rope_parameters["factor"] - 1)
+        return found[0] * growth ** dynamic_exponents(dim), found[1]
     except KeyError as error:
         raise ConfigError(f"`rope_parameters` of type `{rope_type}` lacks {error}") from error

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
+import pytest
 import transformers
 
 from trtllm_port.codegen.depth import find_depth, lengthen, shorten
 from trtllm_port.codegen.sizes import config_values, make_config, make_samples, unseen_config
+
+
+def longrope(frequencies: int) -> dict[str, Any]:
+    lists = {name: [1.0 + i / 10 for i in range(frequencies)] for name in ("short_factor", "long_factor")}
+    return {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 1024, **lists}
 
 
 def test_a_small_config_is_for_the_same_architecture_whatever_was_asked_before() -> None:
@@ -58,3 +65,33 @@ def test_only_those_head_counts_are_kept_equal_that_must_be() -> None:
     config = transformers.KimiLinearConfig(**four, **sizes)  # attention cannot share keys, and nothing else is in need
     assert make_samples(config).plan.equal == (("num_key_value_heads", "num_attention_heads"),)
     assert unseen_config(config).linear_num_heads != unseen_config(config).num_attention_heads
+
+
+@pytest.mark.parametrize(
+    ("config", "heads"),
+    [
+        (transformers.LlamaConfig(head_dim=96, rope_parameters=longrope(48)), "head_dim"),
+        (transformers.Phi3Config(hidden_size=768, num_attention_heads=8, rope_parameters=longrope(48)), None),
+        (
+            transformers.MiniCPM3Config(qk_rope_head_dim=32, qk_nope_head_dim=64, rope_parameters=longrope(16)),
+            "qk_rope_head_dim",
+        ),
+        (
+            transformers.Phi3Config(
+                hidden_size=1024,
+                num_attention_heads=8,
+                rope_parameters={**longrope(48), "partial_rotary_factor": 0.75},
+            ),
+            None,
+        ),
+    ],
+)
+def test_lists_of_one_number_for_each_frequency_follow_the_heads(config: Any, heads: str | None) -> None:
+    """As published: what a checkpoint has of them cannot be built at a small size."""
+    samples = make_samples(config)
+    for small in (*(sample.config for sample in samples.traced), samples.unseen):
+        rope = small.rope_parameters
+        size = getattr(small, heads) if heads else small.hidden_size // small.num_attention_heads
+        turned = int(size * rope.get("partial_rotary_factor", 1.0)) // 2
+        assert len(rope["short_factor"]) == len(rope["long_factor"]) == turned
+        assert rope["long_factor"][-1] > 1

@@ -73,6 +73,21 @@ def test_tables_are_transformers(evaluate: Any, name: str, length: int, dtype: s
         torch.testing.assert_close(found, expected, rtol=0, atol=5e-6 if dtype == "float32" else 8e-3)
 
 
+@pytest.mark.parametrize("length", [9, 16, 17, 64, 65, 100])
+@pytest.mark.parametrize("name", ["longrope", "dynamic"])
+def test_frequencies_of_a_length_are_transformers(name: str, length: int) -> None:
+    config = LlamaConfig(head_dim=HEAD, max_position_embeddings=CONTEXT, rope_parameters=rope(name))
+    expected, factor = ROPE_INIT_FUNCTIONS[name](config, torch.device("cpu"), seq_len=length)
+    found, scaling = inverse_frequencies(rope(name), HEAD, CONTEXT, length)
+    torch.testing.assert_close(found, expected)
+    assert scaling == pytest.approx(factor)
+
+
+def test_lists_that_do_not_fit_the_heads_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"`short_factor` .* has 8 numbers, 16 frequencies"):
+        inverse_frequencies(rope("longrope"), 2 * HEAD, CONTEXT)
+
+
 def test_tables_of_a_data_type_of_their_own(evaluate: Any) -> None:
     x, positions = torch.zeros(1, 9, 4, dtype=torch.bfloat16), torch.arange(9)[None]
     ours = evaluate(RotaryEmbedding(rope("default"), HEAD, CONTEXT, dtype="float32"), x, positions)

@@ -122,6 +122,9 @@ def resize(config: Any, values: dict[str, Any], plan: Plan, index: int, path: st
         if key.startswith(path) and (leaf := key.removeprefix(path)) in resized:
             terms = [term.removeprefix(path) for term in other.split(PLUS)]
             resized[leaf] = resized[leaf] if not resized.keys() >= {*terms} else _sum(values, resized, leaf, terms)
+    for key, value in values.items():
+        if isinstance(value, dict) and "rope" in key and isinstance(resized.get(key), dict):
+            resized[key] = _per_frequency(value, resized[key], values, resized)
     for key in PROJECTED:
         if values.get(key) is not None and values[key] == values.get("hidden_size"):
             resized[key] = resized["hidden_size"]
@@ -221,6 +224,37 @@ def _value(key: str, value: Any, index: int, relation: Relation | None = None, *
     if rope and type(value) is int and value:
         return round(value * _factor(key, index)) if "position" in key else value * _factor(key, index)
     return value
+
+
+def _per_frequency(rope: dict[str, Any], small: dict[str, Any], *configs: dict[str, Any]) -> dict[str, Any]:
+    """Rope parameters with as many numbers in a list of one for each frequency as the resized heads have frequencies.
+
+    Args:
+        rope, small: the parameters before and after, of all layers or by the type of a layer.
+        configs: the config that they are of, before and after.
+    """
+    fitted = dict(small)
+    for name, value in rope.items():
+        if isinstance(value, dict):
+            fitted[name] = _per_frequency(value, small[name], *configs)
+        elif isinstance(value, list) and value and all(isinstance(item, int | float) for item in value):
+            before, after = (_frequencies(config, part) for config, part in zip(configs, (rope, small), strict=True))
+            place = next((place for place, count in before.items() if count == len(value) and after.get(place)), None)
+            if place is not None:
+                fitted[name] = [value[item * len(value) // after[place]] for item in range(after[place])]
+    return fitted
+
+
+def _frequencies(values: dict[str, Any], rope: dict[str, Any]) -> dict[str, int]:
+    """How many frequencies a rotary embedding has, by what may be the size of the heads that it turns."""
+    sizes = {key: value for key, value in values.items() if type(value) is int and value > 1}
+    dims = sorted((key for key in sizes if _HEAD_DIM.search(key)), key=lambda key: "rope" not in key)
+    found = {key: sizes[key] for key in dims}
+    hidden, heads = ([sizes[key] for key in sizes if kind.search(key)] for kind in (_HIDDEN, _HEADS))
+    if hidden and heads:
+        found["hidden / heads"] = hidden[0] // heads[0]
+    part = next((of[key] for of in (rope, values) for key in of if key == "partial_rotary_factor" and of[key]), 1.0)
+    return {key: int(size * part) // 2 for key, size in found.items()}
 
 
 def _positive(value: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +17,16 @@ from trtllm_port.codegen.recorder import Call, Operation, Value
 from trtllm_port.codegen.rules import DTYPES, MODEL_DTYPE
 from trtllm_port.codegen.trees import leaves, map_structure
 from trtllm_port.errors import ConfigError
-from trtllm_port.layers.rope import inverse_frequencies
+from trtllm_port.layers.rope import inverse_frequencies, switch_length
 
 if TYPE_CHECKING:
     from trtllm_port.codegen.tracing import Trace
 
 POSITIONS = torch.tensor([[0, 1, 2, 3, 5, 8, 13, 21, 29, 31]])  # within any original context length
+BEYOND = 3  # the last position of another probe, past the length from which on the frequencies are other ones
 TOLERANCE = 1e-5
+Layout = Callable[[Tensor], Tensor | None]
+"""Takes a table as a module gives it, and gives each angle once; None for a table of another layout."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def probe_rotary(call: Call, trace: Trace, uses: dict[Value, list[Operation]]) -
     width, dtype = tables[0].shape[-1], DTYPES.get(tables[0].dtype.to_real())
     longest = getattr(config, "max_position_embeddings", None)  # not every kind of rotation asks for it
     limit = () if longest is None else (int(longest),)
-    probed = _call(call)
+    probed = _call(call, POSITIONS)
     if probed is None or any(table.shape != (*POSITIONS.shape, width) for table in probed):
         return None
     for key, chosen in _sets(call, parameters):
@@ -68,7 +71,11 @@ def probe_rotary(call: Call, trace: Trace, uses: dict[Value, list[Operation]]) -
             once = [layout(table) for table in probed]
             size = 2 * width if layout is _once else width
             expected = _tables(chosen, size, *limit)
-            if expected is not None and all(_agree(a, b) for a, b in zip(once, expected, strict=True)):
+            if (
+                expected is not None
+                and _all_agree(once, expected)
+                and _agree_beyond(call, chosen, layout, size, *limit)
+            ):
                 keywords = {"dtype": None if dtype == MODEL_DTYPE else dtype}
                 leaf = Leaf("RotaryEmbedding", (dict(chosen), size, *limit), keywords)
                 return Rotary(leaf, key, doubled=layout is not _once)
@@ -96,14 +103,29 @@ def _sets(call: Call, parameters: dict[str, Any]) -> list[tuple[str | None, dict
     return [(key, nested[key]) for key in dict.fromkeys([*named, *nested])]
 
 
-def _call(call: Call) -> tuple[Tensor, ...] | None:
-    """The module's tables in float32 for `POSITIONS`."""
+def _agree_beyond(call: Call, rope: dict[str, Any], layout: Layout, size: int, max_positions: int = 0) -> bool:
+    """Whether the tables are as expected past the length from which on they have other frequencies, if there is one."""
+    end = switch_length(rope, max_positions)
+    if end is None:
+        return True
+    positions = POSITIONS.clone()
+    positions[0, -1] = end + BEYOND
+    probed, expected = _call(call, positions), _tables(rope, size, max_positions, positions)
+    return probed is not None and expected is not None and _all_agree([layout(table) for table in probed], expected)
+
+
+def _all_agree(found: Sequence[Tensor | None], expected: Sequence[Tensor]) -> bool:
+    return all(_agree(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def _call(call: Call, positions: Tensor) -> tuple[Tensor, ...] | None:
+    """The module's tables in float32 for some positions, of the shape of `POSITIONS`."""
 
     def argument(leaf: Any) -> Any:
         if not isinstance(leaf, Value):
             return leaf
         if leaf.tensor.dtype == torch.int64:
-            return POSITIONS
+            return positions
         return leaf.tensor.float()[:1, :1].expand(1, POSITIONS.shape[1], *leaf.tensor.shape[2:])
 
     arguments = {name: map_structure(argument, arg) for name, arg in call.args.items()}
@@ -133,11 +155,13 @@ def _once(table: Tensor) -> Tensor:
     return table
 
 
-def _tables(parameters: dict[str, Any], size: int, max_positions: int = 0) -> tuple[Tensor, Tensor] | None:
+def _tables(
+    parameters: dict[str, Any], size: int, max_positions: int = 0, positions: Tensor = POSITIONS
+) -> tuple[Tensor, Tensor] | None:
     """What `layers.RotaryEmbedding` computes, in torch; None for parameters that it refuses."""
     try:
-        inv_freq, scaling = inverse_frequencies(parameters, size, max_positions)
+        inv_freq, scaling = inverse_frequencies(parameters, size, max_positions, int(positions.max()) + 1)
     except (ConfigError, KeyError, TypeError):
         return None
-    angles = POSITIONS[..., None].float() * inv_freq
+    angles = positions[..., None].float() * inv_freq
     return angles.cos() * scaling, angles.sin() * scaling

@@ -8,7 +8,7 @@ from typing import Any
 
 from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.phase import PhaseResult
-from trtllm_port.verification.stimulus import BEYOND, Stimulus, position_bounds
+from trtllm_port.verification.stimulus import BEYOND, Stimulus, position_bounds, switch_lengths
 from trtllm_port.verification.taps import DECLARED_START
 from trtllm_port.verification.thresholds import RATIO, ROUNDING
 from trtllm_port.verification.varied import ROWS, STEPS, never_differed
@@ -17,6 +17,10 @@ from trtllm_port.verification.verdict import Verdict
 NEAR_CAP = 0.3  # tanh(x) differs from x by 3 % here; below, a missing soft cap hides in the noise
 NAMED = 3
 WAYS = {ROWS: "rows of a batch", STEPS: "steps"}
+SWITCH = (
+    "all angles of the rotary embedding change there, and the KV cache keeps those of the shorter text, as in Hugging "
+    "Face's `forward`; its `generate` computes all keys anew for some models, as Phi-3, and the port does not"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +68,10 @@ def _by_length(config: Mapping[str, Any], tokens: int) -> Iterator[NotExercised]
             hint = "" if (config.get("max_position_embeddings") or 0) <= bound else f"; `--tokens {bound + BEYOND}`"
             yield NotExercised(what=what, reason=f"it starts beyond {bound} tokens, the prompt has {tokens}{hint}")
     longest = config.get("max_position_embeddings")
+    for length in switch_lengths(config):
+        if longest and longest <= length:  # the engine takes no longer text
+            continue
+        yield NotExercised(what=f"a text that grows past {length} tokens as it is generated", reason=SWITCH)
     if longest and longest > tokens:
         yield NotExercised(what=f"positions {tokens} to {longest - 1}", reason=f"the prompt has {tokens} tokens")
 

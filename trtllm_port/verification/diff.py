@@ -47,7 +47,7 @@ from trtllm_port.verification.preparation import Model, network_of, open_port, o
 from trtllm_port.verification.report import Report
 from trtllm_port.verification.runners import SessionRunner
 from trtllm_port.verification.settings import DiffSettings
-from trtllm_port.verification.stimulus import Stimulus, enough_tokens, make_stimulus
+from trtllm_port.verification.stimulus import Stimulus, enough_tokens, make_stimulus, on_one_side, switch_lengths
 from trtllm_port.verification.tokens import token_gates
 
 Progress = Callable[[str, int, int], None]
@@ -128,16 +128,8 @@ def compare_model(model: Model, work: Path, settings: DiffSettings, progress: Pr
     if large and own is None:
         model = stored_dtype(model)
     model = settle_dtype(model, work, own, progress)
-    stimulus = make_stimulus(
-        model.given,
-        tokens=settings.tokens or enough_tokens(model.config),
-        longest=model.longest if own is None else min(model.longest, own.session.max_input_len),
-        vocab_size=model.vocab_size,
-        padding=model.padding,
-        prompt_file=settings.prompt_file,
-        seed=settings.seed,
-        trust_remote_code=model.trust_remote_code,
-    )
+    longest = model.longest if own is None else min(model.longest, own.session.max_input_len)
+    stimulus = stimulus_of(model, settings, longest)
 
     def port(part: Model, phase: Phase) -> SessionRunner:
         if own is not None and phase.dtype == model.dtype:
@@ -169,6 +161,21 @@ def compare_model(model: Model, work: Path, settings: DiffSettings, progress: Pr
         left_out = (*left_out, NotExercised(what="the logic phase", reason=reason))
     tokens = token_gates(model.given, model.vocab_size, trust_remote_code=model.trust_remote_code)
     return Comparison(model=model, stimulus=stimulus, tokens=tuple(tokens), phases=tuple(phases), left_out=left_out)
+
+
+def stimulus_of(model: Model, settings: DiffSettings, longest: int) -> Stimulus:
+    """Return what a model is fed, of at most `longest` tokens."""
+    stimulus = make_stimulus(
+        model.given,
+        tokens=settings.tokens or enough_tokens(model.config),
+        longest=longest,
+        vocab_size=model.vocab_size,
+        padding=model.padding,
+        prompt_file=settings.prompt_file,
+        seed=settings.seed,
+        trust_remote_code=model.trust_remote_code,
+    )
+    return on_one_side(stimulus, switch_lengths(model.config))
 
 
 def loader(model: Model, settings: DiffSettings) -> LoadHuggingFace:

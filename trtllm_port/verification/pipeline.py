@@ -28,7 +28,7 @@ from trtllm_port.verification.preparation import Model, open_port, opened
 from trtllm_port.verification.report import Report, Stage
 from trtllm_port.verification.rouge import run_rouge
 from trtllm_port.verification.settings import VerifySettings
-from trtllm_port.verification.stimulus import enough_tokens
+from trtllm_port.verification.stimulus import enough_tokens, switch_lengths
 from trtllm_port.verification.verdict import Verdict, worst
 
 Progress = Callable[[str, int, int], None]
@@ -189,7 +189,9 @@ def prompt(pipeline: Pipeline) -> None:
     model, settings = pipeline.model, pipeline.settings
     port = open_port(pipeline.engine, backend="auto", device=settings.device)
     prompts = make_prompts(model.given, model.vocab_size, settings.seed, model.padding, model.trust_remote_code)
-    room = port.session.max_seq_len - max(map(len, prompts[0]))
+    longest = max(map(len, prompts[0]))
+    switches = [length for length in switch_lengths(model.config) if length > longest]
+    room = min([port.session.max_seq_len, *switches]) - longest
     if room < 1:
         pipeline.left_out("prompt", f"the model takes {port.session.max_seq_len} tokens, fewer than the prompts have")
         return

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from trtllm_port.errors import ConfigError, PortError
+from trtllm_port.layers.rope import switch_length
 from trtllm_port.text_files import read_text
 from trtllm_port.tokenizer_packages import missing_package
 from trtllm_port.verification.texts import PASSAGE
@@ -128,12 +129,51 @@ def position_bounds(config: Mapping[str, Any]) -> dict[str, int]:
         bounds["sliding window"] = int(config["sliding_window"])
     if config.get("attention_chunk_size"):
         bounds["attention chunks"] = int(config["attention_chunk_size"])
-    rope = config.get("rope_parameters") or {}
-    nested = bool(rope) and all(isinstance(each, Mapping) for each in rope.values())
-    for each in rope.values() if nested else (rope,):
+    for each in _ropes(config):
         if original := each.get("original_max_position_embeddings") or config.get("original_max_position_embeddings"):
             bounds[f"rotary scaling ({each.get('rope_type')})"] = int(original)
     return bounds
+
+
+def switch_lengths(config: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the lengths past which the rotary embedding turns all positions by other angles than in a shorter text.
+
+    What the KV cache holds of a shorter text then keeps the other angles, so steps past such a length give something
+    else than the whole text at once, with Hugging Face as with the port.
+
+    Args:
+        config: Hugging Face's config of the language model.
+    """
+    longest = int(config.get("max_position_embeddings") or 0)
+    found = {switch_length({**config, **each}, longest) for each in _ropes(config) if each.get("rope_type")}
+    return tuple(sorted(length for length in found if length))
+
+
+def on_one_side(stimulus: Stimulus, lengths: Sequence[int]) -> Stimulus:
+    """Return the stimulus with steps and rows of which none passes one of the lengths while it is fed, see above."""
+    tokens, steps, rows = len(stimulus.ids), stimulus.decode_steps, stimulus.rows
+    for length in lengths:
+        if tokens - steps <= length < tokens:
+            steps = tokens - length - 1
+        rows = tuple(row for row in rows if len(row) <= length)
+    rows = rows if len(rows) > 1 else ()
+    if (steps, rows) == (stimulus.decode_steps, stimulus.rows):
+        return stimulus
+    said = f"{steps} decode steps and {len(rows)} rows in a batch: none passes {' or '.join(map(str, lengths))} tokens"
+    return replace(
+        stimulus,
+        decode_steps=steps,
+        rows=rows,
+        row_steps=stimulus.row_steps if rows else 0,
+        limits=(*stimulus.limits, f"{said} as it grows, where all angles of the rotary embedding change"),
+    )
+
+
+def _ropes(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the sets of rope parameters: one for all layers, or one for each type of layers."""
+    rope = config.get("rope_parameters") or {}
+    nested = bool(rope) and all(isinstance(each, Mapping) for each in rope.values())
+    return list(rope.values()) if nested else [rope]
 
 
 def load_tokenizer(model_dir: Path, trust_remote_code: bool = False) -> tuple[Any, str]:

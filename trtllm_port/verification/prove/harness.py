@@ -29,7 +29,7 @@ from trtllm_port.verification.prove.outcome import Outcome, Proof
 from trtllm_port.verification.prove.patients import Ward
 from trtllm_port.verification.runners import SessionRunner
 from trtllm_port.verification.settings import DiffSettings
-from trtllm_port.verification.stimulus import Stimulus, make_stimulus
+from trtllm_port.verification.stimulus import Stimulus, make_stimulus, on_one_side, switch_lengths
 from trtllm_port.verification.taps import LOGITS
 from trtllm_port.verification.thresholds import RATIO, ROUNDING
 from trtllm_port.verification.verdict import Verdict
@@ -126,6 +126,7 @@ def equip(model: Model, work: Path, settings: DiffSettings) -> Laboratory:
         seed=settings.seed,
         trust_remote_code=model.trust_remote_code,
     )
+    stimulus = on_one_side(stimulus, switch_lengths(model.config))
 
     def load(dtype: str) -> HuggingFaceRunner:
         return HuggingFaceRunner.load(
