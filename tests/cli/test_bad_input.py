@@ -56,7 +56,7 @@ def broken_config(model: Path) -> None:
 
 
 def no_architecture(model: Path) -> None:
-    edit_config(model, architectures=None)
+    edit_config(model, architectures=None, model_type="vit")
 
 
 def encoder(model: Path) -> None:
@@ -169,7 +169,7 @@ def test_new(damage: Damage, what: str, place: Path, capsys: pytest.CaptureFixtu
     [
         (no_config, "`model` has no `config.json`"),
         (broken_config, "`model/config.json` cannot be read"),
-        (no_architecture, "names 0 architectures"),
+        (no_architecture, "names no architecture"),
         (unknown_model_type, "no-such-model"),
         (wrong_type, "Field 'hidden_size' expected int, got str (value: 'wide')"),
         (remote_code, "trust_remote_code"),

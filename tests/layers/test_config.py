@@ -88,7 +88,7 @@ def test_a_config_of_another_model_is_refused(tmp_path: Path) -> None:
         ("[]", "has no `model_type`"),
         ("{}", "has no `model_type`"),
         ('{"model_type": "no-such-model"}', "no-such-model"),
-        ('{"model_type": "mistral", "architectures": null}', "`architecture` is missing"),
+        ('{"model_type": "vit", "architectures": null}', "`architecture` is missing"),
     ],
 )
 def test_a_directory_that_is_no_model(tmp_path: Path, content: str | None, message: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,15 +90,15 @@ def convert_checkpoint(
     from trtllm_port.conversion.source import StreamedWeights
 
     began = time.perf_counter()
-    port = find_port(workspace, read_architecture(model_dir, trust_remote_code))
-    replace = _may_replace(output_dir)
+    port = find_port(workspace, *read_architectures(model_dir, trust_remote_code))
+    replaced = _may_replace(output_dir)
     source = StreamedWeights(model_dir)
     try:
         config = _port_config(port, model_dir, dtype, (tp_size, pp_size), trust_remote_code)
         plan: WeightPlan = port.cls(config).plan(source)
         size = _size(plan) * tp_size
         require_space(output_dir, size)
-        with atomic_directory(output_dir, replace=replace) as directory:
+        with atomic_directory(output_dir, replace=replaced) as directory:
             source_digests = _write(plan, source, directory, config, port, progress)
     finally:
         source.close()
@@ -116,19 +116,19 @@ def convert_checkpoint(
     )
 
 
-def read_architecture(model_dir: Path, trust_remote_code: bool = False) -> str:
-    """Return Hugging Face's class name of a directory's language model.
+def read_architectures(model_dir: Path, trust_remote_code: bool = False) -> list[str]:
+    """Return the names of a directory's language model, under the first of which `new` registers a port of it.
 
     Raises:
-        ConfigError: there is no readable `config.json`, or it names no architecture.
+        ConfigError: there is no readable `config.json`, or neither it nor transformers names a class.
     """
     from trtllm_port.layers.config import load_hf_config
 
-    names = load_hf_config(model_dir, trust_remote_code).architectures
+    names: list[str] = load_hf_config(model_dir, trust_remote_code).architectures
     if not names:
         path = model_dir / "config.json"
         raise ConfigError(f"`{path}` names no architecture", hint='add "architectures": ["…ForCausalLM"] to it')
-    return str(names[0])
+    return names
 
 
 def _port_config(
@@ -142,7 +142,7 @@ def _port_config(
     config: PretrainedConfig = port.cls.config_class.from_hugging_face(
         model_dir, dtype=dtype, mapping=Mapping(tp_size=tp_size), trust_remote_code=trust_remote_code
     )
-    return config
+    return replace(config, architecture=port.architecture)  # by which `build` finds the port again
 
 
 def _size(plan: WeightPlan) -> int:

@@ -101,14 +101,13 @@ def find_model(
         RegistryError: no port serves the architecture.
     """
     config = load_hf_config(model_dir, trust_remote_code)
-    architectures: list[str] = getattr(config, "architectures", None) or []
-    if len(architectures) != 1:
+    if not config.architectures:
         raise UnsupportedModelError(
-            f"`{model_dir / 'config.json'}` names {len(architectures)} architectures, expected one",
+            f"`{model_dir / 'config.json'}` names no architecture",
             hint='"architectures" lists the model class, as ["LlamaForCausalLM"]',
         )
     text = config.get_text_config()
-    port = find_port(workspace, architectures[0])
+    port = find_port(workspace, *config.architectures)
     source = model_dir
     if random_seed is None:
         _refuse_whole(model_dir, trust_remote_code)
@@ -118,7 +117,7 @@ def find_model(
         given=model_dir,
         source=source,
         config={**text.to_dict(), **_aliases(text)},
-        architecture=architectures[0],
+        architecture=port.architecture,
         dtype=_dtype(text, config) if dtype == "auto" and random_seed is not None else dtype,
         port=port,
         workspace=workspace,
