@@ -57,7 +57,9 @@ class PretrainedConfig:
 
     def __post_init__(self) -> None:
         if self.dtype not in FLOAT_DTYPES:
-            raise ConfigError(f"dtype is `{self.dtype}`, expected {', '.join(FLOAT_DTYPES)}")
+            raise ConfigError(
+                f"dtype is `{self.dtype}`, expected {', '.join(FLOAT_DTYPES)}", hint="choose one with `--dtype`"
+            )
 
     @classmethod
     def from_hugging_face(
@@ -209,7 +211,7 @@ def load_hf_config(hf_model_dir: str | Path, trust_remote_code: bool = False) ->
 
 
 def resolve_dtype(dtype: str, hf_config: Any, hf_model_dir: str | Path) -> str:
-    """`dtype`; for "auto" the config's own, else that of the first floating-point weight, as transformers does.
+    """`dtype`; for "auto" the config's own, else the weights' (see `HuggingFaceWeights.main_dtype`).
 
     A directory without either is float32, torch's default.
     """
@@ -219,6 +221,4 @@ def resolve_dtype(dtype: str, hf_config: Any, hf_model_dir: str | Path) -> str:
         return str(hf_config.dtype).removeprefix("torch.")
     if not any(Path(hf_model_dir).glob("model.safetensors*")):
         return "float32"
-    weights = HuggingFaceWeights(hf_model_dir)
-    dtypes = (weights.dtype(name) for name in weights.names())
-    return next((found for found in dtypes if found in FLOAT_DTYPES), "float32")
+    return HuggingFaceWeights(hf_model_dir).main_dtype() or "float32"

@@ -101,6 +101,15 @@ def no_weights(model: Path) -> None:
     (model / "model.safetensors").unlink()
 
 
+def adapter(model: Path) -> None:
+    (model / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "some/where"}')
+
+
+def adapter_alone(model: Path) -> None:
+    adapter(model)
+    (model / "config.json").unlink()
+
+
 def pickle(model: Path) -> None:
     torch.save(load_file(model / "model.safetensors"), model / "pytorch_model.bin")
     (model / "model.safetensors").unlink()
@@ -182,6 +191,27 @@ def test_verification(command: str, damage: Damage, what: str, place: Path, caps
     assert main([command, "model", "--random-weights"]) == 2
     out, err = capsys.readouterr()
     assert what in err
+    assert out == ""
+    assert files(place) == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"), [(adapter, "an adapter beside the weights"), (adapter_alone, "an adapter and no model")]
+)
+@pytest.mark.parametrize(
+    "command",
+    ["convert --output-dir ck --model-dir", "verify", "diff-layers", "summarize --engine-dir e --hf-model-dir"],
+)
+def test_an_adapter_is_not_passed_over(
+    command: str, damage: Damage, what: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Transformers applies it where `peft` is installed, and passes it over where it is not."""
+    damage(place / "model")
+    before = files(place)
+    assert main([*command.split(), "model", *(["--test-hf"] if "summarize" in command else [])]) == 2
+    out, err = capsys.readouterr()
+    assert what in err
+    assert "merge_and_unload" in err
     assert out == ""
     assert files(place) == before
 
