@@ -140,8 +140,8 @@ class HuggingFaceWeights:
     """The tensors of a Hugging Face model directory, in `model.safetensors` or in shards with an index.
 
     Raises:
-        CheckpointError: an adapter; no weights; pickled weights (never opened: a pickle runs code); missing or truncated
-            shards; a tensor in two shards; an index that names what its shard lacks. Everything is reported at once.
+        CheckpointError: an adapter; no weights; pickled weights (never opened: a pickle runs code); missing or
+            truncated shards; a tensor in two shards; an index that names what its shard lacks. Everything is reported at once.
     """
 
     def __init__(self, hf_model_dir: str | Path) -> None:
