@@ -141,7 +141,7 @@ class HuggingFaceWeights:
 
     Raises:
         CheckpointError: an adapter; no weights; pickled weights (never opened: a pickle runs code); missing or
-            truncated shards; a tensor in two shards; an index that names what its shard lacks. Everything is reported at once.
+            truncated shards; a tensor in two shards; an index that names what its shard lacks. All is reported at once.
     """
 
     def __init__(self, hf_model_dir: str | Path) -> None:
