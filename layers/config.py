@@ -15,7 +15,7 @@ from trtllm_port.errors import ConfigError
 from trtllm_port.layers.dtypes import FLOAT_DTYPES
 from trtllm_port.layers.mapping import Mapping
 from trtllm_port.layers.per_layer import config_value
-from trtllm_port.layers.text_part import architectures, text_part
+from trtllm_port.layers.text_part import architectures, text_part, whole_config
 from trtllm_port.layers.weights import HuggingFaceWeights
 
 _UNREADABLE = (ValueError, OSError, KeyError, TypeError, ImportError, StrictDataclassError)  # JSON, values, remote code
@@ -190,8 +190,6 @@ def load_hf_config(hf_model_dir: str | Path, trust_remote_code: bool = False) ->
     Raises:
         ConfigError: there is none, or it is of an unknown type.
     """
-    from transformers import AutoConfig
-
     path = Path(hf_model_dir) / "config.json"
     if not path.is_file():
         raise ConfigError(f"`{hf_model_dir}` has no `config.json`", hint="give a Hugging Face model directory")
@@ -199,7 +197,7 @@ def load_hf_config(hf_model_dir: str | Path, trust_remote_code: bool = False) ->
         content = json.loads(path.read_text())
         if not isinstance(content, dict) or "model_type" not in content:
             raise ConfigError(f"`{path}` has no `model_type`", hint="give a Hugging Face model directory")
-        config = text_part(AutoConfig.from_pretrained(hf_model_dir, trust_remote_code=trust_remote_code))
+        config = text_part(whole_config(hf_model_dir, trust_remote_code))
         config.architectures = architectures(config, trust_remote_code)
         return config
     except _UNREADABLE as error:

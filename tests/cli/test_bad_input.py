@@ -110,6 +110,10 @@ def adapter_alone(model: Path) -> None:
     (model / "config.json").unlink()
 
 
+def padding_beyond(model: Path) -> None:
+    edit_config(model, pad_token_id=5000)
+
+
 def pickle(model: Path) -> None:
     torch.save(load_file(model / "model.safetensors"), model / "pytorch_model.bin")
     (model / "model.safetensors").unlink()
@@ -182,6 +186,7 @@ def test_new(damage: Damage, what: str, place: Path, capsys: pytest.CaptureFixtu
         (unknown_model_type, "no-such-model"),
         (wrong_type, "Field 'hidden_size' expected int, got str (value: 'wide')"),
         (remote_code, "trust_remote_code"),
+        (padding_beyond, "Padding_idx must be within num_embeddings"),
     ],
 )
 @pytest.mark.parametrize("command", ["verify", "diff-layers"])

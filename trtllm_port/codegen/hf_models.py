@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from trtllm_port.errors import ConfigError, UnsupportedModelError
-from trtllm_port.layers.text_part import listed_class, text_part
+from trtllm_port.layers.text_part import listed_class, text_part, whole_config
 from trtllm_port.quiet import quiet_transformers
 
 BLANK = "`trtllm-port new --blank NAME` writes a port to fill in by hand"
@@ -45,7 +45,7 @@ def load_whole_config(model_dir: str | Path, trust_remote_code: bool = False) ->
         )
     try:
         with quiet_transformers():
-            return AutoConfig.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
+            return whole_config(model_dir, trust_remote_code)
     except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
         raise ConfigError(f"`{path}` is not a valid `{raw.get('model_type')}` config: {first_line(error)}") from error
     except Exception as error:  # huggingface_hub's strict dataclasses have an error class of their own

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtllm_port.errors import ConfigError, UnsupportedModelError
 from trtllm_port.layers.config import load_hf_config
-from trtllm_port.layers.text_part import loads_whole
+from trtllm_port.layers.text_part import loads_whole, whole_config
 from trtllm_port.layers.weights import HuggingFaceWeights, TensorSource
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.registry import PortEntry, find_port
@@ -246,9 +246,7 @@ def _dtype(*configs: Any) -> str:
 
 def _refuse_whole(model_dir: Path, trust_remote_code: bool) -> None:
     """Refuse weights that transformers loads into a model whose modules have other names than the port's."""
-    from transformers import AutoConfig
-
-    whole = AutoConfig.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
+    whole = whole_config(model_dir, trust_remote_code)
     if loads_whole(whole):
         raise UnsupportedModelError(
             f"`{model_dir}` holds a `{whole.model_type}` model of several parts, whose weights cannot be verified",
