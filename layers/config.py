@@ -15,7 +15,7 @@ from trtllm_port.errors import ConfigError
 from trtllm_port.layers.dtypes import FLOAT_DTYPES
 from trtllm_port.layers.mapping import Mapping
 from trtllm_port.layers.per_layer import config_value
-from trtllm_port.layers.text_part import text_part
+from trtllm_port.layers.text_part import architectures, text_part, whole_config
 from trtllm_port.layers.weights import HuggingFaceWeights
 
 _UNREADABLE = (ValueError, OSError, KeyError, TypeError, ImportError, StrictDataclassError)  # JSON, values, remote code
@@ -57,7 +57,9 @@ class PretrainedConfig:
 
     def __post_init__(self) -> None:
         if self.dtype not in FLOAT_DTYPES:
-            raise ConfigError(f"dtype is `{self.dtype}`, expected {', '.join(FLOAT_DTYPES)}")
+            raise ConfigError(
+                f"dtype is `{self.dtype}`, expected {', '.join(FLOAT_DTYPES)}", hint="choose one with `--dtype`"
+            )
 
     @classmethod
     def from_hugging_face(
@@ -183,11 +185,11 @@ def _plain(value: Any) -> Any:
 def load_hf_config(hf_model_dir: str | Path, trust_remote_code: bool = False) -> Any:
     """The `transformers` config of a directory's language model (see `text_part`).
 
+    Its `architectures` are the names under which a port of it may be registered.
+
     Raises:
         ConfigError: there is none, or it is of an unknown type.
     """
-    from transformers import AutoConfig
-
     path = Path(hf_model_dir) / "config.json"
     if not path.is_file():
         raise ConfigError(f"`{hf_model_dir}` has no `config.json`", hint="give a Hugging Face model directory")
@@ -195,7 +197,9 @@ def load_hf_config(hf_model_dir: str | Path, trust_remote_code: bool = False) ->
         content = json.loads(path.read_text())
         if not isinstance(content, dict) or "model_type" not in content:
             raise ConfigError(f"`{path}` has no `model_type`", hint="give a Hugging Face model directory")
-        return text_part(AutoConfig.from_pretrained(hf_model_dir, trust_remote_code=trust_remote_code))
+        config = text_part(whole_config(hf_model_dir, trust_remote_code))
+        config.architectures = architectures(config, trust_remote_code)
+        return config
     except _UNREADABLE as error:
         reason = " ".join(str(error).split())
         hint = "it must be the `config.json` of a model that the installed transformers knows"
@@ -205,7 +209,7 @@ def load_hf_config(hf_model_dir: str | Path, trust_remote_code: bool = False) ->
 
 
 def resolve_dtype(dtype: str, hf_config: Any, hf_model_dir: str | Path) -> str:
-    """`dtype`; for "auto" the config's own, else that of the first floating-point weight, as transformers does.
+    """`dtype`; for "auto" the config's own, else the weights' (see `HuggingFaceWeights.main_dtype`).
 
     A directory without either is float32, torch's default.
     """
@@ -215,6 +219,4 @@ def resolve_dtype(dtype: str, hf_config: Any, hf_model_dir: str | Path) -> str:
         return str(hf_config.dtype).removeprefix("torch.")
     if not any(Path(hf_model_dir).glob("model.safetensors*")):
         return "float32"
-    weights = HuggingFaceWeights(hf_model_dir)
-    dtypes = (weights.dtype(name) for name in weights.names())
-    return next((found for found in dtypes if found in FLOAT_DTYPES), "float32")
+    return HuggingFaceWeights(hf_model_dir).main_dtype() or "float32"

@@ -7,15 +7,51 @@ model directory's config asks here, so a directory of the whole model is as good
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
+
+
+def whole_config(hf_model_dir: str | Path, trust_remote_code: bool = False) -> Any:
+    """The `transformers` config of a directory, without the implementations of attention and experts that it names.
+
+    These say how somebody ran the model once (with a library that may be absent here), not what it computes; and where
+    a config names one, `from_pretrained` does not do what its caller asks for.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(hf_model_dir, trust_remote_code=trust_remote_code)
+    parts = [config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", None) or {})]
+    for part in parts:
+        for choice in ("_attn_implementation", "_experts_implementation"):
+            if getattr(part, choice, None) is not None:
+                setattr(part, choice, None)
+    return config
 
 
 def loads_whole(config: Any) -> bool:
     """Whether transformers loads the whole model, under other names than the text part's, where a config has one."""
+    listed = listed_class(config)
+    return text_part(config) is not config and listed is not None and listed.config_class is type(config)
+
+
+def architectures(config: Any, trust_remote_code: bool = False) -> list[str]:
+    """The names under which a port of a language model may be registered, the one that `new` registers first.
+
+    That is the class which `AutoModelForCausalLM` makes for the config. What `config.json` itself says comes after it:
+    an older or a base class's name (`LLaMAForCausalLM`, `LlamaModel`), for transformers does not ask; or a name that
+    somebody chose for a port written by hand.
+    """
+    remote = (getattr(config, "auto_map", None) or {}).get("AutoModelForCausalLM") if trust_remote_code else None
+    listed = listed_class(config)
+    made = str(remote).rpartition(".")[2] if remote else listed.__name__ if listed is not None else None
+    return list(dict.fromkeys([*([made] if made else []), *map(str, config.architectures or ())]))
+
+
+def listed_class(config: Any) -> Any:
+    """The class of transformers' own (or a registered) causal language model for a config; None if there is none."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    listed = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-    return text_part(config) is not config and listed is not None and listed.config_class is type(config)
+    return MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
 
 
 def text_part(config: Any) -> Any:
@@ -28,7 +64,7 @@ def text_part(config: Any) -> Any:
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 
     text = config.get_text_config(decoder=True)
-    listed = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    listed = listed_class(config)
     parts = len(getattr(config, "sub_configs", None) or {})
     if text is config or not parts or (parts == 1 and not _takes_more_than_text(listed)):
         return config

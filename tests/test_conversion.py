@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -203,6 +204,29 @@ def test_tied_embeddings_follow_the_config(model_dir: Path, llama_workspace: Pat
     (model_dir / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"missing `lm_head\.weight`"):
         convert(model_dir, llama_workspace)
+
+
+@pytest.mark.parametrize("given", [None, ["LLaMAForCausalLM"], ["LlamaModel"]])
+def test_a_port_is_found_whatever_the_config_calls_the_class(
+    model_dir: Path, llama_workspace: Path, given: list[str] | None
+) -> None:
+    config = json.loads((model_dir / "config.json").read_text())
+    (model_dir / "config.json").write_text(json.dumps(config | {"architectures": given}))
+    result, _ = convert(model_dir, llama_workspace)
+    made = json.loads((result.output_dir / "config.json").read_text())
+    assert result.architecture == made["architecture"] == "LlamaForCausalLM"
+
+
+def test_a_port_under_a_name_of_its_own(model_dir: Path, tmp_path: Path, llama_workspace: Path) -> None:
+    """As `new --blank --architecture` registers it: the checkpoint names it so, for `build` looks it up again."""
+    workspace = tmp_path / "model" / "work"
+    shutil.copytree(llama_workspace, workspace)
+    registry = workspace / "models" / "__init__.py"
+    registry.write_text(registry.read_text().replace("'LlamaForCausalLM'", "'Storyteller'"))
+    config = json.loads((model_dir / "config.json").read_text())
+    (model_dir / "config.json").write_text(json.dumps(config | {"architectures": ["Storyteller"]}))
+    result, _ = convert(model_dir, workspace)
+    assert json.loads((result.output_dir / "config.json").read_text())["architecture"] == "Storyteller"
 
 
 def test_what_a_port_cannot_do_is_refused(model_dir: Path, llama_workspace: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ def locate_model(model: str | Path, *, weights: bool = True) -> Path:
 
     Raises:
         ConfigError: neither a directory with a `config.json` nor a model that the hub (or its cache) knows.
+        CheckpointError: an adapter lies beside the weights, or alone.
     """
     directory = Path(model).expanduser()
     try:
@@ -32,6 +33,10 @@ def locate_model(model: str | Path, *, weights: bool = True) -> Path:
             hint="rename the directory: libraries that read weights take no other names",
         ) from error
     if directory.is_dir():
+        if weights or not (directory / "config.json").is_file():
+            from trtllm_port.layers.weights.source import refuse_adapter
+
+            refuse_adapter(directory)
         if not (directory / "config.json").is_file():
             raise ConfigError(
                 f"`{directory}` has no `config.json`",

@@ -91,7 +91,13 @@ def save_random_checkpoint(
     if type(config) not in AutoModelForCausalLM._model_mapping and not code:
         raise UnsupportedModelError(f"transformers has no causal language model for `{config.model_type}`")
     config = copy.deepcopy(config)
-    built = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code)
+    make = AutoModelForCausalLM.from_config
+    try:
+        built = make(config, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code)
+    except Exception as error:  # any: it is the model's own code that runs here
+        raise UnsupportedModelError(
+            f"transformers cannot make a `{config.model_type}` of the config: {error}"
+        ) from error
     condition(built, seed)
     spread_scores(built, seed)
     with quiet_transformers():

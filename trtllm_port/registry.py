@@ -59,22 +59,29 @@ class PortEntry:
         }
 
 
-def find_port(workspace: Path, architecture: str) -> PortEntry:
+def find_port(workspace: Path, architecture: str, *others: str) -> PortEntry:
     """Return the port of an architecture.
+
+    Args:
+        workspace: where ports are registered.
+        architecture: its name.
+        others: names under which it is looked for next.
 
     Raises:
         RegistryError: no port is registered for it, or the workspace's ports cannot be imported.
     """
     ports = {port.architecture: port for port in reversed(list_ports(workspace))}
-    if architecture in ports:
-        return ports[architecture]
+    for name in (architecture, *others):
+        if name in ports:
+            return ports[name]
     near = difflib.get_close_matches(architecture, ports, n=3, cutoff=0.6)
     known = f"registered are {', '.join(sorted(ports))}" if ports else "no port is registered"
     similar = f"; near is {', '.join(near)}" if near else ""
+    wanted = " or ".join(f"`{name}`" for name in (*others, architecture))
     words = ["trtllm-port", "new", "MODEL_DIR", "--workspace", workspace]
     write_one = f"write one with `{shell_command(words)}`, or name another --workspace"
     raise RegistryError(
-        f"no port for `{architecture}` in workspace `{workspace}`: {known}{similar}",
+        f"no port for {wanted} in workspace `{workspace}`: {known}{similar}",
         hint=unmarked_models(workspace) or write_one,
     )
 

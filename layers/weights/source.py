@@ -16,11 +16,29 @@ from safetensors import SafetensorError, safe_open
 from trtllm_port.errors import CheckpointError
 
 PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+ADAPTER_CONFIG = "adapter_config.json"
 _DTYPE_NAMES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
     "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
 _CONVERT = "convert it to safetensors where running its code is safe: `model.save_pretrained(dir)` of transformers"
+
+
+def refuse_adapter(directory: Path) -> None:
+    """Refuse a directory with an adapter: transformers applies it to the weights where `peft` is installed.
+
+    Raises:
+        CheckpointError: there is an `adapter_config.json`.
+    """
+    if not (directory / ADAPTER_CONFIG).is_file():
+        return
+    merge = "merge it with `peft`'s `merge_and_unload()`, save the model, and give that directory"
+    if not (directory / "config.json").is_file():
+        raise CheckpointError(f"`{directory}` holds an adapter and no model (`{ADAPTER_CONFIG}`)", hint=merge)
+    raise CheckpointError(
+        f"`{directory}` holds an adapter beside the weights (`{ADAPTER_CONFIG}`), which a port does not apply",
+        hint=f"{merge}; for the weights without it, move `{ADAPTER_CONFIG}` elsewhere",
+    )
 
 
 class TensorSource(Protocol):
@@ -122,12 +140,13 @@ class HuggingFaceWeights:
     """The tensors of a Hugging Face model directory, in `model.safetensors` or in shards with an index.
 
     Raises:
-        CheckpointError: no weights; pickled weights (never opened: a pickle runs code); missing or truncated shards; a
-            tensor in two shards; an index that names what its shard lacks. Everything is reported at once.
+        CheckpointError: an adapter; no weights; pickled weights (never opened: a pickle runs code); missing or
+            truncated shards; a tensor in two shards; an index that names what its shard lacks. All is reported at once.
     """
 
     def __init__(self, hf_model_dir: str | Path) -> None:
         self.directory = Path(hf_model_dir)
+        refuse_adapter(self.directory)
         self.files = [self.directory / name for name in self._file_names()]
         problems: list[str] = []
         self._files: dict[str, SafetensorsFile] = {}
@@ -151,11 +170,12 @@ class HuggingFaceWeights:
     def _file_names(self) -> list[str]:
         """The files to read; transformers prefers the single file, too."""
         self._index: dict[str, str] = {}
+        self._index_dtype: str | None = None
         index = self.directory / "model.safetensors.index.json"
         if (self.directory / "model.safetensors").is_file():
             return ["model.safetensors"]
         if index.is_file():
-            self._index = _read_index(index)
+            self._index, self._index_dtype = _read_index(index)
             return sorted(set(self._index.values()))
         pickles = sorted(path.name for pattern in PICKLE_PATTERNS for path in self.directory.glob(pattern))
         if pickles:
@@ -180,13 +200,28 @@ class HuggingFaceWeights:
     def tensor(self, name: str) -> torch.Tensor:
         return self._files[name].tensor(name)
 
+    def main_dtype(self) -> str | None:
+        """The type that transformers loads a model in where its config names none; None if there is no such tensor.
 
-def _read_index(path: Path) -> dict[str, str]:
+        That is the one that the index names; else of the tensors in the first file, in the order of their names, the
+        first one's that is of a floating-point type other than those of 8 bits and fewer.
+        """
+        if self._index_dtype is not None:
+            return self._index_dtype
+        first = [name for name, file in self._files.items() if file.path == self.files[0]]
+        dtypes = (self.dtype(name) for name in sorted(first))
+        return next((found for found in dtypes if found in ("float64", "float32", "float16", "bfloat16")), None)
+
+
+def _read_index(path: Path) -> tuple[dict[str, str], str | None]:
+    """Tensor → file, and the data type that the index names."""
     try:
-        weight_map: dict[str, str] = dict(json.loads(path.read_text())["weight_map"].items())
+        content = json.loads(path.read_text())
+        weight_map: dict[str, str] = dict(content["weight_map"].items())
+        dtype = (content.get("metadata") or {}).get("dtype")
         outside = sorted({name for name in weight_map.values() if Path(name).name != name})
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # not the JSON that it should be
         raise CheckpointError(f"`{path}` is no index of shards: {error!r}") from error
     if outside:
         raise CheckpointError(f"`{path}` names files outside its directory: {', '.join(outside)}")
-    return weight_map
+    return weight_map, None if dtype is None else str(dtype).removeprefix("torch.")

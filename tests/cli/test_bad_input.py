@@ -56,7 +56,7 @@ def broken_config(model: Path) -> None:
 
 
 def no_architecture(model: Path) -> None:
-    edit_config(model, architectures=None)
+    edit_config(model, architectures=None, model_type="vit")
 
 
 def encoder(model: Path) -> None:
@@ -99,6 +99,19 @@ def truncated(model: Path) -> None:
 
 def no_weights(model: Path) -> None:
     (model / "model.safetensors").unlink()
+
+
+def adapter(model: Path) -> None:
+    (model / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "some/where"}')
+
+
+def adapter_alone(model: Path) -> None:
+    adapter(model)
+    (model / "config.json").unlink()
+
+
+def padding_beyond(model: Path) -> None:
+    edit_config(model, pad_token_id=5000)
 
 
 def pickle(model: Path) -> None:
@@ -169,10 +182,11 @@ def test_new(damage: Damage, what: str, place: Path, capsys: pytest.CaptureFixtu
     [
         (no_config, "`model` has no `config.json`"),
         (broken_config, "`model/config.json` cannot be read"),
-        (no_architecture, "names 0 architectures"),
+        (no_architecture, "names no architecture"),
         (unknown_model_type, "no-such-model"),
         (wrong_type, "Field 'hidden_size' expected int, got str (value: 'wide')"),
         (remote_code, "trust_remote_code"),
+        (padding_beyond, "Padding_idx must be within num_embeddings"),
     ],
 )
 @pytest.mark.parametrize("command", ["verify", "diff-layers"])
@@ -182,6 +196,27 @@ def test_verification(command: str, damage: Damage, what: str, place: Path, caps
     assert main([command, "model", "--random-weights"]) == 2
     out, err = capsys.readouterr()
     assert what in err
+    assert out == ""
+    assert files(place) == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"), [(adapter, "an adapter beside the weights"), (adapter_alone, "an adapter and no model")]
+)
+@pytest.mark.parametrize(
+    "command",
+    ["convert --output-dir ck --model-dir", "verify", "diff-layers", "summarize --engine-dir e --hf-model-dir"],
+)
+def test_an_adapter_is_not_passed_over(
+    command: str, damage: Damage, what: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Transformers applies it where `peft` is installed, and passes it over where it is not."""
+    damage(place / "model")
+    before = files(place)
+    assert main([*command.split(), "model", *(["--test-hf"] if "summarize" in command else [])]) == 2
+    out, err = capsys.readouterr()
+    assert what in err
+    assert "merge_and_unload" in err
     assert out == ""
     assert files(place) == before
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import save_file
+from transformers.modeling_utils import get_state_dict_dtype, load_state_dict
 
 from trtllm_port.errors import ConfigError
 from trtllm_port.layers import Every, Mapping, PretrainedConfig
@@ -88,7 +89,7 @@ def test_a_config_of_another_model_is_refused(tmp_path: Path) -> None:
         ("[]", "has no `model_type`"),
         ("{}", "has no `model_type`"),
         ('{"model_type": "no-such-model"}', "no-such-model"),
-        ('{"model_type": "mistral", "architectures": null}', "`architecture` is missing"),
+        ('{"model_type": "vit", "architectures": null, "hidden_act": "silu"}', "`architecture` is missing"),
     ],
 )
 def test_a_directory_that_is_no_model(tmp_path: Path, content: str | None, message: str) -> None:
@@ -96,6 +97,48 @@ def test_a_directory_that_is_no_model(tmp_path: Path, content: str | None, messa
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(ConfigError, match=message):
         MistralConfig.from_hugging_face(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "expected"),
+    [
+        ([("z", "F16"), ("a", "F32")], "float32"),  # by name, not by place
+        ([("b", "I64"), ("a", "F8_E4M3"), ("c", "BF16"), ("d", "F32")], "bfloat16"),
+        ([("a", "I64")], "float32"),
+    ],
+)
+def test_auto_takes_the_type_that_transformers_takes(
+    tmp_path: Path, tensors: list[tuple[str, str]], expected: str
+) -> None:
+    sizes = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "F8_E4M3": 1}
+    header, end = {}, 0
+    for name, dtype in tensors:
+        header[name] = {"dtype": dtype, "shape": [1], "data_offsets": [end, end + sizes[dtype]]}
+        end += sizes[dtype]
+    text = json.dumps(header).encode()
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(len(text).to_bytes(8, "little") + text + bytes(end))
+    assert MistralConfig.from_hugging_face(write(tmp_path)).dtype == expected
+    if "I64" not in dict(tensors).values():  # which no model of transformers can be of
+        found = get_state_dict_dtype(load_state_dict(file, map_location="meta"))
+        assert str(found) == f"torch.{expected}"
+
+
+def test_auto_asks_the_first_shard_or_the_index(tmp_path: Path) -> None:
+    write(tmp_path)
+    save_file({"z": torch.zeros(1)}, tmp_path / "model-1.safetensors")
+    save_file({"a": torch.zeros(1).half()}, tmp_path / "model-2.safetensors")
+    index: dict[str, Any] = {"weight_map": {"a": "model-2.safetensors", "z": "model-1.safetensors"}}
+    for metadata, expected in (({}, "float32"), ({"dtype": "bfloat16"}, "bfloat16")):
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index | {"metadata": metadata}))
+        assert MistralConfig.from_hugging_face(tmp_path).dtype == expected
+
+
+def test_auto_does_not_turn_double_precision_into_another(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1).double(), "b": torch.zeros(1)}, write(tmp_path) / "model.safetensors")
+    with pytest.raises(ConfigError, match="dtype is `float64`"):
+        MistralConfig.from_hugging_face(tmp_path)
+    assert MistralConfig.from_hugging_face(tmp_path, "float32").dtype == "float32"
 
 
 def test_dicts_come_back(tmp_path: Path) -> None:

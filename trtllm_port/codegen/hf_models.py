@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from trtllm_port.errors import ConfigError, UnsupportedModelError
-from trtllm_port.layers.text_part import text_part
+from trtllm_port.layers.text_part import listed_class, text_part, whole_config
 from trtllm_port.quiet import quiet_transformers
 
 BLANK = "`trtllm-port new --blank NAME` writes a port to fill in by hand"
@@ -45,7 +45,7 @@ def load_whole_config(model_dir: str | Path, trust_remote_code: bool = False) ->
         )
     try:
         with quiet_transformers():
-            return AutoConfig.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
+            return whole_config(model_dir, trust_remote_code)
     except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
         raise ConfigError(f"`{path}` is not a valid `{raw.get('model_type')}` config: {first_line(error)}") from error
     except Exception as error:  # huggingface_hub's strict dataclasses have an error class of their own
@@ -71,8 +71,8 @@ def require_causal_lm(config: Any, trust_remote_code: bool = False) -> type[nn.M
         raise UnsupportedModelError(
             f"the `{kind}` model is quantized", hint="give the model that it was quantized from"
         )
-    mapping = transformers.MODEL_FOR_CAUSAL_LM_MAPPING
-    if type(config) in mapping:
+    listed: type[nn.Module] | None = listed_class(config)
+    if listed is not None:
         architectures = config.architectures or []
         encoder = [n for n in architectures if n.endswith(("ForMaskedLM", "Classification", "ForPreTraining"))]
         only_encodes = getattr(config, "is_decoder", True) is False and _is_encoder(config)
@@ -81,8 +81,7 @@ def require_causal_lm(config: Any, trust_remote_code: bool = False) -> type[nn.M
                 f"`{(architectures or [kind])[0]}` is an encoder model, not a decoder-only causal language model",
                 hint='if it was trained to continue texts, set `"is_decoder": true` in `config.json`',
             )
-        found: type[nn.Module] = mapping[type(config)]
-        return found
+        return listed
     remote = (getattr(config, "auto_map", None) or {}).get("AutoModelForCausalLM")
     if remote and trust_remote_code:
         return _register(config, remote)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +91,7 @@ def convert_checkpoint(
     from trtllm_port.conversion.source import StreamedWeights
 
     began = time.perf_counter()
-    port = find_port(workspace, read_architecture(model_dir, trust_remote_code))
+    port = find_port(workspace, *read_architectures(model_dir, trust_remote_code))
     check_output(output_dir, CHECKPOINT, [model_dir])
     source = StreamedWeights(model_dir)
     try:
@@ -117,19 +117,19 @@ def convert_checkpoint(
     )
 
 
-def read_architecture(model_dir: Path, trust_remote_code: bool = False) -> str:
-    """Return Hugging Face's class name of a directory's language model.
+def read_architectures(model_dir: Path, trust_remote_code: bool = False) -> list[str]:
+    """Return the names of a directory's language model, under the first of which `new` registers a port of it.
 
     Raises:
-        ConfigError: there is no readable `config.json`, or it names no architecture.
+        ConfigError: there is no readable `config.json`, or neither it nor transformers names a class.
     """
     from trtllm_port.layers.config import load_hf_config
 
-    names = load_hf_config(model_dir, trust_remote_code).architectures
+    names: list[str] = load_hf_config(model_dir, trust_remote_code).architectures
     if not names:
         path = model_dir / "config.json"
         raise ConfigError(f"`{path}` names no architecture", hint='add "architectures": ["…ForCausalLM"] to it')
-    return str(names[0])
+    return names
 
 
 def _port_config(
@@ -143,7 +143,7 @@ def _port_config(
     config: PretrainedConfig = port.cls.config_class.from_hugging_face(
         model_dir, dtype=dtype, mapping=Mapping(tp_size=tp_size), trust_remote_code=trust_remote_code
     )
-    return config
+    return replace(config, architecture=port.architecture)  # by which `build` finds the port again
 
 
 def _size(plan: WeightPlan) -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trtllm_port.hf_loading import weights_as_stored
+from trtllm_port.layers.text_part import whole_config
 from trtllm_port.layers.weights import HuggingFaceWeights
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.runtime.generation import check_request, generate
@@ -79,6 +80,7 @@ def load_hugging_face(model_dir: Path, *, dtype: str, device: str, trust_remote_
     with quiet_transformers(), weights_as_stored():
         model = AutoModelForCausalLM.from_pretrained(
             model_dir,
+            config=whole_config(model_dir, trust_remote_code),
             dtype=getattr(torch, dtype),
             local_files_only=True,
             trust_remote_code=trust_remote_code,

@@ -20,6 +20,7 @@ from trtllm_port.errors import CheckpointError, UnsupportedModelError
 from trtllm_port.exact import ExactArithmetic
 from trtllm_port.hf_cache import Continuation, keeps_cache
 from trtllm_port.hf_loading import weights_as_stored
+from trtllm_port.layers.text_part import whole_config
 from trtllm_port.layers.weights import HuggingFaceWeights, TensorSource
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.verification.cache_contents import Layer, Layers
@@ -84,6 +85,7 @@ class HuggingFaceRunner:
             with quiet_transformers(), weights_as_stored():
                 model, info = AutoModelForCausalLM.from_pretrained(
                     model_dir,
+                    config=whole_config(model_dir, trust_remote_code),
                     dtype=getattr(torch, dtype),
                     attn_implementation="eager",
                     experts_implementation="eager",  # the default, `grouped_mm`, knows no float64
@@ -91,7 +93,7 @@ class HuggingFaceRunner:
                     use_safetensors=True,
                     output_loading_info=True,
                 )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except Exception as error:  # any: it is the model's own code that runs here
             raise UnsupportedModelError(
                 f"transformers cannot load `{model_dir}` in {dtype}: {error}",
                 hint="check that the directory holds a causal language model with safetensors",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from trtllm_port.claims import scratch
 from trtllm_port.errors import ConfigError, UnsupportedModelError
 from trtllm_port.layers.config import load_hf_config
-from trtllm_port.layers.text_part import loads_whole
+from trtllm_port.layers.text_part import loads_whole, whole_config
 from trtllm_port.layers.weights import HuggingFaceWeights, TensorSource
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.registry import PortEntry, find_port
@@ -101,14 +101,13 @@ def find_model(
         RegistryError: no port serves the architecture.
     """
     config = load_hf_config(model_dir, trust_remote_code)
-    architectures: list[str] = getattr(config, "architectures", None) or []
-    if len(architectures) != 1:
+    if not config.architectures:
         raise UnsupportedModelError(
-            f"`{model_dir / 'config.json'}` names {len(architectures)} architectures, expected one",
+            f"`{model_dir / 'config.json'}` names no architecture",
             hint='"architectures" lists the model class, as ["LlamaForCausalLM"]',
         )
     text = config.get_text_config()
-    port = find_port(workspace, architectures[0])
+    port = find_port(workspace, *config.architectures)
     source = model_dir
     if random_seed is None:
         _refuse_whole(model_dir, trust_remote_code)
@@ -118,7 +117,7 @@ def find_model(
         given=model_dir,
         source=source,
         config={**text.to_dict(), **_aliases(text)},
-        architecture=architectures[0],
+        architecture=port.architecture,
         dtype=_dtype(text, config) if dtype == "auto" and random_seed is not None else dtype,
         port=port,
         workspace=workspace,
@@ -247,9 +246,7 @@ def _dtype(*configs: Any) -> str:
 
 def _refuse_whole(model_dir: Path, trust_remote_code: bool) -> None:
     """Refuse weights that transformers loads into a model whose modules have other names than the port's."""
-    from transformers import AutoConfig
-
-    whole = AutoConfig.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
+    whole = whole_config(model_dir, trust_remote_code)
     if loads_whole(whole):
         raise UnsupportedModelError(
             f"`{model_dir}` holds a `{whole.model_type}` model of several parts, whose weights cannot be verified",

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.exact import DTYPE
+from trtllm_port.layers.text_part import whole_config
 from trtllm_port.verification.mapped import MappedCheckpoint
 
 PIECE_BYTES = 16 << 20  # of a matrix that is cast as it is used: it stays in the cache until it is multiplied
@@ -91,9 +92,9 @@ def streamed_model(
     Raises:
         UnsupportedModelError: the checkpoint's tensors are not the model's parameters, one by one.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
+    config = whole_config(model_dir, trust_remote_code)
     with _parameters_on_meta():
         model: nn.Module = AutoModelForCausalLM.from_config(
             config,
