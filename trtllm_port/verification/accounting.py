@@ -19,6 +19,7 @@ from trtllm_port.verification.places import place_of
 from trtllm_port.verification.preparation import Model
 from trtllm_port.verification.report import Report
 from trtllm_port.verification.sides import HuggingFaceFacts
+from trtllm_port.verification.sources import PortCode
 from trtllm_port.verification.verdict import Verdict
 
 PROBLEM = re.compile(r"^\s*(missing|unexpected|shape of) `([^`]+)`", re.MULTILINE)
@@ -50,7 +51,8 @@ def mismatch_report(model: Model, error: CheckpointError, *, random_weights: boo
     kind, name = problems[0]
     facts = HuggingFaceFacts.of(runner)
     module = name.rpartition(".")[0]
-    place = place_of(model.port.package_dir, module, class_names(facts)) or f"`{module}` in `model.py`"
+    code = PortCode(model.port.package_dir, model.port.cls)
+    place = place_of(code.sources(class_names(facts)), module) or f"`{module}` in `model.py`"
     return Report(
         kind="diff-layers",
         verdict=Verdict.FAIL,
@@ -70,9 +72,11 @@ def mismatch_report(model: Model, error: CheckpointError, *, random_weights: boo
         divergence=None,
         divergences=(),
         causes=(
-            Cause(cause=_cause(kind, name), status="confirmed", evidence=f"`{name}`: {MEANINGS[kind]}", place=place),
+            Cause(
+                cause=_cause(kind, name), status="confirmed", evidence=f"`{name}`: {MEANINGS[kind]}", place=str(place)
+            ),
         ),
-        excerpts=excerpts_at(module, model.port.package_dir, facts),
+        excerpts=excerpts_at(module, code, facts),
         stages=(),
         gates=(_gate(problems),),
         taps=(),

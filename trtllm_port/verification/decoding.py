@@ -15,6 +15,7 @@ from trtllm_port.verification.causes import Cause
 from trtllm_port.verification.compare import TapComparison, judge
 from trtllm_port.verification.locate import first_divergence
 from trtllm_port.verification.metrics import token_errors
+from trtllm_port.verification.places import Look
 from trtllm_port.verification.ports import Expected
 from trtllm_port.verification.runners import PortRunner
 from trtllm_port.verification.stimulus import Stimulus
@@ -70,5 +71,6 @@ def step_divergence(
         status="likely",
         evidence=f"the prefill is right; `{module}` first differs in the first step after it, on the same tokens",
         place="`cache.update`, the mask and the use of `position_ids` in `model.py`",
+        look=Look(patterns=(r"cache\.", r"position_ids"), elsewhere=(r"causal_mask\(",)),
     )
     return (module,), {module: (cause,)}

@@ -252,7 +252,7 @@ def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
 def pairing_of(sides: HuggingFaceSides, port: PortRunner) -> Pairing:
     """Pair the taps, without those of Hugging Face's that a port may do without."""
     facts = sides.facts
-    pairing = pair(sides.recording.order[:-1], port.tap_names, facts.modules, port.parameter_names)
+    pairing = pair(sides.recording.order[:-1], port.tap_names, facts.modules, port.weights.names())
     return (
         without_idle(pairing, sides.load(sides.phase.reference_dtype), sides.stimulus) if pairing.missing else pairing
     )

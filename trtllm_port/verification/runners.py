@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from trtllm_port.layers.weights import MappingWeights, TensorSource
+
 if TYPE_CHECKING:
     from trtllm_port.runtime.session import Session
+
+NO_WEIGHTS = MappingWeights({})
 
 OnTap = Callable[[str, Tensor], Tensor | None]
 """Is given a tap's name and its value; a tensor that it returns takes the value's place for all that follows."""
@@ -47,7 +51,7 @@ class PortRunner(Runner, Protocol):
         ...
 
     @property
-    def parameter_names(self) -> tuple[str, ...]:
+    def weights(self) -> TensorSource:
         """Every parameter it has; a tap without any below it is a helper of the port's own."""
         ...
 
@@ -85,15 +89,15 @@ class SessionRunner:
 
     Args:
         session: the network and what computes it.
-        parameter_names: names of the port's parameters.
+        weights: the port's parameters.
         together: run all steps of a decode layer by layer, so that weights that stay on disk are read once.
     """
 
     PADDING = 0
 
-    def __init__(self, session: Session, parameter_names: Sequence[str] = (), *, together: bool = False) -> None:
+    def __init__(self, session: Session, weights: TensorSource = NO_WEIGHTS, *, together: bool = False) -> None:
         self.session = session
-        self.parameter_names = tuple(parameter_names)
+        self.weights = weights
         self.together = together
 
     @property

@@ -24,7 +24,7 @@ NO_INJECTION = "needs Hugging Face's tensors, of which a bundle has sketches onl
 def judge_recorded(recorded: RecordedPhase, port: PortRunner, stimulus: Stimulus) -> PhaseResult:
     """Run the port in the phase's dtype, and judge it by the recording."""
     phase = recorded.phase
-    pairing = pair(recorded.order, port.tap_names, recorded.modules, port.parameter_names)
+    pairing = pair(recorded.order, port.tap_names, recorded.modules, port.weights.names())
     found = _Comparison(recorded)
     logits_LV = port.run(torch.tensor([stimulus.ids]), on_tap=found.compare, taps=pairing.paired)[0]
     found.compare_logits(logits_LV)
