@@ -35,12 +35,19 @@ def _rotated(e: Experiment, sides: tuple[int, ...], change: Rotation) -> Tensor:
     A rotation is a function of the module's code that takes both tensors, or each in turn.
     """
 
+    rotating: list[Callable[..., Any]] = []
+
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
         calls = itertools.count()
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            outputs = function(*args, **kwargs)
-            changed = change(function, args, kwargs)
+            if rotating:  # one rotation is made of another, which is not a second one
+                return function(*args, **kwargs)
+            rotating.append(function)
+            try:
+                outputs, changed = function(*args, **kwargs), change(function, args, kwargs)
+            finally:
+                rotating.clear()
             if isinstance(outputs, tuple) and len(outputs) == 2:
                 return tuple(changed[side] if side in sides else outputs[side] for side in (0, 1))
             return changed if next(calls) % 2 in sides else outputs
