@@ -3,7 +3,7 @@
 from trtllm_port.layers.weights.plan import ParameterSpec, WeightEntry, WeightPlan, plan_weights
 from trtllm_port.layers.weights.source import HuggingFaceWeights, MappingWeights, SafetensorsFile, TensorSource
 from trtllm_port.layers.weights.steps import Chunk, Concat, Stack, Step, Transpose
-from trtllm_port.layers.weights.weight_map import Drop, Search, Transform, WeightMap
+from trtllm_port.layers.weights.weight_map import Drop, Search, Transform, WeightMap, making
 
 __all__ = [
     "Chunk",
@@ -22,5 +22,6 @@ __all__ = [
     "WeightEntry",
     "WeightMap",
     "WeightPlan",
+    "making",
     "plan_weights",
 ]

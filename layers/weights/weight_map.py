@@ -122,6 +122,17 @@ def searches(weight_map: WeightMap) -> dict[str, str]:
     }
 
 
+def making(weight_map: WeightMap, parameter: str) -> Pattern | None:
+    """The key of the entry that makes a parameter; None where it is taken as it is."""
+    for patterns, action in weight_map.items():
+        if isinstance(patterns, Search):
+            continue
+        targets = action.targets if isinstance(action, Transform) else (action,) if isinstance(action, str) else ()
+        if any(_compiled(target).fullmatch(parameter) for target in targets):
+            return patterns
+    return None
+
+
 def fill(pattern: str, parts: tuple[str, ...]) -> str:
     """`pattern` with its `*` replaced by the first of `parts`."""
     pieces = pattern.split("*")

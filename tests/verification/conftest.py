@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from trtllm_port.layers.weights import MappingWeights
 from trtllm_port.random_weights import condition, save_random_checkpoint
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.phase import Phase, PhaseResult, run_phase
@@ -33,7 +34,7 @@ class TorchPort:
 
     def __init__(self, model: LlamaForCausalLM) -> None:
         self.runner = HuggingFaceRunner(model.eval())
-        self.parameter_names = tuple(self.runner.parameters())
+        self.weights = MappingWeights(self.runner.parameters())
         names: list[str] = []
         self.runner.run(torch.tensor([[1, 2]]), on_tap=lambda tap, _: names.append(tap))
         self.tap_names = tuple(names)

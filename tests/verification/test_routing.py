@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -227,25 +226,37 @@ def test_a_clean_mixture_of_experts_passes(dtype: str) -> None:
     assert len(found.routing) == 2
 
 
+def one_expert(mlp: Any) -> None:
+    mlp.experts.down_proj.data[3] = mlp.experts.down_proj.data[2]
+
+
+GATE, EXPERTS = "model.layers.1.mlp.gate", "model.layers.1.mlp.experts"
+
+
 @pytest.mark.parametrize(
-    ("change", "module"),
+    ("change", "module", "cause"),
     [
-        (lambda mlp: setattr(mlp.gate, "norm_topk_prob", True), "model.layers.1.mlp.gate"),
-        (lambda mlp: mlp.gate.weight.data.copy_(mlp.gate.weight.flip(0)), "model.layers.1.mlp.gate"),
-        (swap_weights, "model.layers.1.mlp.gate"),
-        (lambda mlp: mlp.experts.down_proj.data.copy_(mlp.experts.down_proj.flip(0)), "model.layers.1.mlp.experts"),
+        (lambda mlp: setattr(mlp.gate, "norm_topk_prob", True), GATE, "router.weights"),
+        (lambda mlp: mlp.gate.weight.data.copy_(mlp.gate.weight.flip(0)), GATE, "weight.permuted"),
+        (swap_weights, GATE, None),
+        (lambda mlp: mlp.experts.down_proj.data.copy_(mlp.experts.down_proj.flip(0)), EXPERTS, "weight.permuted"),
+        (one_expert, EXPERTS, "weight.permuted"),
     ],
-    ids=["normalised", "router permuted", "weights swapped", "experts permuted"],
+    ids=["normalised", "router permuted", "weights swapped", "experts permuted", "one expert twice"],
 )
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_bug_is_placed_at_the_router_or_at_the_experts(dtype: str, change: Any, module: str) -> None:
-    assert compare(dtype, change).divergences == (module,)
+def test_a_bug_is_placed_at_the_router_or_at_the_experts(dtype: str, change: Any, module: str, cause: str) -> None:
+    found = compare(dtype, change)
+    assert found.divergences == (module,)
+    assert not any(" 1 times" in each.evidence for each in found.causes[module])
+    if dtype == "float32" and cause is not None:
+        assert (found.causes[module][0].id, found.causes[module][0].status) == (cause, "confirmed")
 
 
-def test_a_router_is_told_by_its_further_outputs_alone(tmp_path: Path) -> None:
+def test_a_router_is_told_by_its_further_outputs_alone() -> None:
     """What only the injected run sees, in a tensor that is not the first that the module returns."""
     found = compare("float32", lambda mlp: setattr(mlp.gate, "norm_topk_prob", True))
-    (divergence,) = divergences_of([replace(found, taps={})], tmp_path)
+    (divergence,) = divergences_of([replace(found, taps={})], None)
     assert (divergence.module, divergence.tap) == ("model.layers.1.mlp.gate", "model.layers.1.mlp.gate:1")
 
 

@@ -18,6 +18,7 @@ from trtllm_port.verification.places import place_of
 from trtllm_port.verification.preparation import Model
 from trtllm_port.verification.report import Report
 from trtllm_port.verification.sides import HuggingFaceFacts
+from trtllm_port.verification.sources import PortCode
 from trtllm_port.verification.unrun import unrun_report
 from trtllm_port.verification.verdict import Verdict
 
@@ -50,14 +51,15 @@ def mismatch_report(model: Model, error: CheckpointError, *, random_weights: boo
     kind, name = problems[0]
     facts = HuggingFaceFacts.of(runner)
     module = name.rpartition(".")[0]
-    place = place_of(model.port.package_dir, module, class_names(facts)) or f"`{module}` in `model.py`"
+    code = PortCode(model.port.package_dir, model.port.cls)
+    place = place_of(code.sources(class_names(facts)), module) or f"`{module}` in `model.py`"
     return unrun_report(
         model,
         f"the port's parameters are not Hugging Face's, first at `{module}`: {MEANINGS[kind]} (`{name}`)",
         _gate(problems),
-        Cause(cause=_cause(kind, name), status="confirmed", evidence=f"`{name}`: {MEANINGS[kind]}", place=place),
+        Cause(cause=_cause(kind, name), status="confirmed", evidence=f"`{name}`: {MEANINGS[kind]}", place=str(place)),
         module=module,
-        excerpts=excerpts_at(module, model.port.package_dir, facts),
+        excerpts=excerpts_at(module, code, facts),
         reference={"weights": runner.name},
         weights=(random_weights, seed),
     )

@@ -15,15 +15,15 @@ from trtllm_port.quoting import shell_command
 from trtllm_port.verification.causes import Cause
 from trtllm_port.verification.compare import TapComparison
 from trtllm_port.verification.decoding import use_cause
-from trtllm_port.verification.experiments import HYPOTHESES
 from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.grouping import group_alike
 from trtllm_port.verification.phase import PhaseResult
-from trtllm_port.verification.places import Excerpt, excerpt_of, place_of
+from trtllm_port.verification.places import Excerpt, Look, Place, excerpt_of, map_entry, place_of
 from trtllm_port.verification.preparation import Model
 from trtllm_port.verification.report import Divergence, Subject, TapReport, metric_values
 from trtllm_port.verification.sides import HuggingFaceFacts
-from trtllm_port.verification.taps import LOGITS, ROOT, input_of, is_input, module_of, within
+from trtllm_port.verification.sources import PortCode, Sources
+from trtllm_port.verification.taps import LOGITS, ROOT, input_of, is_input, module_of, parent_of, within
 from trtllm_port.verification.thresholds import ROUNDING
 from trtllm_port.verification.verdict import Verdict, overall
 
@@ -84,14 +84,17 @@ def _position_ratios(tap: str, phase: PhaseResult) -> tuple[float, ...]:
     return tuple(float(f"{error / max(floor, rounding):.3g}") for error, floor in pairs)
 
 
-def divergences_of(phases: Sequence[PhaseResult], package_dir: Path) -> tuple[Divergence, ...]:
-    """Return where the port differs, by the first phase that finds something: the logic phase's floor is the lowest."""
+def divergences_of(phases: Sequence[PhaseResult], code: PortCode | None) -> tuple[Divergence, ...]:
+    """Return where the port differs, by the first phase that finds something: the logic phase's floor is the lowest.
+
+    Args:
+        phases: all phases.
+        code: the port's source, None where it is not at hand.
+    """
     phase = next((phase for phase in phases if phase.divergences), None)
     if phase is None:
         return ()
-    return tuple(
-        _divergence(phase, module, _causes(module, phase, phases, package_dir)) for module in phase.divergences
-    )
+    return tuple(_divergence(phase, module, _causes(module, phase, phases, code)) for module in phase.divergences)
 
 
 def _divergence(phase: PhaseResult, module: str, causes: tuple[Cause, ...]) -> Divergence:
@@ -141,23 +144,27 @@ def causes_of(phases: Sequence[PhaseResult], divergences: Sequence[Divergence]) 
     return () if cause is None else (cause,)
 
 
-def excerpts_of(phases: Sequence[PhaseResult], package_dir: Path) -> tuple[Excerpt, ...]:
-    """Return the lines of the first divergence: the port's, then Hugging Face's."""
-    for phase in phases:
-        if phase.divergence is not None:
-            child = _first_wrong_inside(phase, phase.divergence)
-            return excerpts_at(phase.divergence, package_dir, phase.facts, child)
-    return ()
+def excerpts_of(phases: Sequence[PhaseResult], code: PortCode) -> tuple[Excerpt, ...]:
+    """Return the lines of the first divergence: the port's that its first cause points at, then Hugging Face's."""
+    phase = next((phase for phase in phases if phase.divergence is not None), None)
+    if phase is None or phase.divergence is None:
+        return ()
+    module, names = phase.divergence, class_names(phase.facts)
+    look = Look(child=_first_wrong_inside(phase, module))
+    causes = phase.causes.get(module, ())
+    own = (_place(causes[0], module, phase, code) if causes else None) or place_of(code.sources(names), module, look)
+    return _excerpts(own, module, phase.facts, look)
 
 
-def excerpts_at(
-    module: str, package_dir: Path, facts: HuggingFaceFacts, child: str | None = None
-) -> tuple[Excerpt, ...]:
-    """Return the lines that a module is written in, as far as the sources show them (see `excerpt_of`)."""
-    names = class_names(facts)
-    files = {"port": package_dir / "model.py", "hugging_face": facts.source}
-    found = [excerpt_of(side, path, module, names, child) for side, path in files.items() if path is not None]
-    return tuple(excerpt for excerpt in found if excerpt is not None)
+def excerpts_at(module: str, code: PortCode, facts: HuggingFaceFacts) -> tuple[Excerpt, ...]:
+    """Return the lines that a module is written in, the port's and Hugging Face's, as far as the sources show them."""
+    return _excerpts(place_of(code.sources(class_names(facts)), module), module, facts, Look())
+
+
+def _excerpts(own: Place | None, module: str, facts: HuggingFaceFacts, look: Look) -> tuple[Excerpt, ...]:
+    files = () if facts.source is None else (facts.source,)
+    places = {"port": own, "hugging_face": place_of(Sources(files, facts.root, class_names(facts)), module, look)}
+    return tuple(excerpt_of(side, place) for side, place in places.items() if place is not None)
 
 
 def class_names(facts: HuggingFaceFacts) -> dict[str, str]:
@@ -173,18 +180,32 @@ def _first_wrong_inside(phase: PhaseResult, module: str) -> str | None:
     return None
 
 
-def _causes(module: str, phase: PhaseResult, phases: Sequence[PhaseResult], package_dir: Path) -> tuple[Cause, ...]:
+def _causes(module: str, phase: PhaseResult, phases: Sequence[PhaseResult], code: PortCode | None) -> tuple[Cause, ...]:
     """Return the hypotheses about a guilty module, with the lines of the port to look at."""
     causes = phase.causes.get(module, ())
     if causes and phase.phase.name != "logic":
         causes = (*causes, *_precision_cause(phases))
-    return tuple(_placed(cause, module, phase, package_dir) for cause in causes)
+    return causes if code is None else tuple(_placed(cause, module, phase, code) for cause in causes)
 
 
-def _placed(cause: Cause, module: str, phase: PhaseResult, package_dir: Path) -> Cause:
-    look = next((hypothesis.look for hypothesis in HYPOTHESES if hypothesis.id == cause.id), ())
-    place = place_of(package_dir, module, class_names(phase.facts), look)
-    return cause if place is None else replace(cause, place=place)
+def _placed(cause: Cause, module: str, phase: PhaseResult, code: PortCode) -> Cause:
+    place, parameter = _place(cause, module, phase, code), cause.look.parameter
+    if not parameter:
+        return cause if place is None else replace(cause, place=str(place))
+    if place is not None and code.map_key(parameter):
+        return replace(cause, place=f"{place}, which makes `{parameter}`")
+    taken = f"the checkpoint: `{parameter}` is taken from it as it is"
+    return replace(cause, place=taken if place is None else f"{place}, which has no entry for it, and at {taken}")
+
+
+def _place(cause: Cause, module: str, phase: PhaseResult, code: PortCode) -> Place | None:
+    """Where a cause is to be looked for: a wrong parameter where it is made, anything else in the module's class."""
+    sources = code.sources(class_names(phase.facts))
+    if cause.look.parameter:
+        return map_entry(sources, code.map_key(cause.look.parameter))
+    if cause.look.caller:
+        return place_of(sources, parent_of(module), Look(child=module.rpartition(".")[2]))
+    return place_of(sources, module, replace(cause.look, child=_first_wrong_inside(phase, module)))
 
 
 def _precision_cause(phases: Sequence[PhaseResult]) -> tuple[Cause, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from trtllm_port.verification.compare import TapComparison
 from trtllm_port.verification.evidence import Evidence, collect
+from trtllm_port.verification.places import Look
 from trtllm_port.verification.ports import Expected
 from trtllm_port.verification.rotary import is_rotary
 from trtllm_port.verification.runners import PortRunner
@@ -52,6 +53,7 @@ class Cause:
         evidence: what was seen.
         place: where to look.
         id: of the kind of cause, as `norm.epsilon`; "" where nothing is known.
+        look: what to look at in the sources; from it comes `place`.
     """
 
     cause: str
@@ -59,6 +61,7 @@ class Cause:
     evidence: str
     place: str
     id: str = ""
+    look: Look = field(default=Look(), repr=False)
 
 
 def explain(
@@ -68,7 +71,7 @@ def explain(
     expected: Expected,
     known: tuple[Mapping[str, TapComparison], HuggingFaceFacts],
 ) -> dict[str, tuple[Cause, ...]]:
-    """Return hypotheses about the guilty modules, best first; one of status "unknown" where nothing fits.
+    """Return hypotheses about the guilty modules, best first; none where nothing fits.
 
     Args:
         modules: the guilty ones. Of those that are equal but for their layer, the first is explained.
@@ -84,7 +87,7 @@ def explain(
 
 def _hypotheses(evidence: Evidence) -> tuple[Cause, ...]:
     found = (next((cause for law in laws if (cause := law(evidence)) is not None), None) for laws in SIGNATURES)
-    return tuple(cause for cause in found if cause is not None) or (_unknown(evidence),)
+    return tuple(cause for cause in found if cause is not None)
 
 
 def _not_finite(e: Evidence) -> Cause | None:
@@ -99,14 +102,14 @@ def _rotary_table(e: Evidence) -> Cause | None:
     """The tables of cosines themselves: no law of their values, but only a few things can be wrong."""
     if not is_rotary(e.class_name):
         return None
-    evidence = "the table of cosines differs, and it depends on nothing but positions and config"
+    evidence = f"`{e.tap}` differs, and it depends on nothing but positions and config"
     return _likely(e, "rotary frequencies: theta, scaling, partial rotary factor, or their precision", evidence)
 
 
 def _mixed_up_inside(e: Evidence) -> Cause | None:
     """A module inside gets what Hugging Face gives to, or takes from, another."""
     for tap, value_TF in e.inputs.items():
-        twin = _twin(value_TF, e.candidates)
+        twin = _twin(value_TF, e.candidates, e.expected.get(tap))
         if twin is not None:
             evidence = f"`{tap}` carries what Hugging Face computes as the output of `{twin}`"
             return _likely(e, "an intermediate result is taken from the wrong place", evidence)
@@ -120,11 +123,15 @@ def _gate_and_up(e: Evidence) -> Cause | None:
         gate_TF, up_TF = (e.candidates.get(f"{path}.{part}") for part in ("gate_proj", "up_proj"))
         if name != "down_proj" or gate_TF is None or up_TF is None or gate_TF.shape != value_TF.shape:
             continue
+        right_TF = e.expected[tap]
+        wrong_by = float((value_TF - right_TF).norm() / right_TF.norm())
         for swapped, (inner_TF, outer_TF) in ((True, (up_TF, gate_TF)), (False, (gate_TF, up_TF))):
             activation, error = _nearest_activation(value_TF, inner_TF, outer_TF)
-            if error <= SAME and swapped:
+            if error > min(SAME, EXPLAINED * wrong_by):
+                continue  # it explains nothing, where Hugging Face's own value is as near
+            if swapped:
                 return _likely(e, "gate and up are swapped", f"`{tap}` is {activation}(up) · gate of Hugging Face")
-            if error <= SAME:
+            else:
                 return _likely(e, "wrong activation", f"`{tap}` is {activation}(gate) · up of Hugging Face")
     return None
 
@@ -148,9 +155,10 @@ def _nearest_activation(value_TF: Tensor, input_TF: Tensor, factor: Tensor | flo
 
 def _mixed_up_beside(e: Evidence) -> Cause | None:
     """The module's output is that of a sibling: the weights are swapped."""
-    if e.value_TF is None or e.reference_TF is None or _same(e.value_TF, e.reference_TF):
+    if e.value_TF is None or e.reference_TF is None:
         return None
-    twin = _twin(e.value_TF, {tap: x for tap, x in e.candidates.items() if not within(module_of(tap), e.module)})
+    beside = {tap: x for tap, x in e.candidates.items() if not within(module_of(tap), e.module)}
+    twin = _twin(e.value_TF, beside, e.reference_TF)
     if twin is None:
         return None
     evidence = f"its output is what Hugging Face computes as the output of `{twin}`"
@@ -169,7 +177,7 @@ def _offset(e: Evidence) -> Cause | None:
         return _likely(e, "bias dropped", f"the port lacks exactly `{e.module}.bias` at every token")
     if e.bias is not None and _same(offset_F, e.bias):
         return _likely(e, "bias added twice", f"the port has `{e.module}.bias` once too often at every token")
-    evidence = f"the difference is the same vector (norm {float(offset_F.norm()):.3g}) at every token"
+    evidence = f"the difference at `{e.tap}` is the same vector (norm {float(offset_F.norm()):.3g}) at every token"
     return _likely(e, "a bias is missing, extra or wrong", evidence)
 
 
@@ -180,7 +188,7 @@ def _scale(e: Evidence) -> Cause | None:
     factor = float((e.value_TF * e.reference_TF).sum() / e.reference_TF.square().sum())
     if not _explains(e, e.value_TF - factor * e.reference_TF, e.value_TF - e.reference_TF):
         return None
-    return _likely(e, "wrong multiplier", f"the port is {factor:.6g} times Hugging Face everywhere")
+    return _likely(e, "wrong multiplier", f"`{e.tap}` is {factor:.6g} times Hugging Face's everywhere")
 
 
 def _token_scale(e: Evidence) -> Cause | None:
@@ -258,15 +266,6 @@ SIGNATURES: tuple[tuple[Signature, ...], ...] = (
 )
 
 
-def _unknown(e: Evidence) -> Cause:
-    return Cause(
-        cause="unknown",
-        status="unknown",
-        evidence="no simple law (bias, multiplier, gain, epsilon, swap, position) explains the difference",
-        place=_place(e),
-    )
-
-
 def _likely(e: Evidence, cause: str, evidence: str) -> Cause:
     return Cause(cause=cause, status="likely", evidence=evidence, place=_place(e))
 
@@ -277,17 +276,25 @@ def _place(e: Evidence) -> str:
     return f"`{e.module}` ({e.class_name} in Hugging Face): its class in `model.py`, its weights in `convert.py`"
 
 
-def _twin(value_TF: Tensor, candidates: Mapping[str, Tensor]) -> str | None:
+def _twin(value_TF: Tensor, candidates: Mapping[str, Tensor], reference_TF: Tensor | None) -> str | None:
+    """Which candidate a value is, and is rather than what it should be."""
     for name, candidate_TF in candidates.items():
-        if candidate_TF.shape == value_TF.shape and _same(value_TF, candidate_TF):
+        if candidate_TF.shape != value_TF.shape or not _same(value_TF, candidate_TF):
+            continue
+        error = float((value_TF - candidate_TF).norm())
+        if reference_TF is None or error <= EXPLAINED * float((value_TF - reference_TF).norm()):
             return name
     return None
 
 
 def _explains(e: Evidence, residual: Tensor, difference: Tensor) -> bool:
-    """Whether what a law leaves over is a tenth of the difference, or no more than Hugging Face's own noise."""
+    """Whether what a law leaves over is a tenth of the difference, or no more than Hugging Face's own noise.
+
+    Where there is no more than noise to begin with, nothing is explained.
+    """
     noise = 0.0 if e.reference_TF is None else NOISE * e.noise * float(e.reference_TF.norm())
-    return float(residual.norm()) <= max(EXPLAINED * float(difference.norm()), noise)
+    before = float(difference.norm())
+    return before > WRONG * noise and float(residual.norm()) <= max(EXPLAINED * before, noise)
 
 
 def _same(x: Tensor, y: Tensor) -> bool:

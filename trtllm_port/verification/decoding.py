@@ -19,6 +19,7 @@ from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.incremental import LAST, RUNS, module_of_layer
 from trtllm_port.verification.locate import first_divergence
 from trtllm_port.verification.metrics import token_errors
+from trtllm_port.verification.places import Look
 from trtllm_port.verification.ports import Expected
 from trtllm_port.verification.runners import PortRunner
 from trtllm_port.verification.stimulus import Stimulus
@@ -80,6 +81,7 @@ def step_divergence(
         status="likely",
         evidence=f"the prefill is right; `{module}` first differs {when}, on the same tokens",
         place="`cache.update`, the mask and the use of `position_ids` in `model.py`",
+        look=Look(patterns=(r"cache\.", r"position_ids"), elsewhere=(r"causal_mask\(",)),
     )
     return (module,), {module: (cause,)}
 

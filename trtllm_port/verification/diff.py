@@ -47,6 +47,7 @@ from trtllm_port.verification.preparation import Model, network_of, open_port, o
 from trtllm_port.verification.report import Report
 from trtllm_port.verification.runners import SessionRunner
 from trtllm_port.verification.settings import DiffSettings
+from trtllm_port.verification.sources import PortCode
 from trtllm_port.verification.stimulus import Stimulus, enough_tokens, make_stimulus, on_one_side, switch_lengths
 from trtllm_port.verification.tokens import token_gates
 
@@ -201,7 +202,8 @@ def diff_report(comparison: Comparison, *, random_weights: bool, seed: int) -> R
     """Turn a comparison into a report, without commands and time."""
     model, stimulus, phases = comparison.model, comparison.stimulus, comparison.phases
     gates = (*comparison.tokens, *(gate for phase in phases for gate in phase.gates))
-    verdict, divergences = verdict_of(gates), divergences_of(phases, model.port.package_dir)
+    code = PortCode(model.port.package_dir, model.port.cls)
+    verdict, divergences = verdict_of(gates), divergences_of(phases, code)
     first = divergences[0] if divergences else None
     return Report(
         kind="diff-layers",
@@ -215,7 +217,7 @@ def diff_report(comparison: Comparison, *, random_weights: bool, seed: int) -> R
         divergence=first,
         divergences=divergences,
         causes=causes_of(phases, divergences),
-        excerpts=excerpts_of(phases, model.port.package_dir),
+        excerpts=excerpts_of(phases, code),
         stages=(),
         gates=gates,
         taps=tap_reports(phases),

@@ -52,7 +52,7 @@ class _PartByPart:
         self.port = port
         self.parts = parts
         self.name = port.name
-        self.parameter_names = port.parameter_names
+        self.weights = port.weights
         self.max_batch_size = port.max_batch_size
         self.unread = port.unread
         self.computed_elsewhere = port.computed_elsewhere

@@ -30,21 +30,25 @@ class Evidence:
         module: its path; "" is the model itself.
         class_name: Hugging Face's class, "" if it has none.
         epsilon: of a normalisation.
-        value_TF, reference_TF: its output; None if the port gave none of that shape.
+        tap: the one of its outputs that differs, the first if several do.
+        value_TF, reference_TF: that output; None if the port gave none of that shape.
         input_TF: Hugging Face's input to it; None if that is no float tensor.
         inputs: per input tap of a module inside that differs, the port's value.
+        expected: Hugging Face's values of these.
         candidates: Hugging Face's outputs inside the module and beside it, which the port may have mixed up.
         noise: relative error that Hugging Face itself makes in this output.
-        gain, bias: the module's own parameters.
+        gain, bias: the module's own parameters, where they have a number for each of its features.
     """
 
     module: str
     class_name: str
     epsilon: float | None
+    tap: str
     value_TF: Tensor | None = field(repr=False)
     reference_TF: Tensor | None = field(repr=False)
     input_TF: Tensor | None = field(repr=False)
     inputs: Mapping[str, Tensor] = field(repr=False)
+    expected: Mapping[str, Tensor] = field(repr=False)
     candidates: Mapping[str, Tensor] = field(repr=False)
     noise: float
     gain: Tensor | None = field(repr=False)
@@ -64,10 +68,18 @@ def collect(
     """
     comparisons = known[0]
     wrong = {module: _wrong_inputs(module, expected.recording, comparisons) for module in modules}
-    wanted = {module or LOGITS for module in modules} | {tap for taps in wrong.values() for tap in taps}
+    wanted = {_output(module, expected.recording, comparisons) for module in modules} | {
+        tap for taps in wrong.values() for tap in taps
+    }
     values = free_values(port, stimulus, expected, wanted, modules)
     for module in modules:
         yield _evidence(module, {tap: values[tap] for tap in wrong[module] if tap in values}, values, expected, known)
+
+
+def _output(module: str, recording: Recording, comparisons: Mapping[str, TapComparison]) -> str:
+    """The first of a module's outputs that differs; the first of all where none does."""
+    outputs = [tap for tap in recording.order if module_of(tap) == module and not is_input(tap)]
+    return next((tap for tap in outputs if tap in comparisons and comparisons[tap].diverged), module or LOGITS)
 
 
 def _wrong_inputs(module: str, recording: Recording, comparisons: Mapping[str, TapComparison]) -> list[str]:
@@ -83,7 +95,7 @@ def _evidence(
     known: tuple[Mapping[str, TapComparison], HuggingFaceFacts],
 ) -> Evidence:
     (comparisons, facts), recording = known, expected.recording
-    output = module or LOGITS
+    output = _output(module, recording, comparisons)
     siblings = [tap for tap in recording.order if not is_input(tap) and _beside(tap, module)]
     inside = [tap for tap in recording.order if within(module_of(tap), module) and not is_input(tap)]
     facts_here = facts.modules.get(module)
@@ -94,15 +106,23 @@ def _evidence(
         module=module,
         class_name="" if facts_here is None else facts_here.class_name,
         epsilon=None if facts_here is None else facts_here.epsilon,
+        tap=output,
         value_TF=_flat(value) if same else None,
         reference_TF=_flat(reference) if same else None,
         input_TF=_flat(recording.taps.get(input_of(module))),
         inputs={tap: flat for tap, x in inputs.items() if (flat := _flat(x)) is not None},
+        expected=_flat_all(recording, list(inputs)),
         candidates=_flat_all(recording, [*siblings, *[tap for tap in inside if tap in comparisons][:MAX_TAPS]]),
         noise=_noise(comparisons.get(output)),
-        gain=facts.vectors.get(f"{module}.weight"),
-        bias=facts.vectors.get(f"{module}.bias"),
+        gain=_vector(facts, f"{module}.weight", value),
+        bias=_vector(facts, f"{module}.bias", value),
     )
+
+
+def _vector(facts: HuggingFaceFacts, name: str, value: Tensor | None) -> Tensor | None:
+    """A parameter with a number for each feature of a value."""
+    vector = facts.vectors.get(name)
+    return None if vector is None or value is None or vector.shape != value.shape[-1:] else vector
 
 
 def _noise(comparison: TapComparison | None) -> float:

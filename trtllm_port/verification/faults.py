@@ -20,9 +20,10 @@ from trtllm_port.verification.accounting import mismatch_report
 from trtllm_port.verification.causes import Cause
 from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.incremental import RUNS, module_of_layer
-from trtllm_port.verification.places import AROUND, Excerpt, excerpt_of
+from trtllm_port.verification.places import AROUND, Excerpt, Look, excerpt_of, place_of
 from trtllm_port.verification.preparation import Model
 from trtllm_port.verification.report import Report
+from trtllm_port.verification.sources import PortCode
 from trtllm_port.verification.taps import ROOT
 from trtllm_port.verification.unrun import unrun_report
 from trtllm_port.verification.verdict import Verdict
@@ -96,16 +97,13 @@ def _shown(fault: Fault, model: Model) -> Fault:
     classes = {path: type(module).__name__ for path, module in port.named_modules()}
     if fault.module not in classes:
         return replace(fault, module=None)
-    excerpt = excerpt_of("port", model.port.package_dir / "model.py", fault.module, classes)
-    return fault if excerpt is None else replace(fault, excerpt=_marked(excerpt, fault.operation))
-
-
-def _marked(excerpt: Excerpt, operation: str) -> Excerpt:
-    """Mark the first line that calls the operation, if one does."""
-    call = f"{CALLED.get(operation, operation)}("
-    lines = (number for number, line in enumerate(excerpt.lines, excerpt.first_line) if operation and call in line)
-    found = next(lines, None)
-    return excerpt if found is None else replace(excerpt, marked=(found,), note="it fails when the network runs")
+    call = re.escape(f"{CALLED.get(fault.operation, fault.operation)}(")
+    look = Look(patterns=(call,) if fault.operation else ())
+    place = place_of(PortCode(model.port.package_dir, model.port.cls).sources(classes), fault.module, look)
+    if place is None:
+        return fault
+    note = "it fails when the network runs" if place.marks else place.note
+    return replace(fault, excerpt=excerpt_of("port", replace(place, note=note)))
 
 
 def fault_of(error: Exception, port: PortEntry) -> Fault | None:

@@ -54,10 +54,7 @@ def tapped(model: nn.Module, on_tap: OnTap | None, taps: Collection[str] | None)
 def _tap(path: str, module: nn.Module, hand_out: OnTap) -> list[RemovableHandle]:
     def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
-        keys = [*range(len(args)), *INPUT_KEYWORDS]
-        first = next((key for key in keys if isinstance(given.get(key), Tensor)), None)
-        names = {} if first is None else {input_of(path): first}
-        names |= {path + suffix: key for suffix, key in choice_given(given).items()}
+        names = _inputs(path, args, given)
         others = {key: other for tap, key in names.items() if (other := hand_out(tap, given[key])) is not None}
         if not others:
             return None
@@ -77,6 +74,28 @@ def _tap(path: str, module: nn.Module, hand_out: OnTap) -> list[RemovableHandle]
         return _replaced(output, others) if others else None
 
     return [module.register_forward_pre_hook(before, with_kwargs=True), module.register_forward_hook(after)]
+
+
+def _inputs(path: str, args: tuple[Any, ...], given: Mapping[Any, Any]) -> dict[str, Any]:
+    """The taps of what a module is given, and where it is among its arguments."""
+    keys = [*range(len(args)), *INPUT_KEYWORDS]
+    first = next((key for key in keys if isinstance(given.get(key), Tensor)), None)
+    names = {} if first is None else {input_of(path): first}
+    return names | {path + suffix: key for suffix, key in choice_given(given).items()}
+
+
+def inputs_of(path: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return what a module is given, by tap."""
+    given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
+    return {tap: given[key] for tap, key in _inputs(path, args, given).items()}
+
+
+def outputs_of(path: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> dict[str, Tensor]:
+    """Return what a module gives, by tap."""
+    if isinstance(output, Tensor) and output.is_complex():
+        output = (output.real, output.imag)
+    shown = of_tokens(module, args, output)
+    return {tap: shown if key is None else shown[key] for key, tap in _outputs(path, shown).items()}
 
 
 def _outputs(path: str, output: Any) -> dict[Any, str]:

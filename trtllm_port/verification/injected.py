@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
-from trtllm_port.verification.compare import TapComparison
+from trtllm_port.verification.compare import NO_SUCH_TAP, TapComparison
 from trtllm_port.verification.ports import Expected, everywhere, run_port
 from trtllm_port.verification.runners import PortRunner
 from trtllm_port.verification.stimulus import Stimulus
-from trtllm_port.verification.taps import LOGITS, is_input, module_of, nearest_tapped_parent, within
+from trtllm_port.verification.taps import LOGITS, is_input, module_of, nearest_tapped_parent, parent_of, within
 
 MAX_FREED = 3  # queries and keys, then the context, then whatever else a re-parameterisation may pass through
 
@@ -70,10 +70,17 @@ def own_divergences(order: Sequence[str], own: Mapping[str, TapComparison]) -> t
         order: all taps in that order.
         own: the comparisons of the injected run.
     """
-    guilty = (_culprit(tap, own) for tap in order if tap in own and own[tap].diverged)
+    known = frozenset(order)
+    guilty = (_culprit(tap, own, known) for tap in order if tap in own and own[tap].diverged)
     return tuple(dict.fromkeys(guilty))
 
 
-def _culprit(tap: str, tapped: Collection[str]) -> str:
+def _culprit(tap: str, own: Mapping[str, TapComparison], known: Collection[str]) -> str:
+    """The module that a tap's error is made in; of what is not there at all the whole."""
     module = module_of(tap)
-    return nearest_tapped_parent(module, tapped) if is_input(tap) else module
+    if is_input(tap):
+        return nearest_tapped_parent(module, own)
+    if own[tap].note == NO_SUCH_TAP:
+        while (parent := parent_of(module)) in known and (parent not in own or own[parent].note == NO_SUCH_TAP):
+            module = parent
+    return module

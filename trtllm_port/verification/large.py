@@ -129,7 +129,7 @@ def open_mapped(model: Model, dtype: str, *, length: int, rows: int) -> SessionR
     weights = list(port.weights.values())
     session = Session.from_network(network, max_batch_size=rows, release=lambda: give_back(weights))
     stateful = any(spec.name.startswith(STATE_PREFIX) for spec in session.executor.inputs)
-    return SessionRunner(session, tuple(port.weights), together=not stateful)
+    return SessionRunner(session, MappingWeights(port.weights), together=not stateful)
 
 
 def what_is_left_out(model: Model, logic: Model) -> tuple[NotExercised, ...]:

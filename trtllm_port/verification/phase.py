@@ -291,7 +291,7 @@ def pairing_of(sides: HuggingFaceSides, port: PortRunner) -> Pairing:
     """Pair the taps, without those of Hugging Face's that a port may do without."""
     facts = sides.facts
     pairing = pair(
-        sides.recording.order[:-1], port.tap_names, facts.modules, port.parameter_names, port.computed_elsewhere
+        sides.recording.order[:-1], port.tap_names, facts.modules, port.weights.names(), port.computed_elsewhere
     )
     return (
         without_idle(pairing, sides.load(sides.phase.reference_dtype), sides.stimulus) if pairing.missing else pairing

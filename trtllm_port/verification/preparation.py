@@ -5,7 +5,7 @@ This is composition of the stages `convert` and `build`; neither knows the other
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from trtllm_port.claims import scratch
 from trtllm_port.errors import ConfigError, UnsupportedModelError
 from trtllm_port.layers.config import load_hf_config
 from trtllm_port.layers.text_part import loads_whole, whole_config
-from trtllm_port.layers.weights import HuggingFaceWeights, TensorSource
+from trtllm_port.layers.weights import HuggingFaceWeights, SafetensorsFile, TensorSource
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.registry import PortEntry, find_port
 from trtllm_port.verification.runners import SessionRunner
@@ -219,19 +219,14 @@ def open_port(engine_dir: Path, *, backend: str, device: str) -> SessionRunner:
     """Open an engine directory for comparison."""
     from trtllm_port.runtime.session import Session
 
-    return SessionRunner(Session.load(engine_dir, backend=backend, device=device), parameter_names(engine_dir))
+    return SessionRunner(Session.load(engine_dir, backend=backend, device=device), weights_in(engine_dir))
 
 
-def parameter_names(engine_dir: Path) -> Sequence[str]:
-    """Return the names of all parameters in an engine directory."""
-    from safetensors import safe_open
+def weights_in(engine_dir: Path) -> TensorSource:
+    """Return the parameters in an engine directory, read when they are asked for."""
+    from trtllm_port.runtime.engine_directory import weights_name
 
-    names: set[str] = set()
-    for path in engine_dir.glob("rank*.safetensors"):
-        if not path.name.endswith(".constants.safetensors"):
-            with safe_open(path, framework="pt") as file:
-                names.update(file.keys())
-    return sorted(names)
+    return SafetensorsFile(engine_dir / weights_name(0))
 
 
 def _aliases(config: Any) -> dict[str, Any]:

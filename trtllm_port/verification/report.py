@@ -17,7 +17,7 @@ from trtllm_port.verification.places import Excerpt
 from trtllm_port.verification.verdict import Verdict, counted, exit_code
 
 SCHEMA_VERSION = 1
-NOT_IN_JSON = ("stage_results", "report_dir")
+NOT_IN_JSON = ("stage_results", "report_dir", "look")
 REPORT_JSON, REPORT_HTML, JUNIT_XML = "report.json", "report.html", "junit.xml"
 
 
@@ -186,7 +186,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form (`docs/report-schema.json`); numbers that are not finite become null."""
-        fields = {name: value for name, value in asdict(self).items() if name not in NOT_IN_JSON}
+        fields = asdict(self, dict_factory=lambda pairs: {k: v for k, v in pairs if k not in NOT_IN_JSON})
         return {"schema_version": SCHEMA_VERSION, **plain(fields), "counts": self.counts}
 
 

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from trtllm_port.layers.weights import MappingWeights, TensorSource
 from trtllm_port.runtime.generation import pad_prompts
 from trtllm_port.verification.varied import InputLog
 
 if TYPE_CHECKING:
     from trtllm_port.runtime.session import Session
+
+NO_WEIGHTS = MappingWeights({})
 
 OnTap = Callable[[str, Tensor], Tensor | None]
 """Is given a tap's name and its value; a tensor that it returns takes the value's place for all that follows."""
@@ -50,7 +53,7 @@ class PortRunner(Runner, Protocol):
         ...
 
     @property
-    def parameter_names(self) -> tuple[str, ...]:
+    def weights(self) -> TensorSource:
         """Every parameter it has; a tap without any below it is a helper of the port's own."""
         ...
 
@@ -126,13 +129,13 @@ class SessionRunner:
 
     Args:
         session: the network and what computes it.
-        parameter_names: names of the port's parameters.
+        weights: the port's parameters.
         together: run all steps of a decode layer by layer, so that weights that stay on disk are read once.
     """
 
-    def __init__(self, session: Session, parameter_names: Sequence[str] = (), *, together: bool = False) -> None:
+    def __init__(self, session: Session, weights: TensorSource = NO_WEIGHTS, *, together: bool = False) -> None:
         self.session = session
-        self.parameter_names = tuple(parameter_names)
+        self.weights = weights
         self.together = together
         self._log = InputLog()
 
@@ -150,7 +153,7 @@ class SessionRunner:
 
     @property
     def unread(self) -> tuple[str, ...]:
-        return tuple(name for name in self.parameter_names if name not in self.session.executor.parameters)
+        return tuple(name for name in self.weights.names() if name not in self.session.executor.parameters)
 
     @property
     def max_batch_size(self) -> int:

@@ -31,7 +31,7 @@ def judge_recorded(recorded: RecordedPhase, port: PortRunner, stimulus: Stimulus
     if port.computed_elsewhere:
         taken = {tap: recorded.sketches[tap] for tap in recorded.order if tap in port.computed_elsewhere}
         port = part_by_part(port, {tap: layouts[0].shape[-1] for tap, layouts in taken.items() if layouts})
-    pairing = pair(recorded.order, port.tap_names, recorded.modules, port.parameter_names, port.computed_elsewhere)
+    pairing = pair(recorded.order, port.tap_names, recorded.modules, port.weights.names(), port.computed_elsewhere)
     found = _Comparison(recorded)
     order = (*recorded.order, LOGITS)
     try:

@@ -141,7 +141,7 @@ def _report(
 ) -> Report:
     content, engine_dir = source
     gates = tuple(gate for phase in phases for gate in phase.gates)
-    verdict, divergences = verdict_of(gates), divergences_of(phases, bundle)
+    verdict, divergences = verdict_of(gates), divergences_of(phases, None)
     first = divergences[0] if divergences else None
     missing = [part["phase"] for part in content["phases"] if part["phase"]["name"] not in _names(phases)]
     words = ["trtllm-port", "diff-layers", bundle, *(("--engine-dir", engine_dir) if engine_dir else ())]

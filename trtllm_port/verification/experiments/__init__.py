@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from trtllm_port.verification.experiments.catalogue import HYPOTHESES
 from trtllm_port.verification.experiments.judge import Trial, replay
+from trtllm_port.verification.experiments.weights import own_weights, shared
 
-__all__ = ["HYPOTHESES", "Trial", "replay"]
+__all__ = ["HYPOTHESES", "Trial", "own_weights", "replay", "shared"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -13,9 +14,12 @@ from torch.nn import functional
 
 from trtllm_port.verification.experiments.experiment import Experiment
 from trtllm_port.verification.experiments.hypotheses import Hypothesis, Variant, config_numbers, fitted
-from trtllm_port.verification.experiments.operations import Operation, Replacement
+from trtllm_port.verification.experiments.operations import Operation, Replacement, operand
+from trtllm_port.verification.experiments.steps import part_activations
 
 SMALL = 1e-2  # a number that is added and is below this is an epsilon
+SUM = (r"\bresidual\b.*\+|\+.*\bresidual\b", r"\+ hidden_states|hidden_states \+", r"\+")  # of hidden states
+MADE_OF = re.compile(r"scal|multiplier|factor|dim|size|alpha|softcap")  # names of what multipliers are made of
 SCORES = 4  # dimensions of attention scores
 EPSILONS = (0.0, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12)
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -29,11 +33,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "no activation": lambda x: x,
 }
-
-
-def operand(place: int) -> Replacement:
-    """Return an operand in place of the result."""
-    return lambda _function, args, _kwargs: args[place]
 
 
 def with_operand(place: int, change: Callable[[Any], Any]) -> Replacement:
@@ -70,7 +69,7 @@ def epsilons(e: Experiment) -> Iterator[Variant]:
             continue
 
         def run(x: float, op: Operation = op, change: Callable[[float], Replacement] = change) -> Tensor:
-            return e.replacing(op.index, change(x))
+            return e.replacing(op, change(x))
 
         for value in itertools.chain((factor * now for factor in (10, 0.1, 100, 0.01)), EPSILONS, _epsilon(e, run)):
             yield Variant(detail=f"with an epsilon of {value:.3g} instead of {now:g}", compute=partial(run, value))
@@ -124,18 +123,18 @@ def gain_offsets(e: Experiment) -> Iterator[Variant]:
         if op.name in ("layer_norm", "rms_norm") and _norm_arguments(op.args, dict(op.kwargs))["weight"] is not None:
             yield Variant(
                 detail="with a gain of 1 + weight instead of weight",
-                compute=partial(e.replacing, op.index, _norm(weight=lambda w: 1 + w)),
+                compute=partial(e.replacing, op, _norm(weight=lambda w: 1 + w)),
             )
         if op.name == "add" and op.number is not None and op.number[1] == 1.0 and _is_vector(op.result):
             place = op.number[0]
             yield Variant(
                 detail="with a gain of weight instead of 1 + weight",
-                compute=partial(e.replacing, op.index, operand(1 - place)),
+                compute=partial(e.replacing, op, operand(1 - place)),
             )
     for op, place in _gain_operations(e):
         yield Variant(
             detail="with a gain of 1 + weight instead of weight",
-            compute=partial(e.replacing, op.index, with_operand(place, lambda w: 1 + w)),
+            compute=partial(e.replacing, op, with_operand(place, lambda w: 1 + w)),
         )
 
 
@@ -144,9 +143,9 @@ def gains_left_out(e: Experiment) -> Iterator[Variant]:
     detail = "without its gain"
     for op in e.operations:
         if op.name in ("layer_norm", "rms_norm"):
-            yield Variant(detail=detail, compute=partial(e.replacing, op.index, _norm(weight=torch.ones_like)))
+            yield Variant(detail=detail, compute=partial(e.replacing, op, _norm(weight=torch.ones_like)))
     for op, place in _gain_operations(e):
-        yield Variant(detail=detail, compute=partial(e.replacing, op.index, operand(1 - place)))
+        yield Variant(detail=detail, compute=partial(e.replacing, op, operand(1 - place)))
 
 
 def _is_vector(value: Any) -> bool:
@@ -159,7 +158,7 @@ def other_normalisations(e: Experiment) -> Iterator[Variant]:
         if op.name == "layer_norm":
             yield Variant(
                 detail="without subtracting the mean",
-                compute=partial(e.replacing, op.index, _without_mean),
+                compute=partial(e.replacing, op, _without_mean),
             )
 
 
@@ -177,11 +176,11 @@ def multipliers(e: Experiment, *, scores: bool) -> Iterator[Variant]:
         place, now = op.number
         yield Variant(
             detail=f"without the factor {now if op.name == 'mul' else 1 / now:.6g}",
-            compute=partial(e.replacing, op.index, operand(1 - place)),
+            compute=partial(e.replacing, op, operand(1 - place)),
         )
 
         def run(x: float, op: Operation = op, place: int = place) -> Tensor:
-            return e.replacing(op.index, with_operand(place, lambda _: x))
+            return e.replacing(op, with_operand(place, lambda _: x))
 
         for name, value in (("its square", now**2), ("its inverse", 1 / now), ("its root", abs(now) ** 0.5)):
             yield Variant(detail=f"with {name}, {value:.6g}, for {now:.6g}", compute=partial(run, value))
@@ -195,6 +194,8 @@ def multipliers(e: Experiment, *, scores: bool) -> Iterator[Variant]:
 def _named(e: Experiment, value: float) -> str:
     """A number, with what in the config it may come from."""
     for name, number in config_numbers(e):
+        if not MADE_OF.search(name):
+            continue  # another number of the config that happens to fit
         for text, made in ((name, number), (f"1/{name}", 1 / number), (f"1/sqrt({name})", number**-0.5)):
             if abs(made / value - 1) < 1e-6:
                 return f"{value:.6g} ({text})"
@@ -210,48 +211,59 @@ def one_factor(e: Experiment) -> Iterator[Variant]:
     yield Variant(detail=f"times {_named(e, factor) if factor > 0 else factor}", compute=lambda: reference * factor)
 
 
-def sums(e: Experiment) -> Iterator[tuple[Operation, int]]:
-    """Additions of two tensors of the same shape, that of the hidden states; and their operands."""
+def sums(e: Experiment) -> Iterator[tuple[Operation, int, int]]:
+    """Additions of two tensors of the same shape, that of the hidden states; an operand, and which addition it is."""
+    number = 0
     for op in e.operations:
-        if op.name == "add" and len(op.args) == 2 and all(isinstance(value, Tensor) for value in op.args):
+        if op.name == "add" and len(op.args) == 2 and all(isinstance(value, Tensor) for value in op.args) and op.once:
             first, second = op.args
             if first.shape == second.shape and first.ndim == 3 and first.is_floating_point():
-                yield op, 0
-                yield op, 1
+                yield op, 0, number
+                yield op, 1, number
+                number += 1
+
+
+def _which(place: int, number: int) -> str:
+    return (
+        f"the {'first' if place == 0 else 'second'} summand of its {['first', 'second', 'third'][min(number, 2)]} sum"
+    )
 
 
 def residuals_left_out(e: Experiment) -> Iterator[Variant]:
     """One of two summands is left out."""
-    for op, place in sums(e):
+    for op, place, number in sums(e):
         yield Variant(
-            detail=f"without the {'first' if place == 0 else 'second'} summand of its addition {op.index}",
-            compute=partial(e.replacing, op.index, operand(1 - place)),
+            number=number,
+            detail=f"without {_which(place, number)}",
+            compute=partial(e.replacing, op, operand(1 - place)),
         )
 
 
 def residuals_scaled(e: Experiment) -> Iterator[Variant]:
     """One of two summands has a factor."""
-    for op, place in sums(e):
+    for op, place, number in sums(e):
 
         def run(x: float, op: Operation = op, place: int = place) -> Tensor:
-            return e.replacing(op.index, with_operand(place, lambda value: value * x))
+            return e.replacing(op, with_operand(place, lambda value: value * x))
 
         best = fitted(e, run, 1 / 32, 32.0)
         yield Variant(
-            detail=f"with the {'first' if place == 0 else 'second'} summand times {_named(e, best)}",
+            number=number,
+            detail=f"with {_which(place, number)} times {_named(e, best)}",
             compute=partial(run, best),
         )
 
 
 def residuals_elsewhere(e: Experiment) -> Iterator[Variant]:
     """A summand is another intermediate result."""
-    for op, place in sums(e):
+    for op, place, number in sums(e):
         now = op.args[place]
         for name, value in intermediates(e, before=op.index):
             if value.shape == now.shape and value is not now and not torch.equal(value, now):
                 yield Variant(
-                    detail=f"with {name} as the {'first' if place == 0 else 'second'} summand",
-                    compute=partial(e.replacing, op.index, with_operand(place, always(value))),
+                    number=number,
+                    detail=f"with {name} as {_which(place, number)}",
+                    compute=partial(e.replacing, op, with_operand(place, always(value))),
                 )
 
 
@@ -275,12 +287,13 @@ def activations(e: Experiment) -> Iterator[Variant]:
         for name, function in ACTIVATIONS.items():
             yield Variant(detail=f"with {name}", compute=partial(function, e.input))
         return
+    yield from part_activations(e, ACTIVATIONS)
     for op in e.operations:
         if op.name in ("silu", "gelu", "relu", "tanh", "sigmoid") and not is_scores(op):
             for name, function in ACTIVATIONS.items():
                 yield Variant(
                     detail=f"with {name} for {op.name}",
-                    compute=partial(e.replacing, op.index, applied(function)),
+                    compute=partial(e.replacing, op, applied(function)),
                 )
 
 
@@ -288,33 +301,7 @@ def soft_caps(e: Experiment) -> Iterator[Variant]:
     """No soft cap: c · tanh(x / c) is x."""
     for op in e.operations:
         if op.name == "tanh":
-            yield Variant(detail="without its soft cap", compute=partial(e.replacing, op.index, operand(0)))
-
-
-def half_softmax(e: Experiment) -> Iterator[Variant]:
-    """Softmax in the module's dtype."""
-    for op in e.operations:
-        if op.name == "softmax" and op.kwargs.get("dtype") is torch.float32 and op.args[0].dtype != torch.float32:
-
-            def replaced(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-                return function(*args, **{name: value for name, value in kwargs.items() if name != "dtype"})
-
-            yield Variant(
-                detail=f"with its softmax in {op.args[0].dtype}",
-                compute=partial(e.replacing, op.index, replaced),
-            )
-
-
-def half_steps(e: Experiment) -> Iterator[Variant]:
-    """No cast to float32."""
-    for op in e.operations:
-        if op.name in ("float", "to") and isinstance(op.result, Tensor) and op.result.dtype == torch.float32:
-            given = op.args[0]
-            if given.is_floating_point() and given.dtype != torch.float32 and given.ndim > 1:
-                yield Variant(
-                    detail=f"in {given.dtype} instead of float32",
-                    compute=partial(e.replacing, op.index, operand(0)),
-                )
+            yield Variant(detail="without its soft cap", compute=partial(e.replacing, op, operand(0)))
 
 
 TABLE: tuple[Hypothesis, ...] = (
@@ -349,15 +336,8 @@ TABLE: tuple[Hypothesis, ...] = (
     Hypothesis(
         id="residual.left_out",
         cause="a summand (a residual) is left out",
-        look=(r"residual|\+ hidden_states|\+",),
+        look=SUM,
         variants=residuals_left_out,
-    ),
-    Hypothesis(id="precision.softmax", cause="softmax in low precision", look=(r"softmax",), variants=half_softmax),
-    Hypothesis(
-        id="precision.cast",
-        cause="a step that Hugging Face computes in float32 runs in low precision",
-        look=(r"float\(\)|\.to\(",),
-        variants=half_steps,
     ),
 )
 LATE: tuple[Hypothesis, ...] = (
@@ -371,14 +351,14 @@ LATE: tuple[Hypothesis, ...] = (
     Hypothesis(
         id="residual.source",
         cause="a summand is taken from the wrong place",
-        look=(r"residual = ", r"residual|\+"),
+        look=(r"residual = ", *SUM),
         variants=residuals_elsewhere,
         general=True,
     ),
     Hypothesis(
         id="residual.scale",
         cause="a summand has a wrong factor",
-        look=(r"residual|\+ hidden_states|\+",),
+        look=SUM,
         variants=residuals_scaled,
         general=True,
     ),

@@ -15,10 +15,8 @@ from torch import Tensor, nn
 from trtllm_port.verification.experiments.experiment import Experiment, attribute
 from trtllm_port.verification.experiments.hypotheses import Hypothesis, Variant
 from trtllm_port.verification.experiments.operations import units
-from trtllm_port.verification.metrics import relative_error_per_token, token_errors
 
 SIDES = {"queries": (0,), "keys": (1,), "queries and keys": (0, 1)}
-CLEAR = 50.0  # a token whose error exceeds the noise this many times is wrong
 
 
 def _functions(e: Experiment, *words: str) -> Iterator[tuple[str, Callable[..., Any]]]:
@@ -37,12 +35,19 @@ def _rotated(e: Experiment, sides: tuple[int, ...], change: Rotation) -> Tensor:
     A rotation is a function of the module's code that takes both tensors, or each in turn.
     """
 
+    rotating: list[Callable[..., Any]] = []
+
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
         calls = itertools.count()
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            outputs = function(*args, **kwargs)
-            changed = change(function, args, kwargs)
+            if rotating:  # one rotation is made of another, which is not a second one
+                return function(*args, **kwargs)
+            rotating.append(function)
+            try:
+                outputs, changed = function(*args, **kwargs), change(function, args, kwargs)
+            finally:
+                rotating.clear()
             if isinstance(outputs, tuple) and len(outputs) == 2:
                 return tuple(changed[side] if side in sides else outputs[side] for side in (0, 1))
             return changed if next(calls) % 2 in sides else outputs
@@ -139,63 +144,6 @@ def only(word: str, change: Rotation) -> Callable[[Experiment], Iterator[Variant
         yield Variant(detail=f"without rotating the {word}", compute=lambda: _rotated(e, SIDES[word], change))
 
     return variants
-
-
-def _masks(e: Experiment) -> Iterator[tuple[str, Tensor]]:
-    for name, value in e.kwargs.items():
-        if isinstance(value, Tensor) and value.ndim == 4 and value.shape[-1] == value.shape[-2]:
-            yield name, value
-
-
-def _with_mask(e: Experiment, name: str, mask: Tensor, allowed_LS: Tensor) -> Tensor:
-    other = allowed_LS.expand(mask.shape)
-    if mask.dtype != torch.bool:
-        other = torch.zeros_like(mask).masked_fill(~other, torch.finfo(mask.dtype).min)
-    return e.run(kwargs={**e.kwargs, name: other})
-
-
-def _allowed(length: int, window: int | None = None, shift: int = 0) -> Tensor:
-    distance_LS = torch.arange(length)[:, None] - torch.arange(length) + shift
-    seen = distance_LS >= 0
-    return seen if window is None else seen & (distance_LS < window)
-
-
-def windows(e: Experiment) -> Iterator[Variant]:
-    """Another window, or none."""
-    sizes = {getattr(e.config, "sliding_window", None), getattr(e.module, "sliding_window", None)}
-    known = {size for size in sizes if isinstance(size, int)}
-    candidates = {size + step for size in known for step in (-1, 0, 1)} | set(_first_wrong(e))
-    for name, mask in _masks(e):
-        yield _masked(e, name, mask, "without a window", _allowed(mask.shape[-1]))
-        for size in sorted(candidates):
-            if 0 < size < mask.shape[-1]:
-                yield _masked(e, name, mask, f"with a window of {size} tokens", _allowed(mask.shape[-1], size))
-
-
-def _masked(e: Experiment, name: str, mask: Tensor, detail: str, allowed_LS: Tensor) -> Variant:
-    return Variant(detail=detail, compute=lambda: _with_mask(e, name, mask, allowed_LS))
-
-
-def _first_wrong(e: Experiment) -> Iterator[int]:
-    """Windows that the position of the first wrong token suggests."""
-    if e.reference.shape != e.port.shape:
-        return
-    wrong_T = relative_error_per_token(token_errors(e.port, e.reference)) > CLEAR * e.noise
-    if bool(wrong_T.any()):
-        first = int(wrong_T.int().argmax())
-        yield from (size for size in (first - 1, first, first + 1) if size > 1)
-
-
-def masks(e: Experiment) -> Iterator[Variant]:
-    """A mask that sees the future, or less than the past."""
-    for name, mask in _masks(e):
-        length = mask.shape[-1]
-        for detail, allowed in (
-            ("with a mask that hides nothing", torch.ones(length, length, dtype=torch.bool)),
-            ("with a mask that shows the next token, too", _allowed(length, shift=1)),
-            ("with a mask that hides the token itself", _allowed(length, shift=-1)),
-        ):
-            yield _masked(e, name, mask, detail, allowed)
 
 
 def _attending(e: Experiment, change: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]) -> Tensor:
@@ -366,13 +314,6 @@ TABLE: tuple[Hypothesis, ...] = (
         look=(r"rotary_embedding\(",),
         variants=rotations(_tables(lambda cos, sin: (sin, cos))),
     ),
-    Hypothesis(
-        id="mask.window",
-        cause="wrong attention window",
-        look=(r"causal_mask\(.*window", r"causal_mask\(", r"mask"),
-        variants=windows,
-    ),
-    Hypothesis(id="mask", cause="wrong attention mask", look=(r"causal_mask\(", r"mask"), variants=masks),
     Hypothesis(
         id="attention.kv_order",
         cause="heads of keys repeated in the wrong order",

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from trtllm_port.verification.experiments import arithmetic, attention, parameters, wiring
+from trtllm_port.verification.experiments import arithmetic, attention, masks, parameters, precision, steps, wiring
 from trtllm_port.verification.experiments.hypotheses import Hypothesis
+from trtllm_port.verification.weight_laws import IDS as WEIGHT_IDS
 
 HYPOTHESES: tuple[Hypothesis, ...] = (
     *parameters.TABLE,
     *arithmetic.TABLE,
     *wiring.TABLE,
+    *masks.TABLE,
     *attention.TABLE,
+    *steps.TABLE,
+    *precision.TABLE,
     *arithmetic.LATE,
+    *steps.LATE,
 )
-IDS = frozenset(hypothesis.id for hypothesis in HYPOTHESES)
+IDS = frozenset(hypothesis.id for hypothesis in HYPOTHESES) | WEIGHT_IDS

@@ -13,12 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from trtllm_port.verification.experiments.operations import Operation, Operations, Replacement, own_operations, units
-from trtllm_port.verification.hooks import INPUT_KEYWORDS
+from trtllm_port.verification.hooks import INPUT_KEYWORDS, inputs_of, outputs_of
 from trtllm_port.verification.rotary import match_table
 from trtllm_port.verification.taps import LOGITS, is_input, module_of
 
 # What an experiment may run into: shapes that do not fit, and code that was not made for what it got.
-IMPOSSIBLE = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, NotImplementedError)
+IMPOSSIBLE = (
+    RuntimeError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    StopIteration,
+)
 
 
 class _Reached(Exception):  # no error: the tensor was found, the rest need not run
@@ -96,9 +105,9 @@ class Experiment:
     @cached_property
     def operations(self) -> tuple[Operation, ...]:
         """What the module's own statements compute on the way to the target."""
-        mode = Operations(record=True)
+        mode = Operations(record=inspect.unwrap(type(self.module).forward).__code__)
         self.run(patch=partial(own_operations, self.module, mode))
-        return tuple(mode.calls)
+        return mode.operations()
 
     @cached_property
     def namespace(self) -> dict[str, Any]:
@@ -108,7 +117,9 @@ class Experiment:
         return found
 
     def error(self, value: Tensor) -> float:
-        """Return how far the port is from a value of the target, relative."""
+        """Return how far the port is from a value of the target, relative; of choices the share that differs."""
+        if not self.port.is_floating_point() and value.shape == self.port.shape and value.ndim > 1:
+            return float((self.port.sort(-1).values != value.sort(-1).values).double().mean())
         if value.shape != self.port.shape:
             matched = match_table(value, self.port)
             if matched is None:
@@ -126,11 +137,19 @@ class Experiment:
         patch: Callable[[], AbstractContextManager[Any]] = nullcontext,
         args: tuple[Any, ...] | None = None,
         kwargs: Mapping[str, Any] | None = None,
+        recall: bool = True,
     ) -> Tensor:
-        """Call the module with something changed, until the target is known."""
+        """Call the module with something changed, until the target is known.
+
+        Args:
+            patch: changes it.
+            args, kwargs: of the call, in place of its own.
+            recall: parts that get what they got before return what they returned before.
+        """
         with ExitStack() as stack:
             stack.enter_context(self._stop_at_target())
-            stack.enter_context(self._recall())
+            if recall:
+                stack.enter_context(self._recall())
             stack.enter_context(patch())
             try:
                 output = self.module.forward(
@@ -138,14 +157,19 @@ class Experiment:
                 )
             except _Reached as reached:
                 return reached.tensor
-        tensor: Tensor | None = output.logits if self.target == LOGITS else first_tensor(output)
-        if tensor is None:
-            raise ValueError("the module returned no tensor")
-        return tensor
+        if self.target == LOGITS:
+            logits: Tensor = output.logits
+            return logits
+        return outputs_of(self.path, self.module, self.args, output)[self.target]
 
-    def replacing(self, index: int, replacement: Replacement) -> Tensor:
-        """Run with one of the module's own operations replaced."""
-        return self.run(patch=lambda: own_operations(self.module, Operations({index: replacement})))
+    def replacing(self, operation: Operation, replacement: Replacement) -> Tensor:
+        """Run with one of the module's own operations replaced, as often as it is done."""
+        return self.replacing_all({operation: replacement})
+
+    def replacing_all(self, replacements: Mapping[Operation, Replacement]) -> Tensor:
+        """Run with several of the module's own operations replaced."""
+        by_index = {index: change for operation, change in replacements.items() for index in operation.indices}
+        return self.run(patch=lambda: own_operations(self.module, Operations(by_index)))
 
     @contextmanager
     def _stop_at_target(self) -> Iterator[None]:
@@ -156,12 +180,12 @@ class Experiment:
         module = self.model.get_submodule(inside)
 
         def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            found = first_tensor((*args, *(kwargs[name] for name in INPUT_KEYWORDS if name in kwargs)))
+            found = inputs_of(inside, args, kwargs).get(self.target)
             if found is not None:
                 raise _Reached(found)
 
-        def after(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-            found = first_tensor(output)
+        def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            found = outputs_of(inside, module, args, output).get(self.target)
             if found is not None:
                 raise _Reached(found)
 

@@ -22,12 +22,19 @@ class Variant:
     Attributes:
         detail: in words that complete "the port computes what Hugging Face computes …".
         compute: runs Hugging Face with it; returns the target.
-        cause: in a few words, where that can be more telling than the hypothesis is.
+        cause, id: in a few words, and of what kind, where that can be more telling than the hypothesis is.
+        look: a pattern that is more telling than the hypothesis's.
+        number: which of the statements that fit the patterns has it, counted from 0.
+        parameter: name of the one that is wrong; "" where it is no parameter.
     """
 
     detail: str
     compute: Callable[[], Tensor] = field(repr=False)
     cause: str = ""
+    id: str = ""
+    look: str = ""
+    number: int = 0
+    parameter: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,16 +44,20 @@ class Hypothesis:
     Attributes:
         id: as `norm.epsilon`.
         cause: in a few words.
-        look: patterns of the statement to look at in the port, the most telling first.
+        look: patterns of the statement to look at in the port's class, the most telling first.
+        elsewhere: the same of a statement that may be in another class.
         variants: the ways to have it, in this experiment.
         general: a law that would fit many bugs; tried where no other explains the difference.
+        settles: where it explains everything, no other is tried.
     """
 
     id: str
     cause: str
-    look: tuple[str, ...]
+    look: tuple[str, ...] = ()
+    elsewhere: tuple[str, ...] = ()
     variants: Callable[[Experiment], Iterable[Variant]] = field(repr=False)
     general: bool = False
+    settles: bool = False
 
 
 def fitted(

@@ -27,20 +27,29 @@ class Trial:
 
     Attributes:
         hypothesis: the known bug.
-        cause: in a few words.
-        detail: its best variant.
+        variant: its best one.
         before, after: the port's error against Hugging Face as it is, and as it is with the bug.
         noise: Hugging Face's own error there.
-        status: "confirmed": the error is at the floor; "likely": it falls tenfold and no other bug does nearly as well.
+        status: "confirmed": the error is at the floor; "likely": it falls tenfold and no other bug does nearly as well;
+            "excluded": neither.
     """
 
     hypothesis: Hypothesis
-    cause: str
-    detail: str
+    variant: Variant
     before: float
     after: float
     noise: float
     status: str
+
+    @property
+    def id(self) -> str:
+        """Of the kind of cause."""
+        return self.variant.id or self.hypothesis.id
+
+    @property
+    def cause(self) -> str:
+        """The bug in a few words."""
+        return self.variant.cause or self.hypothesis.cause
 
 
 class _Done(Exception):  # no error: the rest of the model need not run
@@ -55,7 +64,7 @@ def replay(
     targets: Sequence[tuple[str, Tensor, float]],
     hypotheses: Sequence[Hypothesis] = HYPOTHESES,
 ) -> tuple[Trial, ...]:
-    """Try every hypothesis on a module; return those that explain the port, best first.
+    """Try every hypothesis on a module; return those that fit it, best first: what explains the port, then the others.
 
     Args:
         runner: Hugging Face's model.
@@ -101,6 +110,9 @@ def _try_all(e: Experiment, hypotheses: Sequence[Hypothesis]) -> list[Trial]:
         if hypothesis.general and any(each.error <= RATIO.warns * e.noise for each in best.values()):
             continue  # it would explain what a special one explains
         found = _best(e, hypothesis, order)
+        if found is not None and hypothesis.settles and found.error <= min(before, RATIO.warns * e.noise):
+            best = {hypothesis.id: found}
+            break
         known = best.get(hypothesis.id)
         if found is not None and (known is None or found.error < 0.5 * known.error):
             best[hypothesis.id] = found
@@ -152,26 +164,19 @@ def _judged(found: list[_Best], before: float, noise: float) -> list[Trial]:
     """Rank: what reaches the floor in the order of the table, then what falls most."""
     floor = RATIO.warns * noise
     ranked = sorted(found, key=lambda each: (max(each.error, floor), each.order))
-    trials = []
+    trials, explained = [], True
     for place, each in enumerate(ranked):
         after = each.error
         rivals = (other.error for other in ranked[place + 1 :] if not other.hypothesis.general)
         worse = min(rivals, default=float("inf"))
-        if after <= floor and after < before:
+        status = "excluded"
+        if explained and after <= floor and after < before:
             status = "confirmed"
-        elif place == 0 and before >= FALLS * after and worse >= RUNNER_UP * after:
+        elif explained and place == 0 and before >= FALLS * after and worse >= RUNNER_UP * after:
             status = "likely"
-        else:
-            break
-        trials.append(
-            Trial(
-                hypothesis=each.hypothesis,
-                cause=each.variant.cause or each.hypothesis.cause,
-                detail=each.variant.detail,
-                before=before,
-                after=after,
-                noise=noise,
-                status=status,
-            )
+        explained = status != "excluded"
+        trial = Trial(
+            hypothesis=each.hypothesis, variant=each.variant, before=before, after=after, noise=noise, status=status
         )
+        trials.append(trial)
     return trials

@@ -5,9 +5,11 @@ Operations inside the modules that it holds do not count: they have hypotheses o
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import CodeType, FrameType
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,15 +19,22 @@ Replacement = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], An
 """Called with (function, arguments, keyword arguments) in place of the function."""
 
 
-@dataclass(frozen=True, kw_only=True)
+Site = tuple[tuple[CodeType, int], ...]
+"""Where in the source something is done: the code and the instruction, from the module's `forward` on."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Operation:
-    """One call.
+    """What one piece of the source does, the first time of perhaps many: a loop over experts does it for each of them.
 
     Attributes:
         index: its place among the module's own.
         name: of the function, without underscores: "mul", "softmax", "layer_norm".
         args, kwargs: what it was called with.
         result: what it returned.
+        site: where in the source.
+        indices: every time that it is done.
+        line: of the module's code.
     """
 
     index: int
@@ -33,6 +42,14 @@ class Operation:
     args: tuple[Any, ...] = field(repr=False)
     kwargs: Mapping[str, Any] = field(repr=False)
     result: Any = field(repr=False)
+    site: Site = field(repr=False)
+    indices: tuple[int, ...] = ()
+    line: int = 0
+
+    @property
+    def once(self) -> bool:
+        """Whether it is done once only, so that its operands are all that there are."""
+        return len(self.indices) == 1
 
     @property
     def number(self) -> tuple[int, float] | None:
@@ -44,6 +61,11 @@ class Operation:
             if isinstance(other, Tensor) and other.is_floating_point() and is_number(value):
                 return place, float(value)
         return None
+
+
+def operand(place: int) -> Replacement:
+    """Return an operand in place of the result."""
+    return lambda _function, args, _kwargs: args[place]
 
 
 def is_number(value: Any) -> bool:
@@ -66,10 +88,12 @@ class Operations(TorchFunctionMode):
 
     Args:
         replacements: by index.
-        record: keep every call in `calls`.
+        record: the code of the module's `forward`, to keep every call in `calls`.
     """
 
-    def __init__(self, replacements: Mapping[int, Replacement] | None = None, *, record: bool = False) -> None:
+    def __init__(
+        self, replacements: Mapping[int, Replacement] | None = None, *, record: CodeType | None = None
+    ) -> None:
         super().__init__()
         self.replacements = replacements or {}
         self.record = record
@@ -88,10 +112,31 @@ class Operations(TorchFunctionMode):
         if index in self.replacements:
             return self.replacements[index](func, tuple(args), kwargs or {})
         result = func(*args, **(kwargs or {}))
-        if self.record:
-            plain = PLAIN.get(name, name)
-            self.calls.append(Operation(index=index, name=plain, args=tuple(args), kwargs=kwargs or {}, result=result))
+        if self.record is not None:
+            plain, (site, line) = PLAIN.get(name, name), _site(self.record)
+            given = {"args": tuple(args), "kwargs": kwargs or {}, "result": result}
+            self.calls.append(Operation(index=index, name=plain, site=site, line=line, indices=(index,), **given))
         return result
+
+    def operations(self) -> tuple[Operation, ...]:
+        """Return what was recorded, once for every piece of the source."""
+        indices: dict[tuple[str, Site], list[int]] = {}
+        for call in self.calls:
+            indices.setdefault((call.name, call.site or ((_site.__code__, call.index),)), []).append(call.index)
+        by_index = {call.index: call for call in self.calls}
+        return tuple(replace(by_index[found[0]], indices=tuple(found)) for found in indices.values())
+
+
+def _site(forward: CodeType) -> tuple[Site, int]:
+    """Where the source that is running is, from `forward` on; nowhere if `forward` is not running."""
+    found: list[tuple[CodeType, int]] = []
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        found.append((frame.f_code, frame.f_lasti))
+        if frame.f_code is forward:
+            return tuple(reversed(found)), frame.f_lineno
+        frame = frame.f_back
+    return (), 0
 
 
 PLAIN = {

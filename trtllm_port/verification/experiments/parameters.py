@@ -25,7 +25,9 @@ def _own(e: Experiment) -> dict[str, Tensor]:
 
 def with_value(e: Experiment, name: str, value: Tensor, detail: str) -> Variant:
     """The module with another value of one of its parameters."""
-    return Variant(detail=detail, compute=partial(e.run, patch=partial(parameter, e.module, name, value)))
+    return Variant(
+        look=rf"\b{name}\b", detail=detail, compute=partial(e.run, patch=partial(parameter, e.module, name, value))
+    )
 
 
 def biases(e: Experiment) -> Iterator[Variant]:

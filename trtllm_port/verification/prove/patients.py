@@ -66,7 +66,7 @@ class Ward:
         return workspace
 
     def _runner(self, dtype: str, injection: Injection | None) -> SessionRunner:
-        from trtllm_port.layers.weights import HuggingFaceWeights
+        from trtllm_port.layers.weights import HuggingFaceWeights, MappingWeights
         from trtllm_port.runtime.session import Session
 
         port_class: Any = find_port(self.package(injection), self.model.architecture).cls
@@ -79,4 +79,4 @@ class Ward:
             network = port.define(max_seq_len=self.length)
         except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
             raise NetworkError(f"{type(error).__name__}: {error}") from error
-        return SessionRunner(Session.from_network(network, max_batch_size=self.rows), sorted(port.weights))
+        return SessionRunner(Session.from_network(network, max_batch_size=self.rows), MappingWeights(port.weights))

@@ -1,0 +1,94 @@
+"""The port's own weights in Hugging Face's module: where that gives the port's error, its code is not to blame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+from torch import Tensor, nn
+
+from trtllm_port.layers.weights import TensorSource
+from trtllm_port.verification.experiments.experiment import Experiment, parameter
+from trtllm_port.verification.experiments.hypotheses import Hypothesis, Variant
+from trtllm_port.verification.weight_laws import Law, Pair, law_of, same_bits
+
+NAMED = 2  # parameters that the cause names
+
+
+def own_weights(weights: TensorSource) -> Hypothesis:
+    """Return the hypothesis that a module's weights are not Hugging Face's.
+
+    Args:
+        weights: the port's parameters.
+    """
+    return Hypothesis(
+        id="weight.values",
+        cause="the weights differ from Hugging Face's",
+        variants=partial(_port_weights, weights),
+        settles=True,
+    )
+
+
+def _port_weights(weights: TensorSource, e: Experiment) -> Iterator[Variant]:
+    found = different_weights(weights, e.model, e.path)
+    if not found:
+        return
+    laws = {name: _law(e.model, name, *tensors) for name, tensors in found.items()}
+    named = list(laws)[:NAMED]
+    said = "; ".join(f"`{name}` {laws[name].words}" for name in named)
+    more = f"; {len(laws) - NAMED} more differ" if len(laws) > NAMED else ""
+    values = {name: port for name, (port, _) in found.items()}
+    yield Variant(
+        id=laws[named[0]].id,
+        cause=f"weights differ: {said}{more}",
+        detail=f"with the port's {', '.join(f'`{name}`' for name in named)}",
+        compute=lambda: e.run(patch=partial(_given, e.model, values), recall=False),
+        parameter=named[0],
+    )
+
+
+def different_weights(weights: TensorSource, model: nn.Module, module: str) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return the parameters in a module that the port has with other bits: the port's, and Hugging Face's."""
+    pairs = ((name, weights.tensor(name).cpu(), tensor.cpu()) for name, tensor in shared(weights, model, module))
+    return {name: (port, reference) for name, port, reference in pairs if not same_bits(port, reference)}
+
+
+def shared(weights: TensorSource, model: nn.Module, module: str) -> Iterator[tuple[str, Tensor]]:
+    """Return Hugging Face's parameters in a module that can be compared.
+
+    Where the port has one of another name or shape, it lays it out in its own way; some of Hugging Face's are not in
+    memory.
+    """
+    known, prefix = set(weights.names()), f"{module}." if module else ""
+    for name, reference in stored(model).items():
+        comparable = name.startswith(prefix) and name in known and not reference.is_meta
+        if comparable and weights.shape(name) == tuple(reference.shape):
+            yield name, reference
+
+
+def stored(model: nn.Module) -> dict[str, Tensor]:
+    """Return what a checkpoint of a model holds: parameters under all of their names, and some buffers."""
+    names = model.state_dict(keep_vars=True)
+    return {name: value.detach() for name, value in names.items() if isinstance(value, Tensor)}
+
+
+def _law(model: nn.Module, name: str, port: Tensor, reference: Tensor) -> Law:
+    others = (
+        (other, value.to(port))
+        for other, value in stored(model).items()
+        if other != name and value.shape == port.shape and not value.is_meta and value.is_floating_point()
+    )
+    return law_of(Pair(name=name, port=port, reference=reference.to(port), others=others))
+
+
+@contextmanager
+def _given(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
+    """Give Hugging Face's model some of the port's parameters for a while."""
+    with ExitStack() as stack:
+        for name, value in values.items():
+            holder, _, attribute = name.rpartition(".")
+            owner = model.get_submodule(holder)
+            held: Tensor = getattr(owner, attribute)
+            stack.enter_context(parameter(owner, attribute, value.to(held.device)))
+        yield
