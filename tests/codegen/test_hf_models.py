@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +61,22 @@ def test_a_key_of_the_wrong_type(tmp_path: Path) -> None:
         generate_port(_directory(tmp_path, model_type="llama", hidden_size="wide"))
 
 
+def rename_configs(source: str) -> str:
+    """A modelling file whose constructors call the config `args`."""
+    parts = re.split(r"(?m)^(?=    def |class |def |@)", source)
+    renamed = [re.sub(r"(?<![\w.])config(?!\w|=)", "args", p) if p.startswith("    def __init__") else p for p in parts]
+    return "".join(renamed).replace("(config=args", "(args")
+
+
 @pytest.mark.slow
-def test_code_that_comes_with_the_model_is_traced_like_any_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [str, rename_configs])
+def test_code_that_comes_with_the_model_is_traced_like_any_other(tmp_path: Path, change: Callable[[str], str]) -> None:
     from transformers.models.llama import configuration_llama, modeling_llama
 
     for module, name in ((configuration_llama, "configuration_mine"), (modeling_llama, "modeling_mine")):
         text = Path(module.__file__).read_text().replace("from ...", "from transformers.").replace("Llama", "Mine")
         text = text.replace("configuration_llama", "configuration_mine").replace('"llama"', '"mine"')
-        (tmp_path / f"{name}.py").write_text(text)
+        (tmp_path / f"{name}.py").write_text(change(text) if module is modeling_llama else text)
     directory = _directory(
         tmp_path,
         model_type="mine",

@@ -29,12 +29,18 @@ class Layer(nn.Module):
         self.other = of_both(layer_idx)
 
 
+class Renamed(nn.Module):
+    def __init__(self, args: Any, layer_idx: int) -> None:
+        super().__init__()
+        self.inner = args.hidden_size * 2 + layer_idx
+
+
 LAYERS = [(Layer(SimpleNamespace(hidden_size=size), i), i, size) for size in (8, 12) for i in range(3)]
 INSTANCES: Any = [
     SimpleNamespace(
         block=SimpleNamespace(module=module),
         layer_idx=number,
-        trace=SimpleNamespace(sample=SimpleNamespace(values={"hidden_size": size})),
+        trace=SimpleNamespace(sample=SimpleNamespace(values={"hidden_size": size}), config_names={Renamed: "args"}),
     )
     for module, number, size in LAYERS
 ]
@@ -55,3 +61,14 @@ def test_a_function_that_returns_one_expression_is_written_out() -> None:
 
 def test_a_longer_function_is_not() -> None:
     assert found("other") is None
+
+
+def test_a_constructor_that_calls_the_config_otherwise() -> None:
+    made = [Renamed(SimpleNamespace(hidden_size=size), number) for _, number, size in LAYERS]
+    instances: Any = [
+        SimpleNamespace(**{**vars(one), "block": SimpleNamespace(module=module)})
+        for one, module in zip(INSTANCES, made, strict=True)
+    ]
+    found = in_source("inner", instances, tuple(module.inner for module in made))
+    assert found is not None
+    assert found.text == "config.hidden_size * 2 + layer_idx"

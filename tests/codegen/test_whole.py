@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from trtllm_port.codegen.whole import WholeNames, whole_names
 from trtllm_port.conversion import convert_checkpoint
@@ -84,6 +84,14 @@ def test_the_files_of_the_whole_are_converted(tmp_path: Path) -> None:
     expected = whole.model.language_model.state_dict()
     assert torch.equal(tensors["model.embed_tokens.weight"], expected["embed_tokens.weight"])
     assert torch.equal(tensors["model.layers.1.mlp.up_proj.weight"], expected["layers.1.mlp.up_proj.weight"])
+    head = {"lm_head.weight"} if config.tie_word_embeddings else set()
+    in_memory = {name: tensor.clone() for name, tensor in whole.state_dict().items() if name not in head}
+    without = {name.removeprefix("model."): tensor for name, tensor in in_memory.items()}
+    for names in (in_memory, without):  # transformers loads these, too
+        save_file(names, tmp_path / "whole" / "model.safetensors", metadata={"format": "pt"})
+        convert_checkpoint(tmp_path / "whole", tmp_path / "checkpoint", workspace=tmp_path)
+        again = load_file(tmp_path / "checkpoint" / "rank0.safetensors")
+        assert all(torch.equal(again[name], tensor) for name, tensor in tensors.items())
 
 
 def test_a_part_that_needs_a_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

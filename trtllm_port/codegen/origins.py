@@ -19,11 +19,18 @@ _NAMES = {"self", "config", "int", "layer_idx", "math"}
 
 
 @cache
-def sums(kind: Any) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Attribute → the arithmetic over `config` and other attributes that it is set to; and all such arithmetic."""
+def sums(kind: Any, config: str = "config") -> tuple[dict[str, str], tuple[str, ...]]:
+    """Attribute → the arithmetic over `config` and other attributes that it is set to; and all such arithmetic.
+
+    Args:
+        kind: Hugging Face's class.
+        config: how its `__init__` calls the config.
+    """
     tree = _tree(kind.__init__)
     if tree is None:
         return {}, ()
+    if config != "config":
+        _Given({config: ast.Name("config", ast.Load())}).visit(tree)
     nodes = list(ast.walk(_Written(kind.__init__.__globals__).visit(tree)))
     assigned = [(target, node.value) for node in nodes if isinstance(node, ast.Assign) for target in node.targets]
     attributes = {
@@ -82,7 +89,7 @@ def in_source(name: str | None, instances: Sequence[Instance], values: Values) -
     """The expression of Hugging Face's class for an attribute, or without a name any, that gives these values."""
     modules = [instance.block.module for instance in instances]
     kind: Any = type(modules[0])
-    attributes, every = sums(kind)
+    attributes, every = sums(kind, instances[0].trace.config_names.get(kind, "config"))
     own = [attributes[name]] if name in attributes else []
     for text in [*own, *(text for text in every if f"self.{name}" not in text)]:
         if text != f"self.{name}" and _gives(text, instances, values):

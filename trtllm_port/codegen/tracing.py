@@ -38,6 +38,8 @@ class Trace:
         inputs: "input_ids", "position_ids" and "cache": what the root call starts from.
         logits: the value of the logits.
         made_with: module → the arguments of its class's `__init__`, by name; modules among them are made by the port.
+            The model's config is called `config`, whatever the class calls it.
+        config_names: class → how its `__init__` calls the model's config, where that is not `config`.
         absent: config keys that the modelling code asks for, with a default, and that the config does not have.
         keeps_cache: whether the model has a cache; if not, the step is all tokens, and a port has to keep one itself.
         kept: buffers that no checkpoint holds and that have half a precision in a model of float32, too.
@@ -49,6 +51,7 @@ class Trace:
     inputs: dict[str, Value]
     logits: Value
     made_with: MadeWith
+    config_names: dict[type, str]
     absent: frozenset[str]
     keeps_cache: bool = True
     kept: frozenset[str] = frozenset()
@@ -92,7 +95,7 @@ def trace(sample: Sample, *, trust_remote_code: bool = False) -> Trace:
 def _trace(sample: Sample, implementation: str, trust_remote_code: bool) -> Trace:
     with ExitStack() as stack:
         absent = stack.enter_context(_absent_keys())
-        with _constructor_arguments() as made_with:
+        with _constructor_arguments() as (made_with, config_names):
             model = build_model(
                 sample.config, TRACE_DTYPE, implementation=implementation, trust_remote_code=trust_remote_code
             )
@@ -120,7 +123,8 @@ def _trace(sample: Sample, implementation: str, trust_remote_code: bool) -> Trac
     if implementation == IMPLEMENTATION and recorder.asked_for == {"mask"}:  # with masks for the registered attention
         raise KeyError(IMPLEMENTATION)
     logits, kept = recorder.value(out.logits), _kept_buffers(model, sample.config, trust_remote_code)
-    return Trace(sample, model, recorder.root, inputs, logits, made_with, frozenset(absent), remembers, kept)
+    record = (recorder.root, inputs, logits, made_with, config_names)
+    return Trace(sample, model, *record, frozenset(absent), remembers, kept)
 
 
 def _kept_buffers(model: nn.Module, config: Any, trust_remote_code: bool) -> frozenset[str]:
@@ -147,9 +151,10 @@ def _inputs(sample: Sample) -> tuple[dict[str, torch.Tensor], dict[str, torch.Te
 
 
 @contextmanager
-def _constructor_arguments() -> Iterator[MadeWith]:
-    """Collect what every module is made with while the context lasts, other modules apart."""
+def _constructor_arguments() -> Iterator[tuple[MadeWith, dict[type, str]]]:
+    """Collect what every module is made with while the context lasts, other modules apart; see `Trace`."""
     found: MadeWith = {}
+    config_names: dict[type, str] = {}
     original = nn.Module.__init__
 
     def init(self: nn.Module, *args: Any, **kwargs: Any) -> None:
@@ -160,11 +165,15 @@ def _constructor_arguments() -> Iterator[MadeWith]:
             code = frame.f_code
             names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
             taken = {name: frame.f_locals[name] for name in names if name in frame.f_locals}
+            config = next((name for name, value in taken.items() if isinstance(value, PreTrainedConfig)), "config")
+            if "config" not in names and config in taken:
+                config_names[type(self)] = config
+                taken = {"config" if name == config else name: value for name, value in taken.items()}
             found[self] = {name: value for name, value in taken.items() if not isinstance(value, nn.Module)}
         original(self, *args, **kwargs)
 
     with mock.patch.object(nn.Module, "__init__", init):
-        yield found
+        yield found, config_names
 
 
 @contextmanager
