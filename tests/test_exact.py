@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from trtllm_port.exact import ExactArithmetic
+from trtllm_port.exact import ExactArithmetic, tensors_as_they_are
 
 SPELLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "functional": lambda scores: functional.softmax(scores, dim=-1, dtype=torch.float32),
@@ -107,10 +107,12 @@ def test_a_value_is_written_where_it_was_to_be_written() -> None:
 
 def test_a_function_of_ours_sees_tensors_as_they_are() -> None:
     x = torch.ones(2, dtype=torch.float64)
-    mode = ExactArithmetic()
-    with mode:
+    with ExactArithmetic():
         assert x.dtype == torch.float32
-        assert mode.outside(lambda tensor: (tensor.dtype, tensor.float().dtype))(x) == (torch.float64, torch.float32)
+        with tensors_as_they_are():
+            assert (x.dtype, x.float().dtype) == (torch.float64, torch.float32)
+            with tensors_as_they_are(False):  # the model once more
+                assert x.dtype == torch.float32
         assert x.dtype == torch.float32
     assert x.dtype == torch.float64
 

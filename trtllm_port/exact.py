@@ -9,18 +9,37 @@ in it stays: tables of angles and slopes are made of positions and constants, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["DTYPE", "ExactArithmetic"]
+__all__ = ["DTYPE", "ExactArithmetic", "tensors_as_they_are"]
 
 DTYPE: Callable[[Any], torch.dtype] = Tensor.dtype.__get__  # type: ignore[attr-defined]
 """What torch calls when a tensor is asked for its data type."""
 ALLOCATIONS = (torch.zeros, torch.ones, torch.empty)  # results and states are written into them
+
+
+class _Sight(threading.local):
+    plain = False  # tensors are seen as they are, though a model is running
+
+
+_SIGHT = _Sight()
+
+
+@contextmanager
+def tensors_as_they_are(plain: bool = True) -> Iterator[None]:
+    """For code of ours that a model calls, as a hook; `plain=False` for the model again, called by that code."""
+    before, _SIGHT.plain = _SIGHT.plain, plain
+    try:
+        yield
+    finally:
+        _SIGHT.plain = before
 
 
 class ExactArithmetic(TorchFunctionMode):
@@ -31,27 +50,11 @@ class ExactArithmetic(TorchFunctionMode):
     that is asked for in float32 is of float64.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._outside = False
-
-    def outside(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function of ours that the model calls, a hook, as one that sees tensors as they are."""
-
-        def called(*args: Any) -> Any:
-            self._outside, before = True, self._outside
-            try:
-                return function(*args)
-            finally:
-                self._outside = before
-
-        return called
-
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self._outside:
+        if _SIGHT.plain:
             return func(*args, **kwargs)
         if func == DTYPE:
             dtype = func(*args)

@@ -55,7 +55,7 @@ def test_a_wrong_row_of_a_token_that_the_prompt_does_not_have(
     assert (report.verdict, report.first_divergence) == (Verdict.FAIL, "model.embed_tokens")
     assert report.causes[0].id == "table.rows"
     assert "1 of 96 rows are wrong: tokens 3" in report.causes[0].evidence
-    assert "self.embed_tokens" in report.causes[0].place
+    assert "class Changed" in report.causes[0].place
 
 
 def test_the_rows_of_a_right_port_are_counted(model_dir: Path, workspace: Path) -> None:

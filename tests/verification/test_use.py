@@ -101,7 +101,8 @@ def test_an_input_that_never_differs_is_noticed() -> None:
 def test_a_cause_says_only_what_was_run(decoded: bool) -> None:
     verdict = Verdict.PASS if decoded else Verdict.SKIPPED
     decode = Gate(name="decode.error" if decoded else "decode", phase="logic", verdict=verdict, reason="")
+    prefill = Gate(name="prefill.error", phase="logic", verdict=Verdict.PASS, reason="")
     batch = Gate(name="batch.error", phase="logic", verdict=Verdict.FAIL, reason="")
-    cause = use_cause([decode, batch])
+    cause = use_cause([prefill, decode, batch])
     assert cause is not None
     assert ("decode" in cause.evidence) is decoded

@@ -108,8 +108,6 @@ def use_cause(gates: Sequence[Gate]) -> Cause | None:
     phase = next((gate.phase for gate in wrong), None)
     here = [gate for gate in gates if gate.phase == phase]
     failed = [gate.name for gate in here if gate.verdict is Verdict.FAIL]
-    if phase is None or any(name.startswith("prefill.") for name in failed):
-        return None
     if runs := next((gate for gate in here if gate.name in failed and gate.name.endswith(".runs")), None):
         return Cause(
             id=RUNS,
@@ -118,6 +116,8 @@ def use_cause(gates: Sequence[Gate]) -> Cause | None:
             evidence=runs.reason,
             place="`model.py`",
         )
+    if phase is None or not _right(here, "prefill"):
+        return None
     if any(name.startswith("decode.") for name in failed):
         return Cause(
             id="decode",
@@ -134,12 +134,17 @@ def use_cause(gates: Sequence[Gate]) -> Cause | None:
             evidence="all tokens' logits of a batch are right; where each row asks for its last one, they are not",
             place="`gather_tokens` and the use of `logits_indices` in `model.py`",
         )
-    decoded = any(gate.name.startswith("decode.") and gate.verdict is not Verdict.SKIPPED for gate in here)
-    alone = "one row alone is right, prefill and decode" if decoded else "the prefill of one row alone is right"
+    alone = "prefill and decode" if _right(here, "decode") else "in the prefill; its single steps were not judged"
     return Cause(
         id="batch",
         cause="rows of a padded batch disturb each other",
         status="likely",
-        evidence=f"{alone}; rows of unequal lengths together are not",
+        evidence=f"one row alone is right, {alone}; rows of unequal lengths together are not",
         place="the attention mask and everything that mixes the batch dimension in `model.py`",
     )
+
+
+def _right(gates: Sequence[Gate], part: str) -> bool:
+    """Whether a part was judged, and no gate of it says anything else than that it is right."""
+    verdicts = {gate.verdict for gate in gates if gate.name.startswith(f"{part}.")}
+    return bool(verdicts) and verdicts <= {Verdict.PASS, Verdict.WARN}

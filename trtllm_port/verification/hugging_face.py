@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from trtllm_port.errors import CheckpointError, UnsupportedModelError
-from trtllm_port.exact import ExactArithmetic
+from trtllm_port.exact import ExactArithmetic, tensors_as_they_are
 from trtllm_port.hf_cache import Continuation, keeps_cache
 from trtllm_port.hf_loading import weights_as_stored
 from trtllm_port.layers.text_part import whole_config
@@ -218,7 +218,7 @@ class HuggingFaceRunner:
             cache: is given what the model's KV cache holds of the first row afterwards; None: none is kept.
         """
         exactly = ExactArithmetic() if self.dtype == "float64" else None
-        seen = on_tap if on_tap is None or exactly is None else exactly.outside(on_tap)
+        seen = None if on_tap is None else tensors_as_they_are()(on_tap)
         with tapped(self.model, seen, taps), self._casting(), exactly or nullcontext():
             output = self.model(input_ids=ids_BL.to(self.device), use_cache=cache is not None)
         if cache is not None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trtllm_port.exact import tensors_as_they_are
 from trtllm_port.verification.experiments.operations import Operation, Operations, Replacement, own_operations, units
 from trtllm_port.verification.hooks import INPUT_KEYWORDS, inputs_of, outputs_of
 from trtllm_port.verification.rotary import match_table
@@ -151,6 +152,7 @@ class Experiment:
             if recall:
                 stack.enter_context(self._recall())
             stack.enter_context(patch())
+            stack.enter_context(tensors_as_they_are(False))
             try:
                 output = self.module.forward(
                     *(self.args if args is None else args), **(self.kwargs if kwargs is None else kwargs)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from trtllm_port.exact import tensors_as_they_are
 from trtllm_port.verification.experiments.catalogue import HYPOTHESES
 from trtllm_port.verification.experiments.experiment import IMPOSSIBLE, Experiment
 from trtllm_port.verification.experiments.hypotheses import Hypothesis, Variant
@@ -80,7 +81,8 @@ def replay(
     def enter(_module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         handle.remove()
         experiment = Experiment(model=model, path=module, args=args, kwargs=kwargs, targets=targets)
-        found.extend(_try_all(experiment, hypotheses))
+        with tensors_as_they_are():
+            found.extend(_try_all(experiment, hypotheses))
         raise _Done
 
     handle = model.get_submodule(module).register_forward_pre_hook(enter, with_kwargs=True)
