@@ -23,7 +23,7 @@ def _masks(e: Experiment) -> Iterator[tuple[str, Tensor]]:
 def _with_mask(e: Experiment, name: str, mask: Tensor, allowed_LS: Tensor) -> Tensor:
     other = allowed_LS.expand(mask.shape)
     if mask.dtype != torch.bool:
-        other = torch.zeros_like(mask).masked_fill(~other, torch.finfo(mask.dtype).min)
+        other = torch.zeros_like(mask).masked_fill(~other, _lowest(mask))
     return e.run(kwargs={**e.kwargs, name: other})
 
 
@@ -59,10 +59,15 @@ def _first_wrong(e: Experiment) -> Iterator[int]:
         yield from (size for size in (first - 1, first, first + 1) if size > 1)
 
 
+def _lowest(mask: Tensor) -> float:
+    """What hides a score in a mask: the lowest number of its data type; float64 stands for float32, see `exact`."""
+    return torch.finfo(torch.float32 if mask.dtype == torch.float64 else mask.dtype).min
+
+
 def masks(e: Experiment) -> Iterator[Variant]:
     """A mask that sees the future, or less than the past; what it hides otherwise, as before a window, stays hidden."""
     for name, mask in _masks(e):
-        allowed_LS = (mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2)[0, 0]
+        allowed_LS = (mask if mask.dtype == torch.bool else mask > _lowest(mask) / 2)[0, 0]
         for detail, allowed in (
             ("with a mask that hides nothing", torch.ones_like(allowed_LS)),
             ("with the next token's mask: it is seen, too", _of_neighbour(allowed_LS, 1)),
