@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from trtllm_port.verification.prove import attention_bugs, source_bugs, weight_bugs
+from trtllm_port.verification.prove import (
+    attention_bugs,
+    layer_bugs,
+    mixture_bugs,
+    source_bugs,
+    state_bugs,
+    weight_bugs,
+)
 from trtllm_port.verification.prove.bugs import Bug
 
-CATALOGUE: tuple[Bug, ...] = (*source_bugs.BUGS, *attention_bugs.BUGS, *weight_bugs.BUGS)
+CATALOGUE: tuple[Bug, ...] = (
+    *source_bugs.BUGS,
+    *attention_bugs.BUGS,
+    *weight_bugs.BUGS,
+    *mixture_bugs.BUGS,
+    *state_bugs.BUGS,
+    *layer_bugs.BUGS,
+)

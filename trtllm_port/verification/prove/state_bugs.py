@@ -1,0 +1,183 @@
+"""Bugs of what is kept from call to call, and of rows: caches, recurrences, steps after the first, batches."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import re
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from trtllm_port.verification.prove.bugs import Bug, Patient, Weights, at_attention, at_called, source_bug, weight_bug
+from trtllm_port.verification.prove.source import Change, Spot, calls, own_call, with_argument
+from trtllm_port.verification.prove.weight_bugs import layer_of
+
+LATER = "(cache.position_ids[:, 0:1] > 0)"  # [B, 1]: the call continues a sequence
+
+
+def operand_later(place: int, factor: float) -> Change:
+    """An operand of attention is too large in the steps after the prefill, and there only."""
+
+    def change(node: ast.AST, spot: Spot) -> ast.AST | None:
+        call = calls(node, "attention")
+        if call is None or not spot.attends:
+            return None
+        later = f"{LATER}.unsqueeze(2).unsqueeze(3).to({{0}}.dtype)"
+        return with_argument(call, place, f"{{0}} * (1.0 + {factor} * {later})")
+
+    return change
+
+
+def keys_kept_unscaled(node: ast.AST, spot: Spot) -> ast.AST | None:
+    """The cache keeps keys that are a hundredth too small, and attention reads them back."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or node.func.attr != "update":
+        return None
+    return with_argument(node, 1, "{0} * 0.99") if ast.unparse(node.func.value) == "cache" else None
+
+
+def values_kept_half(node: ast.AST, spot: Spot) -> ast.AST | None:
+    """The cache keeps values rounded to bfloat16."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or node.func.attr != "update":
+        return None
+    if ast.unparse(node.func.value) != "cache":
+        return None
+    return with_argument(node, 2, "{0}.to('bfloat16').to({0}.dtype)")
+
+
+def keys_and_values_exchanged(node: ast.AST, spot: Spot) -> ast.AST | None:
+    """What the cache gives back is taken the wrong way round."""
+    if not isinstance(node, ast.Assign) or calls(node.value, "update") is None:
+        return None
+    target = node.targets[0]
+    if not isinstance(target, ast.Tuple) or len(target.elts) != 2 or "cache" not in ast.unparse(node.value):
+        return None
+    changed = copy.deepcopy(node)
+    changed.targets[0].elts.reverse()  # type: ignore[attr-defined]
+    return changed
+
+
+def logits_of_first_row(node: ast.AST, spot: Spot) -> ast.AST | None:
+    """Logits of all rows are taken at the first row's index."""
+    call = calls(node, "gather_tokens")
+    return None if call is None else with_argument(call, 1, "{0} * 0 + {0}[0:1]")
+
+
+def positions_of_first_row(node: ast.AST, spot: Spot) -> ast.AST | None:
+    """Positions of the first row stand for those of all rows."""
+    if not isinstance(node, ast.Call) or not spot.layers or not own_call(node) or spot.function != "forward":
+        return None
+    for place, argument in enumerate(node.args):
+        if ast.unparse(argument) == "position_ids":
+            return with_argument(node, place, "{0} * 0 + {0}[0:1]")
+    return None
+
+
+def mask_of_first_row(node: ast.AST, spot: Spot) -> ast.AST | None:
+    """The mask of the first row stands for those of all rows."""
+    call = calls(node, "causal_mask")
+    return None if call is None else with_argument(call, 0, "{0} * 0 + {0}[0:1]")
+
+
+def step_too_early(node: ast.AST, spot: Spot) -> ast.AST | None:
+    """The mask of a step after the prefill hides the token itself."""
+    call = calls(node, "causal_mask")
+    return None if call is None else with_argument(call, 0, "{0} - ({0}[:, 0:1] > 0).to({0}.dtype)")
+
+
+def position_later(node: ast.AST, spot: Spot) -> ast.AST | None:
+    """Positions are one too large in the steps after the prefill."""
+    if not isinstance(node, ast.Call) or not spot.layers or not own_call(node) or spot.function != "forward":
+        return None
+    for place, argument in enumerate(node.args):
+        if ast.unparse(argument) == "position_ids":
+            return with_argument(node, place, "{0} + ({0}[:, 0:1] > 0).to({0}.dtype)")
+    return None
+
+
+def decay(node: ast.AST, spot: Spot) -> ast.AST | None:
+    """A recurrence forgets a tenth faster."""
+    if not isinstance(node, ast.Call) or own_call(node):
+        return None
+    for argument in node.keywords:
+        if argument.arg in ("log_decay", "decay"):
+            return with_argument(node, argument.arg, "{0} * 1.1" if argument.arg == "log_decay" else "{0} ** 1.1")
+    return None
+
+
+def of_recurrence(name: str, change: Callable[[Tensor], Tensor]) -> Callable[[Patient], Weights | None]:
+    """A parameter of the last recurrent layer, changed."""
+
+    def bug(patient: Patient) -> Weights | None:
+        names = [n for n in patient.weights if re.search(name, n)]
+        last = max(names, key=lambda n: layer_of(n) or 0, default=None)
+        return None if last is None else {last: change(patient.weights[last]).contiguous()}
+
+    return bug
+
+
+BUGS: tuple[Bug, ...] = (
+    source_bug(
+        "decode.scale", "queries 1.03 times as large in the steps after the prefill", "decode", operand_later(0, 0.03)
+    ),
+    source_bug(
+        "decode.values", "values 1.02 times as large in the steps after the prefill", "decode", operand_later(2, 0.02)
+    ),
+    source_bug(
+        "decode.mask", "a step after the prefill does not see its own token", "decode", step_too_early, at_attention
+    ),
+    source_bug("decode.positions", "positions one too large after the prefill", "decode", position_later, at_called),
+    source_bug(
+        "cache.keys.scaled",
+        "the cache keeps keys that are a hundredth too small",
+        "attention.scale multiplier",
+        keys_kept_unscaled,
+    ),
+    source_bug(
+        "cache.values.half",
+        "the cache keeps values rounded to bfloat16",
+        "precision.cast precision.rounded",
+        values_kept_half,
+    ),
+    source_bug(
+        "cache.exchanged",
+        "keys and values from the cache taken the wrong way round",
+        "attention.operands",
+        keys_and_values_exchanged,
+    ),
+    source_bug("rows.logits", "logits of all rows at the first row's index", "batch", logits_of_first_row),
+    source_bug("rows.positions", "positions of the first row for all rows", "batch", positions_of_first_row, at_called),
+    source_bug("rows.mask", "the mask of the first row for all rows", "batch", mask_of_first_row, at_attention),
+    source_bug("recurrence.decay", "a recurrence forgets a tenth faster", "multiplier recurrence.decay", decay),
+    weight_bug(
+        "recurrence.decay_sign",
+        "decay rates of a recurrence negated",
+        "weight.scale",
+        of_recurrence(r"A_log$", lambda w: -w),
+    ),
+    weight_bug(
+        "recurrence.step_bias",
+        "the bias of a recurrence's step is zero",
+        "bias.left_out weight.zero",
+        of_recurrence(r"dt_bias$", torch.zeros_like),
+    ),
+    weight_bug(
+        "recurrence.skip",
+        "what a recurrence adds of its input is left out",
+        "weight.zero bias.left_out",
+        of_recurrence(r"\.D$", torch.zeros_like),
+    ),
+    weight_bug(
+        "convolution.reversed",
+        "taps of a short convolution in reverse order",
+        "weight.permuted",
+        of_recurrence(r"conv1d\.weight$", lambda w: w.flip(-1)),
+    ),
+    weight_bug(
+        "convolution.shifted",
+        "taps of a short convolution shifted by one",
+        "weight.permuted",
+        of_recurrence(r"conv1d\.weight$", lambda w: w.roll(1, -1)),
+    ),
+)
