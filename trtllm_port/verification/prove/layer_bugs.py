@@ -188,19 +188,19 @@ BUGS: tuple[Bug, ...] = (
     source_bug(
         "precision.activation",
         "the activation's result rounded to bfloat16",
-        "precision.cast precision.rounded",
+        "precision.cast precision.weight",
         activation_half,
     ),
     source_bug(
         "precision.rotation",
         "cosines rounded to bfloat16",
-        "rope.precision precision.cast precision.rounded",
+        "rope.precision precision.cast precision.weight",
         rotation_half,
     ),
     source_bug(
         "precision.head",
         "the head computes on values rounded to float16",
-        "precision.cast precision.rounded",
+        "precision.cast precision.weight",
         head_half,
     ),
     source_bug(
@@ -209,42 +209,44 @@ BUGS: tuple[Bug, ...] = (
         "soft_cap",
         soft_cap_larger,
     ),
-    weight_bug("table.row", "one token's embedding is zero", "weight.part weight.zero", of_table(row_zero, head=False)),
+    weight_bug(
+        "table.row", "one token's embedding is zero", "weight.values table.rows", of_table(row_zero, head=False)
+    ),
     weight_bug(
         "table.exchanged",
         "two tokens' embeddings exchanged",
-        "weight.permuted weight.part",
+        "weight.permuted weight.values table.rows",
         of_table(rows_exchanged, head=False),
     ),
     weight_bug(
         "table.tail",
         "the last embeddings are zero, as after a smaller vocabulary",
-        "weight.part weight.zero",
+        "weight.values table.rows",
         of_table(tail_zero, head=False),
     ),
     weight_bug(
-        "head.row", "one token's row of the head is zero", "weight.part weight.zero", of_table(row_zero, head=True)
+        "head.row", "one token's row of the head is zero", "weight.values table.rows", of_table(row_zero, head=True)
     ),
     weight_bug(
         "head.exchanged",
         "two tokens' rows of the head exchanged",
-        "weight.permuted weight.part",
+        "weight.permuted weight.values table.rows",
         of_table(rows_exchanged, head=True),
     ),
     weight_bug(
-        "head.tail", "the last rows of the head are zero", "weight.part weight.zero", of_table(tail_zero, head=True)
+        "head.tail", "the last rows of the head are zero", "weight.values table.rows", of_table(tail_zero, head=True)
     ),
     weight_bug(
         "weights.last_row",
         "the last row of a projection is zero",
-        "weight.part weight.zero",
+        "weight.values table.rows",
         changed(last_row_zero, matrix),
     ),
     weight_bug("weights.negated", "a projection negated", "weight.scale multiplier", changed(lambda w: -w, matrix)),
     weight_bug(
         "weights.half_neighbour",
         "half of a projection's rows are those of the layer before",
-        "weight.part weight.neighbour",
+        "weight.values weight.neighbour",
         half_of_neighbour,
     ),
     weight_bug("weights.gain_neighbour", "a norm's gain of the layer before", "weight.neighbour", of_neighbour(gain)),
@@ -264,31 +266,31 @@ BUGS: tuple[Bug, ...] = (
     weight_bug(
         "weights.cut",
         "the queries' rows cut out of a fused matrix in the wrong place",
-        "weight.part weight.swapped weight.permuted",
+        "weight.values weight.swapped weight.permuted",
         queries_of_keys,
     ),
     weight_bug(
         "weights.half",
         "a projection rounded to bfloat16 on its way",
-        "weight.rounded precision.cast precision.rounded",
+        "precision.weight weight.values",
         changed(lambda w: w.bfloat16().to(w.dtype), matrix),
     ),
     weight_bug(
         "weights.float8",
         "a projection rounded to eight bits",
-        "weight.rounded precision.cast precision.rounded",
+        "precision.weight weight.values",
         changed(float8, matrix),
     ),
     weight_bug(
         "weights.gain_offset",
         "one added to a gain in conversion",
-        "weight.offset norm.gain_offset",
+        "weight.values norm.gain_offset",
         changed(lambda w: w + 1, gain),
     ),
     weight_bug(
         "weights.sinks",
         "the sinks of the attention are zero",
-        "weight.zero bias.left_out",
+        "bias.left_out weight.values",
         changed(torch.zeros_like, ends("sinks")),
     ),
 )

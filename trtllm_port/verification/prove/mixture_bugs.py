@@ -64,7 +64,7 @@ def shared_expert_left_out(node: ast.AST, spot: Spot) -> ast.AST | None:
 
 def gate_up_clamp(node: ast.AST, spot: Spot) -> ast.AST | None:
     """The limit of the experts' activations is a tenth of what it should be."""
-    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id != "clip":
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id != "number":
         return None
     return written("clip({0}, {1}, {2} * 0.01)", node.args[0], node.args[1], node.args[2])
 
@@ -168,7 +168,7 @@ BUGS: tuple[Bug, ...] = (
     source_bug(
         "router.weights.half",
         "the chosen experts' weights rounded to bfloat16",
-        "precision.cast precision.rounded",
+        "precision.cast precision.weight",
         weights_half,
     ),
     source_bug(
@@ -184,7 +184,10 @@ BUGS: tuple[Bug, ...] = (
         shared_expert_left_out,
     ),
     source_bug(
-        "experts.limit", "the limit of the experts' activations a hundredth of what it should be", "clip", gate_up_clamp
+        "experts.limit",
+        "the limit of the experts' activations a hundredth of what it should be",
+        "number",
+        gate_up_clamp,
     ),
     weight_bug(
         "router.rows",
@@ -196,7 +199,7 @@ BUGS: tuple[Bug, ...] = (
     weight_bug(
         "router.bias_dropped",
         "the bias of the router's choice is zero",
-        "bias.left_out weight.zero",
+        "bias.left_out weight.values",
         of_router(torch.zeros_like, dims=1),
     ),
     weight_bug(
@@ -205,11 +208,11 @@ BUGS: tuple[Bug, ...] = (
         "weight.permuted",
         of_experts(lambda w: w.roll(1, 0)),
     ),
-    weight_bug("experts.last", "the last expert is the first one once more", "weight.part", of_experts(first_twice)),
+    weight_bug("experts.last", "the last expert is the first one once more", "weight.values", of_experts(first_twice)),
     weight_bug(
         "experts.one_scaled",
         "one expert's matrix a twentieth too large",
-        "weight.scale weight.part",
+        "weight.scale weight.values",
         of_experts(one_scaled, ends("down_proj")),
     ),
     weight_bug(

@@ -137,7 +137,7 @@ BUGS: tuple[Bug, ...] = (
     source_bug(
         "cache.values.half",
         "the cache keeps values rounded to bfloat16",
-        "precision.cast precision.rounded",
+        "precision.cast precision.weight",
         values_kept_half,
     ),
     source_bug(
@@ -146,10 +146,20 @@ BUGS: tuple[Bug, ...] = (
         "attention.operands",
         keys_and_values_exchanged,
     ),
-    source_bug("rows.logits", "logits of all rows at the first row's index", "batch", logits_of_first_row),
-    source_bug("rows.positions", "positions of the first row for all rows", "batch", positions_of_first_row, at_called),
-    source_bug("rows.mask", "the mask of the first row for all rows", "batch", mask_of_first_row, at_attention),
-    source_bug("recurrence.decay", "a recurrence forgets a tenth faster", "multiplier recurrence.decay", decay),
+    source_bug(
+        "rows.logits", "logits of all rows at the first row's index", "batch logits_indices", logits_of_first_row
+    ),
+    source_bug(
+        "rows.positions",
+        "positions of the first row for all rows",
+        "batch logits_indices",
+        positions_of_first_row,
+        at_called,
+    ),
+    source_bug(
+        "rows.mask", "the mask of the first row for all rows", "batch logits_indices", mask_of_first_row, at_attention
+    ),
+    source_bug("recurrence.decay", "a recurrence forgets a tenth faster", "multiplier number", decay),
     weight_bug(
         "recurrence.decay_sign",
         "decay rates of a recurrence negated",
@@ -159,13 +169,13 @@ BUGS: tuple[Bug, ...] = (
     weight_bug(
         "recurrence.step_bias",
         "the bias of a recurrence's step is zero",
-        "bias.left_out weight.zero",
+        "bias.left_out weight.values",
         of_recurrence(r"dt_bias$", torch.zeros_like),
     ),
     weight_bug(
         "recurrence.skip",
         "what a recurrence adds of its input is left out",
-        "weight.zero bias.left_out",
+        "bias.left_out weight.values",
         of_recurrence(r"\.D$", torch.zeros_like),
     ),
     weight_bug(
