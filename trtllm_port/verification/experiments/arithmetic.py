@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trtllm_port.verification.experiments.experiment import Experiment
+from trtllm_port.verification.experiments.experiment import Experiment, attribute
 from trtllm_port.verification.experiments.hypotheses import Hypothesis, Variant, config_numbers, fitted
 from trtllm_port.verification.experiments.operations import Operation, Replacement, operand
 from trtllm_port.verification.experiments.steps import part_activations
 
 SMALL = 1e-2  # a number that is added and is below this is an epsilon
 SUM = (r"\bresidual\b.*\+|\+.*\bresidual\b", r"\+ hidden_states|hidden_states \+", r"\+")  # of hidden states
+CAP = re.compile(r"soft_?cap")
 MADE_OF = re.compile(r"scal|multiplier|factor|dim|size|alpha|softcap")  # names of what multipliers are made of
 SCORES = 4  # dimensions of attention scores
 EPSILONS = (0.0, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12)
@@ -298,10 +299,23 @@ def activations(e: Experiment) -> Iterator[Variant]:
 
 
 def soft_caps(e: Experiment) -> Iterator[Variant]:
-    """No soft cap: c · tanh(x / c) is x."""
+    """No soft cap, c · tanh(x / c) is x, or another c; an attention hands its own to the function it calls."""
     for op in e.operations:
         if op.name == "tanh":
             yield Variant(detail="without its soft cap", compute=partial(e.replacing, op, operand(0)))
+    for name, now in vars(e.module).items():
+        if CAP.search(name) and isinstance(now, float) and now > 0:
+
+            def run(x: float | None, name: str = name) -> Tensor:
+                return e.run(patch=partial(attribute, e.module, name, x))
+
+            yield Variant(detail=f"without its soft cap of {now:.6g}", compute=partial(run, None))
+            best = fitted(e, run, now / 32, now * 32)
+            yield Variant(
+                detail=f"with a soft cap of {best:.6g} instead of {now:.6g}",
+                cause="the soft cap has another value",
+                compute=partial(run, best),
+            )
 
 
 TABLE: tuple[Hypothesis, ...] = (

@@ -50,21 +50,27 @@ def _port_weights(weights: TensorSource, e: Experiment) -> Iterator[Variant]:
 
 def different_weights(weights: TensorSource, model: nn.Module, module: str) -> dict[str, tuple[Tensor, Tensor]]:
     """Return the parameters in a module that the port has with other bits: the port's, and Hugging Face's."""
-    pairs = ((name, weights.tensor(name).cpu(), tensor.cpu()) for name, tensor in shared(weights, model, module))
+    pairs = ((name, weights.tensor(own).cpu(), tensor.cpu()) for name, own, tensor in shared(weights, model, module))
     return {name: (port, reference) for name, port, reference in pairs if not same_bits(port, reference)}
 
 
-def shared(weights: TensorSource, model: nn.Module, module: str) -> Iterator[tuple[str, Tensor]]:
-    """Return Hugging Face's parameters in a module that can be compared.
+def shared(weights: TensorSource, model: nn.Module, module: str) -> Iterator[tuple[str, str, Tensor]]:
+    """Return Hugging Face's parameters in a module that can be compared: its name, the port's, and the tensor.
 
     Where the port has one of another name or shape, it lays it out in its own way; some of Hugging Face's are not in
-    memory.
+    memory. One that Hugging Face has under several names, as a tied head, the port may have under any of them.
     """
     known, prefix = set(weights.names()), f"{module}." if module else ""
-    for name, reference in stored(model).items():
-        comparable = name.startswith(prefix) and name in known and not reference.is_meta
-        if comparable and weights.shape(name) == tuple(reference.shape):
-            yield name, reference
+    tensors = stored(model)
+    names: dict[int, list[str]] = {}
+    for name, reference in tensors.items():
+        names.setdefault(reference.data_ptr(), []).append(name)
+    for name, reference in tensors.items():
+        if not name.startswith(prefix) or reference.is_meta:
+            continue
+        own = next((each for each in (name, *names[reference.data_ptr()]) if each in known), None)
+        if own is not None and weights.shape(own) == tuple(reference.shape):
+            yield name, own, reference
 
 
 def stored(model: nn.Module) -> dict[str, Tensor]:

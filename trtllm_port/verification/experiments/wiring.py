@@ -224,7 +224,7 @@ def _by_first_positions(e: Experiment, run: Callable[[float], Tensor], low: floa
 
 
 def half_tables(e: Experiment) -> Iterator[Variant]:
-    """Angles in low precision."""
+    """Angles in low precision: where they are made, or as an attention is given them."""
     frequencies = _frequencies(e)
     if frequencies is not None:
         for dtype in (torch.bfloat16, torch.float16):
@@ -234,6 +234,18 @@ def half_tables(e: Experiment) -> Iterator[Variant]:
                     e.run, patch=partial(parameter, e.module, "inv_freq", frequencies.to(dtype).to(frequencies.dtype))
                 ),
             )
+    tables = e.kwargs.get("position_embeddings")
+    if not isinstance(tables, tuple) or len(tables) != 2 or not all(isinstance(table, Tensor) for table in tables):
+        return
+    for dtype in (torch.bfloat16, torch.float16):
+        half = [table.to(dtype).to(table.dtype) for table in tables]
+        for name, pair in (
+            ("cosines", (half[0], tables[1])),
+            ("sines", (tables[0], half[1])),
+            ("cosines and sines", tuple(half)),
+        ):
+            given = {**e.kwargs, "position_embeddings": pair}
+            yield Variant(detail=f"with {name} in {dtype}", compute=partial(e.run, kwargs=given))
 
 
 TABLE: tuple[Hypothesis, ...] = (
@@ -251,7 +263,10 @@ TABLE: tuple[Hypothesis, ...] = (
     ),
     Hypothesis(id="positions", cause="wrong positions", look=(r"position_ids",), variants=positions),
     Hypothesis(
-        id="rope.precision", cause="rotary frequencies in low precision", look=(r"rotary_emb",), variants=half_tables
+        id="rope.precision",
+        cause="rotary angles in low precision",
+        look=(r"rotary_embedding\(", r"rotary_emb"),
+        variants=half_tables,
     ),
     Hypothesis(id="module.left_out", cause="a module is not called", look=(), variants=left_out),
     Hypothesis(id="module.swapped", cause="two modules are swapped", look=(), variants=swapped),

@@ -42,6 +42,13 @@ class Patient:
         owners = [path for path in self.order if self.classes.get(path) == class_name] or [""]
         return (".".join(part for part in (owners[0], attribute) if part),)
 
+    def holder(self, parameter: str) -> str:
+        """Return the module that a parameter is in, or of those around it the first that Hugging Face calls."""
+        path = parameter.rpartition(".")[0]
+        while path and path not in self.order:
+            path = path.rpartition(".")[0]
+        return path
+
     def all_of(self, class_name: str) -> tuple[str, ...]:
         """Return all modules of a class."""
         return tuple(path for path in self.order if self.classes.get(path) == class_name)
@@ -126,15 +133,23 @@ def source_bug(
     return Bug(id=name, kind="source", description=description, causes=tuple(causes.split()), inject=inject)
 
 
-def weight_bug(name: str, description: str, causes: str, change: Callable[[Patient], Weights | None]) -> Bug:
-    """A bug that changes parameters; the first of them names the module."""
+def weight_bug(
+    name: str,
+    description: str,
+    causes: str,
+    change: Callable[[Patient], Weights | None],
+    also: Callable[[Patient], tuple[str, ...]] = lambda patient: (),
+) -> Bug:
+    """A bug that changes parameters; the first of them names the module, and `also` those that have it, too."""
 
     def inject(patient: Patient) -> Injection | None:
         changed = change(patient)
         if not changed:
             return None
-        modules = sorted({name.rpartition(".")[0] for name in changed}, key=patient.order.index)
-        return Injection(change=", ".join(f"`{name}`" for name in changed), modules=tuple(modules[:1]), weights=changed)
+        modules = sorted({patient.holder(name) for name in changed}, key=patient.order.index)
+        return Injection(
+            change=", ".join(f"`{name}`" for name in changed), modules=(*modules[:1], *also(patient)), weights=changed
+        )
 
     return Bug(id=name, kind="weights", description=description, causes=tuple(causes.split()), inject=inject)
 

@@ -18,9 +18,9 @@ SECOND = "locals().get('layer_idx') == 1"
 
 def at_second(patient: Patient, edited: Edited) -> tuple[str, ...]:
     """The second module of the class that was edited, or the part of it that the statement makes."""
-    owner = patient.all_of(edited.spot.class_name)[1:2]
+    owner = [path for path in patient.all_of(edited.spot.class_name) if layer_of(f"{path}.") == 1]
     part = edited.spot.attribute
-    return tuple(f"{path}.{part}" if part in path or f"{path}.{part}" in patient.classes else path for path in owner)
+    return tuple(f"{path}.{part}" if f"{path}.{part}" in patient.classes else path for path in owner)
 
 
 def epsilon_of_second(node: ast.AST, spot: Spot) -> ast.AST | None:
@@ -57,9 +57,9 @@ def last_layer_twice(node: ast.AST, spot: Spot) -> ast.AST | None:
 
 def activation_half(node: ast.AST, spot: Spot) -> ast.AST | None:
     """What the activation gives is rounded to bfloat16."""
-    if not isinstance(node, ast.Call) or not own_call(node).startswith("act"):
+    if not isinstance(node, ast.Call) or not own_call(node).startswith("act") or spot.function != "forward":
         return None
-    return written("{0}.to('bfloat16').to(x.dtype)" if spot.function == "forward" else "{0}", node)
+    return written("{0}.to('bfloat16').to({1}.dtype)", node, node.args[0])
 
 
 def rotation_half(node: ast.AST, spot: Spot) -> ast.AST | None:
@@ -86,6 +86,11 @@ def table(patient: Patient, *, head: bool) -> str | None:
     names = [n for n, w in patient.weights.items() if layer_of(n) is None and w.ndim == 2]
     heads = [name for name in names if "head" in name or "embed_out" in name]
     return next(iter(heads if head else [name for name in names if name not in heads]), None)
+
+
+def tied_head(patient: Patient) -> tuple[str, ...]:
+    """The head where it is the embedding once more: there a row shows that the prompt does not look up."""
+    return ("lm_head",) if table(patient, head=True) is None and "lm_head" in patient.order else ()
 
 
 def of_table(change: Callable[[Tensor], Tensor], *, head: bool) -> Callable[[Patient], Weights | None]:
@@ -210,19 +215,25 @@ BUGS: tuple[Bug, ...] = (
         soft_cap_larger,
     ),
     weight_bug(
-        "table.row", "one token's embedding is zero", "weight.values table.rows", of_table(row_zero, head=False)
+        "table.row",
+        "one token's embedding is zero",
+        "weight.values table.rows",
+        of_table(row_zero, head=False),
+        tied_head,
     ),
     weight_bug(
         "table.exchanged",
         "two tokens' embeddings exchanged",
         "weight.permuted weight.values table.rows",
         of_table(rows_exchanged, head=False),
+        tied_head,
     ),
     weight_bug(
         "table.tail",
         "the last embeddings are zero, as after a smaller vocabulary",
         "weight.values table.rows",
         of_table(tail_zero, head=False),
+        tied_head,
     ),
     weight_bug(
         "head.row", "one token's row of the head is zero", "weight.values table.rows", of_table(row_zero, head=True)

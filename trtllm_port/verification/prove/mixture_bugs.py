@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from trtllm_port.verification.prove.bugs import Bug, Patient, Weights, source_bug, weight_bug
+from trtllm_port.verification.prove.bugs import Bug, Patient, Weights, at_called, source_bug, weight_bug
 from trtllm_port.verification.prove.source import DELETE, Spot, written
 from trtllm_port.verification.prove.weight_bugs import LAYER, ends, layer_of
 
@@ -180,8 +180,9 @@ BUGS: tuple[Bug, ...] = (
     source_bug(
         "experts.shared.left_out",
         "the shared expert is not added",
-        "residual.left_out module.left_out",
+        "residual.left_out module.left_out step.left_out",
         shared_expert_left_out,
+        at_called,
     ),
     source_bug(
         "experts.limit",
@@ -208,7 +209,12 @@ BUGS: tuple[Bug, ...] = (
         "weight.permuted",
         of_experts(lambda w: w.roll(1, 0)),
     ),
-    weight_bug("experts.last", "the last expert is the first one once more", "weight.values", of_experts(first_twice)),
+    weight_bug(
+        "experts.last",
+        "the last expert is the first one once more",
+        "weight.values weight.permuted",
+        of_experts(first_twice),
+    ),
     weight_bug(
         "experts.one_scaled",
         "one expert's matrix a twentieth too large",

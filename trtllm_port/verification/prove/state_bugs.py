@@ -143,7 +143,7 @@ BUGS: tuple[Bug, ...] = (
     source_bug(
         "cache.exchanged",
         "keys and values from the cache taken the wrong way round",
-        "attention.operands",
+        "attention.operands module.swapped",
         keys_and_values_exchanged,
     ),
     source_bug(
