@@ -5,6 +5,7 @@
     ├── UnsupportedModelError      not a decoder-only causal language model, or one that cannot be ported
     ├── CheckpointError            weights are missing, extra, truncated, misshapen, non-finite or pickled
     ├── WorkspaceError             a port's name or place is not usable, or a port exists already
+    ├── PortCodeError              exit code 1: the port's own code is unfinished, or raises what no port should
     ├── RegistryError              no registered port fits, or the port does not belong to the checkpoint
     ├── NetworkError               a port's `forward` asks for what TensorRT refuses: shapes, data types, layers
     ├── EngineError                an engine directory is incomplete, altered, or too small for the request
@@ -53,6 +54,12 @@ class CheckpointError(PortError):
 
 class WorkspaceError(PortError):
     """A port's name or place is not usable, or a port exists already."""
+
+
+class PortCodeError(PortError):
+    """The port's own code is unfinished, or raises what no port should: the port is wrong."""
+
+    exit_code: ClassVar[int] = 1
 
 
 class RegistryError(PortError):

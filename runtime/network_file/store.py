@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 
 from trtllm_port.errors import EngineError
+from trtllm_port.layers.foreign import read_json, typed
+from trtllm_port.layers.weights.source import SafetensorsFile
 from trtllm_port.runtime.network_file.dtypes import STORAGE
 from trtllm_port.runtime.network_file.schema import FORMAT, VERSION, Constant, LayerRecord, TensorRecord
 
@@ -49,13 +50,8 @@ def read_document(path: Path) -> dict[str, Any]:
     Raises:
         EngineError: the file is absent, is no network file, or of a version that this release does not read.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise EngineError(f"the network file {path} does not exist", hint="run `trtllm-port build` again") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise EngineError(f"{path} is not valid JSON: {error}", hint="run `trtllm-port build` again") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
+    document = read_json(path, EngineError, hint="run `trtllm-port build` again", failed="is not a network file")
+    if document.get("format") != FORMAT:
         raise EngineError(f"{path} is not a network file", hint="expected a file that `trtllm-port build` wrote")
     if document.get("version") != VERSION:
         raise EngineError(
@@ -73,13 +69,7 @@ def layer_to_json(layer: LayerRecord) -> dict[str, Any]:
 
 def layer_from_json(entry: dict[str, Any]) -> LayerRecord:
     """The inverse of `layer_to_json`."""
-    return LayerRecord(
-        type=entry["type"],
-        name=entry["name"],
-        inputs=tuple(entry["inputs"]),
-        outputs=tuple(entry["outputs"]),
-        attributes=entry.get("attributes", {}),
-    )
+    return typed(LayerRecord, entry)
 
 
 class ConstantWriter:
@@ -118,7 +108,7 @@ class ConstantReader:
     def __init__(self, folder: Path, tensors: dict[str, TensorRecord]) -> None:
         self._folder = folder
         self._tensors = tensors
-        self._files: dict[str, Any] = {}
+        self._files: dict[str, SafetensorsFile] = {}
 
     def constant(self, name: str, entry: dict[str, Any]) -> Constant:
         """The constant that `entry` describes; its value is read from the file beside where it stands there."""
@@ -130,14 +120,14 @@ class ConstantReader:
             return Constant(
                 shape, value=torch.tensor([_from_json(x) for x in entry["values"]]).to(dtype).reshape(shape)
             )
-        return Constant(shape, value=self._file(entry["file"]).get_tensor(entry["key"]).reshape(shape))
+        return Constant(shape, value=self._file(entry["file"]).tensor(entry["key"]).reshape(shape))
 
-    def _file(self, name: str) -> Any:
+    def _file(self, name: str) -> SafetensorsFile:
         if name not in self._files:
             path = self._folder / name
             if Path(name).name != name or not path.is_file():
                 raise EngineError(f"the constants file {path} is missing", hint="run `trtllm-port build` again")
-            self._files[name] = safe_open(path, "pt")
+            self._files[name] = SafetensorsFile(path)
         return self._files[name]
 
 

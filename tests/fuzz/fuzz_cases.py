@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fuzz_corpus import link_tree, published_configs
 from fuzz_mutations import VALUES, mutate_file
+
 from trtllm_port.runtime.digests import bytes_digest, file_digest
 
 WORKSPACE = ("--workspace", "workspace")
@@ -126,10 +127,14 @@ def compared(place: Place, rng: random.Random) -> Words:
 COMMANDS: dict[str, Words] = {
     "inspect": ["model", "--workspace", "workspace"],
     "convert": ["--model-dir", "model", "--output-dir", "out", *WORKSPACE, "--dtype", "auto", "--tp-size", "1"],
-    "build": ["--checkpoint-dir", "checkpoint", "--output-dir", "out", *WORKSPACE, "--backend", "reference"]
-    + ["--max-batch-size", "1", "--max-input-len", "8", "--max-seq-len", "16"],
-    "run": ["--engine-dir", "engine", "--tokenizer-dir", "model", "--input-text", "Once", "--max-output-len", "2"]
-    + ["--temperature", "1", "--top-k", "2", "--top-p", "0.5", "--seed", "1"],
+    "build": [
+        *("--checkpoint-dir", "checkpoint", "--output-dir", "out", *WORKSPACE, "--backend", "reference"),
+        *("--max-batch-size", "1", "--max-input-len", "8", "--max-seq-len", "16"),
+    ],
+    "run": [
+        *("--engine-dir", "engine", "--tokenizer-dir", "model", "--input-text", "Once", "--max-output-len", "2"),
+        *("--temperature", "1", "--top-k", "2", "--top-p", "0.5", "--seed", "1"),
+    ],
     "summarize": ["--engine-dir", "engine", "--hf-model-dir", "model", "--dataset", "none.jsonl"],
     "diff-layers": ["absent", *WORKSPACE, "--tokens", "16", "--prompt-file", "prompts.txt", "--seed", "1"],
     "models": [*WORKSPACE],

@@ -27,11 +27,11 @@ def make_corpus(place: Path) -> Path:
     os.chdir(place)
     try:
         workspace = ["--workspace", "workspace"]
+        limits = ["--max-seq-len", "32", "--backend", "reference"]
         tokens = ["--tokens", "16", "--save", "bundle"]
         for words in (
             ["convert", "--model-dir", "model", "--output-dir", "checkpoint", *workspace],
-            ["build", "--checkpoint-dir", "checkpoint", "--output-dir", "engine", "--max-seq-len", "32"]
-            + ["--backend", "reference", *workspace],
+            ["build", "--checkpoint-dir", "checkpoint", "--output-dir", "engine", *limits, *workspace],
             ["diff-layers", "model", *workspace, *tokens],
         ):
             code = main(words)

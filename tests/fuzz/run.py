@@ -1,7 +1,7 @@
-"""`make fuzz`: thousands of damaged files and command lines; every outcome is a pass, or a message with exit code 1 to 3.
+"""`make fuzz`: thousands of damaged files and command lines; each passes, or ends with a message and exit code 1 to 3.
 
-    python tests/fuzz/run.py --count 10000 --jobs 2
-    python tests/fuzz/run.py --first 4711 --count 1      # one case again; what it printed is shown
+python tests/fuzz/run.py --count 10000 --jobs 2
+python tests/fuzz/run.py --first 4711 --count 1      # one case again; what it printed is shown
 """
 
 from __future__ import annotations
@@ -99,9 +99,7 @@ def _start(
     return worker
 
 
-def _follow(
-    worker: subprocess.Popen[str], lines: queue.Queue[str], seed: int, step: int, results: list[Result]
-) -> int:
+def _follow(worker: subprocess.Popen[str], lines: queue.Queue[str], seed: int, step: int, results: list[Result]) -> int:
     """Collect a worker's results until it ends; return the seed to go on with."""
     from fuzz_oracle import SECONDS
 
@@ -146,7 +144,8 @@ def _show(results: list[Result], failed: list[Result], options: argparse.Namespa
     shown = results if options.count == 1 else failed[:SHOWN]
     for result in shown:
         print(f"seed {result['seed']}, {result['kind']}: {' '.join(result['words'])!r}")
-        print(f"  {'; '.join(result['problems'])}\n  {result.get('out', '')[-2000:]}\n  {result.get('err', '')[-4000:]}")
+        print(f"  {'; '.join(result['problems'])}\n  {result.get('out', '')[-2000:]}")
+        print(f"  {result.get('err', '')[-4000:]}")
     for result in failed[SHOWN:]:
         last = (result.get("err", "").strip().splitlines() or [""])[-2:]
         print(f"seed {result['seed']}, {result['kind']}: {'; '.join(result['problems'])}: {' '.join(last)[:300]}")

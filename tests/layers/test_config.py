@@ -85,7 +85,7 @@ def test_a_config_of_another_model_is_refused(tmp_path: Path) -> None:
     [
         (None, "has no `config.json`"),
         ("{", "cannot be read"),
-        ("[]", "has no `model_type`"),
+        ("[]", "it holds a list, expected an object"),
         ("{}", "has no `model_type`"),
         ('{"model_type": "no-such-model"}', "no-such-model"),
         ('{"model_type": "mistral", "architectures": null}', "`architecture` is missing"),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from trtllm_port import __version__
 from trtllm_port.errors import ConfigError, PortError
 from trtllm_port.files import atomic_directory, file_digest, require_space, write_json
+from trtllm_port.port_code import port_code, require_finished
 from trtllm_port.registry import PortEntry, find_port
 
 if TYPE_CHECKING:
@@ -89,11 +90,13 @@ def convert_checkpoint(
 
     began = time.perf_counter()
     port = find_port(workspace, read_architecture(model_dir, trust_remote_code))
+    require_finished(port)
     replace = _may_replace(output_dir)
     source = StreamedWeights(model_dir)
     try:
-        config = _port_config(port, model_dir, dtype, (tp_size, pp_size), trust_remote_code)
-        plan: WeightPlan = port.cls(config).plan(source)
+        with port_code(port):
+            config = _port_config(port, model_dir, dtype, (tp_size, pp_size), trust_remote_code)
+            plan: WeightPlan = port.cls(config).plan(source)
         size = _size(plan) * tp_size
         require_space(output_dir, size)
         with atomic_directory(output_dir, replace=replace) as directory:

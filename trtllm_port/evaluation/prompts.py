@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trtllm_port.errors import ConfigError, PortError
+from trtllm_port.layers.foreign import read_json, reading
 
 __all__ = ["Tokenizer", "load_tokenizer", "read_prompts"]
 
@@ -21,7 +23,8 @@ def read_prompts(path: Path) -> list[str]:
     """
     if not path.is_file():
         raise PortError(f"`{path}` is not a file", hint="give a text file with one prompt a line, or a `.jsonl` file")
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    with reading(path, PortError, hint="give a text file in UTF-8"):
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     prompts = (
         [_json_prompt(path, number, line) for number, line in enumerate(lines, 1)] if path.suffix == ".jsonl" else lines
     )
@@ -31,11 +34,10 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def _json_prompt(path: Path, number: int, line: str) -> str:
-    try:
+    with reading(path, PortError, failed=f"line {number} cannot be read"):
         value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise PortError(f"`{path}`, line {number} is not JSON: {error}") from error
-    text = value if isinstance(value, str) else next((value[k] for k in ("prompt", "text") if k in value), None)
+    named = value if isinstance(value, dict) else {}
+    text = value if isinstance(value, str) else next((named[k] for k in ("prompt", "text") if k in named), None)
     if not isinstance(text, str):
         raise PortError(f"`{path}`, line {number} has neither `prompt` nor `text`")
     return text
@@ -63,17 +65,25 @@ class Tokenizer:
         Raises:
             ConfigError: there is no chat template.
         """
-        if not chat:
-            return list(self.tokenizer(text)["input_ids"])
-        if not self.tokenizer.chat_template:
+        if chat and not self.tokenizer.chat_template:
             raise ConfigError("the tokenizer has no chat template", hint="leave `--chat` out")
-        turns = [{"role": "user", "content": text}]
-        templated = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
-        return list(templated["input_ids"])
+        with self._reading("makes no token ids of a text"):
+            if not chat:
+                return list(self.tokenizer(text)["input_ids"])
+            turns = [{"role": "user", "content": text}]
+            templated = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
+            return list(templated["input_ids"])
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of new tokens, without special ones."""
-        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+        with self._reading("makes no text of token ids"):
+            return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    def _reading(self, failed: str) -> AbstractContextManager[None]:
+        where = getattr(self.tokenizer, "name_or_path", "the tokenizer")
+        return reading(
+            where, ConfigError, hint="check the model's tokenizer files", failed=f"has a tokenizer that {failed}"
+        )
 
 
 def load_tokenizer(tokenizer_dir: Path, *, trust_remote_code: bool = False) -> Tokenizer:
@@ -90,23 +100,31 @@ def load_tokenizer(tokenizer_dir: Path, *, trust_remote_code: bool = False) -> T
 
     if not tokenizer_dir.is_dir():
         raise ConfigError(f"`{tokenizer_dir}` is not a directory", hint="give the Hugging Face model's directory")
-    try:
+    hint = "give the directory of the Hugging Face model, with its `tokenizer.json`"
+    with reading(tokenizer_dir, ConfigError, hint=hint, failed="has no tokenizer that transformers can load"):
         tokenizer = AutoTokenizer.from_pretrained(
             tokenizer_dir, local_files_only=True, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ConfigError(
-            f"transformers cannot load a tokenizer from `{tokenizer_dir}`: {reason[0]}",
-            hint="give the directory of the Hugging Face model, with its `tokenizer.json`",
-        ) from error
     return Tokenizer(tokenizer, _eos_token_ids(tokenizer_dir, tokenizer))
 
 
 def _eos_token_ids(directory: Path, tokenizer: Any) -> tuple[int, ...]:
     for name in ("generation_config.json", "config.json"):
-        file = directory / name
-        declared = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
-        if declared is not None:
-            return tuple(declared) if isinstance(declared, list) else (int(declared),)
+        if declared := declared_tokens(directory / name, "eos_token_id"):
+            return declared
     return () if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),)
+
+
+def declared_tokens(path: Path, name: str) -> tuple[int, ...]:
+    """The token ids that a model's file gives to a name, as `eos_token_id`; none where there is no such file or key.
+
+    Raises:
+        ConfigError: the file is no JSON object, or the value is no token id and no list of them.
+    """
+    if not path.exists():
+        return ()
+    value = read_json(path, ConfigError, hint="fetch it again").get(name)
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(type(each) is int for each in ids):
+        raise ConfigError(f"`{path}`: `{name}` is {value!r}, expected a token id or a list of them")
+    return tuple(ids)

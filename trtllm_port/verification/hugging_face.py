@@ -18,6 +18,7 @@ from trtllm_port.errors import CheckpointError, UnsupportedModelError
 from trtllm_port.exact import ExactArithmetic
 from trtllm_port.hf_cache import cache_argument, keeps_cache, positions_are_slots
 from trtllm_port.hf_loading import weights_as_stored
+from trtllm_port.layers.foreign import reading
 from trtllm_port.layers.weights import HuggingFaceWeights, TensorSource
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.verification.cache_contents import Layer, Layers
@@ -71,22 +72,22 @@ class HuggingFaceRunner:
         """
         from transformers import AutoModelForCausalLM
 
-        try:
-            with quiet_transformers(), weights_as_stored():
-                model, info = AutoModelForCausalLM.from_pretrained(
-                    model_dir,
-                    dtype=getattr(torch, dtype),
-                    attn_implementation="eager",
-                    experts_implementation="eager",  # the default, `grouped_mm`, knows no float64
-                    trust_remote_code=trust_remote_code,
-                    use_safetensors=True,
-                    output_loading_info=True,
-                )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise UnsupportedModelError(
-                f"transformers cannot load `{model_dir}` in {dtype}: {error}",
-                hint="check that the directory holds a causal language model with safetensors",
-            ) from error
+        hint = "check that the directory holds a causal language model with safetensors"
+        failed = f"cannot be loaded by transformers in {dtype}"
+        with (
+            quiet_transformers(),
+            weights_as_stored(),
+            reading(model_dir, UnsupportedModelError, hint=hint, failed=failed),
+        ):
+            model, info = AutoModelForCausalLM.from_pretrained(
+                model_dir,
+                dtype=getattr(torch, dtype),
+                attn_implementation="eager",
+                experts_implementation="eager",  # the default, `grouped_mm`, knows no float64
+                trust_remote_code=trust_remote_code,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
         _refuse_invented_weights(model_dir, info)
         if exactly and info.get("unexpected_keys"):
             raise CheckpointError(f"`{model_dir}` has tensors that transformers does not use")

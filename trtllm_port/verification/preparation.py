@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from trtllm_port.errors import ConfigError, UnsupportedModelError
 from trtllm_port.layers.config import load_hf_config
+from trtllm_port.layers.hf_config import whole_config
 from trtllm_port.layers.text_part import loads_whole
-from trtllm_port.layers.weights import HuggingFaceWeights, TensorSource
+from trtllm_port.layers.weights import HuggingFaceWeights, SafetensorsFile, TensorSource
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.registry import PortEntry, find_port
 from trtllm_port.verification.runners import SessionRunner
@@ -225,13 +226,10 @@ def open_port(engine_dir: Path, *, backend: str, device: str) -> SessionRunner:
 
 def parameter_names(engine_dir: Path) -> Sequence[str]:
     """Return the names of all parameters in an engine directory."""
-    from safetensors import safe_open
-
     names: set[str] = set()
     for path in engine_dir.glob("rank*.safetensors"):
         if not path.name.endswith(".constants.safetensors"):
-            with safe_open(path, framework="pt") as file:
-                names.update(file.keys())
+            names.update(SafetensorsFile(path).names())
     return sorted(names)
 
 
@@ -247,9 +245,7 @@ def _dtype(*configs: Any) -> str:
 
 def _refuse_whole(model_dir: Path, trust_remote_code: bool) -> None:
     """Refuse weights that transformers loads into a model whose modules have other names than the port's."""
-    from transformers import AutoConfig
-
-    whole = AutoConfig.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
+    whole = whole_config(model_dir, trust_remote_code)
     if loads_whole(whole):
         raise UnsupportedModelError(
             f"`{model_dir}` holds a `{whole.model_type}` model of several parts, whose weights cannot be verified",

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from trtllm_port.errors import ConfigError
+from trtllm_port.errors import ConfigError, PortError
+from trtllm_port.layers.foreign import reading
 from trtllm_port.verification.texts import PASSAGE
 
 DEFAULT_TOKENS = 512
@@ -138,9 +139,10 @@ def load_tokenizer(model_dir: Path) -> tuple[Any, str]:
     if not any((model_dir / name).is_file() for name in TOKENIZER_FILES):
         return None, "the model directory has no tokenizer"
     try:
-        return AutoTokenizer.from_pretrained(model_dir), ""
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        return None, f"the tokenizer cannot be loaded ({str(error).splitlines()[0]})"
+        with reading(model_dir, ConfigError, failed="has a tokenizer that cannot be loaded"):
+            return AutoTokenizer.from_pretrained(model_dir), ""
+    except PortError as error:
+        return None, error.message
 
 
 def _text_ids(model_dir: Path, prompt_file: Path | None, tokens: int) -> tuple[list[int], str]:

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.layers.foreign import reading
+from trtllm_port.layers.hf_config import whole_config
 from trtllm_port.verification.mapped import MappedCheckpoint
 
 PIECE_BYTES = 16 << 20  # of a matrix that is cast as it is used: it stays in the cache until it is multiplied
@@ -92,10 +94,10 @@ def streamed_model(
     Raises:
         UnsupportedModelError: the checkpoint's tensors are not the model's parameters, one by one.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
-    with _parameters_on_meta():
+    config = whole_config(model_dir, trust_remote_code)
+    with _parameters_on_meta(), reading(model_dir, UnsupportedModelError, failed="is of a model that cannot be made"):
         model: nn.Module = AutoModelForCausalLM.from_config(
             config,
             dtype=dtype,
