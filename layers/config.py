@@ -21,7 +21,7 @@ _OWN_FIELDS = ("architecture", "dtype", "mapping")  # not taken from HF's config
 CHECKPOINT_KEYS = ("producer", "source", "port", "tensors")  # what `convert` adds to a checkpoint's config.json
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Every:
     """In `FIXED`: a list, of any length, whose elements all have this value (say, one for each layer)."""
 
@@ -31,6 +31,10 @@ class Every:
         return isinstance(other, list | tuple) and all(item == self.value for item in other)
 
     __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        """As messages show it."""
+        return f"a list of {self.value!r} in every place"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +130,7 @@ class PretrainedConfig:
                 values = found.to_dict()
                 pairs = {f"{key}.{entry}": (values.get(entry, MISSING), item) for entry, item in expected.items()}
             wrong += [
-                f"`{name}` is {value!r}, the port was written for {fixed!r}"
+                f"`{name}` is {_shown(value)}, the port was written for {fixed!r}"
                 for name, (value, fixed) in pairs.items()
                 if _plain(value) != _plain(fixed)
             ]
@@ -166,6 +170,10 @@ def _allowed(hint: Any) -> tuple[bool, bool]:
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     lists = [hint == Any or (get_origin(kind) or kind) in (tuple, list) for kind in kinds if kind is not type(None)]
     return any(lists), hint == Any or not all(lists)
+
+
+def _shown(value: Any) -> str:
+    return "absent" if value is MISSING else repr(_plain(value))
 
 
 def _plain(value: Any) -> Any:

@@ -147,7 +147,7 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
         if value is None and type(None) in arguments:
             return None
         return _converted(value, next(each for each in arguments if each is not type(None)), name)
-    if is_dataclass(origin):
+    if isinstance(origin, type) and is_dataclass(origin):
         return typed(origin, value)
     if origin is tuple and isinstance(value, list | tuple):
         each = arguments if arguments and arguments[-1] is not Ellipsis else (arguments or (Any,))[:1] * len(value)

@@ -116,7 +116,7 @@ def _require_memory(config: Any, trust_remote_code: bool) -> None:
     needed, free = 4 * sum(parameter.numel() for parameter in model.parameters()), psutil.virtual_memory().available
     if needed > free:
         raise UnsupportedModelError(
-            f"random weights for this `config.json` take {needed / 1e9:,.0f} GB of memory, {free / 1e9:,.0f} GB are free",
+            f"random weights for this `config.json` take {needed / 1e9:,.1f} GB of memory, {free / 1e9:,.1f} are free",
             hint="verify the checkpoint's own weights, or make the config's sizes smaller",
         )
 

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trtllm_port.errors import EngineError
-from trtllm_port.layers.foreign import reading, typed
+from trtllm_port.layers.foreign import reading
 from trtllm_port.runtime.network_file import store
 from trtllm_port.runtime.network_file.extract import Extraction
 from trtllm_port.runtime.network_file.schema import FORMAT, VERSION, Constant, LayerRecord, TensorRecord
@@ -135,10 +135,7 @@ class NetworkFile:
         path = Path(path)
         document = store.read_document(path)
         with reading(path, EngineError, hint="run `trtllm-port build` again", failed="is damaged"):
-            tensors = {
-                name: typed(TensorRecord, dict(zip(("dtype", "shape"), entry, strict=True)))
-                for name, entry in document["tensors"].items()
-            }
+            tensors = {name: store.tensor_from_json(entry) for name, entry in document["tensors"].items()}
             reader = store.ConstantReader(path.parent, tensors)
             network = cls(
                 flavour=document["flavour"],

@@ -72,6 +72,16 @@ def layer_from_json(entry: dict[str, Any]) -> LayerRecord:
     return typed(LayerRecord, entry)
 
 
+def tensor_from_json(entry: Any) -> TensorRecord:
+    """A tensor of the file, which has its dtype and its shape in a list."""
+    record = typed(TensorRecord, dict(zip(("dtype", "shape"), entry, strict=True)))
+    if record.dtype not in STORAGE:
+        raise ValueError(f"no dtype is called `{record.dtype}`")
+    if any(size < -1 for size in record.shape):
+        raise ValueError(f"no tensor has the shape {list(record.shape)}")
+    return record
+
+
 class ConstantWriter:
     """Turns constants into JSON entries and collects the large ones for the file beside."""
 

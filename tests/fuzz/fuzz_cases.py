@@ -166,7 +166,7 @@ def command_line(place: Place, rng: random.Random) -> Words:
 
 def _word(rng: random.Random) -> str:
     plain = [str(value) for value in VALUES if isinstance(value, str | int | float) and not str(value).startswith("@@")]
-    paths = ("/dev/null", "/proc/self/mem", ".", "..", "model", "engine", "checkpoint", "workspace", "z" * 300, "a/b/c")
+    paths = ("/dev/null", "/proc/self/mem", ".", "model", "engine", "checkpoint", "workspace", "z" * 300, "a/b/c")
     return rng.choice((*plain, *paths)).replace("\0", "")
 
 

@@ -5,6 +5,7 @@ Each mutation takes a seeded generator, so that the same seed makes the same fil
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -53,12 +54,16 @@ def text_of(value: Any) -> str:
     return text
 
 
+def _value(rng: random.Random) -> Any:
+    return copy.deepcopy(rng.choice(VALUES))  # what is put into a document may be changed there
+
+
 def mutate_json(value: Any, rng: random.Random) -> Any:
     """Change one to three values of a JSON document; the document itself may be changed, too."""
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         found = list(places(value))
         if not found or rng.random() < 0.02:
-            return rng.choice(VALUES)
+            return _value(rng)
         upper = [place for place in found if place[0] is value]
         container, key = rng.choice(upper if rng.random() < 0.6 else found)
         _mutate(container, key, rng.choice(found), rng)
@@ -68,7 +73,7 @@ def mutate_json(value: Any, rng: random.Random) -> Any:
 def _mutate(container: Any, key: Any, other: Place, rng: random.Random) -> None:
     kind = rng.random()
     if kind < 0.65:
-        container[key] = rng.choice(VALUES)
+        container[key] = _value(rng)
     elif kind < 0.75:
         del container[key]
     elif kind < 0.85:
@@ -76,9 +81,9 @@ def _mutate(container: Any, key: Any, other: Place, rng: random.Random) -> None:
     elif kind < 0.95:
         container[key] = json.loads(json.dumps(other[0][other[1]]))
     elif isinstance(container, dict):
-        container[str(rng.choice(VALUES))[:80]] = container.pop(key)
+        container[str(_value(rng))[:80]] = container.pop(key)
     else:
-        container.append(rng.choice(VALUES))
+        container.append(_value(rng))
 
 
 def mutate_bytes(data: bytes, rng: random.Random) -> bytes:

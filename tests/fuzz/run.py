@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="fuzz-") as place:
         os.environ["HF_HOME"] = place
         results = fuzz(Path(place), options)
+    if sorted(result["seed"] for result in results) != list(range(options.first, options.first + options.count)):
+        raise SystemExit(f"{len(results)} results for {options.count} cases")
     failed = [result for result in results if result["problems"]]
     _show(results, failed, options, time.monotonic() - began)
     return 1 if failed else 0
@@ -77,7 +80,20 @@ def _supervise(place: Path, options: argparse.Namespace, number: int, results: l
     while seed < end:
         lines: queue.Queue[str] = queue.Queue()
         worker = _start(place, options, number, seed, lines)
-        seed = _follow(worker, lines, seed, options.jobs, results)
+        for result in _results(worker, lines):
+            results.append(result)
+            seed = result["seed"] + options.jobs
+        code = worker.wait()
+        if seed < end:  # it did not come to its end: the next one goes on behind the case that did it
+            what = "hung and was killed" if code == -9 else f"ended with {code}"
+            said = _said(place, number).read_text(errors="replace")
+            facts = {"kind": "?", "words": [], "problems": [f"the process {what}"], "seconds": 0.0, "err": said}
+            results.append({"seed": seed, **facts})
+            seed += options.jobs
+
+
+def _said(place: Path, number: int) -> Path:
+    return place / f"worker-{number}" / "stderr"
 
 
 def _start(
@@ -87,7 +103,8 @@ def _start(
     work.mkdir(exist_ok=True)
     words = [sys.executable, __file__, "--worker", str(work), "--first", str(seed), "--step", str(options.jobs)]
     words += ["--count", str(options.first + options.count - seed), *(["--only", options.only] if options.only else [])]
-    worker = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    with _said(place, number).open("w") as said:
+        worker = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=said, text=True)
 
     def read() -> None:
         assert worker.stdout is not None
@@ -99,27 +116,19 @@ def _start(
     return worker
 
 
-def _follow(worker: subprocess.Popen[str], lines: queue.Queue[str], seed: int, step: int, results: list[Result]) -> int:
-    """Collect a worker's results until it ends; return the seed to go on with."""
+def _results(worker: subprocess.Popen[str], lines: queue.Queue[str]) -> Iterator[Result]:
+    """A worker's results until it ends, or says nothing for longer than a case may take."""
     from fuzz_oracle import SECONDS
 
     while True:
         try:
             line = lines.get(timeout=SECONDS + GRACE)
         except queue.Empty:
-            line = ""
             worker.kill()
+            return
         if not line:
-            break
-        result = json.loads(line)
-        results.append(result)
-        seed = result["seed"] + step
-    code = worker.wait()
-    if code != 0:
-        what = "hung and was killed" if code == -9 else f"ended with {code}"
-        results.append({"seed": seed, "kind": "?", "words": [], "problems": [f"the process {what}"], "seconds": 0.0})
-        seed += step
-    return seed if code != 0 else sys.maxsize
+            return
+        yield json.loads(line)
 
 
 def _work(options: argparse.Namespace) -> int:

@@ -32,21 +32,27 @@ ResultT = TypeVar("ResultT", bound=Result)
 def emit(result: ResultT, render: Callable[[ResultT], None], *, as_json: bool) -> None:
     """Print a stage's result: as JSON, or through `render`, which calls `line` and `table`."""
     if as_json:
-        sys.stdout.write(json.dumps(result.to_dict(), indent=2, sort_keys=False) + "\n")
+        piece(json.dumps(result.to_dict(), indent=2, sort_keys=False) + "\n")
     else:
         render(result)
 
 
 def line(text: str = "") -> None:
     """Print one line of a result on stdout, as it is (no markup)."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    piece(text + "\n")
 
 
 def piece(text: str) -> None:
-    """Print a part of a line of a result on stdout, at once."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    """Print a part of a line of a result on stdout, at once.
+
+    Where nobody reads on, as behind `| head`, the rest is dropped: the exit code stands for the result, not for that.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        with open(os.devnull, "w") as nowhere:  # what is still in the buffer goes there, when Python ends at the latest
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> None:
@@ -61,7 +67,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
         drawn.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*(Text(f"{cell:,}" if type(cell) is int else str(cell)) for cell in row))
-    _console(stderr=False).print(drawn)
+    console = _console(stderr=False)
+    with console.capture() as captured:
+        console.print(drawn)
+    piece(captured.get())
 
 
 def note(text: str) -> None:
@@ -83,7 +92,7 @@ def error(message: str, *, hint: str | None = None, kind: str, exit_code: int, a
         console.print(f"[bold cyan]hint:[/] {_escape(hint)}", highlight=False, soft_wrap=True)
     if as_json:
         report = {"error": {"kind": kind, "message": message, "hint": hint, "exit_code": exit_code}}
-        sys.stdout.write(json.dumps(report, indent=2) + "\n")
+        piece(json.dumps(report, indent=2) + "\n")
 
 
 @contextmanager

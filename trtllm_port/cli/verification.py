@@ -9,6 +9,7 @@ import typer
 
 from trtllm_port.cli import console
 from trtllm_port.cli.render_report import render
+from trtllm_port.requirements import require_transformers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +52,7 @@ def report_on(
     """Run `diff_layers` or `verify` on a local or hub model, show the report and return the exit code."""
     from trtllm_port.hub import locate_model
 
+    require_transformers()
     with console.progress() as progress:
         located = locate_model(model_dir, weights=not random_weights)
         report = stage(located, random_weights=random_weights, progress=progress, **options)

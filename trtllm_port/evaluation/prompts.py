@@ -81,9 +81,8 @@ class Tokenizer:
 
     def _reading(self, failed: str) -> AbstractContextManager[None]:
         where = getattr(self.tokenizer, "name_or_path", "the tokenizer")
-        return reading(
-            where, ConfigError, hint="check the model's tokenizer files", failed=f"has a tokenizer that {failed}"
-        )
+        hint = "check the model's tokenizer files"
+        return reading(where, ConfigError, hint=hint, failed=f"has a tokenizer that {failed}")
 
 
 def load_tokenizer(tokenizer_dir: Path, *, trust_remote_code: bool = False) -> Tokenizer:

@@ -19,6 +19,8 @@ BEYOND = 64  # tokens beyond a window or an original context, so that it shows
 DECODE_STEPS = 64
 ROW_STEPS = 8
 ROW_LENGTHS = (96, 61, 17, 1)
+CHARACTERS = 8  # of a text for each token that is wanted, to begin with
+MARGIN = 32  # tokens before a cut that the cut may have changed
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 
@@ -172,8 +174,14 @@ def _read(prompt_file: Path) -> str:
 
 
 def _encode(tokenizer: Any, text: str, tokens: int) -> list[int]:
-    ids: list[int] = tokenizer(text, truncation=False, verbose=False)["input_ids"]
-    return ids[:tokens]
+    """The first tokens of a text, of which no more is read than they need: tokenizers are slow on long lines."""
+    length = CHARACTERS * (tokens + MARGIN)
+    while True:
+        with reading(getattr(tokenizer, "name_or_path", "the tokenizer"), ConfigError, failed="cannot tokenize"):
+            ids: list[int] = tokenizer(text[:length], truncation=False, verbose=False)["input_ids"]
+        if length >= len(text) or len(ids) >= tokens + MARGIN:
+            return ids[:tokens]
+        length *= 4
 
 
 def random_ids(tokens: int, vocab_size: int, seed: int, padding: int | None) -> list[int]:
