@@ -34,9 +34,6 @@ def whole_config(model_dir: str | Path, trust_remote_code: bool = False) -> Any:
     raw = read_config(model_dir)
     if not {"model_type", "auto_map"} & raw.keys():
         raise ConfigError(f"`{path}` has no `model_type`", hint=GIVE_MODEL)
-    problems = list(_problems(raw))
-    if problems:
-        raise ConfigError(f"`{path}` cannot be read: {'; '.join(problems)}", hint="correct the file, or fetch it again")
     hint = "it must be the `config.json` of a model that the installed transformers knows"
     if "auto_map" in raw and not trust_remote_code:
         hint = REMOTE_CODE
@@ -49,12 +46,16 @@ def read_config(model_dir: str | Path) -> dict[str, Any]:
     """The content of a directory's `config.json`, as it is.
 
     Raises:
-        ConfigError: there is none, or it holds no JSON object.
+        ConfigError: there is none, it holds no JSON object, or a value that no config has.
     """
     path = Path(model_dir) / "config.json"
     if not path.exists():
         raise ConfigError(f"`{model_dir}` has no `config.json`", hint=GIVE_MODEL)
-    return read_json(path, ConfigError, hint="it must be the `config.json` of a Hugging Face model: fetch it again")
+    raw = read_json(path, ConfigError, hint="it must be the `config.json` of a Hugging Face model: fetch it again")
+    problems = list(_problems(raw))
+    if problems:
+        raise ConfigError(f"`{path}` cannot be read: {'; '.join(problems)}", hint="correct the file, or fetch it again")
+    return raw
 
 
 def refuse_quantized(config: Any, model_dir: str | Path) -> None:

@@ -16,6 +16,7 @@ from typer.core import TyperCommand
 
 from trtllm_port.requirements import require_transformers
 
+LARGEST_INT = 2**63 - 1  # that torch takes
 DtypeChoice = Literal["auto", "float32", "float16", "bfloat16"]
 BackendChoice = Literal["auto", "tensorrt", "tensorrt_rtx", "reference"]
 

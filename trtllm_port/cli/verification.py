@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trtllm_port.cli import console
+from trtllm_port.cli import console, options
 from trtllm_port.cli.render_report import render
 from trtllm_port.requirements import require_transformers
 
@@ -32,7 +32,13 @@ PromptFile = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="Torch device of Hugging Face's runs.")]
 Seed = Annotated[
-    int, typer.Option("--seed", help="Of random weights, and of random tokens where there is no tokenizer.")
+    int,
+    typer.Option(
+        "--seed",
+        min=-options.LARGEST_INT - 1,
+        max=options.LARGEST_INT,
+        help="Of random weights, and of random tokens where there is no tokenizer.",
+    ),
 ]
 Save = Annotated[
     Path | None,
