@@ -10,6 +10,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.layers.foreign import reading
 from trtllm_port.layers.hf_config import REMOTE_CODE, read_config, whole_config
 from trtllm_port.layers.text_part import text_part
 from trtllm_port.quiet import quiet_transformers
@@ -76,7 +77,9 @@ def _register(config: Any, reference: str) -> type[nn.Module]:
     """Load a class that comes with the model, and make transformers know it while this process lasts."""
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-    found: type[nn.Module] = get_class_from_dynamic_module(reference, config._name_or_path)
+    hint = "the code that comes with the model is at fault, or is for another transformers"
+    with reading(config._name_or_path, UnsupportedModelError, hint=hint, failed="has code that cannot be loaded"):
+        found: type[nn.Module] = get_class_from_dynamic_module(reference, config._name_or_path)
     AutoConfig.register(config.model_type, type(config), exist_ok=True)
     AutoModelForCausalLM.register(type(config), found, exist_ok=True)
     return found

@@ -6,21 +6,24 @@ B batch, L tokens, V vocabulary
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import traceback
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+import trtllm_port
 from trtllm_port.errors import CheckpointError, UnsupportedModelError
 from trtllm_port.exact import ExactArithmetic
 from trtllm_port.hf_cache import cache_argument, keeps_cache, positions_are_slots
 from trtllm_port.hf_loading import weights_as_stored
-from trtllm_port.layers.foreign import reading
+from trtllm_port.layers.foreign import reading, reason
 from trtllm_port.layers.weights import HuggingFaceWeights, TensorSource
 from trtllm_port.quiet import quiet_transformers
+from trtllm_port.verification import hooks
 from trtllm_port.verification.cache_contents import Layer, Layers
 from trtllm_port.verification.hooks import tapped
 from trtllm_port.verification.mapped import MappedCheckpoint
@@ -28,6 +31,7 @@ from trtllm_port.verification.runners import OnTap
 from trtllm_port.verification.streamed import CastAsUsed, streamed_model
 from trtllm_port.verification.taps import ModuleFacts
 
+PACKAGE = Path(trtllm_port.__file__).parent
 EPSILON_NAMES = ("variance_epsilon", "eps", "epsilon", "layer_norm_eps")
 
 
@@ -192,11 +196,33 @@ class HuggingFaceRunner:
             cache: is given what the model's KV cache holds of the first row afterwards; None: none is kept.
         """
         with tapped(self.model, on_tap, taps), self._casting(), self._exactly():
-            output = self.model(input_ids=ids_BL.to(self.device), use_cache=cache is not None)
+            output = self._call(input_ids=ids_BL.to(self.device), use_cache=cache is not None)
         if cache is not None:
             cache[:] = _layers(output, ids_BL.shape[1])
         logits: Tensor = output.logits.cpu()
         return logits
+
+    def _call(self, **arguments: Any) -> Any:
+        with self._own_code():
+            return self.model(**arguments)
+
+    @contextmanager
+    def _own_code(self) -> Iterator[None]:
+        """What the model's own code raises, for another transformers or an odd config, is no fault of ours.
+
+        Raises:
+            UnsupportedModelError: the model fails; what an observer of its taps raises passes as it is.
+        """
+        try:
+            yield
+        except Exception as error:
+            files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+            if Path(hooks.__file__) in files or files[-1].is_relative_to(PACKAGE):  # an observer, or an experiment's
+                raise
+            raise UnsupportedModelError(
+                f"Hugging Face's own model cannot run in {self.dtype}: {reason(error)}",
+                hint="see that `transformers` itself runs this model: there is nothing to compare a port with",
+            ) from error
 
     def _exactly(self) -> AbstractContextManager[object]:
         return ExactArithmetic() if self.dtype == "float64" else nullcontext()
@@ -220,7 +246,7 @@ class HuggingFaceRunner:
         if "position_ids" in accepted:
             arguments["position_ids"] = (mask_BL.cumsum(-1) - 1).clamp(min=0)
         with self._casting():
-            logits_BLV: Tensor = self.model(**arguments, use_cache=False).logits.cpu()
+            logits_BLV: Tensor = self._call(**arguments, use_cache=False).logits.cpu()
         return tuple(logits_LV[longest - len(row) :] for logits_LV, row in zip(logits_BLV, rows, strict=True))
 
     @torch.no_grad()
@@ -232,13 +258,14 @@ class HuggingFaceRunner:
         argument = cache_argument(self.model)
         step_ids = torch.tensor([prompt], device=self.device)
         more: dict[str, object] = {}
-        told = positions_are_slots(self.model, step_ids[:, :2])
+        with self._own_code():
+            told = positions_are_slots(self.model, step_ids[:, :2])
         for number in range(max_new_tokens):
-            output = self.model(input_ids=step_ids, **more, use_cache=True)
+            output = self._call(input_ids=step_ids, **more, use_cache=True)
             if not hasattr(output, argument) and keeps_cache(self.model) and not more:  # unless it is given one
                 config: Any = self.model.config
                 more = {argument: DynamicCache(config=config.get_text_config(decoder=True))}
-                output = self.model(input_ids=step_ids, **more, use_cache=True)
+                output = self._call(input_ids=step_ids, **more, use_cache=True)
             tokens.append(int(output.logits[0, -1].argmax()))
             newest = torch.tensor([[tokens[-1]]], device=self.device)
             if not keeps_cache(self.model):
