@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from trtllm_port.claims import scratch
 from trtllm_port.errors import ConfigError, UnsupportedModelError
 from trtllm_port.layers.config import load_hf_config
-from trtllm_port.layers.text_part import loads_whole, whole_config
-from trtllm_port.layers.weights import HuggingFaceWeights, TensorSource
+from trtllm_port.layers.hf_config import whole_config
+from trtllm_port.layers.text_part import loads_whole
+from trtllm_port.layers.weights import HuggingFaceWeights, SafetensorsFile, TensorSource
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.registry import PortEntry, find_port
 from trtllm_port.verification.runners import SessionRunner
@@ -224,13 +225,10 @@ def open_port(engine_dir: Path, *, backend: str, device: str) -> SessionRunner:
 
 def parameter_names(engine_dir: Path) -> Sequence[str]:
     """Return the names of all parameters in an engine directory."""
-    from safetensors import safe_open
-
     names: set[str] = set()
     for path in engine_dir.glob("rank*.safetensors"):
         if not path.name.endswith(".constants.safetensors"):
-            with safe_open(path, framework="pt") as file:
-                names.update(file.keys())
+            names.update(SafetensorsFile(path).names())
     return sorted(names)
 
 
