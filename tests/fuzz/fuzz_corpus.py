@@ -50,6 +50,7 @@ def _workspace(place: Path) -> None:
     (place / "models" / "__init__.py").write_text(
         "from .llama.model import LlamaForCausalLM\n\nMODEL_MAP = {'LlamaForCausalLM': LlamaForCausalLM}\n"
     )
+    (place / "models" / "trtllm-port.toml").touch()
 
 
 def _model(place: Path, tokenizer: Path) -> None:

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -225,7 +226,7 @@ class HuggingFaceRunner:
         """
         exactly = ExactArithmetic() if self.dtype == "float64" else None
         seen = on_tap if on_tap is None or exactly is None else exactly.outside(on_tap)
-        with tapped(self.model, seen, taps), self._casting(), exactly or nullcontext(), self._own_code():
+        with self._own_code(), tapped(self.model, seen, taps), self._casting(), exactly or nullcontext():
             output = self.model(input_ids=ids_BL.to(self.device), use_cache=cache is not None)
         if cache is not None:
             cache[:] = _layers(output, ids_BL.shape[1])
@@ -242,7 +243,9 @@ class HuggingFaceRunner:
         try:
             yield
         except Exception as error:
-            files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+            frames = traceback.extract_tb(error.__traceback__)
+            asked = takewhile(lambda frame: frame.name != "__torch_function__", frames)  # for a call of torch's
+            files = [Path(frame.filename) for frame in asked]
             if Path(hooks.__file__) in files or files[-1].is_relative_to(PACKAGE):  # an observer, or an experiment's
                 raise
             raise UnsupportedModelError(
@@ -268,7 +271,7 @@ class HuggingFaceRunner:
         arguments = {"input_ids": ids_BL, "attention_mask": mask_BL}
         if "position_ids" in accepted:
             arguments["position_ids"] = (mask_BL.cumsum(-1) - 1).clamp(min=0)
-        with self._casting(), self._own_code():
+        with self._own_code(), self._casting():
             logits_BLV: Tensor = self.model(**arguments, use_cache=False).logits.cpu()
         return tuple(logits_LV[longest - len(row) :] for logits_LV, row in zip(logits_BLV, rows, strict=True))
 
