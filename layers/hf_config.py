@@ -31,16 +31,16 @@ def whole_config(model_dir: str | Path, trust_remote_code: bool = False) -> Any:
         ConfigError: there is none, or transformers cannot read it.
         EnvironmentLackError: code that comes with the model needs what is not installed.
     """
-    from transformers import AutoConfig
+    from transformers import CONFIG_MAPPING, AutoConfig
 
     path = Path(model_dir) / "config.json"
     raw = read_config(model_dir)
     if not {"model_type", "auto_map"} & raw.keys():
         raise ConfigError(f"`{path}` has no `model_type`", hint=GIVE_MODEL)
     hint = "it must be the `config.json` of a model that the installed transformers knows"
-    if "auto_map" in raw and not trust_remote_code:
-        hint = REMOTE_CODE
     kind = raw.get("model_type", "remote")
+    if "auto_map" in raw and kind not in CONFIG_MAPPING and not trust_remote_code:
+        hint = REMOTE_CODE
     with reading(path, ConfigError, hint=hint, failed=f"is not a valid `{kind}` config"):
         config = AutoConfig.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
         for part in (config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", None) or {})):

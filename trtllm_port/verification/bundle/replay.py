@@ -121,16 +121,16 @@ def _port(
     device: str,
 ) -> SessionRunner | None:
     """Return what computes a phase, None if its network is not at hand."""
+    config = f"network-{dtype}/{CONFIG}"  # it has the digests of the network's files
     if engine_dir is not None:
         own = EngineDirectory.read(engine_dir)
         if own.pretrained_config.get("dtype") == dtype:
-            require_engine_like(engine_dir, bundle / f"network-{dtype}", bundle)
+            require_engine_like(engine_dir, require_listed(bundle, content, config), bundle)
             return open_port(engine_dir, backend="auto", device=device)
         return None
     if dtype not in networks:
         return None
-    config = require_listed(bundle, content, f"network-{dtype}/{CONFIG}")  # it has the digests of the network's files
-    return open_port(config.parent, backend="reference", device=device)
+    return open_port(require_listed(bundle, content, config).parent, backend="reference", device=device)
 
 
 def _report(
