@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.worker is not None:
         return _work(options)
     os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+    os.environ.pop("TORCHINDUCTOR_CACHE_DIR", None)  # torch names it to child processes; each case has one of its own
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fuzz-") as place:
         os.environ["HF_HOME"] = place
