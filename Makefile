@@ -6,10 +6,11 @@ JOBS ?= 2
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test test-fast test-slow lint wheel-test bench bench-large conformance coverage coverage-beyond prove constraints clean
+.PHONY: help demo test test-fast test-slow fuzz lint wheel-test bench bench-large conformance coverage coverage-beyond prove constraints clean
 help:
 	@echo "make demo         port, build and verify the model that ships with the package"
 	@echo "make test         every test that needs neither a GPU nor the network"
+	@echo "make fuzz         10 000 damaged files and command lines: each passes or is told; FUZZ='--first 10000' takes others"
 	@echo "make lint         ruff and mypy --strict"
 	@echo "make wheel-test   build the wheel and run the tests against it"
 	@echo "make bench        speed and memory as ratios; writes docs/benchmarks.md"
@@ -36,6 +37,9 @@ test-fast: $(VENV)/.installed
 	$(BIN)/pytest -q -n $(JOBS)
 test-slow: $(VENV)/.installed
 	$(BIN)/pytest -q -n $(JOBS) -m 'slow and not gpu and not network'
+
+fuzz: $(VENV)/.installed
+	$(BIN)/python tests/fuzz/run.py --count 10000 --jobs $(JOBS) $(FUZZ)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

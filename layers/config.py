@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping as MappingType
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
 
-from huggingface_hub.errors import StrictDataclassError
-
 from trtllm_port.errors import ConfigError
 from trtllm_port.layers.dtypes import FLOAT_DTYPES
+from trtllm_port.layers.foreign import reading, typed
+from trtllm_port.layers.hf_config import refuse_quantized, whole_config
 from trtllm_port.layers.mapping import Mapping
 from trtllm_port.layers.per_layer import config_value
-from trtllm_port.layers.text_part import architectures, text_part, whole_config
+from trtllm_port.layers.text_part import architectures, text_part
 from trtllm_port.layers.weights import HuggingFaceWeights
 
-_UNREADABLE = (ValueError, OSError, KeyError, TypeError, ImportError, StrictDataclassError)  # JSON, values, remote code
 _OWN_FIELDS = ("architecture", "dtype", "mapping")  # not taken from HF's config by equal name
 CHECKPOINT_KEYS = ("producer", "source", "port", "tensors")  # what `convert` adds to a checkpoint's config.json
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Every:
     """In `FIXED`: a list, of any length, whose elements all have this value (say, one for each layer)."""
 
@@ -33,6 +31,10 @@ class Every:
         return isinstance(other, list | tuple) and all(item == self.value for item in other)
 
     __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        """As messages show it."""
+        return f"a list of {self.value!r} in every place"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +132,7 @@ class PretrainedConfig:
                 values = found.to_dict()
                 pairs = {f"{key}.{entry}": (values.get(entry, MISSING), item) for entry, item in expected.items()}
             wrong += [
-                f"`{name}` is {value!r}, the port was written for {fixed!r}"
+                f"`{name}` is {_shown(value)}, the port was written for {fixed!r}"
                 for name, (value, fixed) in pairs.items()
                 if _plain(value) != _plain(fixed)
             ]
@@ -161,7 +163,8 @@ class PretrainedConfig:
         mapping = values["mapping"]
         if not isinstance(mapping, dict) or set(mapping) != {"tp_size", "pp_size", "rank"}:
             raise ConfigError(f"`mapping` is {mapping!r}, expected tp_size, pp_size and rank")
-        return cls(**{**cls._typed(dict(values)), "mapping": Mapping(**mapping)})
+        with reading("config.json", ConfigError, failed="is not that of a checkpoint"):
+            return cls(**{**cls._typed(dict(values)), "mapping": typed(Mapping, mapping)})
 
 
 def _allowed(hint: Any) -> tuple[bool, bool]:
@@ -169,6 +172,10 @@ def _allowed(hint: Any) -> tuple[bool, bool]:
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     lists = [hint == Any or (get_origin(kind) or kind) in (tuple, list) for kind in kinds if kind is not type(None)]
     return any(lists), hint == Any or not all(lists)
+
+
+def _shown(value: Any) -> str:
+    return "absent" if value is MISSING else repr(_plain(value))
 
 
 def _plain(value: Any) -> Any:
@@ -189,23 +196,15 @@ def load_hf_config(hf_model_dir: str | Path, trust_remote_code: bool = False) ->
 
     Raises:
         ConfigError: there is none, or it is of an unknown type.
+        UnsupportedModelError: the weights are quantized.
+        EnvironmentLackError: code that comes with the model needs what is not installed.
     """
-    path = Path(hf_model_dir) / "config.json"
-    if not path.is_file():
-        raise ConfigError(f"`{hf_model_dir}` has no `config.json`", hint="give a Hugging Face model directory")
-    try:
-        content = json.loads(path.read_text())
-        if not isinstance(content, dict) or "model_type" not in content:
-            raise ConfigError(f"`{path}` has no `model_type`", hint="give a Hugging Face model directory")
-        config = text_part(whole_config(hf_model_dir, trust_remote_code))
+    whole = whole_config(hf_model_dir, trust_remote_code)
+    with reading(Path(hf_model_dir) / "config.json", ConfigError):
+        config = text_part(whole)
         config.architectures = architectures(config, trust_remote_code)
-        return config
-    except _UNREADABLE as error:
-        reason = " ".join(str(error).split())
-        hint = "it must be the `config.json` of a model that the installed transformers knows"
-        if "trust_remote_code" in reason:
-            hint = "the model brings its own code: read it, then allow it to run with `--trust-remote-code`"
-        raise ConfigError(f"`{path}` cannot be read: {reason}", hint=hint) from error
+    refuse_quantized(config, hf_model_dir)
+    return config
 
 
 def resolve_dtype(dtype: str, hf_config: Any, hf_model_dir: str | Path) -> str:

@@ -37,13 +37,20 @@ def load_flavour(name: str = "auto") -> ModuleType:
     raise EnvironmentLackError(f"TensorRT cannot be imported: {'; '.join(failures)}", hint=f"`pip install {package}`")
 
 
-@cache
 def get_logger(trt: ModuleType) -> Any:
     """The process's only logger for a flavour (TensorRT keeps the first it is given), an instance of `trt.ILogger`.
 
     It prints nothing: warnings and errors are collected in `.messages`, a list of (severity name, text);
-    `.drain()` returns them and forgets them.
+    `.drain()` returns them and forgets them. Who asks for it begins something new, a network or a runtime: what was
+    said about earlier ones is forgotten.
     """
+    logger = _logger(trt)
+    logger.drain()
+    return logger
+
+
+@cache
+def _logger(trt: ModuleType) -> Any:
 
     class CollectingLogger(trt.ILogger):  # type: ignore[misc, name-defined]  # no stubs
         def __init__(self) -> None:

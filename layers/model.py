@@ -18,6 +18,7 @@ import torch
 from trtllm_port.errors import CheckpointError, ConfigError, NetworkError
 from trtllm_port.layers.cache import KVCache
 from trtllm_port.layers.config import CHECKPOINT_KEYS, PretrainedConfig
+from trtllm_port.layers.foreign import read_json
 from trtllm_port.layers.functional import gather_tokens
 from trtllm_port.layers.mapping import Mapping
 from trtllm_port.layers.module import Module
@@ -75,11 +76,12 @@ class PretrainedModel(Module):
         path = Path(checkpoint_dir) / "config.json"
         if not path.is_file():
             raise ConfigError(f"`{checkpoint_dir}` has no `config.json`", hint="`trtllm-port convert` writes one")
-        values = {key: value for key, value in json.loads(path.read_text()).items() if key not in CHECKPOINT_KEYS}
+        content = read_json(path, ConfigError, hint="`trtllm-port convert` writes one")
+        values = {key: value for key, value in content.items() if key not in CHECKPOINT_KEYS}
         config = cls.config_class.from_dict(values)
         model = cls(replace(config, mapping=replace(config.mapping, rank=rank)))
         file = SafetensorsFile(Path(checkpoint_dir) / f"rank{rank}.safetensors")
-        model.load({name: file.tensor(name) for name in file.names()})
+        model.load(file.tensors())
         return model
 
     def save_checkpoint(self, checkpoint_dir: str | Path) -> None:

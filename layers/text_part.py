@@ -7,25 +7,7 @@ model directory's config asks here, so a directory of the whole model is as good
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
-
-
-def whole_config(hf_model_dir: str | Path, trust_remote_code: bool = False) -> Any:
-    """The `transformers` config of a directory, without the implementations of attention and experts that it names.
-
-    These say how somebody ran the model once (with a library that may be absent here), not what it computes; and where
-    a config names one, `from_pretrained` does not do what its caller asks for.
-    """
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(hf_model_dir, trust_remote_code=trust_remote_code)
-    parts = [config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", None) or {})]
-    for part in parts:
-        for choice in ("_attn_implementation", "_experts_implementation"):
-            if getattr(part, choice, None) is not None:
-                setattr(part, choice, None)
-    return config
 
 
 def loads_whole(config: Any) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from trtllm_port.errors import EngineError
+from trtllm_port.layers.foreign import reason
 from trtllm_port.runtime.engine_directory import BuildConfig
 from trtllm_port.runtime.kv_cache import CACHE_PREFIX, STATE_PREFIX
 
@@ -34,7 +35,14 @@ def add_profiles(network: Any, config: Any, build: BuildConfig) -> None:
         profile = network.builder.create_optimization_profile()
         for index in range(network.definition.num_inputs):
             tensor = network.definition.get_input(index)
-            profile.set_shape(tensor.name, *_range(tensor.name, tuple(tensor.shape), build.max_batch_size, longest))
+            wanted = _range(tensor.name, tuple(tensor.shape), build.max_batch_size, longest)
+            try:
+                profile.set_shape(tensor.name, *wanted)
+            except (RuntimeError, TypeError, ValueError, OverflowError) as error:  # of its bindings, for huge numbers
+                raise EngineError(
+                    f"TensorRT takes no `{tensor.name}` of shape {list(wanted[-1])}: {reason(error)}",
+                    hint="give a smaller `--max-batch-size`, `--max-input-len` or `--max-seq-len`",
+                ) from error
         if config.add_optimization_profile(profile) < 0:
             reasons = "; ".join(text for _severity, text in network.logger.drain())
             raise EngineError(f"TensorRT refuses the profile of up to {longest} tokens: {reasons}")

@@ -12,13 +12,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trtllm_port.errors import EngineError
+from trtllm_port.layers.foreign import read_json, reading, typed
 from trtllm_port.runtime.digests import file_digest
 
 __all__ = ["CONFIG", "BuildConfig", "EngineDirectory", "constants_name", "engine_name", "network_name", "weights_name"]
@@ -79,9 +79,14 @@ class BuildConfig:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"compute_capabilities": list(self.compute_capabilities)}
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> BuildConfig:
-        return cls(**values | {"compute_capabilities": tuple(values["compute_capabilities"])})
+
+@dataclass(frozen=True, kw_only=True)
+class _Content:
+    """Of `config.json`, the version apart."""
+
+    pretrained_config: dict[str, Any]
+    build_config: BuildConfig
+    digests: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,17 +125,14 @@ class EngineDirectory:
         if not (path / CONFIG).is_file():
             raise EngineError(f"`{path}` is not a complete engine directory: it has no `{CONFIG}`", hint=REBUILD)
         values = _read_config(path / CONFIG)
-        try:
+        with reading(path / CONFIG, EngineError, hint=REBUILD, failed="is not the configuration of an engine"):
+            content = typed(_Content, {name: value for name, value in values.items() if name != "version"})
             directory = cls(
                 path=path,
-                build=BuildConfig.from_dict(values["build_config"]),
-                pretrained_config=dict(values["pretrained_config"]),
-                digests=dict(values["digests"]),
+                build=content.build_config,
+                pretrained_config=content.pretrained_config,
+                digests=content.digests,
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise EngineError(
-                f"`{path / CONFIG}` is not the configuration of an engine: {error!r}", hint=REBUILD
-            ) from error
         directory._require_files()
         return directory
 
@@ -170,11 +172,8 @@ class EngineDirectory:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise EngineError(f"`{path}` is not JSON: {error}", hint=REBUILD) from error
-    if not isinstance(values, dict) or "build_config" not in values:
+    values = read_json(path, EngineError, hint=REBUILD)
+    if "build_config" not in values:
         raise EngineError(
             f"`{path}` is not the configuration of an engine: it has no `build_config`",
             hint="give the directory that `trtllm-port build` wrote, not the checkpoint or the model",

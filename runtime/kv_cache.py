@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from trtllm_port.errors import EngineError
+from trtllm_port.layers.foreign import reason
+
 if TYPE_CHECKING:
     from trtllm_port.runtime.executor import TensorSpec
 
@@ -49,11 +52,18 @@ def allocate_cache(
         batch: the number of rows.
         device: where the executor computes.
     """
-    return {
-        spec.name: _zeros((batch, *spec.shape[1:]), getattr(torch, spec.dtype), torch.device(device))
-        for spec in inputs
-        if spec.name.startswith((CACHE_PREFIX, STATE_PREFIX))
-    }
+    caches = {}
+    for spec in inputs:
+        if spec.name.startswith((CACHE_PREFIX, STATE_PREFIX)):
+            shape = (batch, *spec.shape[1:])
+            try:
+                caches[spec.name] = _zeros(shape, getattr(torch, spec.dtype), torch.device(device))
+            except (ValueError, MemoryError, RuntimeError) as error:  # of numpy, of the system, of a GPU
+                raise EngineError(
+                    f"there is no memory for `{spec.name}` of shape {list(shape)} in {spec.dtype}: {reason(error)}",
+                    hint="build with a smaller `--max-seq-len`, or give fewer prompts at once",
+                ) from error
+    return caches
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:

@@ -15,8 +15,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trtllm_port.errors import EngineError, EnvironmentLackError, PortError
+from trtllm_port.layers.foreign import reading
 from trtllm_port.runtime.engine_devices import FLAVOURS, Machine, this_machine, what_lacks
-from trtllm_port.runtime.engine_directory import BuildConfig, EngineDirectory, engine_name, network_name, weights_name
+from trtllm_port.runtime.engine_directory import (
+    REBUILD,
+    BuildConfig,
+    EngineDirectory,
+    engine_name,
+    network_name,
+    weights_name,
+)
 from trtllm_port.runtime.kv_cache import allocate_cache
 
 if TYPE_CHECKING:
@@ -262,14 +270,15 @@ def _torch_device(device: str) -> str:
 
 
 def _reference_executor(directory: EngineDirectory, device: str) -> Executor:
-    from safetensors.torch import load_file
-
+    from trtllm_port.layers.weights import SafetensorsFile
     from trtllm_port.runtime.network_file import NetworkFile
     from trtllm_port.runtime.reference import ReferenceExecutor
 
     directory.verify([*directory.network_files(0), weights_name(0)])
     network = NetworkFile.load(directory.path / network_name(0))
-    return ReferenceExecutor(network, load_file(directory.path / weights_name(0)), device=device)
+    weights = SafetensorsFile(directory.path / weights_name(0)).tensors()
+    with reading(directory.path / network_name(0), EngineError, hint=REBUILD, failed="cannot be run"):
+        return ReferenceExecutor(network, weights, device=device)
 
 
 def _tensorrt_executor(directory: EngineDirectory, flavour: str) -> Executor:

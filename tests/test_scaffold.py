@@ -19,6 +19,7 @@ from trtllm_port.scaffold import registry_file, write
 from trtllm_port.scaffold.blank import blank_source
 from trtllm_port.scaffold.manifest import edited_files
 from trtllm_port.scaffold.templates import render_template
+from trtllm_port.scaffold.transaction import JOURNAL, STAGE, settle
 from trtllm_port.scaffold.write import WrittenPort
 
 TEST = '"""Test."""\n\n\ndef test_toy() -> None:\n    assert True\n'
@@ -99,6 +100,18 @@ def test_edits_are_noticed(tmp_path: Path) -> None:
     assert edited_files(package) == ["convert.py", "model.py"]
     (package / "port.json").unlink()
     assert edited_files(package) is None
+
+
+@pytest.mark.parametrize("content", ["{", "[" * 100_000, "[]", "{}", '{"name": "toy", "files": []}', '{"files": {}}'])
+def test_a_damaged_manifest_is_named(tmp_path: Path, content: str) -> None:
+    package = put(FakeSource(), workspace=tmp_path, name="toy").package_dir
+    (package / "port.json").write_text(content)
+    with pytest.raises(WorkspaceError, match=r"port\.json"):
+        edited_files(package)
+    (tmp_path / STAGE).mkdir()
+    (tmp_path / STAGE / JOURNAL).write_text(content)
+    with pytest.raises(WorkspaceError, match="cannot be read"):
+        settle(tmp_path)
 
 
 def test_an_existing_port_is_refused_and_untouched(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from trtllm_port.building_checkpoint import Checkpoint
 from trtllm_port.errors import EngineError, PortError, RegistryError
 from trtllm_port.files import file_digest, require_space, write_json
 from trtllm_port.layers.flavour import load_flavour
+from trtllm_port.port_code import port_code
 from trtllm_port.publishing import Kind, check_output, output_directory
 from trtllm_port.registry import PortEntry, find_port
 from trtllm_port.runtime.builder import EngineBuild, compile_engine, target_capabilities
@@ -188,8 +189,9 @@ class _Build:
         """Write the files of one rank; None where no engine is wanted."""
         started = time.perf_counter()
         self._tell("define", rank)
-        model = self.port.cls.from_checkpoint(self.checkpoint.path, rank=rank)
-        network = model.define(max_seq_len=self.build.max_seq_len, flavour=self.flavour)
+        with port_code(self.port):
+            model = self.port.cls.from_checkpoint(self.checkpoint.path, rank=rank)
+            network = model.define(max_seq_len=self.build.max_seq_len, flavour=self.flavour)
         network_file = NetworkFile.from_network(network)
         network_file.save(self.directory / network_name(rank))
         self.num_layers = self.num_layers or len(network_file.layers)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trtllm_port.errors import CheckpointError
 from trtllm_port.files import file_digest
+from trtllm_port.layers.foreign import read_json, reading, typed
+from trtllm_port.layers.mapping import Mapping
 
 __all__ = ["Checkpoint"]
 
@@ -48,8 +49,8 @@ class Checkpoint:
             CheckpointError: not a checkpoint directory, incomplete, or altered.
         """
         config = _read_config(path)
-        try:
-            mapping = config["mapping"]
+        with reading(path / CONFIG, CheckpointError, hint=RECONVERT, failed="is not the configuration of a checkpoint"):
+            mapping = typed(Mapping, config["mapping"])
             checkpoint = cls(
                 path=path,
                 config=config,
@@ -57,13 +58,9 @@ class Checkpoint:
                 dtype=str(config["dtype"]),
                 port_name=str(config["port"]["name"]),
                 port_digest=str(config["port"]["digest"]),
-                world_size=int(mapping["tp_size"]) * int(mapping["pp_size"]),
+                world_size=mapping.world_size,
                 digests=dict(config["tensors"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"`{path / CONFIG}` is not the configuration of a checkpoint: {error!r}", hint=RECONVERT
-            ) from error
         checkpoint._verify()
         return checkpoint
 
@@ -83,16 +80,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     file = path / CONFIG
     if not file.is_file():
         raise CheckpointError(f"`{path}` is not a complete checkpoint: it has no `{CONFIG}`", hint=RECONVERT)
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"`{file}` is not JSON: {error}", hint=RECONVERT) from error
-    if not isinstance(config, dict) or "architecture" not in config:
-        what = (
-            "a Hugging Face model directory"
-            if isinstance(config, dict) and "architectures" in config
-            else "no checkpoint"
-        )
+    config = read_json(file, CheckpointError, hint=RECONVERT)
+    if "architecture" not in config:
+        what = "a Hugging Face model directory" if "architectures" in config else "no checkpoint"
         raise CheckpointError(
             f"`{path}` is {what}: its `{CONFIG}` has no `architecture`", hint="run `trtllm-port convert` first"
         )

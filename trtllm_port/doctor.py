@@ -15,6 +15,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
+from trtllm_port.requirements import required
 from trtllm_port.runtime.engine_devices import FLAVOURS, Machine, this_machine, what_lacks
 
 __all__ = ["Check", "DoctorReport", "examine"]
@@ -90,7 +91,7 @@ def check_python(version: Sequence[int]) -> Check:
 
 def check_package(name: str) -> Check:
     """A package against the version that this package declares."""
-    wanted = _requirement(name)
+    wanted = required(name)
     try:
         version = importlib.metadata.version(name)
         importlib.import_module(name)
@@ -144,12 +145,3 @@ def check_hub(environment: os._Environ[str] | dict[str, str]) -> Check:
 def _described(flavour: str, machine: Machine) -> str:
     named = machine.capabilities.get(flavour, ())
     return machine.flavours[flavour] + (f", compute capability {', '.join(named)}" if named else "")
-
-
-def _requirement(name: str) -> str:
-    """The version that `trtllm-port`'s own metadata asks for: ">=2.13"."""
-    try:
-        declared = importlib.metadata.requires("trtllm-port") or []
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree
-        return ""
-    return next((str(r.specifier) for r in map(Requirement, declared) if r.name == name and r.marker is None), "")

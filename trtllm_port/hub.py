@@ -1,11 +1,9 @@
-"""Where a model's files are, a local directory or a hub id fetched into the hub's cache; and its raw `config.json`."""
+"""Where a model's files are, a local directory or a hub id fetched into the hub's cache."""
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
-from typing import Any
 
 from trtllm_port.errors import ConfigError
 
@@ -46,26 +44,6 @@ def locate_model(model: str | Path, *, weights: bool = True) -> Path:
     if directory.exists() or directory.is_absolute() or str(model).startswith(".") or str(model).count("/") > 1:
         raise ConfigError(f"`{model}` is not a directory", hint="give a Hugging Face model directory, or a hub id")
     return _download(str(model), weights=weights)
-
-
-def read_config(model_dir: Path) -> dict[str, Any]:
-    """Return the content of `config.json`, as it is.
-
-    Raises:
-        ConfigError: there is none, or it holds no JSON object.
-    """
-    path = model_dir / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"`{model_dir}` has no `config.json`", hint="give a Hugging Face model directory") from error
-    except ValueError as error:
-        raise ConfigError(
-            f"`{path}` cannot be read: {error}", hint="it must be a JSON object: fetch it again"
-        ) from error
-    if not isinstance(config, dict):
-        raise ConfigError(f"`{path}` holds no JSON object", hint="give a Hugging Face model directory")
-    return config
 
 
 def _download(model_id: str, *, weights: bool) -> Path:

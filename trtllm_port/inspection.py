@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trtllm_port.errors import RegistryError
-from trtllm_port.hub import read_config
+from trtllm_port.errors import RegistryError, UnsupportedModelError
+from trtllm_port.layers.foreign import reading
+from trtllm_port.layers.hf_config import read_config
 from trtllm_port.layers.per_layer import config_value, plain_values
 from trtllm_port.registry import PortEntry, find_port
 
@@ -143,7 +144,8 @@ def _count_parameters(config: Any, trust_remote_code: bool) -> int:
     import torch
     from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
+    failed = "is no config of a model that transformers can make"
+    with torch.device("meta"), reading(type(config).__name__, UnsupportedModelError, failed=failed):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     return sum(parameter.numel() for parameter in model.parameters())
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtllm_port.files import file_digest
-from trtllm_port.hub import read_config
+from trtllm_port.layers.hf_config import read_config
 from trtllm_port.quoting import literal
 from trtllm_port.scaffold import (
     WrittenPort,

@@ -23,6 +23,7 @@ import torch
 
 from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.layers.config import load_hf_config
+from trtllm_port.layers.foreign import reading
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.score_spread import spread_scores
 
@@ -91,19 +92,33 @@ def save_random_checkpoint(
     if type(config) not in AutoModelForCausalLM._model_mapping and not code:
         raise UnsupportedModelError(f"transformers has no causal language model for `{config.model_type}`")
     config = copy.deepcopy(config)
-    make = AutoModelForCausalLM.from_config
-    try:
-        built = make(config, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code)
-    except Exception as error:  # any: it is the model's own code that runs here
-        raise UnsupportedModelError(
-            f"transformers cannot make a `{config.model_type}` of the config: {error}"
-        ) from error
+    kind = type(config).__name__
+    with reading(kind, UnsupportedModelError, failed="is no config of a model that transformers can make"):
+        _require_memory(config, trust_remote_code)
+        built = AutoModelForCausalLM.from_config(
+            config, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
+        )
     condition(built, seed)
     spread_scores(built, seed)
     with quiet_transformers():
         built.save_pretrained(output_dir)
     if code and isinstance(model, str | Path):
         _copy_code(Path(model), Path(output_dir))
+
+
+def _require_memory(config: Any, trust_remote_code: bool) -> None:
+    """Refuse a config whose random weights do not fit into memory; they are drawn in float32, tensor by tensor."""
+    import psutil
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(copy.deepcopy(config), trust_remote_code=trust_remote_code)
+    needed, free = 4 * sum(parameter.numel() for parameter in model.parameters()), psutil.virtual_memory().available
+    if needed > free:
+        raise UnsupportedModelError(
+            f"random weights for this `config.json` take {needed / 1e9:,.1f} GB of memory, {free / 1e9:,.1f} are free",
+            hint="verify the checkpoint's own weights, or make the config's sizes smaller",
+        )
 
 
 def _copy_code(model_dir: Path, output_dir: Path) -> None:

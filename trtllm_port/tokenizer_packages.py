@@ -1,4 +1,4 @@
-"""Which package a tokenizer needs that is not installed: what transformers says, corrected where it guesses.
+"""Why a tokenizer cannot be loaded, and which package it needs: what transformers says, corrected where it guesses.
 
 transformers takes a `tokenizer.model` that it cannot read as SentencePiece for a file of tiktoken, whatever the reason
 was, and then asks for tiktoken.
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from trtllm_port.errors import EnvironmentLackError
+from trtllm_port.errors import ConfigError, EnvironmentLackError, PortError
+from trtllm_port.layers.foreign import reading
 
-__all__ = ["missing_package"]
+__all__ = ["loading", "missing_package"]
 
 SAID = (
     re.compile(r"requires the ([\w.-]+) library but it was not found"),
@@ -26,6 +28,24 @@ MODULES = {"protobuf": "google.protobuf", "mistral-common": "mistral_common"}
 SENTENCEPIECE = ("sentencepiece", "protobuf")
 """Both are needed to read its files."""
 TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\s*\Z")
+
+
+@contextmanager
+def loading(directory: Path) -> Iterator[None]:
+    """What transformers raises within the block, which loads a directory's tokenizer, becomes an error about it.
+
+    Raises:
+        EnvironmentLackError: the tokenizer needs a package that is not installed.
+        ConfigError: anything else.
+    """
+    hint = "give the directory of the Hugging Face model, with its `tokenizer.json`"
+    try:
+        with reading(directory, ConfigError, hint=hint, failed="has no tokenizer that transformers can load"):
+            yield
+    except PortError as error:
+        if "trust_remote_code" in str(error.__cause__):
+            error.hint = "`--trust-remote-code` lets it run"
+        raise missing_package(directory, error) or error from error.__cause__
 
 
 def missing_package(directory: Path, error: BaseException) -> EnvironmentLackError | None:

@@ -1,26 +1,20 @@
-"""Where tensors come from: safetensors files of a Hugging Face directory, or a mapping in memory.
-
-Format: https://huggingface.co/docs/safetensors (8 bytes little-endian header size, JSON header, data).
-"""
+"""Where tensors come from: safetensors files of a Hugging Face directory, or a mapping in memory."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from trtllm_port.errors import CheckpointError
+from trtllm_port.layers.foreign import read_json, reading
+from trtllm_port.layers.weights.header import DTYPES, read_header
 
 PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 ADAPTER_CONFIG = "adapter_config.json"
-_DTYPE_NAMES = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
-    "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
-}  # fmt: skip
 _CONVERT = "convert it to safetensors where running its code is safe: `model.save_pretrained(dir)` of transformers"
 
 
@@ -81,59 +75,30 @@ class SafetensorsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._header = _read_header(path)
+        self.entries = read_header(path)
         self._handle: Any = None
 
     def names(self) -> Sequence[str]:
-        return list(self._header)
+        return list(self.entries)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._header[name]["shape"])
+        return self.entries[name].shape
 
     def dtype(self, name: str) -> str:
-        code = str(self._header[name]["dtype"])
-        return _DTYPE_NAMES.get(code, code)
+        code = self.entries[name].dtype
+        return DTYPES[code][0] if code in DTYPES else code
 
     def tensor(self, name: str) -> torch.Tensor:
         """The tensor, a view of the mapped file; it keeps the mapping alive."""
-        if self._handle is None:
-            try:
+        with reading(self.path, CheckpointError, hint="fetch it again"):
+            if self._handle is None:
                 self._handle = safe_open(str(self.path), framework="pt")
-            except SafetensorError as error:
-                raise CheckpointError(f"`{self.path}` cannot be read: {error}") from error
-        tensor: torch.Tensor = self._handle.get_tensor(name)
+            tensor: torch.Tensor = self._handle.get_tensor(name)
         return tensor
 
-
-def _read_header(path: Path) -> dict[str, Any]:
-    """The header's tensors in the order of their data."""
-    if not path.is_file():
-        raise CheckpointError(f"`{path}` is missing")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > size - 8:
-            raise CheckpointError(f"`{path}` is truncated or no safetensors file: {size} bytes", hint="fetch it again")
-        try:
-            header = json.loads(file.read(length), object_pairs_hook=_unique)
-            header.pop("__metadata__", None)
-            data = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:  # not the JSON that it should be
-            raise CheckpointError(f"`{path}` is no safetensors file: {error}", hint="fetch it again") from error
-    if 8 + length + data != size:
-        raise CheckpointError(
-            f"`{path}` has {size} bytes, its header says {8 + length + data}", hint="it is truncated: fetch it again"
-        )
-    return dict(sorted(header.items(), key=lambda item: item[1]["data_offsets"]))
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in result:
-            raise ValueError(f"duplicate key `{key}`")
-        result[key] = value
-    return result
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All of them."""
+        return {name: self.tensor(name) for name in self.entries}
 
 
 class HuggingFaceWeights:
@@ -200,6 +165,11 @@ class HuggingFaceWeights:
     def tensor(self, name: str) -> torch.Tensor:
         return self._files[name].tensor(name)
 
+    def place(self, name: str) -> tuple[str, int, int]:
+        """Where a tensor's bytes are: (name of the file, first byte, the one behind the last)."""
+        entry = self._files[name].entries[name]
+        return self._files[name].path.name, entry.start, entry.stop
+
     def main_dtype(self) -> str | None:
         """The type that transformers loads a model in where its config names none; None if there is no such tensor.
 
@@ -215,13 +185,14 @@ class HuggingFaceWeights:
 
 def _read_index(path: Path) -> tuple[dict[str, str], str | None]:
     """Tensor → file, and the data type that the index names."""
-    try:
-        content = json.loads(path.read_text())
-        weight_map: dict[str, str] = dict(content["weight_map"].items())
-        dtype = (content.get("metadata") or {}).get("dtype")
-        outside = sorted({name for name in weight_map.values() if Path(name).name != name})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:  # not the JSON that it should be
-        raise CheckpointError(f"`{path}` is no index of shards: {error!r}") from error
+    index = read_json(path, CheckpointError, hint="fetch it again", failed="is no index of shards")
+    weight_map, metadata = index.get("weight_map"), index.get("metadata") or {}
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise CheckpointError(f"`{path}` is no index of shards: `weight_map` does not map tensors to files")
+    if not isinstance(metadata, dict):
+        raise CheckpointError(f"`{path}` is no index of shards: `metadata` is no object")
+    dtype = metadata.get("dtype")
+    outside = sorted({name for name in weight_map.values() if Path(name).name != name})
     if outside:
         raise CheckpointError(f"`{path}` names files outside its directory: {', '.join(outside)}")
     return weight_map, None if dtype is None else str(dtype).removeprefix("torch.")

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trtllm_port.errors import EngineError
+from trtllm_port.layers.foreign import reading
 from trtllm_port.runtime.network_file import store
 from trtllm_port.runtime.network_file.extract import Extraction
 from trtllm_port.runtime.network_file.schema import FORMAT, VERSION, Constant, LayerRecord, TensorRecord
@@ -144,10 +145,10 @@ class NetworkFile:
         """
         path = Path(path)
         document = store.read_document(path)
-        try:
-            tensors = {name: TensorRecord(dtype, tuple(shape)) for name, (dtype, shape) in document["tensors"].items()}
+        with reading(path, EngineError, hint="run `trtllm-port build` again", failed="is damaged"):
+            tensors = {name: store.tensor_from_json(entry) for name, entry in document["tensors"].items()}
             reader = store.ConstantReader(store.constants_path(path), tensors)
-            return cls(
+            network = cls(
                 flavour=document["flavour"],
                 flavour_version=document["flavour_version"],
                 dtype=document["dtype"],
@@ -156,14 +157,21 @@ class NetworkFile:
                 outputs=tuple(document["outputs"]),
                 tensors=tensors,
                 layers=tuple(store.layer_from_json(entry) for entry in document["layers"]),
-                taps=document["taps"],
-                computed_elsewhere=document.get("computed_elsewhere", {}),
+                taps=dict(document["taps"]),
+                computed_elsewhere=dict(document.get("computed_elsewhere", {})),
                 constants={name: reader.constant(name, entry) for name, entry in document["constants"].items()},
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise EngineError(
-                f"{path} is damaged: {type(error).__name__} {error}", hint="run `trtllm-port build` again"
-            ) from error
+            network._require_tensors()
+        return network
+
+    def _require_tensors(self) -> None:
+        """ValueError where a tensor is named that the file does not describe."""
+        named = {*self.inputs, *self.outputs, *self.taps.values(), *self.constants}
+        for layer in self.layers:
+            named.update(name for name in (*layer.inputs, *layer.outputs) if name is not None)
+        unknown = sorted(named - self.tensors.keys())
+        if unknown:
+            raise ValueError(f"it has no tensor `{unknown[0]}`, which it names")
 
 
 def parameter_values(network: BuiltNetwork) -> dict[str, torch.Tensor]:

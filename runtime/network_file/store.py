@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save
 
 from trtllm_port.errors import EngineError
+from trtllm_port.layers.foreign import read_json, typed
+from trtllm_port.layers.weights.source import SafetensorsFile
 from trtllm_port.runtime.network_file.dtypes import STORAGE
 from trtllm_port.runtime.network_file.schema import FORMAT, VERSION, Constant, LayerRecord, TensorRecord
 
@@ -49,13 +50,8 @@ def read_document(path: Path) -> dict[str, Any]:
     Raises:
         EngineError: the file is absent, is no network file, or of a version that this release does not read.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise EngineError(f"the network file {path} does not exist", hint="run `trtllm-port build` again") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise EngineError(f"{path} is not valid JSON: {error}", hint="run `trtllm-port build` again") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
+    document = read_json(path, EngineError, hint="run `trtllm-port build` again", failed="is not a network file")
+    if document.get("format") != FORMAT:
         raise EngineError(f"{path} is not a network file", hint="expected a file that `trtllm-port build` wrote")
     if document.get("version") != VERSION:
         raise EngineError(
@@ -73,13 +69,17 @@ def layer_to_json(layer: LayerRecord) -> dict[str, Any]:
 
 def layer_from_json(entry: dict[str, Any]) -> LayerRecord:
     """The inverse of `layer_to_json`."""
-    return LayerRecord(
-        type=entry["type"],
-        name=entry["name"],
-        inputs=tuple(entry["inputs"]),
-        outputs=tuple(entry["outputs"]),
-        attributes=entry.get("attributes", {}),
-    )
+    return typed(LayerRecord, entry)
+
+
+def tensor_from_json(entry: Any) -> TensorRecord:
+    """A tensor of the file, which has its dtype and its shape in a list."""
+    record = typed(TensorRecord, dict(zip(("dtype", "shape"), entry, strict=True)))
+    if record.dtype not in STORAGE:
+        raise ValueError(f"no dtype is called `{record.dtype}`")
+    if any(size < -1 for size in record.shape):
+        raise ValueError(f"no tensor has the shape {list(record.shape)}")
+    return record
 
 
 class ConstantWriter:
@@ -118,7 +118,7 @@ class ConstantReader:
     def __init__(self, path: Path, tensors: dict[str, TensorRecord]) -> None:
         self._path = path
         self._tensors = tensors
-        self._opened: Any = None
+        self._opened: SafetensorsFile | None = None
 
     def constant(self, name: str, entry: dict[str, Any]) -> Constant:
         """The constant that `entry` describes; its value is read from the file beside where it stands there."""
@@ -130,15 +130,15 @@ class ConstantReader:
             return Constant(
                 shape, value=torch.tensor([_from_json(x) for x in entry["values"]]).to(dtype).reshape(shape)
             )
-        return Constant(shape, value=self._file(entry["file"]).get_tensor(entry["key"]).reshape(shape))
+        return Constant(shape, value=self._file(entry["file"]).tensor(entry["key"]).reshape(shape))
 
-    def _file(self, name: str) -> Any:
+    def _file(self, name: str) -> SafetensorsFile:
         if name != self._path.name or not self._path.is_file():  # no other file: its digest was not checked
             raise EngineError(
                 f"the constants file {self._path.parent / name} is missing", hint="run `trtllm-port build` again"
             )
         if self._opened is None:
-            self._opened = safe_open(self._path, "pt")
+            self._opened = SafetensorsFile(self._path)
         return self._opened
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import signal
@@ -196,3 +197,49 @@ def test_module_is_the_command(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "trtllm_port", "models", "--json"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == {"ports": []}
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_reader_that_stops_reading_changes_no_exit_code(
+    code: int, probe: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `trtllm-port … | head -1` does; the stream can also be closed without a complaint."""
+
+    def command() -> int:
+        console.line("the verdict")
+        console.table(["a", "b"], [["x" * 100, "y"]] * 2000)
+        console.piece("the end")
+        return code
+
+    read, write = os.pipe()
+    os.close(read)
+    probe(command)
+    with os.fdopen(write, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert main(["probe"]) == code
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["inspect", "absent"],
+        ["new", "absent"],
+        ["convert", "--model-dir", "absent", "--output-dir", "out"],
+        ["run", "--engine-dir", "absent", "--tokenizer-dir", "absent"],
+        ["summarize", "--engine-dir", "absent", "--hf-model-dir", "absent"],
+        ["verify", "absent"],
+        ["diff-layers", "absent"],
+        ["demo"],
+    ],
+)
+def test_a_transformers_of_another_version_is_a_lack(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "4.40.1" if name == "transformers" else real(name))
+    monkeypatch.setattr("trtllm_port.requirements.required", lambda _name: ">=5.23,<5.24")
+    assert main(words) == 3
+    err = capsys.readouterr().err
+    assert "transformers 4.40.1 is installed, this release works with transformers >=5.23,<5.24" in err
+    assert "pip install 'transformers>=5.23,<5.24'" in err

@@ -113,6 +113,7 @@ def convert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], 
     (package.parent / "__init__.py").write_text(
         "from .port.model import Port\nMODEL_MAP = {'LlamaForCausalLM': Port}\n"
     )
+    (package.parent / "trtllm-port.toml").touch()
     model = tmp_path / "model"
     model.mkdir()
     config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 9}

@@ -31,11 +31,11 @@ def test_json_lines_keep_line_breaks(tmp_path: Path) -> None:
     ("name", "content", "words"),
     [
         ("prompts.txt", "\n \n", "holds no prompts"),
-        ("prompts.jsonl", '{"prompt": "a"}\n{', "line 2 is not JSON"),
-        ("prompts.jsonl", '\n\n{"prompt": "a"}\n\n{', "line 5 is not JSON"),
+        ("prompts.jsonl", '{"prompt": "a"}\n{', "line 2 cannot be read: it is not JSON"),
+        ("prompts.jsonl", '\n\n{"prompt": "a"}\n\n{', "line 5 cannot be read: it is not JSON"),
         ("prompts.jsonl", '{"question": "a"}', "line 1 has neither"),
         ("prompts.jsonl", "5", "line 1 has neither"),
-        ("prompts.jsonl", "[" * 100_000, "line 1 is not JSON"),
+        ("prompts.jsonl", "[" * 100_000, "line 1 cannot be read: it is nested too deeply"),
         ("absent.txt", None, "is not a file"),
     ],
 )
@@ -56,7 +56,7 @@ def test_a_trained_models_tokenizer(stories: Path) -> None:
 
 
 def test_a_directory_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot load a tokenizer"):
+    with pytest.raises(ConfigError, match="has no tokenizer that transformers can load"):
         load_tokenizer(tmp_path)
     with pytest.raises(ConfigError, match="not a directory"):
         load_tokenizer(tmp_path / "absent")

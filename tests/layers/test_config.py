@@ -86,7 +86,7 @@ def test_a_config_of_another_model_is_refused(tmp_path: Path) -> None:
     [
         (None, "has no `config.json`"),
         ("{", "cannot be read"),
-        ("[]", "has no `model_type`"),
+        ("[]", "it holds a list, expected an object"),
         ("{}", "has no `model_type`"),
         ('{"model_type": "no-such-model"}', "no-such-model"),
         ('{"model_type": "vit", "architectures": null, "hidden_act": "silu"}', "`architecture` is missing"),
@@ -172,8 +172,10 @@ def test_a_built_in_value_for_every_layer(tmp_path: Path) -> None:
     write(tmp_path, model_type="qwen2", num_hidden_layers=2, layer_types=layers)
     assert Uniform.from_hugging_face(tmp_path).vocab_size > 0
     write(tmp_path, model_type="qwen2", num_hidden_layers=2, layer_types=[*layers[:1], "sliding_attention"])
-    with pytest.raises(ConfigError, match="`layer_types` is"):
+    with pytest.raises(ConfigError, match="`layer_types` is") as caught:
         Uniform.from_hugging_face(tmp_path)
+    assert "written for a list of 'full_attention' in every place" in caught.value.message
+    assert "Every" not in caught.value.message
 
 
 @dataclass(frozen=True, kw_only=True)

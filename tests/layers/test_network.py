@@ -159,3 +159,16 @@ def test_a_flavour_that_is_not_installed_names_the_package(monkeypatch: pytest.M
     with pytest.raises(EnvironmentLackError, match="No module named 'tensorrt'") as caught:
         load_flavour.__wrapped__("tensorrt")
     assert caught.value.hint == "`pip install tensorrt`"
+
+
+def test_a_refusal_quotes_nothing_that_was_said_about_an_earlier_network() -> None:
+    def network() -> Network:
+        return Network(dtype="float32", max_seq_len=8, weights={})
+
+    earlier = network()
+    earlier.logger.messages.append(("ERROR", "said about the earlier one"))
+    later = network()
+    later.logger.messages.append(("ERROR", "said about this one"))
+    message = later.refused("x").message
+    assert "said about this one" in message
+    assert "earlier" not in message

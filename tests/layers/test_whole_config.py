@@ -10,7 +10,7 @@ import transformers
 
 from trtllm_port.evaluation.summarize_sides import load_hugging_face
 from trtllm_port.layers.config import load_hf_config
-from trtllm_port.layers.text_part import whole_config
+from trtllm_port.layers.hf_config import whole_config
 from trtllm_port.random_weights import save_random_checkpoint
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
 

@@ -212,5 +212,5 @@ def test_absent_and_cut_files(tmp_path: Path) -> None:
         NetworkFile.load(path)
     _constants(torch.ones(1)).save(path)
     path.write_text(path.read_text()[:100])
-    with pytest.raises(EngineError, match="not valid JSON"):
+    with pytest.raises(EngineError, match="it is not JSON"):
         NetworkFile.load(path)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from trtllm_port.building import build_engine
 from trtllm_port.conversion import convert_checkpoint
-from trtllm_port.errors import EngineError
+from trtllm_port.errors import BundleError, EngineError
 from trtllm_port.random_weights import save_random_checkpoint
 from trtllm_port.verification import DiffSettings, Verdict, diff_layers, replay
+from trtllm_port.verification.bundle.files import BUNDLE_JSON, write_manifest
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +66,31 @@ def test_a_bundle_refuses_an_engine_of_another_checkpoint(
     diff_layers(tmp_path / "other", workspace=clean_workspace, dtype="float32", settings=settings)
     with pytest.raises(EngineError, match="than the bundle"):
         replay(tmp_path / "bundle", engine_dir=engine)
+    network = tmp_path / "bundle" / "network-float32" / "config.json"
+    config = json.loads(network.read_text())
+    for damaged in (config | {"pretrained_config": []}, config | {"pretrained_config": {"source": 1}}, [], None):
+        network.write_text(json.dumps(damaged))
+        listed = read_content(tmp_path / "bundle")
+        if damaged is None:
+            network.unlink()
+        write_manifest(tmp_path / "bundle", listed)
+        with pytest.raises(BundleError, match=r"network-float32/config\.json`"):
+            replay(tmp_path / "bundle", engine_dir=engine)
+
+
+def read_content(bundle: Path) -> dict[str, Any]:
+    content = json.loads((bundle / BUNDLE_JSON).read_text())
+    (bundle / BUNDLE_JSON).unlink()  # it does not list itself
+    return {name: value for name, value in content.items() if name not in ("format", "version", "files", "digest")}
+
+
+@pytest.mark.parametrize("source", [1, "x", [1]])
+def test_an_engine_whose_source_is_no_list_of_files_is_refused(
+    model_dir: Path, clean_workspace: Path, engine: Path, tmp_path: Path, source: object
+) -> None:
+    odd = Path(shutil.copytree(engine, tmp_path / "engine"))
+    content = json.loads((odd / "config.json").read_text())
+    content["pretrained_config"]["source"] = source
+    (odd / "config.json").write_text(json.dumps(content))
+    with pytest.raises(EngineError, match="is not the configuration of an engine"):
+        diff_layers(model_dir, workspace=clean_workspace, settings=DiffSettings(tokens=48, engine_dir=odd))

@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from trtllm_port.errors import ConfigError
-from trtllm_port.verification.stimulus import Stimulus, enough_tokens, make_stimulus, random_ids
+from trtllm_port.verification.stimulus import Stimulus, _encode, enough_tokens, make_stimulus, random_ids
 from trtllm_port.verification.texts import PASSAGE
 
 
@@ -100,3 +100,32 @@ def test_random_ids_hold_no_padding(padding: int) -> None:
     ids = random_ids(200, 5, 0, padding)
     assert set(ids) == set(range(5)) - {padding}
     assert padding in random_ids(200, 5, 0, None)
+
+
+class Counting:
+    """A tokenizer that makes a token of each word, and counts the characters that it is given."""
+
+    def __init__(self) -> None:
+        self.characters = 0
+
+    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
+        self.characters += len(text)
+        return {"input_ids": [hash(word) % 97 for word in text.split()]}
+
+
+@pytest.mark.parametrize("word", ["a", "word", "a-word-of-many-characters-" * 40])
+def test_no_more_of_a_long_text_is_tokenized_than_its_first_tokens_need(word: str) -> None:
+    text = " ".join(f"{word}{number}" for number in range(20_000))
+    tokenizer = Counting()
+    assert _encode(tokenizer, text, 64) == Counting()(text)["input_ids"][:64]
+    needed = len(" ".join(text.split()[:96]))
+    assert tokenizer.characters <= 8 * needed + 2000
+
+
+def test_a_long_prompt_file_begins_with_the_tokens_that_all_of_it_begins_with(with_tokenizer: Path) -> None:
+    file = with_tokenizer / "prompt.txt"
+    file.write_text(PASSAGE * 40)
+    short = with_tokenizer / "short.txt"
+    short.write_text(PASSAGE)
+    first, second = (made(with_tokenizer, prompt_file=each, tokens=100) for each in (file, short))
+    assert first.ids == second.ids

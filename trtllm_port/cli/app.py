@@ -26,7 +26,7 @@ from trtllm_port.cli.doctor import doctor
 from trtllm_port.cli.inspect import inspect
 from trtllm_port.cli.models import models
 from trtllm_port.cli.new import new
-from trtllm_port.cli.options import PortCommand
+from trtllm_port.cli.options import HuggingFaceCommand, PortCommand
 from trtllm_port.cli.run import run
 from trtllm_port.cli.summarize import summarize
 from trtllm_port.cli.verify import verify
@@ -42,8 +42,10 @@ app = typer.Typer(
 )
 
 
+_WITHOUT_TRANSFORMERS = (build, diff_layers, models, doctor)  # `diff-layers` needs it for a model, not for a bundle
 for _command in (inspect, new, convert, build, run, summarize, verify, diff_layers, models, doctor, demo):
-    app.command(_command.__name__.replace("_", "-"), cls=PortCommand)(_command)
+    _kind = PortCommand if _command in _WITHOUT_TRANSFORMERS else HuggingFaceCommand
+    app.command(_command.__name__.replace("_", "-"), cls=_kind)(_command)
 
 
 def _show_version(wanted: bool) -> None:

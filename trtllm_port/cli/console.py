@@ -37,7 +37,7 @@ ResultT = TypeVar("ResultT", bound=Result)
 def emit(result: ResultT, render: Callable[[ResultT], None], *, as_json: bool) -> None:
     """Print a stage's result: as JSON, or through `render`, which calls `line` and `table`."""
     if as_json:
-        sys.stdout.write(json.dumps(result.to_dict(), indent=2, sort_keys=False) + "\n")
+        _write(json.dumps(result.to_dict(), indent=2, sort_keys=False) + "\n")
     else:
         render(result)
 
@@ -49,8 +49,20 @@ def line(text: str = "") -> None:
 
 def piece(text: str) -> None:
     """Print a part of a result on stdout, at once; line ends in it stay."""
-    sys.stdout.write(visible(text))
-    sys.stdout.flush()
+    _write(visible(text))
+
+
+def _write(text: str) -> None:
+    """Write on stdout, at once.
+
+    Where nobody reads on, as behind `| head`, the rest is dropped: the exit code stands for the result, not for that.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        with open(os.devnull, "w") as nowhere:  # what is still in the buffer goes there, when Python ends at the latest
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> None:
@@ -66,7 +78,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
         drawn.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*(Text(f"{cell:,}" if type(cell) is int else one_line(str(cell))) for cell in row))
-    _console(stderr=False).print(drawn)
+    console = _console(stderr=False)
+    with console.capture() as captured:
+        console.print(drawn)
+    _write(captured.get())
 
 
 def note(text: str) -> None:
@@ -87,7 +102,7 @@ def error(message: str, *, hint: str | None = None, kind: str, exit_code: int, a
         _tell("hint", "bold cyan", hint)
     if as_json:
         report = {"error": {"kind": kind, "message": message, "hint": hint, "exit_code": exit_code}}
-        sys.stdout.write(json.dumps(report, indent=2) + "\n")
+        _write(json.dumps(report, indent=2) + "\n")
 
 
 def trace(error: BaseException) -> None:

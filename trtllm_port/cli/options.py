@@ -14,6 +14,9 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
+from trtllm_port.requirements import require_transformers
+
+LARGEST_INT = 2**63 - 1  # that torch takes
 DtypeChoice = Literal["auto", "float32", "float16", "bfloat16"]
 BackendChoice = Literal["auto", "tensorrt", "tensorrt_rtx", "reference"]
 
@@ -94,3 +97,11 @@ class PortCommand(TyperCommand):
                 expects_value = False
             spread.append(word)
         return spread
+
+
+class HuggingFaceCommand(PortCommand):
+    """A command that cannot do without transformers: its version is checked before anything of it is imported."""
+
+    def invoke(self, ctx: Any) -> Any:
+        require_transformers()
+        return super().invoke(ctx)

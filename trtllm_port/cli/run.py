@@ -33,7 +33,9 @@ Temperature = Annotated[
 ]
 TopK = Annotated[int, typer.Option("--top-k", min=0, help="Draw from the K most likely tokens; 0: from all.")]
 TopP = Annotated[float, typer.Option("--top-p", help="Draw from the most likely tokens that sum to P.")]
-Seed = Annotated[int, typer.Option("--seed", help="Of the draw.")]
+Seed = Annotated[
+    int, typer.Option("--seed", min=-options.LARGEST_INT - 1, max=options.LARGEST_INT, help="Of the draw.")
+]
 Chat = Annotated[bool, typer.Option("--chat", help="Put each prompt into the model's chat template.")]
 Stream = Annotated[bool, typer.Option("--streaming", help="Show the text of a single prompt as it comes.")]
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trtllm_port.cli import console
+from trtllm_port.cli import console, options
 from trtllm_port.cli.render_report import render
+from trtllm_port.requirements import require_transformers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +32,13 @@ PromptFile = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="Torch device of Hugging Face's runs.")]
 Seed = Annotated[
-    int, typer.Option("--seed", help="Of random weights, and of random tokens where there is no tokenizer.")
+    int,
+    typer.Option(
+        "--seed",
+        min=-options.LARGEST_INT - 1,
+        max=options.LARGEST_INT,
+        help="Of random weights, and of random tokens where there is no tokenizer.",
+    ),
 ]
 Save = Annotated[
     Path | None,
@@ -51,6 +58,7 @@ def report_on(
     """Run `diff_layers` or `verify` on a local or hub model, show the report and return the exit code."""
     from trtllm_port.hub import locate_model
 
+    require_transformers()
     with console.progress() as progress:
         located = locate_model(model_dir, weights=not random_weights)
         report = stage(located, random_weights=random_weights, progress=progress, **options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,10 @@ import transformers
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from trtllm_port.errors import ConfigError, UnsupportedModelError
-from trtllm_port.layers.text_part import listed_class, text_part, whole_config
+from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.layers.foreign import reading
+from trtllm_port.layers.hf_config import REMOTE_CODE, read_config, whole_config
+from trtllm_port.layers.text_part import listed_class, text_part
 from trtllm_port.quiet import quiet_transformers
 
 BLANK = "`trtllm-port new --blank NAME` writes a port to fill in by hand"
@@ -24,34 +25,16 @@ def load_config(model_dir: str | Path, trust_remote_code: bool = False) -> Any:
 
 def load_whole_config(model_dir: str | Path, trust_remote_code: bool = False) -> Any:
     """The `transformers` config of a directory."""
-    path = Path(model_dir) / "config.json"
-    if not path.is_file():
-        raise ConfigError(f"`{model_dir}` has no `config.json`", hint="give a Hugging Face model directory")
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ConfigError(f"`{path}` is not JSON: {error}") from error
-    if not isinstance(raw, dict) or not {"model_type", "auto_map"} & raw.keys():
-        raise ConfigError(f"`{path}` has no `model_type`", hint="give a Hugging Face model directory")
-    if "auto_map" in raw and not trust_remote_code and raw.get("model_type") not in transformers.CONFIG_MAPPING:
+    raw = read_config(model_dir)
+    kind = raw.get("model_type")
+    own_code = "auto_map" in raw and trust_remote_code
+    if isinstance(kind, str) and kind not in transformers.CONFIG_MAPPING and not own_code:
         raise UnsupportedModelError(
-            f"transformers {transformers.__version__} does not know the model type `{raw.get('model_type')}`",
-            hint="the model brings its own code: read it, then allow it to run with `--trust-remote-code`",
+            f"transformers {transformers.__version__} does not know the model type `{kind}`",
+            hint=REMOTE_CODE if "auto_map" in raw else BLANK,
         )
-    if "auto_map" not in raw and raw["model_type"] not in transformers.CONFIG_MAPPING:
-        raise UnsupportedModelError(
-            f"transformers {transformers.__version__} does not know the model type `{raw['model_type']}`",
-            hint=BLANK,
-        )
-    try:
-        with quiet_transformers():
-            return whole_config(model_dir, trust_remote_code)
-    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
-        raise ConfigError(f"`{path}` is not a valid `{raw.get('model_type')}` config: {first_line(error)}") from error
-    except Exception as error:  # huggingface_hub's strict dataclasses have an error class of their own
-        if "Validation" not in type(error).__name__ and "Strict" not in type(error).__name__:
-            raise
-        raise ConfigError(f"`{path}` is not a valid `{raw.get('model_type')}` config: {first_line(error)}") from error
+    with quiet_transformers():
+        return whole_config(model_dir, trust_remote_code)
 
 
 def first_line(error: Exception) -> str:
@@ -93,7 +76,9 @@ def _register(config: Any, reference: str) -> type[nn.Module]:
     """Load a class that comes with the model, and make transformers know it while this process lasts."""
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-    found: type[nn.Module] = get_class_from_dynamic_module(reference, config._name_or_path)
+    hint = "the code that comes with the model is at fault, or is for another transformers"
+    with reading(config._name_or_path, UnsupportedModelError, hint=hint, failed="has code that cannot be loaded"):
+        found: type[nn.Module] = get_class_from_dynamic_module(reference, config._name_or_path)
     AutoConfig.register(config.model_type, type(config), exist_ok=True)
     AutoModelForCausalLM.register(type(config), found, exist_ok=True)
     return found

@@ -32,6 +32,8 @@ from trtllm_port.codegen.depth import (
 )
 from trtllm_port.codegen.resizing import Plan, equal_keys, resize, resized_keys, sums
 from trtllm_port.codegen.size_tables import LAYER_COUNTS, META_KEYS, SIZES
+from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.layers.foreign import reading
 from trtllm_port.layers.per_layer import as_arguments, per_layer_keys, plain_values
 from trtllm_port.quiet import quiet_transformers
 
@@ -162,7 +164,8 @@ def _make_samples(config: Any) -> Samples:
         samples = zip(reversed(traced), BATCH, LENGTH, PAST, strict=True)
         return Samples(tuple(Sample(*sample) for sample in samples), unseen, plan, tuple(sorted(plan.coupled(values))))
     assert first is not None  # at least one plan was tried
-    raise first
+    with reading(type(config).__name__, UnsupportedModelError, failed="makes no model that runs"):
+        raise first
 
 
 def _plans(config: Any, values: dict[str, Any]) -> Iterator[Plan]:

@@ -91,7 +91,9 @@ def _step(operation: Any, targets: tuple[str, ...]) -> Step:
         return Transpose(operation.dim0, operation.dim1)
     if isinstance(operation, loading.Chunk) and operation.num_shards_attribute is None:
         return Chunk(len(targets), operation.dim)
-    raise UnsupportedModelError(f"transformers reads `{targets[0]}` with `{operation}`, which ports have no step for")
+    raise UnsupportedModelError(
+        f"transformers reads `{targets[0]}` with `{type(operation).__name__}`, which ports have no step for"
+    )
 
 
 def _compare(stored: Stored, files: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -> None:
@@ -100,8 +102,8 @@ def _compare(stored: Stored, files: dict[str, torch.Tensor], own: dict[str, torc
     expected = [own[target] for target in stored.targets if target in own]
     if len(made) != len(expected) or not all(map(torch.equal, made, expected)):
         raise UnsupportedModelError(
-            f"`{stored.targets[0]}` is not what {', '.join(f'`{step}`' for step in stored.steps)} make of the tensors "
-            "that transformers saves for it"
+            f"`{stored.targets[0]}` is not what {', '.join(f'`{type(step).__name__}`' for step in stored.steps)} make "
+            "of the tensors that transformers saves for it"
         )
 
 

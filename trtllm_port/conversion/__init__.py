@@ -7,7 +7,6 @@ the files hold what was converted.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from trtllm_port import __version__
 from trtllm_port.errors import ConfigError
 from trtllm_port.files import file_digest, require_space, write_json
+from trtllm_port.layers.foreign import read_json
+from trtllm_port.port_code import port_code, require_finished
 from trtllm_port.publishing import Kind, check_output, output_directory
 from trtllm_port.registry import PortEntry, find_port
 
@@ -92,11 +93,13 @@ def convert_checkpoint(
 
     began = time.perf_counter()
     port = find_port(workspace, *read_architectures(model_dir, trust_remote_code))
+    require_finished(port)
     check_output(output_dir, CHECKPOINT, [model_dir])
     source = StreamedWeights(model_dir)
     try:
-        config = _port_config(port, model_dir, dtype, (tp_size, pp_size), trust_remote_code)
-        plan: WeightPlan = port.cls(config).plan(source)
+        with port_code(port):
+            config = _port_config(port, model_dir, dtype, (tp_size, pp_size), trust_remote_code)
+            plan: WeightPlan = port.cls(config).plan(source)
         size = _size(plan) * tp_size
         require_space(output_dir, size)
         with output_directory(output_dir, CHECKPOINT, [model_dir]) as directory:
@@ -177,10 +180,10 @@ def _write(
 def _is_checkpoint(directory: Path) -> bool:
     """Whether this stage wrote a directory."""
     try:
-        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        return bool(config["producer"]["name"] == PRODUCER)
-    except (OSError, ValueError, LookupError, TypeError):
+        producer = read_json(directory / "config.json", ConfigError).get("producer")
+    except ConfigError:
         return False
+    return isinstance(producer, dict) and producer.get("name") == PRODUCER
 
 
 CHECKPOINT = Kind(

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-ITEM_SIZES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+from trtllm_port.layers.weights.header import DTYPES
+
 _LENGTH_BYTES = 8
 _ALIGNMENT = 64  # of the first tensor, which the file is mapped at: matrix products are slower from odd addresses
 
@@ -30,7 +31,7 @@ class TensorHeader:
     @property
     def size(self) -> int:
         """Bytes."""
-        return math.prod(self.shape) * ITEM_SIZES[self.dtype]
+        return math.prod(self.shape) * DTYPES[self.dtype][1]
 
 
 class SafetensorsWriter:

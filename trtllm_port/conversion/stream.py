@@ -19,15 +19,9 @@ from trtllm_port.conversion.source import StreamedWeights
 from trtllm_port.conversion.written import IntendedFile, check_written
 from trtllm_port.layers.dtypes import torch_dtype
 from trtllm_port.layers.weights import WeightEntry, WeightPlan
+from trtllm_port.layers.weights.header import DTYPES
 
-SAFETENSORS_DTYPES = {
-    "float32": "F32",
-    "float16": "F16",
-    "bfloat16": "BF16",
-    "int64": "I64",
-    "int32": "I32",
-    "bool": "BOOL",
-}
+SAFETENSORS_DTYPES = {name: code for code, (name, _size) in DTYPES.items()}
 Progress = Callable[[str, int, int], None]
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trtllm_port.errors import ConfigError, PortError
+from trtllm_port.layers.foreign import read_json, reading
 from trtllm_port.text_files import read_lines
-from trtllm_port.tokenizer_packages import missing_package
+from trtllm_port.tokenizer_packages import loading
 
 WITHOUT_TEMPLATE = "leave `--chat` out, and give the conversation as the model expects it as the prompt"
 __all__ = ["Tokenizer", "load_tokenizer", "read_prompts"]
@@ -24,7 +26,9 @@ def read_prompts(path: Path) -> list[str]:
     """
     if not path.is_file():
         raise PortError(f"`{path}` is not a file", hint="give a text file with one prompt a line, or a `.jsonl` file")
-    lines, as_json = read_lines(path), path.suffix == ".jsonl"
+    as_json = path.suffix == ".jsonl"
+    with reading(path, PortError):
+        lines = read_lines(path)
     prompts = [_json_prompt(path, number, line) if as_json else line for number, line in lines]
     if not prompts:
         raise PortError(f"`{path}` holds no prompts")
@@ -32,10 +36,8 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def _json_prompt(path: Path, number: int, line: str) -> str:
-    try:
+    with reading(path, PortError, failed=f"line {number} cannot be read"):
         value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise PortError(f"`{path}`, line {number} is not JSON: {error}") from error
     keys = ("prompt", "text") if isinstance(value, dict) else ()
     text = value if isinstance(value, str) else next((value[key] for key in keys if key in value), None)
     if not isinstance(text, str):
@@ -68,7 +70,8 @@ class Tokenizer:
         """
         if (half := next((place for place, each in enumerate(text) if "\ud800" <= each <= "\udfff"), None)) is not None:
             raise PortError(f"the prompt is no Unicode text: half a surrogate pair at character {half}")
-        return self._one_turn(text) if chat else list(self.tokenizer(text)["input_ids"])
+        with self._reading("makes no token ids of a text"):
+            return self._one_turn(text) if chat else list(self.tokenizer(text)["input_ids"])
 
     def _one_turn(self, text: str) -> list[int]:
         templates = self.tokenizer.chat_template
@@ -91,7 +94,13 @@ class Tokenizer:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of new tokens, without special ones."""
-        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+        with self._reading("makes no text of token ids"):
+            return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    def _reading(self, failed: str) -> AbstractContextManager[None]:
+        where = getattr(self.tokenizer, "name_or_path", "the tokenizer")
+        hint = "check the model's tokenizer files"
+        return reading(where, ConfigError, hint=hint, failed=f"has a tokenizer that {failed}")
 
 
 def load_tokenizer(tokenizer_dir: Path, *, trust_remote_code: bool = False) -> Tokenizer:
@@ -109,25 +118,30 @@ def load_tokenizer(tokenizer_dir: Path, *, trust_remote_code: bool = False) -> T
 
     if not tokenizer_dir.is_dir():
         raise ConfigError(f"`{tokenizer_dir}` is not a directory", hint="give the Hugging Face model's directory")
-    try:
+    with loading(tokenizer_dir):
         tokenizer = AutoTokenizer.from_pretrained(
             tokenizer_dir, local_files_only=True, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise missing_package(tokenizer_dir, error) or ConfigError(
-            f"transformers cannot load a tokenizer from `{tokenizer_dir}`: {reason[0]}",
-            hint="`--trust-remote-code` lets it run"
-            if "trust_remote_code" in str(error)
-            else "give the directory of the Hugging Face model, with its `tokenizer.json`",
-        ) from error
     return Tokenizer(tokenizer, _eos_token_ids(tokenizer_dir, tokenizer))
 
 
 def _eos_token_ids(directory: Path, tokenizer: Any) -> tuple[int, ...]:
     for name in ("generation_config.json", "config.json"):
-        file = directory / name
-        declared = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
-        if declared is not None:
-            return tuple(declared) if isinstance(declared, list) else (int(declared),)
+        if declared := declared_tokens(directory / name, "eos_token_id"):
+            return declared
     return () if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),)
+
+
+def declared_tokens(path: Path, name: str) -> tuple[int, ...]:
+    """The token ids that a model's file gives to a name, as `eos_token_id`; none where there is no such file or key.
+
+    Raises:
+        ConfigError: the file is no JSON object, or the value is no token id and no list of them.
+    """
+    if not path.exists():
+        return ()
+    value = read_json(path, ConfigError, hint="fetch it again").get(name)
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(type(each) is int for each in ids):
+        raise ConfigError(f"`{path}`: `{name}` is {value!r}, expected a token id or a list of them")
+    return tuple(ids)

@@ -19,6 +19,7 @@ from trtllm_port.evaluation.summarize_compare import Comparison, compare
 from trtllm_port.evaluation.summarize_prompts import summary_prompts
 from trtllm_port.evaluation.summarize_result import Side, SummarizeOptions, SummarizeResult, write_result
 from trtllm_port.evaluation.summarize_sides import Written, engine_writes, hugging_face_writes, load_hugging_face
+from trtllm_port.layers.foreign import reading
 from trtllm_port.runtime.session import Session
 
 __all__ = ["Side", "SummarizeOptions", "SummarizeResult", "summarize"]
@@ -121,13 +122,9 @@ class _Run:
         )
 
     def _hugging_face(self, model_dir: Path, dtype: str, device: str) -> Written:
-        try:
-            trusted = self.options.trust_remote_code
+        trusted = self.options.trust_remote_code
+        with reading(model_dir, ConfigError, failed="cannot be loaded by transformers"):
             model = load_hugging_face(model_dir, dtype=dtype, device=device, trust_remote_code=trusted)
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"transformers cannot load the model in `{model_dir}`: {str(error).strip().splitlines()[0]}"
-            ) from error
         written = hugging_face_writes(
             model,
             self.prompts,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from trtllm_port import __version__
+from trtllm_port.errors import WorkspaceError
 from trtllm_port.files import bytes_digest, file_digest
+from trtllm_port.layers.foreign import read_json, reading
 from trtllm_port.quoting import json_text
 
 FORMAT = 1
 NAME = "port.json"
+DAMAGED = "remove it: then nothing says which files were edited"
 
 
 def manifest_text(*, origin: Mapping[str, Any], files: Mapping[str, str]) -> str:
@@ -32,13 +34,19 @@ def manifest_text(*, origin: Mapping[str, Any], files: Mapping[str, str]) -> str
 
 
 def edited_files(package_dir: Path) -> list[str] | None:
-    """Return the files of the package that differ from what was written, or None where there is no manifest."""
+    """Return the files of the package that differ from what was written, or None where there is no manifest.
+
+    Raises:
+        WorkspaceError: the manifest is not what `new` writes.
+    """
     path = package_dir / NAME
     if not path.is_file():
         return None
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    prefix = f"models/{manifest['name']}/"
-    own = {name.removeprefix(prefix): digest for name, digest in manifest["files"].items() if name.startswith(prefix)}
+    with reading(path, WorkspaceError, hint=DAMAGED, failed="is not what `trtllm-port new` writes"):
+        manifest = read_json(path, WorkspaceError, hint=DAMAGED)
+        prefix = f"models/{manifest['name']}/"
+        files = {**manifest["files"]}.items()
+        own = {name.removeprefix(prefix): digest for name, digest in files if name.startswith(prefix)}
     return [name for name, digest in own.items() if not _has_digest(package_dir / name, digest)]
 
 

@@ -6,7 +6,6 @@ leaves that directory; the next writer undoes from it what the registry does not
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ from pathlib import Path
 from trtllm_port.claims import remove
 from trtllm_port.errors import WorkspaceError
 from trtllm_port.files import disk_space, write_json, write_new
+from trtllm_port.layers.foreign import read_json, reading
 from trtllm_port.renaming import exchange
 from trtllm_port.scaffold.names import PortPaths, port_paths
 from trtllm_port.scaffold.registry_file import registered_package
@@ -131,11 +131,10 @@ def settle(workspace: Path) -> None:
     if not (stage / JOURNAL).is_file():
         remove(stage)  # nothing was placed yet
         return
-    try:
-        journal = json.loads((stage / JOURNAL).read_text(encoding="utf-8"))
+    hint = "remove that directory"
+    with reading(stage, WorkspaceError, hint=hint):
+        journal = read_json(stage / JOURNAL, WorkspaceError, hint=hint)
         paths, architecture, added = port_paths(workspace, journal["name"]), journal["architecture"], journal["added"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise WorkspaceError(f"`{stage}` cannot be read: {error}", hint="remove that directory") from error
     text = paths.registry.read_text(encoding="utf-8") if paths.registry.is_file() else ""
     is_registered = bool(text) and registered_package(text, architecture) == paths.package.name
     for path in paths.own:

@@ -120,6 +120,8 @@ def fault_of(error: Exception, port: PortEntry) -> Fault | None:
     if not own and not isinstance(error, PortError):
         return None
     what = error.message if isinstance(error, PortError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, PortCodeError):
+        what = " ".join(what.split())  # it lists what is to be written line by line
     if not own:
         return Fault(what=what, module=_running(trace))
     return Fault(what=what, module=_running(trace), excerpt=_around(Path(own[-1].filename), own[-1].lineno or 1))

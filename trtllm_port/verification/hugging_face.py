@@ -7,22 +7,27 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import traceback
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+import trtllm_port
 from trtllm_port.errors import CheckpointError, UnsupportedModelError
 from trtllm_port.exact import ExactArithmetic, tensors_as_they_are
 from trtllm_port.hf_cache import Continuation, keeps_cache
 from trtllm_port.hf_loading import weights_as_stored
-from trtllm_port.layers.text_part import whole_config
+from trtllm_port.layers.foreign import reading, reason
+from trtllm_port.layers.hf_config import whole_config
 from trtllm_port.layers.weights import HuggingFaceWeights, TensorSource
 from trtllm_port.quiet import quiet_transformers
+from trtllm_port.verification import hooks
 from trtllm_port.verification.cache_contents import Layer, Layers
 from trtllm_port.verification.hooks import tapped
 from trtllm_port.verification.mapped import MappedCheckpoint
@@ -30,6 +35,7 @@ from trtllm_port.verification.runners import Force, OnTap
 from trtllm_port.verification.streamed import CastAsUsed, streamed_model
 from trtllm_port.verification.taps import ModuleFacts
 
+PACKAGE = Path(trtllm_port.__file__).parent
 EPSILON_NAMES = ("variance_epsilon", "eps", "epsilon", "layer_norm_eps")
 
 
@@ -81,23 +87,24 @@ class HuggingFaceRunner:
         """
         from transformers import AutoModelForCausalLM
 
-        try:
-            with quiet_transformers(), weights_as_stored():
-                model, info = AutoModelForCausalLM.from_pretrained(
-                    model_dir,
-                    config=whole_config(model_dir, trust_remote_code),
-                    dtype=getattr(torch, dtype),
-                    attn_implementation="eager",
-                    experts_implementation="eager",  # the default, `grouped_mm`, knows no float64
-                    trust_remote_code=trust_remote_code,
-                    use_safetensors=True,
-                    output_loading_info=True,
-                )
-        except Exception as error:  # any: it is the model's own code that runs here
-            raise UnsupportedModelError(
-                f"transformers cannot load `{model_dir}` in {dtype}: {error}",
-                hint="check that the directory holds a causal language model with safetensors",
-            ) from error
+        hint = "check that the directory holds a causal language model with safetensors"
+        failed = f"cannot be loaded by transformers in {dtype}"
+        config = whole_config(model_dir, trust_remote_code)
+        with (
+            quiet_transformers(),
+            weights_as_stored(),
+            reading(model_dir, UnsupportedModelError, hint=hint, failed=failed),
+        ):
+            model, info = AutoModelForCausalLM.from_pretrained(
+                model_dir,
+                config=config,
+                dtype=getattr(torch, dtype),
+                attn_implementation="eager",
+                experts_implementation="eager",  # the default, `grouped_mm`, knows no float64
+                trust_remote_code=trust_remote_code,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
         _refuse_invented_weights(model_dir, info)
         if exactly and info.get("unexpected_keys"):
             raise CheckpointError(f"`{model_dir}` has tensors that transformers does not use")
@@ -219,12 +226,32 @@ class HuggingFaceRunner:
         """
         exactly = ExactArithmetic() if self.dtype == "float64" else None
         seen = None if on_tap is None else tensors_as_they_are()(on_tap)
-        with tapped(self.model, seen, taps), self._casting(), exactly or nullcontext():
+        with self._own_code(), tapped(self.model, seen, taps), self._casting(), exactly or nullcontext():
             output = self.model(input_ids=ids_BL.to(self.device), use_cache=cache is not None)
         if cache is not None:
             cache[:] = _layers(output, ids_BL.shape[1])
         logits: Tensor = output.logits.cpu()
         return logits
+
+    @contextmanager
+    def _own_code(self) -> Iterator[None]:
+        """What the model's own code raises, for another transformers or an odd config, is no fault of ours.
+
+        Raises:
+            UnsupportedModelError: the model fails; what an observer of its taps raises passes as it is.
+        """
+        try:
+            yield
+        except Exception as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            asked = takewhile(lambda frame: frame.name != "__torch_function__", frames)  # for a call of torch's
+            files = [Path(frame.filename) for frame in asked]
+            if Path(hooks.__file__) in files or files[-1].is_relative_to(PACKAGE):  # an observer, or an experiment's
+                raise
+            raise UnsupportedModelError(
+                f"Hugging Face's own model cannot run in {self.dtype}: {reason(error)}",
+                hint="see that `transformers` itself runs this model: there is nothing to compare a port with",
+            ) from error
 
     def _casting(self) -> AbstractContextManager[object]:
         return nullcontext() if self._computes_in is None else CastAsUsed(self._computes_in)
@@ -244,7 +271,7 @@ class HuggingFaceRunner:
         arguments = {"input_ids": ids_BL, "attention_mask": mask_BL}
         if "position_ids" in accepted:
             arguments["position_ids"] = (mask_BL.cumsum(-1) - 1).clamp(min=0)
-        with self._casting():
+        with self._own_code(), self._casting():
             logits_BLV: Tensor = self.model(**arguments, use_cache=False).logits.cpu()
         return tuple(logits_LV[longest - len(row) :] for logits_LV, row in zip(logits_BLV, rows, strict=True))
 
@@ -253,10 +280,11 @@ class HuggingFaceRunner:
         """Continue one prompt by exactly `max_new_tokens` of the best tokens, through the KV cache."""
         tokens: list[int] = []
         ids = torch.tensor([prompt], device=self.device)
-        feed = Continuation(self.model, ids)
-        for _ in range(max_new_tokens):
-            tokens.append(int(feed(ids)[0, -1].argmax()))
-            ids = torch.tensor([[tokens[-1]]], device=self.device)
+        with self._own_code():
+            feed = Continuation(self.model, ids)
+            for _ in range(max_new_tokens):
+                tokens.append(int(feed(ids)[0, -1].argmax()))
+                ids = torch.tensor([[tokens[-1]]], device=self.device)
         return tokens
 
     @torch.no_grad()
@@ -274,10 +302,12 @@ class HuggingFaceRunner:
         if self.streamed or not keeps_cache(self.model):
             return None
         ids_1L = torch.tensor([list(ids)], device=self.device)
-        feed, logits = Continuation(self.model, ids_1L), list[Tensor]()
-        for place in (range(prefill), *(range(n, n + 1) for n in range(prefill, len(ids)))):
-            with tapped(self.model, partial(_at, place, force), taps):
-                logits.append(feed(ids_1L[:, place.start : place.stop])[0].cpu())
+        logits = list[Tensor]()
+        with self._own_code():
+            feed = Continuation(self.model, ids_1L)
+            for place in (range(prefill), *(range(n, n + 1) for n in range(prefill, len(ids)))):
+                with tapped(self.model, partial(_at, place, force), taps):
+                    logits.append(feed(ids_1L[:, place.start : place.stop])[0].cpu())
         return torch.cat(logits)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from trtllm_port.layers.weights import MappingWeights
+from trtllm_port.port_code import port_code
 from trtllm_port.verification.coverage import NotExercised
 from trtllm_port.verification.in_step import OWN_TOKENS
 from trtllm_port.verification.mapped import checkpoint_bytes, give_back
@@ -123,9 +124,10 @@ def open_mapped(model: Model, dtype: str, *, length: int, rows: int) -> SessionR
     from trtllm_port.runtime.session import Session
 
     cls = model.port.cls
-    port = cls(cls.config_class.from_hugging_face(model.source, dtype))
-    port.load_hugging_face(model.weights)
-    network = port.define(max_seq_len=length)
+    with port_code(model.port):
+        port = cls(cls.config_class.from_hugging_face(model.source, dtype))
+        port.load_hugging_face(model.weights)
+        network = port.define(max_seq_len=length)
     weights = list(port.weights.values())
     session = Session.from_network(network, max_batch_size=rows, release=lambda: give_back(weights))
     stateful = any(spec.name.startswith(STATE_PREFIX) for spec in session.executor.inputs)

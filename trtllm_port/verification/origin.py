@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from trtllm_port.errors import EngineError
+from trtllm_port.errors import BundleError, EngineError
+from trtllm_port.layers.foreign import read_json, reading
 from trtllm_port.runtime.digests import file_digest
 from trtllm_port.runtime.engine_directory import CONFIG, EngineDirectory
 
 SOURCE = "source"  # in a checkpoint's configuration: file of the Hugging Face directory → digest
+NO_CONFIG = "is not the configuration of an engine"
 NAMED = 3
 
 
@@ -29,14 +31,21 @@ def require_engine_of(engine_dir: Path, model_dir: Path) -> None:
     _require_equal(engine_dir, recorded, found, f"`{model_dir}`")
 
 
-def require_engine_like(engine_dir: Path, network_dir: Path, bundle: Path) -> None:
-    """The same for an engine that takes the place of a bundle's network (`network_dir`, with or without weights)."""
-    saved: dict[str, str] = json.loads((network_dir / CONFIG).read_text())["pretrained_config"].get(SOURCE, {})
+def require_engine_like(engine_dir: Path, config: Path, bundle: Path) -> None:
+    """The same for an engine that takes the place of a bundle's network, whose configuration is `config`."""
+    with reading(config, BundleError, failed=NO_CONFIG):
+        saved = _sources(read_json(config, BundleError)["pretrained_config"])
     _require_equal(engine_dir, _source_of(engine_dir), saved, f"the bundle `{bundle}`")
 
 
+def _sources(pretrained_config: Mapping[str, Any]) -> dict[str, str]:
+    return dict(pretrained_config.get(SOURCE, {}))
+
+
 def _source_of(engine_dir: Path) -> dict[str, str]:
-    recorded: dict[str, str] = EngineDirectory.read(engine_dir).pretrained_config.get(SOURCE, {})
+    found = EngineDirectory.read(engine_dir).pretrained_config
+    with reading(engine_dir / CONFIG, EngineError, failed=NO_CONFIG):
+        recorded = _sources(found)
     if not recorded:
         raise EngineError(
             f"`{engine_dir}` does not say which checkpoint it was converted from",

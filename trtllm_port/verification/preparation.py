@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from trtllm_port.claims import scratch
 from trtllm_port.errors import ConfigError, UnsupportedModelError
 from trtllm_port.layers.config import load_hf_config
-from trtllm_port.layers.text_part import loads_whole, whole_config
+from trtllm_port.layers.hf_config import whole_config
+from trtllm_port.layers.text_part import loads_whole
 from trtllm_port.layers.weights import HuggingFaceWeights, SafetensorsFile, TensorSource
 from trtllm_port.quiet import quiet_transformers
 from trtllm_port.registry import PortEntry, find_port

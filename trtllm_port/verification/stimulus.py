@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from trtllm_port.errors import ConfigError, PortError
+from trtllm_port.errors import ConfigError, EnvironmentLackError, PortError
+from trtllm_port.layers.foreign import reading
 from trtllm_port.layers.rope import switch_length
 from trtllm_port.text_files import read_text
-from trtllm_port.tokenizer_packages import missing_package
+from trtllm_port.tokenizer_packages import loading
 from trtllm_port.verification.texts import PASSAGE
 
 DEFAULT_TOKENS = 512
@@ -21,6 +22,8 @@ BEYOND = 64  # tokens beyond a window or an original context, so that it shows
 DECODE_STEPS = 64
 ROW_STEPS = 8
 ROW_LENGTHS = (96, 61, 17, 1)
+CHARACTERS = 8  # of a text for each token that is wanted, to begin with
+MARGIN = 32  # tokens before a cut that the cut may have changed
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 
@@ -183,11 +186,12 @@ def load_tokenizer(model_dir: Path, trust_remote_code: bool = False) -> tuple[An
     if not any((model_dir / name).is_file() for name in TOKENIZER_FILES):
         return None, "the model directory has no tokenizer"
     try:
-        return AutoTokenizer.from_pretrained(model_dir, trust_remote_code=trust_remote_code), ""
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        if lack := missing_package(model_dir, error):
-            return None, f"{lack.message}: {lack.hint}"
-        return None, f"the tokenizer cannot be loaded ({str(error).splitlines()[0]})"
+        with loading(model_dir):
+            return AutoTokenizer.from_pretrained(model_dir, trust_remote_code=trust_remote_code), ""
+    except EnvironmentLackError as error:
+        return None, f"{error.message}: {error.hint}"
+    except PortError as error:
+        return None, error.message
 
 
 def _text_ids(loaded: tuple[Any, str], prompt_file: Path | None, tokens: int) -> tuple[list[int], str]:
@@ -219,8 +223,14 @@ def _read(prompt_file: Path) -> str:
 
 
 def _encode(tokenizer: Any, text: str, tokens: int) -> list[int]:
-    ids: list[int] = tokenizer(text, truncation=False, verbose=False)["input_ids"]
-    return ids[:tokens]
+    """The first tokens of a text, of which no more is read than they need: tokenizers are slow on long lines."""
+    length = CHARACTERS * (tokens + MARGIN)
+    while True:
+        with reading(getattr(tokenizer, "name_or_path", "the tokenizer"), ConfigError, failed="cannot tokenize"):
+            ids: list[int] = tokenizer(text[:length], truncation=False, verbose=False)["input_ids"]
+        if length >= len(text) or len(ids) >= tokens + MARGIN:
+            return ids[:tokens]
+        length *= 4
 
 
 def random_ids(tokens: int, vocab_size: int, seed: int, padding: int | None) -> list[int]:

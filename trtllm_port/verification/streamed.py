@@ -20,7 +20,8 @@ from torch.overrides import TorchFunctionMode
 
 from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.exact import DTYPE
-from trtllm_port.layers.text_part import whole_config
+from trtllm_port.layers.foreign import reading
+from trtllm_port.layers.hf_config import whole_config
 from trtllm_port.verification.mapped import MappedCheckpoint
 
 PIECE_BYTES = 16 << 20  # of a matrix that is cast as it is used: it stays in the cache until it is multiplied
@@ -95,7 +96,7 @@ def streamed_model(
     from transformers import AutoModelForCausalLM
 
     config = whole_config(model_dir, trust_remote_code)
-    with _parameters_on_meta():
+    with _parameters_on_meta(), reading(model_dir, UnsupportedModelError, failed="is of a model that cannot be made"):
         model: nn.Module = AutoModelForCausalLM.from_config(
             config,
             dtype=dtype,

@@ -6,14 +6,15 @@ among themselves is a warning: both sides read the same ones.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from trtllm_port.errors import ConfigError, EnvironmentLackError
-from trtllm_port.evaluation.prompts import Tokenizer
+from trtllm_port.evaluation.prompts import Tokenizer, declared_tokens
 from trtllm_port.evaluation.prompts import load_tokenizer as load_runtime_tokenizer
+from trtllm_port.layers.foreign import reading
+from trtllm_port.layers.hf_config import whole_config
 from trtllm_port.verification.gates import Gate, skipped
 from trtllm_port.verification.stimulus import load_tokenizer
 from trtllm_port.verification.texts import PASSAGE, PROMPTS
@@ -63,13 +64,14 @@ def _parity(runtime: Tokenizer, tokenizer: Any, expected: set[int]) -> Gate:
 
 def _ends(tokenizer: Any, model_dir: Path, trust_remote_code: bool) -> set[int]:
     """Return what ends a text for `generate` of transformers."""
-    from transformers import AutoConfig, GenerationConfig
+    from transformers import GenerationConfig
 
-    try:
-        declared = GenerationConfig.from_pretrained(model_dir).eos_token_id
-    except OSError:
-        config = AutoConfig.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
-        declared = getattr(config.get_text_config(), "eos_token_id", None)
+    with reading(model_dir, ConfigError, failed="has a generation config that cannot be read"):
+        if (model_dir / "generation_config.json").is_file():
+            declared = GenerationConfig.from_pretrained(model_dir).eos_token_id
+        else:
+            config = whole_config(model_dir, trust_remote_code)
+            declared = getattr(config.get_text_config(), "eos_token_id", None)
     if declared is None:
         declared = tokenizer.eos_token_id
     return set() if declared is None else set(declared if isinstance(declared, list) else [declared])
@@ -89,18 +91,11 @@ def _special(tokenizer: Any, model_dir: Path, vocab_size: int) -> Gate:
 def _disagreements(name: str, tokenizer: Any, model_dir: Path, vocab_size: int) -> Iterator[str]:
     own = getattr(tokenizer, name, None)
     for file in FILES:
-        declared = _declared(model_dir / file, name)
+        declared = list(declared_tokens(model_dir / file, name))
         if declared and own is not None and own not in declared:
             yield f"`{name}` is {own} in the tokenizer, {_text(declared)} in `{file}`"
         if any(not 0 <= index < vocab_size for index in declared):
             yield f"`{name}` of `{file}` is {_text(declared)}, beyond the vocabulary of {vocab_size}"
-
-
-def _declared(path: Path, name: str) -> list[int]:
-    if not path.is_file():
-        return []
-    value = json.loads(path.read_text(encoding="utf-8")).get(name)
-    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _text(ids: list[int]) -> str:

@@ -12,17 +12,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from trtllm_port.errors import BundleError
 from trtllm_port.files import write_json
+from trtllm_port.layers.foreign import read_json, reading, typed
 from trtllm_port.runtime.digests import bytes_digest, file_digest
 
 BUNDLE_JSON = "bundle.json"
 FORMAT, VERSION = "trtllm-port bundle", 1
 SUFFIXES = (".json", ".safetensors")
 AGAIN = "save it again with `--save`"
+
+
+@dataclass(frozen=True)
+class _File:
+    """What the manifest says of a file."""
+
+    bytes: int
+    digest: str
 
 
 def is_bundle(path: Path) -> bool:
@@ -47,21 +57,21 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     Raises:
         BundleError: not a bundle, of another version, incomplete, altered, or with a file outside of it.
     """
-    try:
-        content = json.loads((directory / BUNDLE_JSON).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BundleError(f"`{directory / BUNDLE_JSON}` cannot be read: {error}", hint=AGAIN) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    content = read_json(directory / BUNDLE_JSON, BundleError, hint=AGAIN)
+    if content.get("format") != FORMAT:
         raise BundleError(f"`{directory}` is not a bundle of trtllm-port", hint="bundles are written by `--save`")
     if content.get("version") != VERSION:
         raise BundleError(
             f"`{directory}` has format version {content.get('version')!r}, this release reads {VERSION}", hint=AGAIN
         )
     body = {name: value for name, value in content.items() if name != "digest"}
-    if content.get("digest") != _digest(body):
+    with reading(directory / BUNDLE_JSON, BundleError, hint=AGAIN):
+        unaltered = content.get("digest") == _digest(body)
+        files = dict(content["files"])
+    if not unaltered:
         raise BundleError(f"`{directory / BUNDLE_JSON}` was altered: its digest is not the one it states", hint=AGAIN)
-    for name, facts in content["files"].items():
-        _check(directory, name, facts)
+    for name, stated in files.items():
+        _check(directory, name, stated)
     return content
 
 
@@ -76,17 +86,19 @@ def require_listed(directory: Path, manifest: Mapping[str, Any], name: str) -> P
     return directory / name
 
 
-def _check(directory: Path, name: str, facts: Mapping[str, Any]) -> None:
+def _check(directory: Path, name: str, stated: Any) -> None:
     plain = PurePosixPath(name)
     if plain.is_absolute() or ".." in plain.parts or "\\" in name or plain.suffix not in SUFFIXES:
         raise BundleError(f"`{directory / BUNDLE_JSON}` names `{name}`, which no bundle has", hint=AGAIN)
+    with reading(directory / BUNDLE_JSON, BundleError, hint=AGAIN):
+        facts = typed(_File, stated)
     path = directory / plain
     if not path.is_file() or not path.resolve().is_relative_to(directory.resolve()):
         raise BundleError(f"`{directory}` is incomplete: `{name}` is missing or lies outside", hint=AGAIN)
     size = path.stat().st_size
-    if size != facts["bytes"]:
-        raise BundleError(f"`{path}` has {size:,} bytes, {facts['bytes']:,} were saved", hint=AGAIN)
-    if file_digest(path) != facts["digest"]:
+    if size != facts.bytes:
+        raise BundleError(f"`{path}` has {size:,} bytes, {facts.bytes:,} were saved", hint=AGAIN)
+    if file_digest(path) != facts.digest:
         raise BundleError(f"`{path}` was altered since it was saved: its digest differs", hint=AGAIN)
 
 

@@ -7,16 +7,15 @@ Ensures: a report; with a report directory also its files.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
 from trtllm_port.errors import BundleError
 from trtllm_port.files import real_path, require_writable
+from trtllm_port.layers.foreign import reading, typed
+from trtllm_port.layers.weights import SafetensorsFile
 from trtllm_port.quoting import shell_command
 from trtllm_port.runtime.engine_directory import CONFIG, EngineDirectory
 from trtllm_port.verification.assemble import (
@@ -34,7 +33,7 @@ from trtllm_port.verification.bundle.store import from_parts
 from trtllm_port.verification.coverage import NotExercised
 from trtllm_port.verification.finish import finish
 from trtllm_port.verification.origin import require_engine_like
-from trtllm_port.verification.phase import PhaseResult
+from trtllm_port.verification.phase import Phase, PhaseResult
 from trtllm_port.verification.preparation import open_port
 from trtllm_port.verification.report import Report, Subject
 from trtllm_port.verification.runners import SessionRunner
@@ -70,17 +69,17 @@ def replay(
     if report_dir is not None:
         _refuse_report_dir(report_dir, bundle)
     content = read_manifest(bundle)
-    try:
-        stimulus = _stimulus(content["stimulus"])
-        subject = Subject(**content["subject"])
+    with reading(bundle, BundleError, hint=AGAIN, failed="is not what this release writes"):
+        stimulus = typed(Stimulus, content["stimulus"])
+        subject = typed(Subject, content["subject"])
         recorded = [_load(bundle, content, part) for part in content["phases"]]
-    except (KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise BundleError(f"`{bundle}` is not what this release writes: {error!r}", hint=AGAIN) from error
+        left_out = tuple(typed(NotExercised, item) for item in content["not_exercised"])
+        networks = tuple(map(str, content["networks"])) if content["weights"] else ()
     results = []
     for number, phase in enumerate(recorded):
         if progress is not None:
             progress("replay", number, len(recorded))
-        port = _port(bundle, content, phase.phase.dtype, engine_dir, device)
+        port = _port(bundle, content, networks, phase.phase.dtype, engine_dir, device)
         if port is not None:
             results.append(judge_recorded(phase, port, stimulus))
     if not results:
@@ -88,7 +87,9 @@ def replay(
             f"`{bundle}` holds no weights, and no engine in {subject.dtype} was given",
             hint="give `--engine-dir` with an engine of the same checkpoint",
         )
-    report = _report(bundle, subject, stimulus, results, (content, engine_dir))
+    report = _report(bundle, subject, stimulus, results, engine_dir)
+    missing = [phase.phase for phase in recorded if phase.phase.name not in [each.phase.name for each in results]]
+    report = replace(report, not_exercised=(*left_out, *_missing(missing), *report.not_exercised))
     if decisions := sorted({tap for phase in recorded for tap in phase.decisions}):
         item = NotExercised(what=f"decisions, as `{decisions[0]}`", reason=FREE_CHOICE)
         report = replace(report, not_exercised=(*report.not_exercised, item))
@@ -104,32 +105,32 @@ def _refuse_report_dir(report_dir: Path, bundle: Path) -> None:
         )
 
 
-def _stimulus(values: Mapping[str, Any]) -> Stimulus:
-    rows = tuple(tuple(row) for row in values["rows"])
-    return Stimulus(**{**values, "ids": tuple(values["ids"]), "rows": rows, "limits": tuple(values["limits"])})
-
-
 def _load(bundle: Path, content: Mapping[str, Any], part: Mapping[str, Any]) -> RecordedPhase:
     name = f"{part['phase']['name']}.safetensors"
     if name not in ("logic.safetensors", "precision.safetensors"):
         raise ValueError(f"a phase of the name {name}")
-    return from_parts(part, load_file(require_listed(bundle, content, name)))
+    return from_parts(part, SafetensorsFile(require_listed(bundle, content, name)).tensors())
 
 
 def _port(
-    bundle: Path, content: Mapping[str, Any], dtype: str, engine_dir: Path | None, device: str
+    bundle: Path,
+    content: Mapping[str, Any],
+    networks: Collection[str],
+    dtype: str,
+    engine_dir: Path | None,
+    device: str,
 ) -> SessionRunner | None:
     """Return what computes a phase, None if its network is not at hand."""
+    config = f"network-{dtype}/{CONFIG}"  # it has the digests of the network's files
     if engine_dir is not None:
         own = EngineDirectory.read(engine_dir)
         if own.pretrained_config.get("dtype") == dtype:
-            require_engine_like(engine_dir, bundle / f"network-{dtype}", bundle)
+            require_engine_like(engine_dir, require_listed(bundle, content, config), bundle)
             return open_port(engine_dir, backend="auto", device=device)
         return None
-    if not content["weights"] or dtype not in content["networks"]:
+    if dtype not in networks:
         return None
-    config = require_listed(bundle, content, f"network-{dtype}/{CONFIG}")  # it has the digests of the network's files
-    return open_port(config.parent, backend="reference", device=device)
+    return open_port(require_listed(bundle, content, config).parent, backend="reference", device=device)
 
 
 def _report(
@@ -137,13 +138,11 @@ def _report(
     subject: Subject,
     stimulus: Stimulus,
     phases: list[PhaseResult],
-    source: tuple[Mapping[str, Any], Path | None],
+    engine_dir: Path | None,
 ) -> Report:
-    content, engine_dir = source
     gates = tuple(gate for phase in phases for gate in phase.gates)
     verdict, divergences = verdict_of(gates), divergences_of(phases, None)
     first = divergences[0] if divergences else None
-    missing = [part["phase"] for part in content["phases"] if part["phase"]["name"] not in _names(phases)]
     words = ["trtllm-port", "diff-layers", bundle, *(("--engine-dir", engine_dir) if engine_dir else ())]
     return Report(
         kind="diff-layers",
@@ -163,8 +162,6 @@ def _report(
         ignored=phases[-1].ignored,
         position_profile=position_profile(phases),
         not_exercised=(
-            *(NotExercised(**item) for item in content["not_exercised"]),
-            *(NotExercised(what=f"the {p['name']} phase", reason=f"no network in {p['dtype']}") for p in missing),
             NotExercised(what="causes, and each module on Hugging Face's own input", reason=NO_INJECTION),
             NotExercised(what="rows of tables that the prompt does not look up", reason=NO_INJECTION),
         ),
@@ -174,5 +171,5 @@ def _report(
     )
 
 
-def _names(phases: list[PhaseResult]) -> list[str]:
-    return [phase.phase.name for phase in phases]
+def _missing(phases: Iterable[Phase]) -> list[NotExercised]:
+    return [NotExercised(what=f"the {each.name} phase", reason=f"no network in {each.dtype}") for each in phases]

@@ -6,21 +6,50 @@ Equal tensors, as a layer's output and the next one's input, are kept once: a te
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from trtllm_port.layers.dtypes import FLOAT_DTYPES
+from trtllm_port.layers.foreign import typed
 from trtllm_port.runtime.digests import bytes_digest
 from trtllm_port.verification.bundle.record import Floor, Logits, RecordedPhase
-from trtllm_port.verification.bundle.sketch import Sketch
+from trtllm_port.verification.bundle.sketch import COLUMNS, Sketch
 from trtllm_port.verification.phase import Phase
-from trtllm_port.verification.taps import ModuleFacts
+from trtllm_port.verification.taps import ModuleFacts, module_of
 
 LOGIT_PARTS = ("tokens_N", "reference_NV", "yardstick_NV")
 # Sketches of a float64 reference keep its precision, for its floor is one float32 rounding; others need no such.
 SKETCH_DTYPES = {"float64": torch.float64}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """Of one tap in one layout: names of tensors, and numbers that are null where they are not finite."""
+
+    shape: tuple[int, ...]
+    values: str
+    norms: str
+    largest: float | None
+    floor: str
+    floor_max: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """The JSON part of a phase."""
+
+    phase: Phase
+    root: str
+    reference: str
+    yardstick: str
+    modules: Mapping[str, ModuleFacts]
+    taps: Mapping[str, tuple[_Layout, ...]]
+    decisions: tuple[str, ...]
+    prompt: Mapping[str, str]
+    rows: Mapping[str, str] | None
 
 
 class _Tensors:
@@ -71,36 +100,60 @@ def to_parts(recorded: RecordedPhase) -> tuple[dict[str, Any], dict[str, Tensor]
 
 
 def from_parts(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> RecordedPhase:
-    """Return the phase again; the opposite of `to_parts`."""
+    """Return the phase again; the opposite of `to_parts`.
 
-    def reference(layout: Mapping[str, Any]) -> Sketch:
-        finite = layout["largest"] is not None
+    Raises:
+        TypeError, KeyError, ValueError: the parts are not what `to_parts` gives.
+    """
+    phase = {name: value for name, value in content["phase"].items() if name != "incremental"}  # of earlier releases
+    parts = typed(_Parts, {**content, "phase": phase})
+    if not {parts.phase.dtype, parts.phase.reference_dtype} <= {*FLOAT_DTYPES, "float64"}:
+        raise ValueError(f"a phase in {parts.phase.dtype} and {parts.phase.reference_dtype}")
+    _require_shapes(parts, tensors)
+
+    def reference(layout: _Layout) -> Sketch:
         return Sketch(
-            shape=tuple(layout["shape"]),
-            values_NK=tensors[layout["values"]],
-            norms_N=tensors[layout["norms"]],
-            largest=layout["largest"] if finite else float("inf"),
-            finite=finite,
+            shape=layout.shape,
+            values_NK=tensors[layout.values],
+            norms_N=tensors[layout.norms],
+            largest=float("inf") if layout.largest is None else layout.largest,
+            finite=layout.largest is not None,
         )
 
-    def floor(layout: Mapping[str, Any]) -> Floor:
-        finite = layout["floor_max"] is not None
-        largest = layout["floor_max"] if finite else float("inf")
-        return Floor(error_N=tensors[layout["floor"]], max_error=largest, finite=finite)
+    def floor(layout: _Layout) -> Floor:
+        largest = float("inf") if layout.floor_max is None else layout.floor_max
+        return Floor(error_N=tensors[layout.floor], max_error=largest, finite=layout.floor_max is not None)
 
     def logits(names: Mapping[str, str]) -> Logits:
         return Logits(**{part: tensors[names[part]] for part in LOGIT_PARTS})
 
     return RecordedPhase(
-        phase=Phase(**{field.name: content["phase"][field.name] for field in fields(Phase)}),
-        order=tuple(content["taps"]),
-        sketches={tap: tuple(map(reference, layouts)) for tap, layouts in content["taps"].items()},
-        floors={tap: tuple(map(floor, layouts)) for tap, layouts in content["taps"].items()},
-        decisions=tuple(content["decisions"]),
-        prompt=logits(content["prompt"]),
-        rows=None if content["rows"] is None else logits(content["rows"]),
-        root=content["root"],
-        modules={path: ModuleFacts(**facts) for path, facts in content["modules"].items()},
-        reference=content["reference"],
-        yardstick=content["yardstick"],
+        phase=parts.phase,
+        order=tuple(parts.taps),
+        sketches={tap: tuple(map(reference, layouts)) for tap, layouts in parts.taps.items()},
+        floors={tap: tuple(map(floor, layouts)) for tap, layouts in parts.taps.items()},
+        decisions=parts.decisions,
+        prompt=logits(parts.prompt),
+        rows=None if parts.rows is None else logits(parts.rows),
+        root=parts.root,
+        modules=parts.modules,
+        reference=parts.reference,
+        yardstick=parts.yardstick,
     )
+
+
+def _require_shapes(parts: _Parts, tensors: Mapping[str, Tensor]) -> None:
+    """ValueError where tensors that belong together do not fit each other."""
+    for tap, layouts in parts.taps.items():
+        for layout in layouts:
+            values, rest = tensors[layout.values], (tensors[layout.norms], tensors[layout.floor])
+            if values.ndim != 2 or values.shape[1] != COLUMNS or any(each.shape != values.shape[:1] for each in rest):
+                raise ValueError(f"the sketch of `{tap}` has tensors that do not belong together")
+        if module_of(tap) not in parts.modules:
+            raise ValueError(f"the tap `{tap}` is of no module")
+    for names in (parts.prompt, *([] if parts.rows is None else [parts.rows])):
+        tokens_N, reference_NV, yardstick_NV = (tensors[names[part]] for part in LOGIT_PARTS)
+        if tokens_N.ndim != 1 or reference_NV.ndim != 2 or reference_NV.shape != yardstick_NV.shape:
+            raise ValueError("the logits do not belong together")
+        if len(reference_NV) != len(tokens_N) or tokens_N.dtype != torch.int64:
+            raise ValueError("the logits are not those of the tokens")
