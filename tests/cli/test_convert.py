@@ -24,6 +24,7 @@ def test_what_was_left_out_is_told(
     save_file(tensors | more, model / "model.safetensors", metadata={"format": "pt"})
     port = tmp_path / "work" / "models" / "llama"
     port.mkdir(parents=True)
+    (port.parent / "trtllm-port.toml").touch()
     source = (llama_workspace / "models" / "llama" / "model.py").read_text()
     map_text = """
 from trtllm_port.layers import Drop, Search
