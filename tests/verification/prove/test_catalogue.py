@@ -5,12 +5,7 @@ from __future__ import annotations
 from trtllm_port.verification.experiments.catalogue import IDS
 from trtllm_port.verification.prove.catalogue import CATALOGUE
 
-IN_USE = {
-    "decode",
-    "batch",
-    "logits_indices",
-    "table.rows",
-}  # named without a replay, see `decoding.py` and `tables.py`
+IN_USE = {"decode", "batch", "logits_indices", "table.rows"}  # named without a replay, see `decoding.py` and `tables.py`
 
 
 def test_there_are_enough_bugs_and_each_has_its_name() -> None:
