@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
 from trtllm_port.verification import DiffSettings, Report, diff_layers
-from trtllm_port.verification.at_token import _aligned, _of_row
+from trtllm_port.verification.at_token import Fed, _aligned, _of_row, token_comparisons
 from trtllm_port.verification.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.metrics import token_errors
+from trtllm_port.verification.ports import Expected
+from trtllm_port.verification.recording import Recording
+from trtllm_port.verification.routing import Routing
+from trtllm_port.verification.runners import Force
+from trtllm_port.verification.taps import Pairing
 
 Edit = Callable[[str, str], None]
 FIRST = "position_ids[0:1]"
@@ -112,6 +118,7 @@ LAYOUTS: Mapping[str, tuple[tuple[int, ...], tuple[int, ...], int | None]] = {
     "in one with Hugging Face": ((3, 4, 8), (6, 8), 0),
     "the same for all rows": ((1, 4, 8), (1, 6, 8), 1),
     "as many features as tokens": ((3, 4, 6), (1, 6, 6), 1),
+    "one number of a token": ((12,), (6,), 0),
     "no tokens": ((3, 8), (1, 8), None),
     "neither rows nor tokens": ((5, 4, 8), (1, 6, 8), None),
 }
@@ -130,3 +137,64 @@ def test_one_row_of_a_tap_is_found_in_every_layout(name: str) -> None:
     assert (axis, own.shape[axis], reference.shape[axis]) == (expected, 4, 6)
     row = value.view(-1)[: own.numel()] if shape[0] == 1 else value.view(3, -1)[1]
     assert torch.equal(own.reshape(-1), row)
+
+
+@pytest.mark.parametrize("at", [None, 1, 3])
+def test_a_token_that_errs_no_more_than_hugging_faces_worst_is_no_difference(at: int | None) -> None:
+    """Of a gate with one feature, a token near zero errs a thousand times as much as most, with Hugging Face, too."""
+    alone = torch.tensor([[[1.0], [1.0], [1e-3], [1.0]]]).double()
+    given = alone + 1e-7
+    if at is not None:
+        given[0, at] *= 1.01
+    port = OneTap(given.expand(2, -1, -1))
+    found = token_comparisons(port, fed(alone), judged_by(alone, alone.float() + 1e-7), ["gate"])
+    assert found["gate"].diverged is (at is not None)
+
+
+def test_only_tokens_up_to_the_wrong_one_are_compared_and_no_padding() -> None:
+    alone = torch.ones(1, 4, 2).double()
+    given = alone.repeat(2, 1, 1)
+    given[1, 3], given[0] = torch.nan, torch.inf
+    found = token_comparisons(OneTap(given), fed(alone, position=2), judged_by(alone, alone.float()), ["gate"])
+    assert not found["gate"].diverged
+    given[1, 1] = 2.0
+    found = token_comparisons(OneTap(given), fed(alone, position=2), judged_by(alone, alone.float()), ["gate"])
+    assert found["gate"].diverged
+    assert found["gate"].note == "here"
+
+
+def fed(alone: torch.Tensor, position: int = 3) -> Fed:
+    """The second of two rows."""
+    rows = [(0, 1, 2, 3), (0, 1, 2, 3)]
+    taps = {"gate": alone, "logits": torch.ones(1, 4, 5)}
+    return Fed(rows=rows, prefill=[4, 4], row=1, position=position, alone=taps, length=4, routing=[{}, {}], note="here")
+
+
+def judged_by(alone: torch.Tensor, yardstick: torch.Tensor) -> Expected:
+    """A tap, and what Hugging Face errs by there."""
+    logits = torch.ones(1, 4, 5)
+    recording = Recording(taps={"gate": alone, "logits": logits}, length=4, rows=())
+    return Expected(
+        recording=recording,
+        floors={"gate": token_errors(yardstick, alone), "logits": token_errors(logits, logits)},
+        routing=Routing(routers=(), reference={}, yardstick={}),
+        dtype="float32",
+        pairing=Pairing(paired=("gate",), missing=(), extra=(), ignored={}),
+        modules={},
+    )
+
+
+class OneTap:
+    """A port of one tap."""
+
+    tap_names = ("gate",)
+
+    def __init__(self, value: torch.Tensor) -> None:
+        self.value = value
+
+    def run_incrementally(
+        self, rows: Sequence[Sequence[int]], prefill: Sequence[int], *, force: Force, taps: Collection[str]
+    ) -> list[torch.Tensor]:
+        for tap in taps:
+            force(tap, self.value, [range(4) for _ in rows])
+        return [torch.ones(4, 5) for _ in rows]

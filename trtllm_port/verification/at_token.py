@@ -1,6 +1,6 @@
 """A port as `run` uses it, compared at one token: the taps of one call with Hugging Face's of the row alone.
 
-B rows, W tokens of each in a call, L tokens of a row, F features
+B rows, W tokens of each in a call, L tokens of a row, T tokens that are compared, V vocabulary, F features
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from trtllm_port.runtime.reference.errors import LayerExecutionError
-from trtllm_port.verification.compare import TapComparison, compare_tap, failure, judge
+from trtllm_port.verification.compare import TapComparison, failure, judge
 from trtllm_port.verification.incremental import module_of_layer
-from trtllm_port.verification.metrics import token_errors
+from trtllm_port.verification.metrics import relative_error_per_token, token_errors
 from trtllm_port.verification.ports import Expected, told_otherwise
 from trtllm_port.verification.rotary import match_table
 from trtllm_port.verification.routing import force_rows
 from trtllm_port.verification.runners import PortRunner
 from trtllm_port.verification.taps import LOGITS
-from trtllm_port.verification.verdict import Verdict, worst
+from trtllm_port.verification.thresholds import RATIO, ROUNDING
+from trtllm_port.verification.verdict import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ def right_taps(expected: Expected, found: Mapping[str, TapComparison]) -> tuple[
 
 
 def token_comparisons(port: PortRunner, fed: Fed, expected: Expected, taps: Sequence[str]) -> dict[str, TapComparison]:
-    """Compare taps of the call that computes a token, and its logits: that token, and those before it in the same call.
+    """Compare taps of the call that computes a token, up to that token, and its logits.
 
     What is wrong with an earlier token may show in the logits of a later one only.
 
@@ -90,36 +91,44 @@ def token_comparisons(port: PortRunner, fed: Fed, expected: Expected, taps: Sequ
         if module in expected.modules:
             found[module] = failure(module, error.message)
     else:
-        logits_1V, alone_LV = rows_LV[fed.row][fed.position : fed.position + 1], fed.alone[LOGITS][0]
-        errors = compare_tap(
-            LOGITS, logits_1V, alone_LV[fed.position : fed.position + 1], expected.floors[LOGITS], expected.dtype
-        )
-        found[LOGITS] = replace(errors, note=fed.note)
+        at = slice(fed.position, fed.position + 1)
+        logits = _judged(LOGITS, rows_LV[fed.row][at], fed.alone[LOGITS][0][at], expected)
+        found[LOGITS] = replace(logits, note=fed.note)
     for tap in told_otherwise(found, fed.alone):
         del found[tap]
     return found
 
 
 def _compare(tap: str, value: Tensor, places: Sequence[range], fed: Fed, expected: Expected) -> TapComparison | None:
-    place = places[fed.row]
-    aligned = _aligned(_of_row(value, fed.row, len(places), len(place)), fed.alone[tap], len(place), fed.length)
+    place, alone = places[fed.row], fed.alone.get(tap)  # None of an expert that no token of the row has chosen
+    aligned = _aligned(_of_row(value, fed.row, len(places), len(place)), alone, len(place), fed.length)
     if aligned is None:
         return None  # no tensor per token
     own, reference, axis = aligned
     at = fed.position - place.start
-    found = []
-    for start in {0, at}:
-        count = at + 1 - start
-        part = own.narrow(axis, start, count)
-        counterpart = reference.narrow(axis, place.start + start, count)
-        if part.shape != counterpart.shape:
-            table = match_table(counterpart, part)
-            if table is None:
-                return None
-            counterpart = table
-        found.append(judge(tap, token_errors(part, counterpart), expected.floors[tap], expected.dtype))
-    severest = worst(each.verdict for each in found)
-    return next(each for each in found if each.verdict is severest)
+    part, counterpart = own.narrow(axis, 0, at + 1), reference.narrow(axis, place.start, at + 1)
+    table = counterpart if counterpart.shape == part.shape else match_table(counterpart, part)
+    if table is None:
+        return None
+    own_TF, reference_TF = (each.movedim(axis, 0).reshape(at + 1, -1) for each in (part, table))
+    return _judged(tap, own_TF, reference_TF, expected)
+
+
+def _judged(tap: str, value_TF: Tensor, reference_TF: Tensor, expected: Expected) -> TapComparison:
+    """Judge the first token that errs more than Hugging Face's worst one; where none does, the tap is right.
+
+    Of a single token an average says little: where a tap has few features, some of its tokens err by far the most.
+    """
+    if value_TF.shape != reference_TF.shape:
+        return failure(tap, f"shape {list(value_TF.shape)}, Hugging Face has {list(reference_TF.shape)}")
+    floor = expected.floors[tap]
+    limit = RATIO.warns * max(float(relative_error_per_token(floor).max()), ROUNDING[expected.dtype])
+    wrong_T = ~(relative_error_per_token(token_errors(value_TF, reference_TF)) <= limit)
+    if not bool(wrong_T.any()):
+        return TapComparison(name=tap, verdict=Verdict.PASS)
+    first = int(wrong_T.nonzero()[0])
+    errors = token_errors(value_TF[first : first + 1], reference_TF[first : first + 1])
+    return judge(tap, errors, floor, expected.dtype)
 
 
 def _of_row(value: Tensor, row: int, rows: int, width: int) -> Tensor | None:
@@ -133,12 +142,14 @@ def _of_row(value: Tensor, row: int, rows: int, width: int) -> Tensor | None:
     return None
 
 
-def _aligned(value: Tensor | None, reference: Tensor, width: int, length: int) -> tuple[Tensor, Tensor, int] | None:
+def _aligned(
+    value: Tensor | None, reference: Tensor | None, width: int, length: int
+) -> tuple[Tensor, Tensor, int] | None:
     """Both with as many dimensions, of which one counts the tokens: the port's W, Hugging Face's L; None if none does.
 
     Tokens are in one dimension or in two.
     """
-    if value is None or reference.is_complex():
+    if value is None or reference is None or reference.is_complex():
         return None
     if value.ndim == reference.ndim + 1 and value.shape[0] == 1:
         value = value[0]
