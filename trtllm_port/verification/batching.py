@@ -16,7 +16,7 @@ from torch import Tensor
 from trtllm_port.verification.at_token import Fed, token_comparisons
 from trtllm_port.verification.causes import Cause
 from trtllm_port.verification.compare import TapComparison, failure
-from trtllm_port.verification.decoding import after_prefill, use_cause
+from trtllm_port.verification.decoding import BATCH, LOGITS_INDICES, after_prefill, use_cause
 from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.locate import first_divergence
 from trtllm_port.verification.places import Look
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from trtllm_port.verification.runners import PortRunner
     from trtllm_port.verification.taps import ModuleFacts
 
-BATCH = "batch"
-LOGITS_INDICES = "logits_indices"
 MASK = r"causal_mask\("
 POSITIONS = r"^(?!.*causal_mask\().*position_ids"
 GATHER = r"gather_tokens\("

@@ -21,6 +21,9 @@ from trtllm_port.verification.runners import PortRunner
 from trtllm_port.verification.stimulus import Stimulus
 from trtllm_port.verification.verdict import Verdict
 
+BATCH = "batch"
+LOGITS_INDICES = "logits_indices"
+
 
 def step_comparisons(
     port: PortRunner, stimulus: Stimulus, expected: Expected, step: int, taps: Sequence[str]
@@ -106,7 +109,7 @@ def use_cause(gates: Sequence[Gate]) -> Cause | None:
         )
     if all(name == LAST for name in failed if name.startswith("batch.")):
         return Cause(
-            id="logits_indices",
+            id=LOGITS_INDICES,
             cause="logits of other tokens than `logits_indices` asks for",
             status="likely",
             evidence="all tokens' logits of a batch are right; where each row asks for its last one, they are not",
@@ -114,7 +117,7 @@ def use_cause(gates: Sequence[Gate]) -> Cause | None:
         )
     alone = "prefill and decode" if _right(here, "decode") else "in the prefill; its single steps were not judged"
     return Cause(
-        id="batch",
+        id=BATCH,
         cause="rows of a padded batch disturb each other",
         status="likely",
         evidence=f"one row alone is right, {alone}; rows of unequal lengths together are not",
