@@ -61,6 +61,7 @@ def test_logits_of_other_tokens_than_each_row_asks_for(
     report = compared(model_dir, workspace)
     assert failed(report) == {"batch.last"}
     assert report.causes[0].id == "logits_indices"
+    assert report.first_divergence == "LlamaForCausalLM"
 
 
 def test_one_row_of_a_batch_that_is_slightly_wrong(model_dir: Path, workspace: Path, edit: Edit) -> None:
@@ -74,6 +75,7 @@ def test_one_row_of_a_batch_that_is_slightly_wrong(model_dir: Path, workspace: P
     report = compared(model_dir, workspace, "bfloat16")
     assert "batch.error" in failed(report)
     assert report.causes[0].id == "batch"
+    assert report.first_divergence == "model.layers.0"
 
 
 def test_every_input_differs_between_rows_and_between_steps(model_dir: Path, workspace: Path) -> None:

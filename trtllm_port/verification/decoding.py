@@ -8,63 +8,44 @@ same for that token, in every module.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
-from torch import Tensor
-
-from trtllm_port.runtime.reference.errors import LayerExecutionError
+from trtllm_port.verification.at_token import Fed, token_comparisons
 from trtllm_port.verification.causes import Cause
-from trtllm_port.verification.compare import TapComparison, failure, judge
+from trtllm_port.verification.compare import TapComparison
 from trtllm_port.verification.gates import Gate
-from trtllm_port.verification.incremental import LAST, RUNS, module_of_layer
+from trtllm_port.verification.incremental import LAST, RUNS
 from trtllm_port.verification.locate import first_divergence
-from trtllm_port.verification.metrics import token_errors
 from trtllm_port.verification.places import Look
 from trtllm_port.verification.ports import Expected
 from trtllm_port.verification.runners import PortRunner
 from trtllm_port.verification.stimulus import Stimulus
-from trtllm_port.verification.taps import LOGITS, module_of
 from trtllm_port.verification.verdict import Verdict
 
-
-def step_comparisons(port: PortRunner, stimulus: Stimulus, expected: Expected, step: int) -> dict[str, TapComparison]:
-    """Compare every tap of one step after the prefill; `step` counts them from 0."""
-    prefill = len(stimulus.ids) - stimulus.decode_steps
-    position = prefill + step
-    note = "in the first step after the prefill" if step == 0 else f"in step {step + 1} after the prefill"
-    found: dict[str, TapComparison] = {}
-
-    def observe(tap: str, value: Tensor, places: Sequence[range]) -> Tensor:
-        if list(places[0]) == [position]:
-            comparison = _compare(tap, value, position, expected)
-            if comparison is not None:
-                found[tap] = replace(comparison, note=note)
-        return value
-
-    taps = [tap for tap in expected.pairing.paired if tap in expected.floors and tap != LOGITS]
-    try:
-        port.run_incrementally([stimulus.ids[: position + 1]], [prefill], force=observe, taps=taps)
-    except LayerExecutionError as error:  # what came before it was compared
-        module = module_of_layer(error.layer)
-        if module in expected.modules:
-            found[module] = failure(module, error.message)
-    return found
+BATCH = "batch"
+LOGITS_INDICES = "logits_indices"
 
 
-def _compare(tap: str, value: Tensor, position: int, expected: Expected) -> TapComparison | None:
-    reference = expected.recording.taps[tap]
-    length = expected.recording.length
-    axes = [
-        axis for axis in range(1, reference.ndim) if reference.shape[axis] == length and reference.ndim == value.ndim
-    ]
-    if len(axes) != 1 or value.shape[axes[0]] != 1:
-        return None  # no tensor per token
-    counterpart = reference.narrow(axes[0], position, 1)
-    if counterpart.shape[-1] == 2 * value.shape[-1]:
-        counterpart = counterpart[..., : value.shape[-1]]  # a rotary table, see `rotary.py`
-    if counterpart.shape != value.shape:
-        return None
-    return judge(tap, token_errors(value, counterpart), expected.floors[tap], expected.dtype)
+def step_comparisons(
+    port: PortRunner, stimulus: Stimulus, expected: Expected, step: int, taps: Sequence[str]
+) -> dict[str, TapComparison]:
+    """Compare some taps of one step after the prefill; `step` counts them from 0."""
+    prefill, recording = len(stimulus.ids) - stimulus.decode_steps, expected.recording
+    fed = Fed(
+        rows=[stimulus.ids[: prefill + step + 1]],
+        prefill=[prefill],
+        row=0,
+        position=prefill + step,
+        alone=recording.taps,
+        length=recording.length,
+        routing=[recording.taps],
+        note=after_prefill(step),
+    )
+    return token_comparisons(port, fed, expected, taps)
+
+
+def after_prefill(step: int) -> str:
+    """Say which step after the prefill is meant, counted from 0."""
+    return "in the first step after the prefill" if step == 0 else f"in step {step + 1} after the prefill"
 
 
 def step_divergence(
@@ -74,7 +55,7 @@ def step_divergence(
     module = first_divergence(order, steps)
     if module is None:
         return (), {}
-    when = next(each.note for tap, each in steps.items() if module_of(tap) == module)
+    when = next(each.note for each in steps.values() if each.diverged)
     cause = Cause(
         id="decode",
         cause="KV cache, mask or positions are wrong after the first step",
@@ -128,7 +109,7 @@ def use_cause(gates: Sequence[Gate]) -> Cause | None:
         )
     if all(name == LAST for name in failed if name.startswith("batch.")):
         return Cause(
-            id="logits_indices",
+            id=LOGITS_INDICES,
             cause="logits of other tokens than `logits_indices` asks for",
             status="likely",
             evidence="all tokens' logits of a batch are right; where each row asks for its last one, they are not",
@@ -136,7 +117,7 @@ def use_cause(gates: Sequence[Gate]) -> Cause | None:
         )
     alone = "prefill and decode" if _right(here, "decode") else "in the prefill; its single steps were not judged"
     return Cause(
-        id="batch",
+        id=BATCH,
         cause="rows of a padded batch disturb each other",
         status="likely",
         evidence=f"one row alone is right, {alone}; rows of unequal lengths together are not",

@@ -38,11 +38,19 @@ Decoded = tuple[Tensor, Mapping[str, Tensor]]
 
 
 class Used(NamedTuple):
-    """What using a port showed: gates, modules that could not be computed, and the first decode step that differs."""
+    """What using a port showed.
+
+    Attributes:
+        gates: of the steps and of the batch.
+        failed: modules that could not be computed.
+        step: the first decode step that differs.
+        token: row and position of the first token of a batch that differs; (0, 0) where none does.
+    """
 
     gates: list[Gate]
     failed: Mapping[str, TapComparison] = {}
     step: int = 0
+    token: tuple[int, int] = (0, 0)
 
 
 def judge_use(sides: HuggingFaceSides, port: PortRunner, decoded: Decoded | None = None) -> Used:
@@ -54,8 +62,8 @@ def judge_use(sides: HuggingFaceSides, port: PortRunner, decoded: Decoded | None
         decoded: what came through the KV cache, where that was run already.
     """
     steps = _guarded("decode", sides, lambda: _judge_steps(sides, port, decoded))
-    batch = _guarded("batch", sides, lambda: Used(_batch_gates(sides, port)))
-    return Used(steps.gates + batch.gates, {**batch.failed, **steps.failed}, steps.step)
+    batch = _guarded("batch", sides, lambda: _judge_batch(sides, port))
+    return Used(steps.gates + batch.gates, {**batch.failed, **steps.failed}, steps.step, batch.token)
 
 
 def _guarded(where: str, sides: HuggingFaceSides, judge: Callable[[], Used]) -> Used:
@@ -109,23 +117,45 @@ def _decode(sides: HuggingFaceSides, port: PortRunner) -> Decoded:
     return logits_LV, cache
 
 
-def _batch_gates(sides: HuggingFaceSides, port: PortRunner) -> list[Gate]:
+def _judge_batch(sides: HuggingFaceSides, port: PortRunner) -> Used:
     phase, stimulus, recording, yardstick = sides.phase, sides.stimulus, sides.recording, sides.yardstick
     if not stimulus.rows:
-        return [skipped("batch", phase.name, "no batch was fed")]
+        return Used([skipped("batch", phase.name, "no batch was fed")])
     if port.max_batch_size < len(stimulus.rows):
-        return [skipped("batch", phase.name, f"the port takes {port.max_batch_size} rows at once")]
+        return Used([skipped("batch", phase.name, f"the port takes {port.max_batch_size} rows at once")])
     forced = _forced_routing(recording, port, recording.row_routing)
-    rows_TV = torch.cat(port.run_incrementally(stimulus.rows, stimulus.row_prefill, **forced))
+    rows_LV = port.run_incrementally(stimulus.rows, stimulus.row_prefill, **forced)
+    rows_TV = torch.cat(rows_LV)
     prompts = [row[:length] for row, length in zip(stimulus.rows, stimulus.row_prefill, strict=True)]
     last_B1V = port.run_last(prompts, **forced)
     expected = torch.cat(recording.rows), torch.cat(yardstick.rows)
     named = (phase.name, phase.dtype)
-    return [
+    gates = [
         *logit_gates("batch", *named, (rows_TV, *expected)),
         last_token_gate(named, last_B1V, (recording.rows, yardstick.rows), stimulus.row_prefill),
         left_padding_gate(named, rows_TV, expected, sides.left),
     ]
+    failed = any(gate.verdict is Verdict.FAIL for gate in gates)
+    return Used(gates, token=first_wrong_token(sides, rows_LV) if failed else (0, 0))
+
+
+def first_wrong_token(sides: HuggingFaceSides, rows_LV: Sequence[Tensor]) -> tuple[int, int]:
+    """Return row and position of the first token of a batch that errs more than Hugging Face's worst one.
+
+    Where none does, it is the one that errs most; the first of all where shapes differ.
+    """
+    reference, yardstick = sides.recording.rows, sides.yardstick.rows
+    if [row_LV.shape for row_LV in rows_LV] != [row_LV.shape for row_LV in reference]:
+        return 0, 0
+    floor = relative_error_per_token(token_errors(torch.cat(yardstick), torch.cat(reference))).max()
+    errors_T = relative_error_per_token(token_errors(torch.cat(list(rows_LV)), torch.cat(reference)))
+    limit = min(RATIO.warns * max(float(floor), ROUNDING[sides.phase.dtype]), float(errors_T.max()))
+    at = int((~(errors_T < limit)).nonzero()[0])
+    for row, row_LV in enumerate(rows_LV):
+        if at < len(row_LV):
+            return row, at
+        at -= len(row_LV)
+    raise AssertionError("a token of no row")
 
 
 def last_token_gate(

@@ -13,6 +13,8 @@ from functools import cached_property
 
 from torch import Tensor
 
+from trtllm_port.verification.at_token import right_taps
+from trtllm_port.verification.batching import batch_cause, batch_divergence, row_comparisons
 from trtllm_port.verification.cache_contents import Layer, Layers
 from trtllm_port.verification.causes import Cause, explain
 from trtllm_port.verification.compare import TapComparison
@@ -268,14 +270,19 @@ def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
         runner = sides.load(phase.reference_dtype if phase.name == "logic" else phase.dtype)
         causes = with_replay(causes, runner, port, stimulus, expected, own if own_guilty else taps.comparisons)
     judged = Judged(pairing=expected.pairing, taps=taps, own=own, tables=tables_of(sides, port))
-    gates, failed, step = gates_of(sides, port, judged)
+    used = gates_of(sides, port, judged)
+    gates, failed, right = used.gates, used.failed, right_taps(expected, taps.comparisons)
+    expected = replace(expected, floors=sides.yardstick.floors)
     steps: Mapping[str, TapComparison] = {}
     if not divergences and judged.tables.wrong:
         steps = judged.tables.wrong
         divergences, causes = tuple(steps), table_causes(judged.tables)
     elif not divergences and decode_fails(gates):
-        steps = step_comparisons(port, stimulus, replace(expected, floors=sides.yardstick.floors), step)
+        steps = step_comparisons(port, stimulus, expected, used.step, right)
         divergences, causes = step_divergence(recording.order, steps)
+    elif not divergences and (cause := batch_cause(gates)) is not None:
+        steps = row_comparisons(sides, port, expected, cause, (used.token, right))
+        divergences, causes = batch_divergence(recording.order, steps, cause, facts.modules)
     if not divergences and failed:
         steps, divergences, causes = failed, tuple(failed), failed_causes(failed)
     result = result_of(sides, port, judged, gates)
