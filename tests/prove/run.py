@@ -23,7 +23,9 @@ TINY: dict[str, Any] = dict(
 GROUPED: dict[str, Any] = TINY | dict(num_key_value_heads=2, head_dim=16)
 # Of different make: norms before and after a block, with gains w and 1 + w, on heads and on all of them; RMS and layer
 # norms; rotary embeddings of whole heads and of parts, learned positions; gated and plain MLPs, experts; sequential and
-# parallel residuals; windows; soft caps; multipliers; fused and split projections, with biases and without; Conv1D.
+# parallel residuals; windows; soft caps; multipliers; fused and split projections, with biases and without; Conv1D;
+# routers and stacked experts of several kinds, sinks, latent attention; recurrences and short convolutions.
+MIXTURE: dict[str, Any] = dict(num_experts=8, num_experts_per_tok=2, moe_intermediate_size=32)
 SIZES: dict[str, dict[str, Any]] = {
     "LlamaForCausalLM": GROUPED,
     "Qwen3ForCausalLM": GROUPED | dict(head_dim=32),
@@ -36,6 +38,23 @@ SIZES: dict[str, dict[str, Any]] = {
     | dict(num_key_value_heads=2, embedding_multiplier=6.0, logits_scaling=4.0)
     | dict(residual_multiplier=0.3, attention_multiplier=0.2),
     "MixtralForCausalLM": GROUPED | dict(num_local_experts=4, num_experts_per_tok=2),
+    "Qwen3MoeForCausalLM": GROUPED | MIXTURE,
+    "GptOssForCausalLM": GROUPED
+    | dict(num_local_experts=4, num_experts_per_tok=2, sliding_window=64)
+    | dict(layer_types=["sliding_attention", "full_attention"]),
+    "DeepseekV3ForCausalLM": TINY
+    | dict(num_hidden_layers=3, first_k_dense_replace=1, n_routed_experts=8, num_experts_per_tok=2, n_group=2)
+    | dict(topk_group=1, moe_intermediate_size=32, n_shared_experts=1, q_lora_rank=32, kv_lora_rank=32)
+    | dict(qk_nope_head_dim=16, qk_rope_head_dim=16, v_head_dim=16, num_key_value_heads=4),
+    "Qwen3NextForCausalLM": GROUPED
+    | MIXTURE
+    | dict(num_hidden_layers=4, shared_expert_intermediate_size=32, linear_num_key_heads=2, linear_num_value_heads=4)
+    | dict(linear_key_head_dim=16, linear_value_head_dim=16)
+    | dict(layer_types=["linear_attention", "linear_attention", "linear_attention", "full_attention"]),
+    "JambaForCausalLM": GROUPED
+    | dict(num_hidden_layers=4, num_experts=4, num_experts_per_tok=2, attn_layer_period=2, attn_layer_offset=1)
+    | dict(expert_layer_period=2, expert_layer_offset=1, mamba_d_state=8, mamba_dt_rank=8, use_mamba_kernels=False),
+    "RecurrentGemmaForCausalLM": TINY | dict(num_hidden_layers=3, num_key_value_heads=1, lru_width=64),
 }
 KEPT = ("bug", "status", "gate", "module", "cause", "cause_status", "placed", "explained")  # of an outcome
 DTYPES = ("float32", "bfloat16")
