@@ -104,10 +104,11 @@ def batch_divergence(
         return (module,), {module: (replace(cause, look=Look(patterns=(GATHER, LOGITS_INDICES))),)}
     note = next(each.note for each in found.values() if each.diverged)
     what, look = _mixed(module, modules)
+    where = f"`{module}`" if module else "the model itself"
     placed = replace(
         cause,
         cause=what,
-        evidence=f"{cause.evidence}: `{module or 'the model itself'}` first differs {note}",
+        evidence=f"{cause.evidence}: {where} first differs {note}",
         look=look,
     )
     return (module,), {module: (placed,)}

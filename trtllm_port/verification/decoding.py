@@ -19,6 +19,7 @@ from trtllm_port.verification.places import Look
 from trtllm_port.verification.ports import Expected
 from trtllm_port.verification.runners import PortRunner
 from trtllm_port.verification.stimulus import Stimulus
+from trtllm_port.verification.taps import LOGITS
 from trtllm_port.verification.verdict import Verdict
 
 BATCH = "batch"
@@ -51,16 +52,20 @@ def after_prefill(step: int) -> str:
 def step_divergence(
     order: Sequence[str], steps: dict[str, TapComparison]
 ) -> tuple[tuple[str, ...], dict[str, tuple[Cause, ...]]]:
-    """Return the module that first differs in a step, and the hypothesis about it."""
+    """Return the module that first differs in a step, and the hypothesis about it.
+
+    Where the step's logits are all that was seen, they say that something differs, and not where.
+    """
     module = first_divergence(order, steps)
-    if module is None:
+    if module is None or steps.keys() <= {LOGITS}:
         return (), {}
     when = next(each.note for each in steps.values() if each.diverged)
+    where = f"`{module}`" if module else "the model itself"
     cause = Cause(
         id="decode",
         cause="KV cache, mask or positions are wrong after the first step",
         status="likely",
-        evidence=f"the prefill is right; `{module}` first differs {when}, on the same tokens",
+        evidence=f"no module differs in the prefill; {where} first differs {when}, on the same tokens",
         place="`cache.update`, the mask and the use of `position_ids` in `model.py`",
         look=Look(patterns=(r"cache\.", r"position_ids"), elsewhere=(r"causal_mask\(",)),
     )
