@@ -14,7 +14,8 @@ from trtllm_port.porting import create_port
 from trtllm_port.random_weights import save_random_checkpoint
 from trtllm_port.verification import DiffSettings, Report, Verdict, diff_layers, large
 from trtllm_port.verification.hugging_face import HuggingFaceRunner, Table
-from trtllm_port.verification.tables import Index, compare_tables
+from trtllm_port.verification.tables import Index, compare_tables, indices_of
+from trtllm_port.verification.taps import input_of
 
 Edit = Callable[[str, str], None]
 EMBEDDED = "self.embed_tokens(input_ids)"
@@ -153,3 +154,10 @@ def test_tables_outlive_the_weights(model_dir: Path) -> None:
     table = runner.tables()["model.embed_tokens"]
     runner.forget_weights()
     assert torch.equal(table.look_up(torch.arange(table.rows)), weight)
+
+
+def test_a_table_that_only_counts_what_it_is_given_is_not_looked_up_by_it() -> None:
+    rows, ids = torch.rand(8, 2), [5, 3, 6]
+    by_token, by_place = Table(8, lambda ids_L: rows[ids_L]), Table(8, lambda ids_L: rows[: len(ids_L)])
+    taps = {input_of(path): torch.tensor([ids]) for path in ("tokens", "places")}
+    assert indices_of(taps, {"tokens": by_token, "places": by_place}, ids) == {"tokens": Index("tokens")}

@@ -148,8 +148,8 @@ class HuggingFaceRunner:
     def _look_up(self, table: nn.Embedding, ids_L: Tensor) -> Tensor:
         device = "cpu" if self.streamed else table.weight.device
         with self._casting():
-            rows_LE: Tensor = table(ids_L.to(device))
-        return rows_LE.cpu()
+            rows_1LE: Tensor = table(ids_L[None].to(device))
+        return rows_1LE[0].cpu()
 
     def forget_weights(self) -> None:
         """Give their memory back at once: modules refer to each other in circles, which Python collects late."""

@@ -111,7 +111,7 @@ class _InStep:
             if not is_input(tap) and not tensor.is_floating_point():
                 raise NotInStep
             if is_input(tap):
-                self.indices |= indices_of({tap: tensor}, list(self.tables), self.stimulus.ids)
+                self.indices |= indices_of({tap: tensor}, self.tables, self.stimulus.ids)
                 self.variances |= input_variances({tap: tensor}, {module: self.facts.modules[module]})
             if self.progress is not None and tap in self.layers:
                 self.progress(f"compare {self.phase.dtype}", self.layers.index(tap), len(self.layers))

@@ -218,7 +218,7 @@ def run_hugging_face(
         left=left,
         caches=caches,
         tables=tables,
-        indices=indices_of(recording.taps, list(tables), stimulus.ids),
+        indices=indices_of(recording.taps, tables, stimulus.ids),
         facts=facts,
     )
 

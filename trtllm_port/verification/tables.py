@@ -30,7 +30,7 @@ PIECE = 4096  # rows at once
 ROUNDINGS = 4.0  # a row is copied, and multiplied once or twice; both sides round each time
 NAMED = 3
 NO_TAP = "the port does not tap it"
-NEITHER = "what it is looked up by is neither the token nor the position"
+NEITHER = "what it is given is neither the token nor the position of each row"
 
 
 class Index(NamedTuple):
@@ -56,17 +56,26 @@ class Index(NamedTuple):
         return cls("positions", offset) if torch.equal(given_L, offset + torch.arange(len(ids))) else None
 
 
-def indices_of(taps: Mapping[str, Tensor], tables: Sequence[str], ids: Sequence[int]) -> dict[str, Index]:
+def indices_of(taps: Mapping[str, Tensor], tables: Mapping[str, Table], ids: Sequence[int]) -> dict[str, Index]:
     """Tell of each table what it is looked up by, as far as that is known.
 
     Args:
         taps: the reference's.
-        tables: paths of the tables.
+        tables: by path.
         ids: the prompt.
     """
-    given = {path: taps[input_of(path)] for path in tables if input_of(path) in taps}
-    found = {path: Index.of(tensor, ids) for path, tensor in given.items()}
-    return {path: index for path, index in found.items() if index is not None}
+    found: dict[str, Index] = {}
+    for path, table in tables.items():
+        given = taps.get(input_of(path))
+        index = None if given is None else Index.of(given, ids)
+        if given is not None and index is not None and _follows(table, given.flatten()):
+            found[path] = index
+    return found
+
+
+def _follows(table: Table, given_L: Tensor) -> bool:
+    """Whether a table's rows are those of what it is given: BART's positions are given tokens, and count them."""
+    return torch.equal(table.look_up(given_L).flip(0), table.look_up(given_L.flip(0)))
 
 
 @dataclass(frozen=True, kw_only=True)
