@@ -62,7 +62,7 @@ class Session:
         self.config = {"pretrained_config": pretrained_config or {}, "build_config": build.to_dict()}
         self.device = torch.device(device)
         self.note = note
-        self.vocab_size = next(spec.shape[-1] for spec in executor.outputs if spec.name == "logits")
+        self.vocab_size = _vocab_size(executor)
 
     @property
     def max_batch_size(self) -> int:
@@ -286,3 +286,11 @@ def _tensorrt_executor(directory: EngineDirectory, flavour: str) -> Executor:
 
     directory.verify([engine_name(0), *directory.network_files(0)])
     return TensorRTExecutor(directory.path / engine_name(0), directory.path / network_name(0), flavour=flavour)
+
+
+def _vocab_size(executor: Executor) -> int:
+    """The size of the logits' last dimension."""
+    shape = next((spec.shape for spec in executor.outputs if spec.name == "logits"), ())
+    if not shape or shape[-1] < 1:
+        raise EngineError("the network has no output `logits`", hint="run `trtllm-port build` again")
+    return shape[-1]

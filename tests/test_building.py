@@ -208,6 +208,14 @@ def test_altered_and_missing_weights_are_named(checkpoint: Path, llama_workspace
         build(checkpoint, tmp_path / "engine", llama_workspace)
 
 
+def test_ranks_without_end_are_missing(checkpoint: Path, llama_workspace: Path, tmp_path: Path) -> None:
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["mapping"]["tp_size"] = 10**12
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"incomplete: rank1\.safetensors"):
+        build(checkpoint, tmp_path / "engine", llama_workspace)
+
+
 def test_a_model_directory_is_no_checkpoint(tiny_llama: Path, llama_workspace: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="Hugging Face model directory"):
         build(tiny_llama, tmp_path / "engine", llama_workspace)

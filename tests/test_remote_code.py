@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+import trtllm_port
+import trtllm_port.layers
+import trtllm_port.runtime
 from trtllm_port.cli.app import main
 from trtllm_port.demo import MODEL_DIR
 from trtllm_port.errors import CheckpointError
@@ -150,11 +153,11 @@ def test_python_m_takes_no_module_from_where_one_stands(trap: Path) -> None:
 
 def test_transformers_is_always_told_whether_to_run_code() -> None:
     """Left to itself it asks on the terminal, and runs the code if the answer is yes."""
-    root = Path(__file__).parents[1]
-    files = [path for folder in ("trtllm_port", "layers", "runtime") for path in (root / folder).rglob("*.py")]
+    packages = (trtllm_port, trtllm_port.layers, trtllm_port.runtime)
     calls = [
         (path, node)
-        for path in files
+        for package in packages
+        for path in Path(package.__path__[0]).rglob("*.py")
         if "demo" not in path.parts  # which reads its own model
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("Auto")
@@ -162,7 +165,7 @@ def test_transformers_is_always_told_whether_to_run_code() -> None:
     ]
     assert calls
     silent = [
-        f"{path.relative_to(root)}:{node.lineno}"
+        f"{path}:{node.lineno}"
         for path, node in calls
         if "trust_remote_code" not in [keyword.arg for keyword in node.keywords]
     ]

@@ -65,7 +65,8 @@ class Checkpoint:
         return checkpoint
 
     def _verify(self) -> None:
-        expected = {f"rank{rank}.safetensors" for rank in range(self.world_size)}
+        ranks = min(self.world_size, len(self.digests) + 1)  # of more than are listed, one that is missing says enough
+        expected = {f"rank{rank}.safetensors" for rank in range(ranks)}
         missing = sorted(name for name in expected if name not in self.digests or not (self.path / name).is_file())
         if missing:
             raise CheckpointError(f"`{self.path}` is incomplete: {', '.join(missing)} missing", hint=RECONVERT)

@@ -96,3 +96,8 @@ def test_a_hub_name_is_refused_offline_with_the_way_out() -> None:
     with pytest.raises(PortError, match="neither a file nor a dataset") as caught:
         load_articles("someone/some_news", count=5)
     assert "local file" in str(caught.value.hint)
+
+
+def test_a_path_that_leads_nowhere_is_told() -> None:
+    with pytest.raises(PortError, match="neither a file nor a dataset"):
+        load_articles("a/b/c", count=1)

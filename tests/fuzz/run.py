@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE = 240  # seconds without a result: for what no signal of Python's interrupts, or what waits without working
+CASES = 1000  # of one process: what libraries keep in memory from case to case is no case's fault
 SHOWN = 12  # failures that are printed whole
 Result = dict[str, Any]
 
@@ -59,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def fuzz(place: Path, options: argparse.Namespace) -> list[Result]:
-    """Spread the seeds over processes; a process that hangs or dies is replaced after the case that did it."""
+    """Spread the seeds over processes; one that hangs or dies is replaced after the case that did it."""
     _run_once("from fuzz_corpus import make_corpus", f"make_corpus(__import__('pathlib').Path({str(place)!r}))")
     results: list[Result] = []
     threads = [
@@ -88,7 +89,7 @@ def _supervise(place: Path, options: argparse.Namespace, number: int, results: l
             results.append(result)
             seed = result["seed"] + options.jobs
         code = worker.wait()
-        if seed < end:  # it did not come to its end: the next one goes on behind the case that did it
+        if code and seed < end:  # it did not come to its end: the next one goes on behind the case that did it
             what = "hung and was killed" if code == -9 else f"ended with {code}"
             said = _said(place, number).read_text(errors="replace")
             facts = {"kind": "?", "words": [], "problems": [f"the process {what}"], "seconds": 0.0, "err": said}
@@ -106,7 +107,8 @@ def _start(
     work = place / f"worker-{number}"
     work.mkdir(exist_ok=True)
     words = [sys.executable, __file__, "--worker", str(work), "--first", str(seed), "--step", str(options.jobs)]
-    words += ["--count", str(options.first + options.count - seed), *(["--only", options.only] if options.only else [])]
+    count = min(options.first + options.count - seed, CASES * options.jobs)
+    words += ["--count", str(count), *(["--only", options.only] if options.only else [])]
     words += ["--fast"] if options.fast else []
     with _said(place, number).open("w") as said:
         worker = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=said, text=True)

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from trtllm_port.building import build_engine
 from trtllm_port.errors import EngineError, EnvironmentLackError
+from trtllm_port.files import file_digest
 from trtllm_port.registry import find_port
 from trtllm_port.runtime import Session
 
@@ -137,3 +138,17 @@ def test_the_engine_file_itself_is_not_read_by_the_reference_executor(engine_dir
     copy = shutil.copytree(engine_dir, tmp_path / "engine")
     (copy / "rank0.engine").write_bytes(b"altered")
     Session.load(copy, backend="reference")
+
+
+def test_a_network_without_logits_is_refused(engine_dir: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "engine"
+    shutil.copytree(engine_dir, copy)
+    network = copy / "rank0.network.json"
+    document = json.loads(network.read_text())
+    document["outputs"] = [name for name in document["outputs"] if name != "logits"]
+    network.write_text(json.dumps(document))
+    config = json.loads((copy / "config.json").read_text())
+    config["digests"][network.name] = file_digest(network)
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(EngineError, match="no output `logits`"):
+        Session.load(copy, backend="reference")

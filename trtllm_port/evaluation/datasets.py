@@ -100,7 +100,7 @@ def _read_hub(name: str, config: str | None, split: str) -> Any:
 
     try:
         return datasets.load_dataset(name, config, split=split)
-    except (DatasetNotFoundError, ConnectionError) as error:
+    except (DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
         raise PortError(
             f"`{name}` is neither a file nor a dataset that the hub gives: {_first_line(error)}",
             hint="offline, give a local file, or leave `--dataset` out for the articles that ship with the package",
