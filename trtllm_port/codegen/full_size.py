@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from trtllm_port.errors import PortError
 from trtllm_port.quiet import quiet_transformers
 
 
@@ -41,7 +40,6 @@ def full_size_error(config: Any, small: Exception, trust_remote_code: bool = Fal
             model = build(config, trust_remote_code=trust_remote_code, **options).eval()
             model(input_ids=torch.full((1, 7), 3), use_cache=False)
     except Exception as error:  # any: it is Hugging Face's code that runs here
-        small = small.__cause__ if isinstance(small, PortError) and isinstance(small.__cause__, Exception) else small
         return error if (type(error), place_of(error)) == (type(small), place_of(small)) else None
     finally:
         log.setLevel(level)

@@ -140,8 +140,13 @@ def make_samples(config: Any) -> Samples:
 
 
 def unseen_config(config: Any) -> Any:
-    """A small version of `config` of a size that no trace has."""
-    return make_samples(config).unseen
+    """A small version of `config` of a size that no trace has.
+
+    Raises:
+        UnsupportedModelError: Hugging Face's code makes no model of it that runs.
+    """
+    with reading(type(config).__name__, UnsupportedModelError, failed="makes no model that runs"):
+        return make_samples(config).unseen
 
 
 def _make_samples(config: Any) -> Samples:
@@ -164,8 +169,7 @@ def _make_samples(config: Any) -> Samples:
         samples = zip(reversed(traced), BATCH, LENGTH, PAST, strict=True)
         return Samples(tuple(Sample(*sample) for sample in samples), unseen, plan, tuple(sorted(plan.coupled(values))))
     assert first is not None  # at least one plan was tried
-    with reading(type(config).__name__, UnsupportedModelError, failed="makes no model that runs"):
-        raise first
+    raise first
 
 
 def _plans(config: Any, values: dict[str, Any]) -> Iterator[Plan]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trtllm_port.verification.prove.bugs import Bug, Patient, Weights, at_called, source_bug, weight_bug
 from trtllm_port.verification.prove.source import Edited, Spot, calls, keyword, own_call, with_argument, written
-from trtllm_port.verification.prove.source_bugs import EPSILON
+from trtllm_port.verification.prove.source_bugs import epsilon
 from trtllm_port.verification.prove.weight_bugs import LAYER, bias, changed, ends, gain, layer_of, matrix, pick
 
 SECOND = "locals().get('layer_idx') == 1"
@@ -21,16 +21,6 @@ def at_second(patient: Patient, edited: Edited) -> tuple[str, ...]:
     owner = [path for path in patient.all_of(edited.spot.class_name) if layer_of(f"{path}.") == 1]
     part = edited.spot.attribute
     return tuple(f"{path}.{part}" if f"{path}.{part}" in patient.classes else path for path in owner)
-
-
-def epsilon_of_second(node: ast.AST, spot: Spot) -> ast.AST | None:
-    """The epsilon of the second layer's norm is 1e-3."""
-    if not isinstance(node, ast.Call) or not spot.attribute or spot.function != "__init__" or spot.layers:
-        return None
-    for place, argument in enumerate(node.args):
-        if EPSILON.search(ast.unparse(argument)):
-            return with_argument(node, place, f"1e-3 if {SECOND} else {{0}}")
-    return with_argument(node, "eps", f"1e-3 if {SECOND} else {{0}}") if keyword(node, "eps") else None
 
 
 def scale_of_second(node: ast.AST, spot: Spot) -> ast.AST | None:
@@ -168,7 +158,11 @@ def queries_of_keys(patient: Patient) -> Weights | None:
 
 BUGS: tuple[Bug, ...] = (
     source_bug(
-        "layer.epsilon", "epsilon of one layer's norm fixed at 1e-3", "norm.epsilon", epsilon_of_second, at_second
+        "layer.epsilon",
+        "epsilon of one layer's norm fixed at 1e-3",
+        "norm.epsilon",
+        epsilon(f"1e-3 if {SECOND} else {{0}}"),
+        at_second,
     ),
     source_bug(
         "layer.scale",

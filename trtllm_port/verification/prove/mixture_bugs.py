@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trtllm_port.verification.prove.bugs import Bug, Patient, Weights, at_called, source_bug, weight_bug
-from trtllm_port.verification.prove.source import DELETE, Spot, written
+from trtllm_port.verification.prove.source import DELETE, Change, Spot, written
 from trtllm_port.verification.prove.weight_bugs import LAYER, ends, layer_of
 
 ROUTER = re.compile(r"[Rr]outer|Gate\b|TopK")
@@ -20,12 +20,16 @@ def _routes(spot: Spot) -> bool:
     return spot.function == "forward" and ROUTER.search(spot.class_name) is not None
 
 
-def weights_scaled(node: ast.AST, spot: Spot) -> ast.AST | None:
-    """The weights of the chosen experts are 0.9 times what they should be; the choice is right."""
-    if not _routes(spot) or not isinstance(node, ast.Return) or not isinstance(node.value, ast.Tuple):
-        return None
-    first, weights, *others = node.value.elts
-    return ast.Return(value=ast.Tuple(elts=[first, written("{0} * 0.9", weights), *others], ctx=ast.Load()))
+def weights_given_out(template: str) -> Change:
+    """Other weights of the chosen experts; the choice is right."""
+
+    def change(node: ast.AST, spot: Spot) -> ast.AST | None:
+        if not _routes(spot) or not isinstance(node, ast.Return) or not isinstance(node.value, ast.Tuple):
+            return None
+        first, weights, *others = node.value.elts
+        return ast.Return(value=ast.Tuple(elts=[first, written(template, weights), *others], ctx=ast.Load()))
+
+    return change
 
 
 def renormalisation_left_out(node: ast.AST, spot: Spot) -> ast.AST | None:
@@ -33,15 +37,6 @@ def renormalisation_left_out(node: ast.AST, spot: Spot) -> ast.AST | None:
     if not _routes(spot) or not isinstance(node, ast.Assign) or not isinstance(node.value, ast.BinOp):
         return None
     return DELETE if isinstance(node.value.op, ast.Div) else None
-
-
-def weights_half(node: ast.AST, spot: Spot) -> ast.AST | None:
-    """The weights of the chosen experts are rounded to bfloat16."""
-    if not _routes(spot) or not isinstance(node, ast.Return) or not isinstance(node.value, ast.Tuple):
-        return None
-    first, weights, *others = node.value.elts
-    rounded = written("{0}.to('bfloat16').to({0}.dtype)", weights)
-    return ast.Return(value=ast.Tuple(elts=[first, rounded, *others], ctx=ast.Load()))
 
 
 def softmax_over_all(node: ast.AST, spot: Spot) -> ast.AST | None:
@@ -157,7 +152,7 @@ BUGS: tuple[Bug, ...] = (
         "router.weights.scaled",
         "the chosen experts' weights 0.9 times as large",
         "router.weights multiplier",
-        weights_scaled,
+        weights_given_out("{0} * 0.9"),
     ),
     source_bug(
         "router.weights.renormalised",
@@ -169,7 +164,7 @@ BUGS: tuple[Bug, ...] = (
         "router.weights.half",
         "the chosen experts' weights rounded to bfloat16",
         "precision.cast precision.weight",
-        weights_half,
+        weights_given_out("{0}.to('bfloat16').to({0}.dtype)"),
     ),
     source_bug(
         "router.scores",

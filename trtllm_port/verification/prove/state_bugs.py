@@ -10,11 +10,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from trtllm_port.verification.prove.attention_bugs import mask_positions, positions
 from trtllm_port.verification.prove.bugs import Bug, Patient, Weights, at_attention, at_called, source_bug, weight_bug
 from trtllm_port.verification.prove.source import Change, Spot, calls, own_call, with_argument
 from trtllm_port.verification.prove.weight_bugs import layer_of
 
 LATER = "(cache.position_ids[:, 0:1] > 0)"  # [B, 1]: the call continues a sequence
+CONTINUES = "({0}[:, 0:1] > 0).to({0}.dtype)"  # the same of positions [B, L], as a number
+FIRST_ROW = "{0} * 0 + {0}[0:1]"
 
 
 def operand_later(place: int, factor: float) -> Change:
@@ -30,20 +33,18 @@ def operand_later(place: int, factor: float) -> Change:
     return change
 
 
-def keys_kept_unscaled(node: ast.AST, spot: Spot) -> ast.AST | None:
-    """The cache keeps keys that are a hundredth too small, and attention reads them back."""
-    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or node.func.attr != "update":
-        return None
-    return with_argument(node, 1, "{0} * 0.99") if ast.unparse(node.func.value) == "cache" else None
+def kept(place: int, template: str) -> Change:
+    """What the cache keeps of keys (1) or values (2), and attention reads back."""
+
+    def change(node: ast.AST, spot: Spot) -> ast.AST | None:
+        call = calls(node, "update")
+        return with_argument(call, place, template) if call is not None and _is_cache(call) else None
+
+    return change
 
 
-def values_kept_half(node: ast.AST, spot: Spot) -> ast.AST | None:
-    """The cache keeps values rounded to bfloat16."""
-    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or node.func.attr != "update":
-        return None
-    if ast.unparse(node.func.value) != "cache":
-        return None
-    return with_argument(node, 2, "{0}.to('bfloat16').to({0}.dtype)")
+def _is_cache(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) == "cache"
 
 
 def keys_and_values_exchanged(node: ast.AST, spot: Spot) -> ast.AST | None:
@@ -61,39 +62,7 @@ def keys_and_values_exchanged(node: ast.AST, spot: Spot) -> ast.AST | None:
 def logits_of_first_row(node: ast.AST, spot: Spot) -> ast.AST | None:
     """Logits of all rows are taken at the first row's index."""
     call = calls(node, "gather_tokens")
-    return None if call is None else with_argument(call, 1, "{0} * 0 + {0}[0:1]")
-
-
-def positions_of_first_row(node: ast.AST, spot: Spot) -> ast.AST | None:
-    """Positions of the first row stand for those of all rows."""
-    if not isinstance(node, ast.Call) or not spot.layers or not own_call(node) or spot.function != "forward":
-        return None
-    for place, argument in enumerate(node.args):
-        if ast.unparse(argument) == "position_ids":
-            return with_argument(node, place, "{0} * 0 + {0}[0:1]")
-    return None
-
-
-def mask_of_first_row(node: ast.AST, spot: Spot) -> ast.AST | None:
-    """The mask of the first row stands for those of all rows."""
-    call = calls(node, "causal_mask")
-    return None if call is None else with_argument(call, 0, "{0} * 0 + {0}[0:1]")
-
-
-def step_too_early(node: ast.AST, spot: Spot) -> ast.AST | None:
-    """The mask of a step after the prefill hides the token itself."""
-    call = calls(node, "causal_mask")
-    return None if call is None else with_argument(call, 0, "{0} - ({0}[:, 0:1] > 0).to({0}.dtype)")
-
-
-def position_later(node: ast.AST, spot: Spot) -> ast.AST | None:
-    """Positions are one too large in the steps after the prefill."""
-    if not isinstance(node, ast.Call) or not spot.layers or not own_call(node) or spot.function != "forward":
-        return None
-    for place, argument in enumerate(node.args):
-        if ast.unparse(argument) == "position_ids":
-            return with_argument(node, place, "{0} + ({0}[:, 0:1] > 0).to({0}.dtype)")
-    return None
+    return None if call is None else with_argument(call, 1, FIRST_ROW)
 
 
 def decay(node: ast.AST, spot: Spot) -> ast.AST | None:
@@ -125,20 +94,30 @@ BUGS: tuple[Bug, ...] = (
         "decode.values", "values 1.02 times as large in the steps after the prefill", "decode", operand_later(2, 0.02)
     ),
     source_bug(
-        "decode.mask", "a step after the prefill does not see its own token", "decode", step_too_early, at_attention
+        "decode.mask",
+        "a step after the prefill does not see its own token",
+        "decode",
+        mask_positions("{0} - ({0}[:, 0:1] > 0).to({0}.dtype)"),
+        at_attention,
     ),
-    source_bug("decode.positions", "positions one too large after the prefill", "decode", position_later, at_called),
+    source_bug(
+        "decode.positions",
+        "positions one too large after the prefill",
+        "decode",
+        positions("{0} + ({0}[:, 0:1] > 0).to({0}.dtype)"),
+        at_called,
+    ),
     source_bug(
         "cache.keys.scaled",
         "the cache keeps keys that are a hundredth too small",
         "attention.scale multiplier",
-        keys_kept_unscaled,
+        kept(1, "{0} * 0.99"),
     ),
     source_bug(
         "cache.values.half",
         "the cache keeps values rounded to bfloat16",
         "precision.cast precision.weight",
-        values_kept_half,
+        kept(2, "{0}.to('bfloat16').to({0}.dtype)"),
     ),
     source_bug(
         "cache.exchanged",
@@ -153,11 +132,15 @@ BUGS: tuple[Bug, ...] = (
         "rows.positions",
         "positions of the first row for all rows",
         "batch logits_indices",
-        positions_of_first_row,
+        positions(FIRST_ROW),
         at_called,
     ),
     source_bug(
-        "rows.mask", "the mask of the first row for all rows", "batch logits_indices", mask_of_first_row, at_attention
+        "rows.mask",
+        "the mask of the first row for all rows",
+        "batch logits_indices",
+        mask_positions(FIRST_ROW),
+        at_attention,
     ),
     source_bug("recurrence.decay", "a recurrence forgets a tenth faster", "multiplier number", decay),
     weight_bug(
