@@ -9,27 +9,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trtllm_port.runtime.builder import EngineBuild, compile_engine
-    from trtllm_port.runtime.engine_directory import BuildConfig, EngineDirectory
-    from trtllm_port.runtime.executor import Executor, TensorSpec
+    from trtllm_port.runtime.engines.builder import EngineBuild, compile_engine
+    from trtllm_port.runtime.engines.directory import BuildConfig, EngineDirectory
     from trtllm_port.runtime.generation import Generation, generate
-    from trtllm_port.runtime.network_file import NetworkFile
+    from trtllm_port.runtime.network import NetworkFile
+    from trtllm_port.runtime.network.executor import Executor, TensorSpec
     from trtllm_port.runtime.reference import ReferenceExecutor
     from trtllm_port.runtime.sampling import SamplingConfig
     from trtllm_port.runtime.session import Session
 
 _HOMES = {
-    "BuildConfig": "engine_directory",
-    "EngineBuild": "builder",
-    "EngineDirectory": "engine_directory",
-    "Executor": "executor",
+    "BuildConfig": "engines.directory",
+    "EngineBuild": "engines.builder",
+    "EngineDirectory": "engines.directory",
+    "Executor": "network.executor",
     "Generation": "generation",
-    "NetworkFile": "network_file",
+    "NetworkFile": "network",
     "ReferenceExecutor": "reference",
     "SamplingConfig": "sampling",
     "Session": "session",
-    "TensorSpec": "executor",
-    "compile_engine": "builder",
+    "TensorSpec": "network.executor",
+    "compile_engine": "engines.builder",
     "generate": "generation",
 }
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trtllm_port.errors import EngineError, EnvironmentLackError, PortError
-from trtllm_port.layers.foreign import reading
-from trtllm_port.runtime.engine_devices import FLAVOURS, Machine, this_machine, what_lacks
-from trtllm_port.runtime.engine_directory import (
+from trtllm_port.foundation.foreign import reading
+from trtllm_port.runtime.engines.devices import FLAVOURS, Machine, this_machine, what_lacks
+from trtllm_port.runtime.engines.directory import (
     REBUILD,
     BuildConfig,
     EngineDirectory,
@@ -25,11 +25,11 @@ from trtllm_port.runtime.engine_directory import (
     network_name,
     weights_name,
 )
-from trtllm_port.runtime.kv_cache import allocate_cache
+from trtllm_port.runtime.network.kv_cache import allocate_cache
 
 if TYPE_CHECKING:
     from trtllm_port.layers import Network
-    from trtllm_port.runtime.executor import Executor, OnTap
+    from trtllm_port.runtime.network.executor import Executor, OnTap
     from trtllm_port.runtime.reference.executor import Continued, Observer
 
 __all__ = ["BACKENDS", "Session", "choose_backend"]
@@ -124,7 +124,7 @@ class Session:
             device: "cpu" or "cuda".
             release: see `ReferenceExecutor`.
         """
-        from trtllm_port.runtime.network_file import NetworkFile, parameter_values
+        from trtllm_port.runtime.network import NetworkFile, parameter_values
         from trtllm_port.runtime.reference import ReferenceExecutor
 
         build = BuildConfig(
@@ -271,7 +271,7 @@ def _torch_device(device: str) -> str:
 
 def _reference_executor(directory: EngineDirectory, device: str) -> Executor:
     from trtllm_port.layers.weights import SafetensorsFile
-    from trtllm_port.runtime.network_file import NetworkFile
+    from trtllm_port.runtime.network import NetworkFile
     from trtllm_port.runtime.reference import ReferenceExecutor
 
     directory.verify([*directory.network_files(0), weights_name(0)])
@@ -282,7 +282,7 @@ def _reference_executor(directory: EngineDirectory, device: str) -> Executor:
 
 
 def _tensorrt_executor(directory: EngineDirectory, flavour: str) -> Executor:
-    from trtllm_port.runtime.engine import TensorRTExecutor
+    from trtllm_port.runtime.engines.engine import TensorRTExecutor
 
     directory.verify([engine_name(0), *directory.network_files(0)])
     return TensorRTExecutor(directory.path / engine_name(0), directory.path / network_name(0), flavour=flavour)

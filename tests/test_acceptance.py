@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from trtllm_port.porting import create_port
+from trtllm_port.porting.create import create_port
 from trtllm_port.verification import VerifySettings, diff_layers, verify
 
 TOKENS = 256

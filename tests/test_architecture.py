@@ -91,7 +91,11 @@ def report(problems: list[str]) -> None:
 
 def test_the_sources_are_found(trees: dict[Path, ast.Module]) -> None:
     names = {module_name(path) for path in trees}
-    assert {"trtllm_port.errors", "trtllm_port.layers.network", "trtllm_port.runtime.executor"} <= names
+    assert {
+        "trtllm_port.errors",
+        "trtllm_port.layers.definition.network",
+        "trtllm_port.runtime.network.executor",
+    } <= names
     assert len(names) == len(trees)
 
 

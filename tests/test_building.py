@@ -23,7 +23,7 @@ from trtllm_port.errors import (
     RegistryError,
 )
 from trtllm_port.runtime import EngineDirectory
-from trtllm_port.runtime.engine_devices import Gpu, Machine
+from trtllm_port.runtime.engines.devices import Gpu, Machine
 
 FILES = {"build_report.json", "rank0.constants.safetensors", "rank0.network.json", "rank0.safetensors"}
 

@@ -9,7 +9,7 @@ import pytest
 
 from trtllm_port import doctor
 from trtllm_port.doctor import Check, DoctorReport
-from trtllm_port.runtime.engine_devices import Gpu, Machine
+from trtllm_port.runtime.engines.devices import Gpu, Machine
 
 H200 = Machine(
     gpu=Gpu("NVIDIA H200", "9.0", 141 << 30),

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from trtllm_port.exact import ExactArithmetic, tensors_as_they_are
+from trtllm_port.huggingface.exact_arithmetic import ExactArithmetic, tensors_as_they_are
 
 SPELLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "functional": lambda scores: functional.softmax(scores, dim=-1, dtype=torch.float32),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trtllm_port.errors import DiskSpaceError
-from trtllm_port.files import bytes_digest, file_digest, require_space, write_json, write_text
+from trtllm_port.foundation.atomic_files import bytes_digest, file_digest, require_space, write_json, write_text
 
 
 def test_text_is_replaced_in_one_step(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, BambaConfig, LlamaConfig, MptConfig, OpenAIGPTConfig, RobertaConfig
 
-from trtllm_port.hf_cache import Continuation, cache_argument, positions_are_slots
+from trtllm_port.huggingface.caches import Continuation, cache_argument, positions_are_slots
 
 SMALL = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 CONFIGS = {

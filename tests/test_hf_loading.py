@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, FalconMambaConfig, LlamaConfig, MambaConfig, PreTrainedConfig
 
-from trtllm_port.hf_loading import weights_as_stored
-from trtllm_port.random_weights import save_random_checkpoint
+from trtllm_port.huggingface.loading import weights_as_stored
+from trtllm_port.huggingface.random_weights import save_random_checkpoint
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 100, "tie_word_embeddings": False}
 

@@ -22,32 +22,32 @@ from xml.etree import ElementTree
 
 import pytest
 
-from trtllm_port.cli import console
 from trtllm_port.cli.app import main
+from trtllm_port.cli.terminal import console
 from trtllm_port.codegen import PortSource
-from trtllm_port.codegen.atoms import atoms_of, named
-from trtllm_port.codegen.classes import ClassText
-from trtllm_port.codegen.formatting import formatted, reference
-from trtllm_port.codegen.instances import Instance
-from trtllm_port.codegen.ledger import Ledger
-from trtllm_port.codegen.solver import Solver
-from trtllm_port.codegen.source import config_file, convert_file, model_file
-from trtllm_port.codegen.weights import WeightNames
+from trtllm_port.codegen.ir.formatting import formatted, reference
+from trtllm_port.codegen.ir.instances import Instance
+from trtllm_port.codegen.solve.solver import Solver
+from trtllm_port.codegen.solve.symbols import atoms_of, named
+from trtllm_port.codegen.write.classes import ClassText
+from trtllm_port.codegen.write.ledger import Ledger
+from trtllm_port.codegen.write.source import config_file, convert_file, model_file
+from trtllm_port.codegen.write.weight_names import WeightNames
 from trtllm_port.errors import PortError
 from trtllm_port.evaluation.datasets import Article, ArticleSet
 from trtllm_port.evaluation.summarize_result import Side, SummarizeResult, write_result
-from trtllm_port.files import write_json
+from trtllm_port.foundation.atomic_files import write_json
+from trtllm_port.foundation.quoting import docstring, literal, one_line, require_name, shell_command, visible
 from trtllm_port.layers.weights import Stack
-from trtllm_port.porting import _test
-from trtllm_port.quoting import docstring, literal, one_line, require_name, shell_command, visible
-from trtllm_port.registry import find_port
-from trtllm_port.scaffold.blank import blank_source
-from trtllm_port.scaffold.registry_file import add_port
-from trtllm_port.scaffold.write import write_port
-from trtllm_port.verification.assemble import command
-from trtllm_port.verification.html import html_page
-from trtllm_port.verification.junit import junit_xml
-from trtllm_port.verification.preparation import Model
+from trtllm_port.porting.blank import blank_source
+from trtllm_port.porting.create import _test
+from trtllm_port.porting.registry_file import add_port
+from trtllm_port.porting.write import write_port
+from trtllm_port.registry.ports import find_port
+from trtllm_port.verification.report.assembly import command
+from trtllm_port.verification.report.html import html_page
+from trtllm_port.verification.report.junit import junit_xml
+from trtllm_port.verification.sides.preparation import Model
 
 CANARY = "TRTLLM_PORT_CANARY"
 RUN = f"__import__('os').environ.__setitem__('{CANARY}', 'sang')"

@@ -22,16 +22,17 @@ from typing import Any
 
 import pytest
 
-from trtllm_port import publishing
 from trtllm_port.building import build_engine
-from trtllm_port.building_checkpoint import Checkpoint
+from trtllm_port.building.checkpoint import Checkpoint
 from trtllm_port.conversion import convert_checkpoint
 from trtllm_port.errors import PortError, WorkspaceError
-from trtllm_port.publishing import Kind, output_directory
-from trtllm_port.registry import list_ports
+from trtllm_port.foundation import publishing
+from trtllm_port.foundation.publishing import Kind, output_directory
+from trtllm_port.porting import transaction, write
+from trtllm_port.porting.registry_file import add_port
+from trtllm_port.registry.manifest import edited_files
+from trtllm_port.registry.ports import list_ports
 from trtllm_port.runtime import EngineDirectory
-from trtllm_port.scaffold import edited_files, transaction, write
-from trtllm_port.scaffold.registry_file import add_port
 from trtllm_port.verification import DiffSettings, diff, diff_layers
 from trtllm_port.verification.bundle import save
 from trtllm_port.verification.bundle.files import read_manifest

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from trtllm_port import claims, publishing
-from trtllm_port.claims import claimed, scratch
 from trtllm_port.errors import PortError
-from trtllm_port.publishing import Kind, check_output, output_directory
+from trtllm_port.foundation import claims, publishing
+from trtllm_port.foundation.claims import claimed, scratch
+from trtllm_port.foundation.publishing import Kind, check_output, output_directory
 
 KIND = Kind(
     is_not="no box",

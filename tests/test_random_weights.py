@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from trtllm_port.errors import ConfigError, UnsupportedModelError
-from trtllm_port.random_weights import condition, save_random_checkpoint
+from trtllm_port.huggingface.random_weights import condition, save_random_checkpoint
 
 SMALL = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 96, "vocab_size": 89}
 

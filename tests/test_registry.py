@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from trtllm_port import registry
 from trtllm_port.errors import RegistryError
-from trtllm_port.registry import find_port, list_ports
+from trtllm_port.registry import ports as registry
+from trtllm_port.registry.ports import find_port, list_ports
 
 
 @pytest.fixture

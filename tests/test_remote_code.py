@@ -19,9 +19,9 @@ import trtllm_port
 import trtllm_port.layers
 import trtllm_port.runtime
 from trtllm_port.cli.app import main
-from trtllm_port.demo import MODEL_DIR
 from trtllm_port.errors import CheckpointError
 from trtllm_port.evaluation.summarize_sides import load_hugging_face
+from trtllm_port.shipped_model import MODEL_DIR
 
 NAMES = {
     "AutoConfig": "configuration_trap.TrapConfig",
@@ -158,7 +158,7 @@ def test_transformers_is_always_told_whether_to_run_code() -> None:
         (path, node)
         for package in packages
         for path in Path(package.__path__[0]).rglob("*.py")
-        if not {"demo", "scaffolds"} & set(path.parts)  # which reads its own model; which are templates
+        if not {"shipped_model", "scaffolds"} & set(path.parts)  # which reads its own model; which are templates
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("Auto")
         if ast.unparse(node.func).endswith(".from_pretrained")

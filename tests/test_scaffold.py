@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from trtllm_port.errors import ConfigError, DiskSpaceError, WorkspaceError
-from trtllm_port.registry import find_port
-from trtllm_port.scaffold import registry_file, write
-from trtllm_port.scaffold.blank import blank_source
-from trtllm_port.scaffold.manifest import edited_files
-from trtllm_port.scaffold.templates import render_template
-from trtllm_port.scaffold.transaction import JOURNAL, STAGE, settle
-from trtllm_port.scaffold.write import WrittenPort
+from trtllm_port.porting import registry_file, write
+from trtllm_port.porting.blank import blank_source
+from trtllm_port.porting.templates import render_template
+from trtllm_port.porting.transaction import JOURNAL, STAGE, settle
+from trtllm_port.porting.write import WrittenPort
+from trtllm_port.registry.manifest import edited_files
+from trtllm_port.registry.ports import find_port
 
 TEST = '"""Test."""\n\n\ndef test_toy() -> None:\n    assert True\n'
 

@@ -10,10 +10,10 @@ import torch
 import transformers
 from torch import Tensor
 
-from trtllm_port import score_spread
 from trtllm_port.errors import ConfigError
-from trtllm_port.random_weights import condition, save_random_checkpoint
-from trtllm_port.score_spread import TOKENS, spread_scores
+from trtllm_port.huggingface import score_spread
+from trtllm_port.huggingface.random_weights import condition, save_random_checkpoint
+from trtllm_port.huggingface.score_spread import TOKENS, spread_scores
 
 SMALL: dict[str, Any] = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 96, "vocab_size": 89}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trtllm_port.errors import PortError
-from trtllm_port.text_files import read_lines, read_text
+from trtllm_port.foundation.text_files import read_lines, read_text
 
 TEXT = "Möwe\u2028eins\n\n  \nzwei\x85drei\x0b"
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from trtllm_port.requirements import required
-from trtllm_port.runtime.engine_devices import FLAVOURS, Machine, this_machine, what_lacks
+from trtllm_port.foundation.requirements import required
+from trtllm_port.runtime.engines.devices import FLAVOURS, Machine, this_machine, what_lacks
 
 __all__ = ["Check", "DoctorReport", "examine"]
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtllm_port.errors import RegistryError, UnsupportedModelError
-from trtllm_port.layers.foreign import reading
-from trtllm_port.layers.hf_config import read_config
-from trtllm_port.layers.per_layer import config_value, plain_values
-from trtllm_port.registry import PortEntry, find_port
+from trtllm_port.foundation.foreign import reading
+from trtllm_port.huggingface.configs import read_config
+from trtllm_port.layers.config.per_layer import config_value, plain_values
+from trtllm_port.registry.ports import PortEntry, find_port
 
 if TYPE_CHECKING:
     from trtllm_port.codegen import PortSource

@@ -1,6 +1,23 @@
 """Low-level functions: one file for each family. Each finds the network in its operands and adds layers to it."""
 
-from trtllm_port.layers.functional.activation import (
+from trtllm_port.layers.functional.attention import (
+    attention,
+    causal_mask,
+    chunked_causal_mask,
+    gather_tokens,
+    needs_decomposition,
+    only_chosen,
+    rotary_embedding,
+    slot_distances,
+)
+from trtllm_port.layers.functional.positions import alibi_bias, alibi_slopes, sinusoidal_positions
+from trtllm_port.layers.functional.recurrence import (
+    linear_attention,
+    linear_recurrence,
+    selective_scan,
+    weighted_average,
+)
+from trtllm_port.layers.operations.activation import (
     elu,
     gelu,
     gelu_tanh,
@@ -14,19 +31,9 @@ from trtllm_port.layers.functional.activation import (
     softplus,
     tanh,
 )
-from trtllm_port.layers.functional.attention import (
-    attention,
-    causal_mask,
-    chunked_causal_mask,
-    gather_tokens,
-    needs_decomposition,
-    only_chosen,
-    rotary_embedding,
-    slot_distances,
-)
-from trtllm_port.layers.functional.collective import all_gather, all_reduce
-from trtllm_port.layers.functional.creation import arange, bfloat16, constant, full, full_like, parts_like
-from trtllm_port.layers.functional.elementwise import (
+from trtllm_port.layers.operations.collective import all_gather, all_reduce
+from trtllm_port.layers.operations.creation import arange, bfloat16, constant, full, full_like, parts_like
+from trtllm_port.layers.operations.elementwise import (
     add,
     clip,
     div,
@@ -53,18 +60,11 @@ from trtllm_port.layers.functional.elementwise import (
     sub,
     where,
 )
-from trtllm_port.layers.functional.experts import combine_experts
-from trtllm_port.layers.functional.indexing import embedding, gather, gather_nd, index_select, one_hot, scatter
-from trtllm_port.layers.functional.normalization import layer_norm, rms_norm, softmax
-from trtllm_port.layers.functional.positions import alibi_bias, alibi_slopes, sinusoidal_positions
-from trtllm_port.layers.functional.product import einsum, linear, matmul, outer
-from trtllm_port.layers.functional.recurrence import (
-    linear_attention,
-    linear_recurrence,
-    selective_scan,
-    weighted_average,
-)
-from trtllm_port.layers.functional.reduction import (
+from trtllm_port.layers.operations.experts import combine_experts
+from trtllm_port.layers.operations.indexing import embedding, gather, gather_nd, index_select, one_hot, scatter
+from trtllm_port.layers.operations.normalization import layer_norm, rms_norm, softmax
+from trtllm_port.layers.operations.product import einsum, linear, matmul, outer
+from trtllm_port.layers.operations.reduction import (
     argmax,
     cumsum,
     logsumexp,
@@ -77,8 +77,8 @@ from trtllm_port.layers.functional.reduction import (
     topk,
     vector_norm,
 )
-from trtllm_port.layers.functional.scan import scan
-from trtllm_port.layers.functional.shaping import (
+from trtllm_port.layers.operations.scan import scan
+from trtllm_port.layers.operations.shaping import (
     concat,
     expand,
     flatten,
@@ -93,8 +93,8 @@ from trtllm_port.layers.functional.shaping import (
     unsqueeze,
     view,
 )
-from trtllm_port.layers.functional.slicing import chunk, select, slice, slice_index, split, unbind
-from trtllm_port.layers.functional.unary import (
+from trtllm_port.layers.operations.slicing import chunk, select, slice, slice_index, split, unbind
+from trtllm_port.layers.operations.unary import (
     abs,
     cast,
     ceil,

@@ -5,14 +5,14 @@ Shapes: B batch, L new tokens, S slots of the cache, N query heads, K key/value 
 
 from __future__ import annotations
 
-from trtllm_port.layers.functional.activation import tanh
-from trtllm_port.layers.functional.elementwise import maximum, where
-from trtllm_port.layers.functional.normalization import softmax
-from trtllm_port.layers.functional.product import matmul
-from trtllm_port.layers.functional.reduction import max, sum
-from trtllm_port.layers.functional.shaping import repeat_interleave, transpose, view
-from trtllm_port.layers.functional.unary import cast, exp
-from trtllm_port.layers.tensor import Operand, Tensor
+from trtllm_port.layers.definition.tensor import Operand, Tensor
+from trtllm_port.layers.operations.activation import tanh
+from trtllm_port.layers.operations.elementwise import maximum, where
+from trtllm_port.layers.operations.normalization import softmax
+from trtllm_port.layers.operations.product import matmul
+from trtllm_port.layers.operations.reduction import max, sum
+from trtllm_port.layers.operations.shaping import repeat_interleave, transpose, view
+from trtllm_port.layers.operations.unary import cast, exp
 
 
 def explicit_attention(

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from trtllm_port.errors import ConfigError
-from trtllm_port.layers.functional.creation import arange
-from trtllm_port.layers.functional.elementwise import mul, sub
-from trtllm_port.layers.functional.shaping import concat, flatten, stack, unsqueeze
-from trtllm_port.layers.functional.unary import cast, cos, sin
-from trtllm_port.layers.tensor import Tensor
+from trtllm_port.layers.definition.tensor import Tensor
+from trtllm_port.layers.operations.creation import arange
+from trtllm_port.layers.operations.elementwise import mul, sub
+from trtllm_port.layers.operations.shaping import concat, flatten, stack, unsqueeze
+from trtllm_port.layers.operations.unary import cast, cos, sin
 
 if TYPE_CHECKING:
-    from trtllm_port.layers.cache import KVCache
+    from trtllm_port.layers.functional.cache import KVCache
 
 
 def sinusoidal_positions(

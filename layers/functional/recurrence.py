@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trtllm_port.errors import NetworkError
-from trtllm_port.layers.functional.elementwise import maximum, where
-from trtllm_port.layers.functional.product import matmul
-from trtllm_port.layers.functional.scan import scan
-from trtllm_port.layers.functional.shaping import concat, repeat_interleave, transpose, unsqueeze
-from trtllm_port.layers.functional.unary import expm1
-from trtllm_port.layers.tensor import Operand, Tensor
+from trtllm_port.layers.definition.tensor import Operand, Tensor
+from trtllm_port.layers.operations.elementwise import maximum, where
+from trtllm_port.layers.operations.product import matmul
+from trtllm_port.layers.operations.scan import scan
+from trtllm_port.layers.operations.shaping import concat, repeat_interleave, transpose, unsqueeze
+from trtllm_port.layers.operations.unary import expm1
 
 if TYPE_CHECKING:
-    from trtllm_port.layers.states import State
+    from trtllm_port.layers.functional.states import State
 
 
 def linear_attention(

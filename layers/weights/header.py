@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trtllm_port.errors import CheckpointError
-from trtllm_port.layers.foreign import json_object, reading
+from trtllm_port.foundation.foreign import json_object, reading
 
 LARGEST_HEADER = 100_000_000
 #: safetensors' name of a data type → torch's name, and bytes of an element

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from trtllm_port.errors import CheckpointError
-from trtllm_port.layers.dtypes import FLOAT_DTYPES, torch_dtype
+from trtllm_port.layers.definition.dtypes import FLOAT_DTYPES, torch_dtype
 from trtllm_port.layers.weights.source import TensorSource
 from trtllm_port.layers.weights.steps import Step, laid_end_to_end, run_steps
 from trtllm_port.layers.weights.weight_map import (

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 
 from trtllm_port.errors import CheckpointError
-from trtllm_port.layers.foreign import read_json, reading
+from trtllm_port.foundation.foreign import read_json, reading
 from trtllm_port.layers.weights.header import DTYPES, read_header
 
 PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")

@@ -11,8 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from trtllm_port.runtime.network_file.schema import LayerRecord
-from trtllm_port.runtime.reference.errors import UnsupportedLayerError
+from trtllm_port.runtime.network.schema import LayerRecord
+from trtllm_port.runtime.reference.evaluators.errors import UnsupportedLayerError
 
 STARTS = ("ITERATOR", "RECURRENCE")
 BOUNDARY = ("TRIP_LIMIT", *STARTS, "LOOP_OUTPUT")

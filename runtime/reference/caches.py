@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from trtllm_port.runtime.network_file import NetworkFile
-from trtllm_port.runtime.reference.errors import UnsupportedLayerError
+from trtllm_port.runtime.network import NetworkFile
+from trtllm_port.runtime.reference.evaluators.errors import UnsupportedLayerError
 
 
 def caches_of(network: NetworkFile) -> set[str]:

@@ -8,12 +8,12 @@ from operator import itemgetter
 import torch
 
 from trtllm_port.errors import CheckpointError, PortError
-from trtllm_port.runtime.network_file import Constant, LayerRecord, NetworkFile, TensorRecord
-from trtllm_port.runtime.network_file.dtypes import STORAGE
+from trtllm_port.runtime.network import Constant, LayerRecord, NetworkFile, TensorRecord
+from trtllm_port.runtime.network.dtypes import STORAGE
 from trtllm_port.runtime.reference.arrangement import Loop, Node
-from trtllm_port.runtime.reference.errors import UnsupportedLayerError
 from trtllm_port.runtime.reference.evaluators import EVALUATORS, IMPURE, SUPPORTED
-from trtllm_port.runtime.reference.layer import Bound, Evaluator, Layer
+from trtllm_port.runtime.reference.evaluators.errors import UnsupportedLayerError
+from trtllm_port.runtime.reference.evaluators.layer import Bound, Evaluator, Layer
 from trtllm_port.runtime.reference.loops import compile_loop
 from trtllm_port.runtime.reference.program import FIRST_FREE_SLOT, NONE_SLOT, Draft, Slots, execute, with_liveness
 

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from trtllm_port.errors import EngineError, PortError
-from trtllm_port.runtime.executor import OnTap, TensorSpec
-from trtllm_port.runtime.kv_cache import STATE_PREFIX, replace_states
-from trtllm_port.runtime.network_file import NetworkFile
-from trtllm_port.runtime.network_file.dtypes import STORAGE
+from trtllm_port.runtime.network import NetworkFile
+from trtllm_port.runtime.network.dtypes import STORAGE
+from trtllm_port.runtime.network.executor import OnTap, TensorSpec
+from trtllm_port.runtime.network.kv_cache import STATE_PREFIX, replace_states
 from trtllm_port.runtime.reference.arrangement import arrange
 from trtllm_port.runtime.reference.caches import caches_of
 from trtllm_port.runtime.reference.compiler import Compiler
-from trtllm_port.runtime.reference.errors import LayerExecutionError
+from trtllm_port.runtime.reference.evaluators.errors import LayerExecutionError
 from trtllm_port.runtime.reference.fusion import fused
 from trtllm_port.runtime.reference.program import (
     SELF_SLOT,

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trtllm_port.runtime.network_file import TensorRecord
+from trtllm_port.runtime.network import TensorRecord
 from trtllm_port.runtime.reference.program import Draft
 
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -15,10 +15,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from trtllm_port.runtime.network_file.dtypes import STORAGE
-from trtllm_port.runtime.network_file.schema import LayerRecord, TensorRecord
+from trtllm_port.runtime.network.dtypes import STORAGE
+from trtllm_port.runtime.network.schema import LayerRecord, TensorRecord
 from trtllm_port.runtime.reference.arrangement import Loop, Node
-from trtllm_port.runtime.reference.errors import UnsupportedLayerError
+from trtllm_port.runtime.reference.evaluators.errors import UnsupportedLayerError
 from trtllm_port.runtime.reference.program import SELF_SLOT, Draft, Slots, Step, execute, with_liveness
 
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
-from trtllm_port.runtime.network_file.schema import LayerRecord
-from trtllm_port.runtime.reference.errors import LayerExecutionError
-from trtllm_port.runtime.reference.layer import Evaluator
-from trtllm_port.runtime.reference.linear import Linear
+from trtllm_port.runtime.network.schema import LayerRecord
+from trtllm_port.runtime.reference.evaluators.errors import LayerExecutionError
+from trtllm_port.runtime.reference.evaluators.layer import Evaluator
+from trtllm_port.runtime.reference.evaluators.linear import Linear
 
 NONE_SLOT = 0
 SELF_SLOT = 1

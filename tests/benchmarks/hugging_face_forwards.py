@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from trtllm_port.verification.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
 
 if __name__ == "__main__":
     ids_BL = torch.randint(1000, (1, int(sys.argv[3])), generator=torch.Generator().manual_seed(0))

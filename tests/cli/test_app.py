@@ -15,8 +15,8 @@ from typer.main import get_command
 
 from trtllm_port import __version__
 from trtllm_port.cli import app as app_module
-from trtllm_port.cli import console, options
 from trtllm_port.cli.app import app, main
+from trtllm_port.cli.terminal import console, options
 from trtllm_port.errors import CheckpointError, EnvironmentLackError
 
 COMMANDS = [
@@ -238,7 +238,7 @@ def test_a_transformers_of_another_version_is_a_lack(
 ) -> None:
     real = importlib.metadata.version
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "4.40.1" if name == "transformers" else real(name))
-    monkeypatch.setattr("trtllm_port.requirements.required", lambda _name: ">=5.23,<5.24")
+    monkeypatch.setattr("trtllm_port.foundation.requirements.required", lambda _name: ">=5.23,<5.24")
     assert main(words) == 3
     err = capsys.readouterr().err
     assert "transformers 4.40.1 is installed, this release works with transformers >=5.23,<5.24" in err

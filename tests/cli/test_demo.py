@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from trtllm_port.cli.app import main
-from trtllm_port.cli.demo import render
+from trtllm_port.cli.commands.demo import render
 from trtllm_port.codegen import SelfCheck
 from trtllm_port.demo.tour import DemoResult
 

@@ -10,10 +10,10 @@ import pytest
 from trtllm_port import verification
 from trtllm_port.cli.app import main
 from trtllm_port.verification import DiffSettings, Report, Verdict, VerifySettings
-from trtllm_port.verification.causes import Cause
-from trtllm_port.verification.coverage import NotExercised
-from trtllm_port.verification.gates import Gate
-from trtllm_port.verification.report import Divergence, Stage, Subject, TapReport
+from trtllm_port.verification.causes.signatures import Cause
+from trtllm_port.verification.judge.gates import Gate
+from trtllm_port.verification.phases.not_exercised import NotExercised
+from trtllm_port.verification.report.report import Divergence, Stage, Subject, TapReport
 
 CAUSES = (Cause(cause="wrong epsilon", status="likely", evidence="each token", place="`model.py` line 9"),)
 DIVERGENCE = Divergence(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from trtllm_port.cli.app import main
-from trtllm_port.registry import find_port
+from trtllm_port.registry.ports import find_port
 
 pytestmark = pytest.mark.slow
 

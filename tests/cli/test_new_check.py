@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from trtllm_port.cli.new import _next, _render_check
+from trtllm_port.cli.commands.new import _next, _render_check
 from trtllm_port.codegen import SelfCheck
 
 UNSOUND = "Hugging Face's own values at `model.rotary_emb` (prefill) are not finite"

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from trtllm_port.cli.render_report import _gates, _taps
-from trtllm_port.verification.gates import Gate
-from trtllm_port.verification.report import TapReport
-from trtllm_port.verification.verdict import Verdict, counted
+from trtllm_port.cli.terminal.render_report import _gates, _taps
+from trtllm_port.verification.judge.gates import Gate
+from trtllm_port.verification.judge.verdict import Verdict, counted
+from trtllm_port.verification.report.report import TapReport
 
 
 def tap(name: str, verdict: Verdict) -> TapReport:

@@ -10,7 +10,7 @@ import pytest
 
 from trtllm_port.building import build_engine
 from trtllm_port.cli.app import main
-from trtllm_port.demo import MODEL_DIR
+from trtllm_port.shipped_model import MODEL_DIR
 
 Capture = pytest.CaptureFixture[str]
 

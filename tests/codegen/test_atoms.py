@@ -9,9 +9,9 @@ import pytest
 import transformers
 
 from trtllm_port.codegen import check_port, generate_port
-from trtllm_port.codegen.atoms import atoms_of, numbers_of_kinds
-from trtllm_port.codegen.instances import Instance
-from trtllm_port.codegen.solver import Solver
+from trtllm_port.codegen.ir.instances import Instance
+from trtllm_port.codegen.solve.solver import Solver
+from trtllm_port.codegen.solve.symbols import atoms_of, numbers_of_kinds
 
 
 def test_sizes_are_those_of_the_model_itself() -> None:

@@ -7,9 +7,9 @@ from itertools import product
 import numpy as np
 import pytest
 
-from trtllm_port.codegen.candidates import Deeper, Goal, Operands, fitting, needed
-from trtllm_port.codegen.expressions import ATOM, Expression, Rounded, Values
-from trtllm_port.codegen.operators import FUNCTIONS
+from trtllm_port.codegen.ir.expressions import ATOM, Expression, Rounded, Values
+from trtllm_port.codegen.solve.candidates import Deeper, Goal, Operands, fitting, needed
+from trtllm_port.codegen.solve.operators import FUNCTIONS
 
 SIZES = Expression("size", (12, 30, 56), ATOM, 1)
 HEADS = Expression("heads", (4, 6, 8), ATOM, 1)

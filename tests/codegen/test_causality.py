@@ -10,9 +10,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from tests.codegen.conftest import hf_config
-from trtllm_port.codegen.causality import require_causal
+from trtllm_port.codegen.record.causality import require_causal
 from trtllm_port.errors import UnsupportedModelError
-from trtllm_port.random_weights import condition
+from trtllm_port.huggingface.random_weights import condition
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,

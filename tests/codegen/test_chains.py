@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from trtllm_port.codegen.branches import _lines, together
-from trtllm_port.codegen.chains import Chain, Item, branch_node, chain_node, find_chain
-from trtllm_port.codegen.expressions import ATOM, Expression
-from trtllm_port.codegen.instances import values_in
-from trtllm_port.codegen.ir import Node
-from trtllm_port.codegen.recorder import Value
+from trtllm_port.codegen.ir.expressions import ATOM, Expression
+from trtllm_port.codegen.ir.instances import values_in
+from trtllm_port.codegen.ir.nodes import Node
+from trtllm_port.codegen.ir.record import Value
+from trtllm_port.codegen.merge.case_chains import Chain, Item, branch_node, chain_node, find_chain
+from trtllm_port.codegen.write.branches import _lines, together
 
 EVERYBODY = frozenset(range(4))
 

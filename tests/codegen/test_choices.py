@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from trtllm_port.codegen.choices import choices, forced, most_others, other_choices, where_chosen_alike
+from trtllm_port.codegen.discrete_choices import choices, forced, most_others, other_choices, where_chosen_alike
 
 
 def test_a_router_is_told_from_an_indexer_and_from_ids() -> None:

@@ -6,8 +6,8 @@ import pytest
 import transformers
 
 from trtllm_port.codegen import check_port, generate_port
-from trtllm_port.codegen.computed import computed_values, feeds
-from trtllm_port.codegen.sizes import config_values, layer_count, make_samples
+from trtllm_port.codegen.configs.computed_keys import computed_values, feeds
+from trtllm_port.codegen.configs.sizes import config_values, layer_count, make_samples
 
 
 def test_lists_by_layer_are_computed_values() -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from trtllm_port.codegen.expressions import MISSING
-from trtllm_port.codegen.solver import Solver
+from trtllm_port.codegen.ir.expressions import MISSING
+from trtllm_port.codegen.solve.solver import Solver
 
 KINDS = ["full_attention", "sliding_attention", "sliding_attention", "full_attention"]
 ATOMS: dict[str, tuple[Any, ...]] = {  # three configurations of four layers

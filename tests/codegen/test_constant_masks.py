@@ -9,8 +9,8 @@ import torch
 import transformers
 
 from trtllm_port.codegen import check_port, generate_port
-from trtllm_port.codegen.ir import Node
-from trtllm_port.codegen.recorder import Literal, Operation, Value
+from trtllm_port.codegen.ir.nodes import Node
+from trtllm_port.codegen.ir.record import Literal, Operation, Value
 from trtllm_port.codegen.rules import translate
 
 ALL, NONE, SOME = (Literal(torch.tensor(mask)) for mask in ([True, True], [False, False], [True, False]))

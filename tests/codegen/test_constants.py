@@ -14,8 +14,8 @@ from transformers.models.musicgen.modeling_musicgen import MusicgenSinusoidalPos
 from transformers.models.xglm.modeling_xglm import XGLMSinusoidalPositionalEmbedding
 
 from trtllm_port.codegen import check_port, generate_port
-from trtllm_port.codegen.constants import Recognizer, sinusoid, uniform
-from trtllm_port.codegen.sizes import Sample
+from trtllm_port.codegen.configs.sizes import Sample
+from trtllm_port.codegen.recognise.constants import Recognizer, sinusoid, uniform
 
 LENGTH, PAST = 11, 6
 SLOTS = LENGTH + PAST

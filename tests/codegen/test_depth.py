@@ -6,9 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from tests.codegen.conftest import hf_config
-from trtllm_port.codegen.depth import Depth, shorten
-from trtllm_port.codegen.scope import RoundScope
-from trtllm_port.codegen.sizes import config_values
+from trtllm_port.codegen.configs.depth import Depth, shorten
+from trtllm_port.codegen.configs.sizes import config_values
+from trtllm_port.codegen.write.scope import RoundScope
 
 
 def test_a_list_of_all_layers_by_number_is_cut_with_them() -> None:

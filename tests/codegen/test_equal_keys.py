@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trtllm_port.codegen.resizing import Plan, equal_keys, resize, sums
+from trtllm_port.codegen.configs.resizing import Plan, equal_keys, resize, sums
 
 
 def test_head_counts_and_head_sizes() -> None:

@@ -13,9 +13,9 @@ from transformers.models.aria.modeling_aria import AriaExperts
 from transformers.models.gpt_oss.modeling_gpt_oss import GptOssExperts
 from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
-from trtllm_port.codegen.experts import dense_experts, probe_experts
-from trtllm_port.codegen.ir import Leaf
-from trtllm_port.codegen.recorder import Call, Value
+from trtllm_port.codegen.ir.nodes import Leaf
+from trtllm_port.codegen.ir.record import Call, Value
+from trtllm_port.codegen.record.experts import dense_experts, probe_experts
 
 SIZES: dict[str, Any] = {
     "hidden_size": 24,

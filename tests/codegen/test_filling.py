@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trtllm_port.codegen.filling import Filling
-from trtllm_port.codegen.ir import Node
-from trtllm_port.codegen.recorder import Operation, Recorder
+from trtllm_port.codegen.ir.nodes import Node
+from trtllm_port.codegen.ir.record import Operation, Recorder
+from trtllm_port.codegen.recognise.allocations import Filling
 
 
 def by_copies(x: Tensor) -> Tensor:

@@ -8,10 +8,10 @@ from torch import nn
 
 from tests.codegen.conftest import hf_config
 from trtllm_port.codegen import check_port, generate_port
-from trtllm_port.codegen.folding import fold
-from trtllm_port.codegen.inputs import Interfaces
-from trtllm_port.codegen.ir import Block, Node
-from trtllm_port.codegen.recorder import Value
+from trtllm_port.codegen.ir.nodes import Block, Node
+from trtllm_port.codegen.ir.record import Value
+from trtllm_port.codegen.lower.liveness import Interfaces
+from trtllm_port.codegen.lower.loop_rolling import fold
 from trtllm_port.errors import UnsupportedModelError
 
 MAKING = (True, False, False, True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trtllm_port.codegen.formatting import formatted, literal
+from trtllm_port.codegen.ir.formatting import formatted, literal
 from trtllm_port.errors import PortError
 
 

@@ -8,7 +8,7 @@ import transformers
 
 from tests.codegen.conftest import hf_config
 from trtllm_port.codegen import generate_port
-from trtllm_port.codegen.full_size import full_size_error, place_of
+from trtllm_port.codegen.configs.full_size import full_size_error, place_of
 from trtllm_port.errors import ConfigError
 
 

@@ -10,10 +10,10 @@ import transformers
 from torch import nn
 
 from trtllm_port.codegen import check_port, generate_port
-from trtllm_port.codegen.folding import with_gaps
-from trtllm_port.codegen.hf_models import load_config
-from trtllm_port.codegen.ir import Block, Node
-from trtllm_port.codegen.recorder import Value
+from trtllm_port.codegen.ir.nodes import Block, Node
+from trtllm_port.codegen.ir.record import Value
+from trtllm_port.codegen.lower.loop_rolling import with_gaps
+from trtllm_port.huggingface.models import load_config
 
 
 def test_a_round_that_is_passed_over_hands_on_what_it_was_given() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from trtllm_port.codegen.handed import Handed
-from trtllm_port.codegen.ir import Block
-from trtllm_port.codegen.recorder import Attribute, Call, Value
+from trtllm_port.codegen.ir.nodes import Block
+from trtllm_port.codegen.ir.record import Attribute, Call, Value
+from trtllm_port.codegen.lower.parameter_lifting import Handed
 
 
 class Outer(nn.Module):

@@ -10,10 +10,10 @@ from torch import nn
 
 from tests.codegen.conftest import hf_config
 from trtllm_port.codegen import check_port, generate_port
-from trtllm_port.codegen.ir import Block, Leaf, Node
-from trtllm_port.codegen.parallel import join_parallel
-from trtllm_port.codegen.recorder import Value
-from trtllm_port.codegen.solver import Solver
+from trtllm_port.codegen.ir.nodes import Block, Leaf, Node
+from trtllm_port.codegen.ir.record import Value
+from trtllm_port.codegen.lower.parallel_calls import join_parallel
+from trtllm_port.codegen.solve.solver import Solver
 
 
 class _Heads(nn.Module):

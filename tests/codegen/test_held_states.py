@@ -10,13 +10,13 @@ from torch.nn import functional
 from transformers.models.recurrent_gemma.modeling_recurrent_gemma import RecurrentGemmaRglru
 
 from trtllm_port.codegen import check_port, generate_port
-from trtllm_port.codegen.convolutions import causal_convolution
-from trtllm_port.codegen.expanded import expanded
-from trtllm_port.codegen.formulas import FORMULAS, PRIMITIVES
-from trtllm_port.codegen.held_states import held_tensors
-from trtllm_port.codegen.instances import layer_number
-from trtllm_port.codegen.recorder import Call, Operation, Value
-from trtllm_port.hf_taps import of_tokens
+from trtllm_port.codegen.ir.instances import layer_number
+from trtllm_port.codegen.ir.record import Call, Operation, Value
+from trtllm_port.codegen.lower.expansion import expanded
+from trtllm_port.codegen.recognise.convolutions import causal_convolution
+from trtllm_port.codegen.record.attribute_states import held_tensors
+from trtllm_port.codegen.record.formulas import FORMULAS, PRIMITIVES
+from trtllm_port.huggingface.module_outputs import of_tokens
 
 B, L, E, K = 2, 7, 6, 4
 

@@ -13,7 +13,7 @@ import transformers
 
 from trtllm_port.codegen import check_port, generate_port
 from trtllm_port.errors import ConfigError, UnsupportedModelError
-from trtllm_port.random_weights import save_random_checkpoint
+from trtllm_port.huggingface.random_weights import save_random_checkpoint
 
 
 def _directory(folder: Path, **values: Any) -> Path:

@@ -13,13 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tests.codegen.conftest import hf_config
-from trtllm_port.codegen.source import convert_file
-from trtllm_port.codegen.weights import IGNORED, WeightNames, ignored_names
+from trtllm_port.codegen.write.source import convert_file
+from trtllm_port.codegen.write.weight_names import IGNORED, WeightNames, ignored_names
 from trtllm_port.conversion import convert_checkpoint
 from trtllm_port.errors import CheckpointError
+from trtllm_port.huggingface.quiet import quiet_transformers
 from trtllm_port.layers.weights import MappingWeights, ParameterSpec, WeightMap, plan_weights
-from trtllm_port.porting import create_port
-from trtllm_port.quiet import quiet_transformers
+from trtllm_port.porting.create import create_port
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 61}
 SIZES |= {"num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 128}

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from torch import nn
 
-from trtllm_port.codegen.instances import Instance
-from trtllm_port.codegen.ir import Block
+from trtllm_port.codegen.ir.instances import Instance
+from trtllm_port.codegen.ir.nodes import Block
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trtllm_port.codegen.joining import join_lines
+from trtllm_port.codegen.write.shape_chains import join_lines
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import transformers
 
 from trtllm_port.codegen import PortSource, generate_port
-from trtllm_port.codegen.sizes import META_KEYS
+from trtllm_port.codegen.configs.sizes import META_KEYS
 from trtllm_port.errors import ConfigError
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from trtllm_port.codegen.constructors import assigned
-from trtllm_port.codegen.formatting import reference
+from trtllm_port.codegen.ir.formatting import reference
+from trtllm_port.codegen.write.constructors import assigned
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from trtllm_port.codegen.inputs import Interfaces, find_inputs
-from trtllm_port.codegen.ir import Block, Node
-from trtllm_port.codegen.lowering import _gather_tokens
-from trtllm_port.codegen.recorder import Call, Operation, Value
-from trtllm_port.codegen.uses import taken
+from trtllm_port.codegen.ir.def_use import taken
+from trtllm_port.codegen.ir.nodes import Block, Node
+from trtllm_port.codegen.ir.record import Call, Operation, Value
+from trtllm_port.codegen.lower.liveness import Interfaces, find_inputs
+from trtllm_port.codegen.lower.lowering import _gather_tokens
 
 
 def value() -> Value:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from trtllm_port.codegen.expressions import ATOM, Expression
-from trtllm_port.codegen.memory import recall, remember
+from trtllm_port.codegen.ir.expressions import ATOM, Expression
+from trtllm_port.codegen.solve.expression_cache import recall, remember
 
 
 def atoms(*columns: tuple[int, ...]) -> list[Expression]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from trtllm_port.codegen.named_sizes import SizeNames
+from trtllm_port.codegen.write.named_sizes import SizeNames
 
 ATOMS = {
     "config.hidden_size": (64, 192),

@@ -10,12 +10,12 @@ import torch
 import transformers
 from torch import nn
 
-from trtllm_port.codegen.constants import exact_number
-from trtllm_port.codegen.depth import require_small
-from trtllm_port.codegen.expressions import Rounded, Single, close
-from trtllm_port.codegen.recorder import Attribute
-from trtllm_port.codegen.resizing import Plan, resize
-from trtllm_port.codegen.solver import Solver
+from trtllm_port.codegen.configs.depth import require_small
+from trtllm_port.codegen.configs.resizing import Plan, resize
+from trtllm_port.codegen.ir.expressions import Rounded, Single, close
+from trtllm_port.codegen.ir.record import Attribute
+from trtllm_port.codegen.recognise.constants import exact_number
+from trtllm_port.codegen.solve.solver import Solver
 from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.layers import normal_quantile
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from trtllm_port.codegen.origins import in_source
+from trtllm_port.codegen.solve.source_arithmetic import in_source
 
 
 def of_depth(number: int) -> float:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from trtllm_port.codegen.own_caches import fill_cache
+from trtllm_port.codegen.record.custom_caches import fill_cache
 from trtllm_port.errors import UnsupportedModelError
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from trtllm_port.codegen.lowering import _in_own_dtype
-from trtllm_port.codegen.probing import probe
+from trtllm_port.codegen.lower.lowering import _in_own_dtype
+from trtllm_port.codegen.record.probing import probe
 from trtllm_port.codegen.rules import TRACE_DTYPE
 
 

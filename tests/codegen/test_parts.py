@@ -7,8 +7,8 @@ import torch
 from transformers import FalconH1Config
 
 from tests.codegen.test_variants import classes_of
-from trtllm_port.codegen.parts import parts_of
-from trtllm_port.codegen.sizes import make_samples
+from trtllm_port.codegen.configs.sizes import make_samples
+from trtllm_port.codegen.recognise.piecewise_constants import parts_of
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trtllm_port.codegen.ir import Block
-from trtllm_port.codegen.positional import Positional
-from trtllm_port.codegen.recorder import Literal, Location, Operation, Value
+from trtllm_port.codegen.ir.nodes import Block
+from trtllm_port.codegen.ir.record import Literal, Location, Operation, Value
+from trtllm_port.codegen.recognise.position_numbers import Positional
 
 ROWS, LENGTH = 3, 5
 POSITIONS = torch.arange(2, 2 + LENGTH)

@@ -11,9 +11,9 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.olmo2.modeling_olmo2 import Olmo2RMSNorm
 from transformers.pytorch_utils import Conv1D
 
-from trtllm_port.codegen.ir import Leaf
-from trtllm_port.codegen.probing import named_activation, probe
-from trtllm_port.random_weights import condition
+from trtllm_port.codegen.ir.nodes import Leaf
+from trtllm_port.codegen.record.probing import named_activation, probe
+from trtllm_port.huggingface.random_weights import condition
 
 
 class HiddenLinear(nn.Module):

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trtllm_port.codegen.ir import Block, Node
-from trtllm_port.codegen.promotion import cast_first, promote_rotation, without_expansions
-from trtllm_port.codegen.recorder import Operation, Value
+from trtllm_port.codegen.ir.nodes import Block, Node
+from trtllm_port.codegen.ir.record import Operation, Value
+from trtllm_port.codegen.lower.type_promotion import cast_first, promote_rotation, without_expansions
 
 HALF = torch.bfloat16
 

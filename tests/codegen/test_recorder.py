@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trtllm_port.codegen.recorder import Attribute, Call, Literal, Operation, Recorder, Value
+from trtllm_port.codegen.ir.record import Attribute, Call, Literal, Operation, Recorder, Value
 from trtllm_port.errors import UnsupportedModelError
 
 

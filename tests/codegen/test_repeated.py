@@ -8,9 +8,9 @@ from torch import nn
 
 from tests.codegen.conftest import hf_config
 from trtllm_port.codegen import check_port, generate_port
-from trtllm_port.codegen.ir import Block
-from trtllm_port.codegen.recorder import Call, Operation, Value
-from trtllm_port.codegen.repeated import Repeated
+from trtllm_port.codegen.ir.nodes import Block
+from trtllm_port.codegen.ir.record import Call, Operation, Value
+from trtllm_port.codegen.lower.repeated_calls import Repeated
 
 
 def _value() -> Value:

@@ -9,8 +9,8 @@ import torch
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from trtllm_port.codegen.recorder import Call, Value
-from trtllm_port.codegen.rotary import _agree_beyond, _halves
+from trtllm_port.codegen.ir.record import Call, Value
+from trtllm_port.codegen.recognise.rotary_tables import _agree_beyond, _halves
 
 LISTS = {"short_factor": [1.0] * 8, "long_factor": [2.0 + i for i in range(8)]}
 ROPES: list[dict[str, Any]] = [

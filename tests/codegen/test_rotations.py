@@ -10,12 +10,12 @@ from transformers.models.llama4 import modeling_llama4
 
 from tests.codegen.conftest import hf_config
 from trtllm_port.codegen import check_port, generate_port
-from trtllm_port.codegen.active import recording
-from trtllm_port.codegen.hooks import hooks, rotate
-from trtllm_port.codegen.ir import Block, Leaf
-from trtllm_port.codegen.recorder import Call, Operation, Recorder, Value
-from trtllm_port.codegen.rotary import Rotary
-from trtllm_port.codegen.rotations import Rotations
+from trtllm_port.codegen.ir.nodes import Block, Leaf
+from trtllm_port.codegen.ir.record import Call, Operation, Recorder, Value
+from trtllm_port.codegen.recognise.rotary_tables import Rotary
+from trtllm_port.codegen.recognise.rotations import Rotations
+from trtllm_port.codegen.record.active_recorder import recording
+from trtllm_port.codegen.record.hooks import hooks, rotate
 
 
 class _Turned(nn.Module):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from trtllm_port.codegen.recorder import Operation, Value
-from trtllm_port.codegen.rows import Rows
+from trtllm_port.codegen.ir.record import Operation, Value
+from trtllm_port.codegen.recognise.batch_rows import Rows
 
 ROWS, LENGTH = 3, 5
 TABLE = torch.randn(LENGTH, 8, generator=torch.Generator().manual_seed(0))

@@ -10,13 +10,13 @@ import transformers
 from torch import nn
 
 from tests.codegen.conftest import hf_config
-from trtllm_port.codegen.copies import copies_apart
-from trtllm_port.codegen.depth import Depth, find_depth, shorten
+from trtllm_port.codegen.configs.depth import Depth, find_depth, shorten
+from trtllm_port.codegen.configs.sizes import config_values, make_config
 from trtllm_port.codegen.exploration import Exploration
-from trtllm_port.codegen.expressions import MISSING
-from trtllm_port.codegen.recorder import Call, Operation, Value
-from trtllm_port.codegen.shared_weights import Pair, repeated_blocks
-from trtllm_port.codegen.sizes import config_values, make_config
+from trtllm_port.codegen.ir.expressions import MISSING
+from trtllm_port.codegen.ir.record import Call, Operation, Value
+from trtllm_port.codegen.lower.aliasing import copies_apart
+from trtllm_port.codegen.merge.shared_weights import Pair, repeated_blocks
 from trtllm_port.errors import ConfigError
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import transformers
 
-from trtllm_port.codegen.depth import find_depth, lengthen, shorten
-from trtllm_port.codegen.sizes import config_values, make_config, make_samples, unseen_config
+from trtllm_port.codegen.configs.depth import find_depth, lengthen, shorten
+from trtllm_port.codegen.configs.sizes import config_values, make_config, make_samples, unseen_config
 
 
 def longrope(frequencies: int) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from trtllm_port.codegen.expressions import Rounded
-from trtllm_port.codegen.solver import Solver
+from trtllm_port.codegen.ir.expressions import Rounded
+from trtllm_port.codegen.solve.solver import Solver
 
 ATOMS: dict[str, tuple[Any, ...]] = {
     "config.hidden_size": (64, 144, 120, 256),

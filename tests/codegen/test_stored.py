@@ -11,11 +11,11 @@ import transformers
 from safetensors.torch import load_file
 from torch import nn
 
-from trtllm_port.codegen.stored import stored_tensors
 from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.huggingface.conversion_mapping import stored_tensors
+from trtllm_port.huggingface.quiet import quiet_transformers
 from trtllm_port.layers import Concat, Stack
 from trtllm_port.layers.weights.steps import run_steps
-from trtllm_port.quiet import quiet_transformers
 
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 31}
 EXPERTS = {"num_key_value_heads": 2, "moe_intermediate_size": 12, "num_experts": 3, "num_experts_per_tok": 2}
@@ -66,6 +66,8 @@ def test_an_operation_without_a_step_is_refused(monkeypatch: pytest.MonkeyPatch)
 
     converter = WeightConverter("lm_head.weight", "lm_head.weight", [Interleave(0)])
     model = _model("llama", tie_word_embeddings=False)
-    monkeypatch.setattr("trtllm_port.codegen.stored.get_model_conversion_mapping", lambda *_, **__: [converter])
+    monkeypatch.setattr(
+        "trtllm_port.huggingface.conversion_mapping.get_model_conversion_mapping", lambda *_, **__: [converter]
+    )
     with pytest.raises(UnsupportedModelError, match=r"`lm_head.weight` with `Interleave"):
         list(stored_tensors(model))

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from tests.codegen.conftest import hf_config
-from trtllm_port.codegen.classes import ClassWriter
-from trtllm_port.codegen.lowering import lower
-from trtllm_port.codegen.merging import make_classes
-from trtllm_port.codegen.sizes import make_samples
-from trtllm_port.codegen.tracing import trace
-from trtllm_port.quiet import quiet_transformers
+from trtllm_port.codegen.configs.sizes import make_samples
+from trtllm_port.codegen.lower.lowering import lower
+from trtllm_port.codegen.merge.classes import make_classes
+from trtllm_port.codegen.record.tracing import trace
+from trtllm_port.codegen.write.classes import ClassWriter
+from trtllm_port.huggingface.quiet import quiet_transformers
 
 
 def classes_of(model_type: str, *, traces: int = 2, **values: Any) -> dict[str, list[str]]:

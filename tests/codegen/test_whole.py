@@ -10,11 +10,11 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from trtllm_port.codegen.whole import WholeNames, whole_names
+from trtllm_port.codegen.write.composite_models import WholeNames, whole_names
 from trtllm_port.conversion import convert_checkpoint
-from trtllm_port.layers.text_part import text_part
-from trtllm_port.porting import create_port
-from trtllm_port.quiet import quiet_transformers
+from trtllm_port.huggingface.quiet import quiet_transformers
+from trtllm_port.huggingface.text_part import text_part
+from trtllm_port.porting.create import create_port
 
 TEXT = {
     "hidden_size": 64,

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from trtllm_port.codegen.expressions import MISSING, Symbol
-from trtllm_port.codegen.widening import widened
+from trtllm_port.codegen.ir.expressions import MISSING, Symbol
+from trtllm_port.codegen.write.conditional_sizes import widened
 
 HEADS = (2, 4, 6, 8)
 

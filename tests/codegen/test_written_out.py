@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trtllm_port.codegen.attentions import compute_attention
-from trtllm_port.codegen.recorder import Operation, Recorder, Value
-from trtllm_port.codegen.written_out import join_attention
+from trtllm_port.codegen.ir.record import Operation, Recorder, Value
+from trtllm_port.codegen.recognise.attention_patterns import join_attention
+from trtllm_port.codegen.record.attentions import compute_attention
 
 BATCH, HEADS, LENGTH, SIZE = 2, 3, 5, 4
 SHOWN = torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril()[None, None]

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from trtllm_port.errors import PortError
-from trtllm_port.runtime.network_file import NetworkFile
-from trtllm_port.runtime.network_file.dtypes import STORAGE
+from trtllm_port.runtime.network import NetworkFile
+from trtllm_port.runtime.network.dtypes import STORAGE
 from trtllm_port.runtime.reference import ReferenceExecutor, UnsupportedLayerError
 from trtllm_port.runtime.reference.arrangement import BOUNDARY
 from trtllm_port.runtime.reference.evaluators import EVALUATORS

@@ -10,9 +10,10 @@ import onnx_suite
 import pytest
 import torch
 
-from trtllm_port.runtime.network_file import LayerRecord
-from trtllm_port.runtime.reference import attention, compiler, evaluators, indexing, loops, pointwise, reduction
-from trtllm_port.runtime.reference.layer import Bound, Layer
+from trtllm_port.runtime.network import LayerRecord
+from trtllm_port.runtime.reference import compiler, evaluators, loops
+from trtllm_port.runtime.reference.evaluators import attention, indexing, pointwise, reduction
+from trtllm_port.runtime.reference.evaluators.layer import Bound, Layer
 
 # Layer type → an ONNX module whose cases have it.
 MODULE_WITH = {

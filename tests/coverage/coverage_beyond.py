@@ -71,7 +71,7 @@ class BeyondMeasurement:
         return replace(self.row, seconds=round(time.process_time() - began, 1))
 
     def _float16(self) -> str:
-        from trtllm_port.porting import create_port
+        from trtllm_port.porting.create import create_port
 
         given, tiny = self.directory / "given", self.directory / "tiny"
         write_config(self.row.model_type, given)
@@ -92,7 +92,7 @@ class BeyondMeasurement:
 
     def _combination(self, draw: int) -> tuple[str, str] | None:
         """Port it with one combination; why that is no right port, as status and reason."""
-        from trtllm_port.porting import create_port
+        from trtllm_port.porting.create import create_port
 
         directory = self.directory / f"combination{draw}"
         write_config(self.row.model_type, directory)

@@ -23,7 +23,7 @@ from coverage_warnings import warnings_of
 from trtllm_port.errors import PortError
 
 if TYPE_CHECKING:
-    from trtllm_port.porting import PortResult
+    from trtllm_port.porting.create import PortResult
     from trtllm_port.verification import Report
 
 DTYPES = ("float32", "bfloat16")
@@ -99,7 +99,7 @@ class Measurement:
         self.row = replace(self.row, status=status, stage=self.stage, reason=one_line(reason))
 
     def _stages(self) -> None:
-        from trtllm_port.porting import create_port
+        from trtllm_port.porting.create import create_port
 
         given, tiny = self.directory / "given", self.directory / "tiny"
         write_config(self.row.model_type, given)
@@ -133,7 +133,7 @@ class Measurement:
     def _compile(self, tiny: Path) -> None:
         from trtllm_port.building import build_engine
         from trtllm_port.conversion import convert_checkpoint
-        from trtllm_port.random_weights import save_random_checkpoint
+        from trtllm_port.huggingface.random_weights import save_random_checkpoint
 
         model, checkpoint = self.directory / "model", self.directory / "checkpoint"
         save_random_checkpoint(tiny, model)
@@ -175,8 +175,8 @@ def unlike_a_port(result: PortResult) -> tuple[str, str] | None:
 
 def write_tiny(given: Path, directory: Path) -> None:
     """Write a directory's config at a size that no trace has seen."""
-    from trtllm_port.codegen.sizes import unseen_config
-    from trtllm_port.layers.config import load_hf_config
+    from trtllm_port.codegen.configs.sizes import unseen_config
+    from trtllm_port.layers.config.pretrained import load_hf_config
 
     unseen_config(load_hf_config(given)).save_pretrained(directory)
 
@@ -212,7 +212,7 @@ def quietly() -> Iterator[None]:
     """Without messages of transformers, and in one thread of torch: the processes share the cores."""
     import torch
 
-    from trtllm_port.quiet import quiet_transformers
+    from trtllm_port.huggingface.quiet import quiet_transformers
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

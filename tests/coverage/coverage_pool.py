@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 PRELOADED = (
-    *("trtllm_port.codegen", "trtllm_port.porting", "trtllm_port.verification", "trtllm_port.building"),
+    *("trtllm_port.codegen", "trtllm_port.porting.create", "trtllm_port.verification", "trtllm_port.building"),
     *("trtllm_port.conversion", "trtllm_port.runtime.session", "cookiecutter.main"),
     *("transformers.models.llama.modeling_llama", "transformers.processing_utils"),
 )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from trtllm_port.verification.grouping import group_alike
-from trtllm_port.verification.thresholds import TAP_THRESHOLDS
-from trtllm_port.verification.verdict import Verdict
+from trtllm_port.verification.judge.thresholds import TAP_THRESHOLDS
+from trtllm_port.verification.judge.verdict import Verdict
+from trtllm_port.verification.taps.grouping import group_alike
 
 if TYPE_CHECKING:
     from trtllm_port.verification import Report
-    from trtllm_port.verification.report import TapReport
+    from trtllm_port.verification.report.report import TapReport
 
 NAMED = 2
 SUMMARIES = ("taps.error", "taps.own")  # gates that say again what taps say

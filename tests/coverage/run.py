@@ -33,7 +33,7 @@ from coverage_pool import GB, Ended, Limits, run_all  # noqa: E402
 from coverage_types import family_of, model_types  # noqa: E402
 from coverage_warnings import counted, told  # noqa: E402
 
-from trtllm_port.runtime.digests import bytes_digest  # noqa: E402
+from trtllm_port.foundation.digests import bytes_digest  # noqa: E402
 
 SOURCES = ("trtllm_port", "layers", "runtime", "scaffolds", "tests/coverage")
 LIBRARIES = ("transformers", "torch", "tensorrt-rtx-cu13")

@@ -57,7 +57,7 @@ def test_options_that_hugging_face_refuses_are_drawn_again(tmp_path: Path, monke
         drawn.append((model_dir / "config.json").read_text(encoding="utf-8"))
         raise ConfigError("no") if len(drawn) < 3 else UnsupportedModelError("here")
 
-    monkeypatch.setattr("trtllm_port.porting.create_port", refuse)
+    monkeypatch.setattr("trtllm_port.porting.create.create_port", refuse)
     measurement = BeyondMeasurement("llama", tmp_path)
     measurement._combine()
     assert len(set(drawn)) == 3

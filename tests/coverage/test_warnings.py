@@ -11,9 +11,9 @@ import run
 from coverage_measure import Row
 from coverage_warnings import counted, told, warnings_of
 
-from trtllm_port.verification.gates import Gate
-from trtllm_port.verification.report import TapReport
-from trtllm_port.verification.verdict import Verdict
+from trtllm_port.verification.judge.gates import Gate
+from trtllm_port.verification.judge.verdict import Verdict
+from trtllm_port.verification.report.report import TapReport
 
 
 def tap(name: str, verdict: Verdict, **numbers: float) -> TapReport:

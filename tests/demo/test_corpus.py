@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 
-from trtllm_port.demo import ARTICLES
-from trtllm_port.demo.corpus import Pair, make_pair
-from trtllm_port.demo.corpus.names import CLASSES, is_reserved
-from trtllm_port.demo.make_dataset import held_out_lines
+from trtllm_port.shipped_model import ARTICLES
+from trtllm_port.shipped_model.corpus import Pair, make_pair
+from trtllm_port.shipped_model.corpus.names import CLASSES, is_reserved
+from trtllm_port.shipped_model.make_dataset import held_out_lines
 
 TRAIN = [make_pair("train", number) for number in range(400)]
 HELD_OUT = [make_pair("held_out", number) for number in range(400)]

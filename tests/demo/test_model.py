@@ -9,11 +9,11 @@ import torch
 from rouge_score import rouge_scorer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from trtllm_port.demo import MODEL_DIR
-from trtllm_port.demo.make_tokenizer import SUFFIX, VOCAB_SIZE
 from trtllm_port.demo.score import baselines
 from trtllm_port.evaluation import summarize_prompts
 from trtllm_port.evaluation.datasets import Article, load_articles
+from trtllm_port.shipped_model import MODEL_DIR
+from trtllm_port.shipped_model.make_tokenizer import SUFFIX, VOCAB_SIZE
 
 ARTICLES = load_articles(count=16).articles
 

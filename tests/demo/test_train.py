@@ -7,10 +7,10 @@ import itertools
 import pytest
 import torch
 
-from trtllm_port.demo import MODEL_DIR
-from trtllm_port.demo.batches import ARTICLE_WEIGHT, PackedArticles, batches
-from trtllm_port.demo.make_tokenizer import END
-from trtllm_port.demo.train import make_optimizer, new_model, train, warmup_and_cosine, weighted_loss
+from trtllm_port.shipped_model import MODEL_DIR
+from trtllm_port.shipped_model.batches import ARTICLE_WEIGHT, PackedArticles, batches
+from trtllm_port.shipped_model.make_tokenizer import END
+from trtllm_port.shipped_model.train import make_optimizer, new_model, train, warmup_and_cosine, weighted_loss
 
 
 def test_rows_hold_whole_documents_with_weights() -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from trtllm_port.demo import MODEL_DIR
 from trtllm_port.errors import ConfigError, EnvironmentLackError, PortError
 from trtllm_port.evaluation.prompts import Tokenizer, load_tokenizer, read_prompts
+from trtllm_port.shipped_model import MODEL_DIR
 
 
 def test_a_text_file_has_one_prompt_a_line(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from trtllm_port.building import build_engine
-from trtllm_port.demo import MODEL_DIR
 from trtllm_port.errors import EngineError, PortError
 from trtllm_port.evaluation.summarize import SummarizeOptions, summarize
+from trtllm_port.shipped_model import MODEL_DIR
 
 
 @pytest.fixture(scope="module")

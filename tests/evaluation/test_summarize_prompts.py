@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from trtllm_port.demo import MODEL_DIR
 from trtllm_port.errors import PortError
 from trtllm_port.evaluation.prompts import Tokenizer, load_tokenizer
 from trtllm_port.evaluation.summarize_prompts import summary_prompts
+from trtllm_port.shipped_model import MODEL_DIR
 
 ARTICLE = "The “café” was n't open, said Hulda Brenvik. " * 20
 

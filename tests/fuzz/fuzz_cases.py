@@ -14,7 +14,7 @@ from pathlib import Path
 from fuzz_corpus import link_tree, published_configs
 from fuzz_mutations import VALUES, mutate_file
 
-from trtllm_port.runtime.digests import bytes_digest, file_digest
+from trtllm_port.foundation.digests import bytes_digest, file_digest
 
 WORKSPACE = ("--workspace", "workspace")
 Words = list[str]

@@ -16,7 +16,7 @@ NEW_TOKENS = 2
 def make_corpus(place: Path) -> Path:
     """Write everything below `place`, through the command line where it writes such files."""
     from trtllm_port.cli.app import main
-    from trtllm_port.demo import MODEL_DIR
+    from trtllm_port.shipped_model import MODEL_DIR
 
     _workspace(place / "workspace")
     _model(place / "model", MODEL_DIR)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from trtllm_port.layers import Module, Network
-from trtllm_port.runtime.network_file import NetworkFile
+from trtllm_port.runtime.network import NetworkFile
 from trtllm_port.runtime.reference import ReferenceExecutor
 
 Function = Callable[..., Any]

@@ -19,9 +19,9 @@ from trtllm_port.layers import (
     gather_tokens,
     linear_recurrence,
 )
-from trtllm_port.runtime.builder import compile_engine
-from trtllm_port.runtime.engine_directory import BuildConfig
-from trtllm_port.runtime.network_file import NetworkFile
+from trtllm_port.runtime.engines.builder import compile_engine
+from trtllm_port.runtime.engines.directory import BuildConfig
+from trtllm_port.runtime.network import NetworkFile
 
 HEADS, SIZE, SLOTS = 4, 16, 32
 

@@ -8,9 +8,9 @@ from types import ModuleType
 import pytest
 import torch
 
-from trtllm_port.runtime.builder import compile_engine
-from trtllm_port.runtime.engine_directory import BuildConfig
-from trtllm_port.runtime.network_file import NetworkFile
+from trtllm_port.runtime.engines.builder import compile_engine
+from trtllm_port.runtime.engines.directory import BuildConfig
+from trtllm_port.runtime.network import NetworkFile
 
 BUILD = BuildConfig(
     backend="tensorrt_rtx",

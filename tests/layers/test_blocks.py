@@ -75,7 +75,7 @@ def test_attention_is_llamas(evaluate: Any) -> None:
 
 
 def run_with_cache(network: Any, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    from trtllm_port.runtime.network_file import NetworkFile
+    from trtllm_port.runtime.network import NetworkFile
     from trtllm_port.runtime.reference import ReferenceExecutor
 
     feeds = {f"x{i}": value for i, value in enumerate(inputs)}

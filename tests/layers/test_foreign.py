@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from trtllm_port.errors import CheckpointError, ConfigError, EnvironmentLackError
-from trtllm_port.layers import foreign
-from trtllm_port.layers.foreign import read_json, reading, typed
+from trtllm_port.foundation import foreign
+from trtllm_port.foundation.foreign import read_json, reading, typed
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from trtllm_port.errors import CheckpointError, ConfigError, NetworkError
 from trtllm_port.layers import DecoderModelForCausalLM, Linear, Mapping, Module, Network
-from trtllm_port.runtime.network_file import NetworkFile
+from trtllm_port.runtime.network import NetworkFile
 from trtllm_port.runtime.reference import ReferenceExecutor
 
 TINY: dict[str, Any] = {

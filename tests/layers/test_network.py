@@ -9,7 +9,7 @@ import torch
 
 from trtllm_port.errors import CheckpointError, EnvironmentLackError, NetworkError
 from trtllm_port.layers import Linear, Module, ModuleList, Network, Parameter, Tensor
-from trtllm_port.layers.flavour import load_flavour
+from trtllm_port.layers.definition.flavour import load_flavour
 
 X = torch.randn(2, 3, 4)
 
@@ -155,7 +155,7 @@ def test_a_flavour_that_is_not_installed_names_the_package(monkeypatch: pytest.M
     def absent(name: str) -> None:
         raise ImportError(f"No module named '{name}'")
 
-    monkeypatch.setattr("trtllm_port.layers.flavour.importlib.import_module", absent)
+    monkeypatch.setattr("trtllm_port.layers.definition.flavour.importlib.import_module", absent)
     with pytest.raises(EnvironmentLackError, match="No module named 'tensorrt'") as caught:
         load_flavour.__wrapped__("tensorrt")
     assert caught.value.hint == "`pip install tensorrt`"

@@ -11,7 +11,7 @@ import transformers
 
 from trtllm_port.errors import ConfigError
 from trtllm_port.layers import PretrainedConfig
-from trtllm_port.layers.per_layer import as_arguments, config_value, per_layer_keys, plain_values
+from trtllm_port.layers.config.per_layer import as_arguments, config_value, per_layer_keys, plain_values
 
 SIZES = [16, 32, 16, 48]
 

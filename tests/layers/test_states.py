@@ -25,8 +25,8 @@ from trtllm_port.layers import (
     selective_scan,
     weighted_average,
 )
-from trtllm_port.runtime.kv_cache import allocate_cache
-from trtllm_port.runtime.network_file import NetworkFile
+from trtllm_port.runtime.network import NetworkFile
+from trtllm_port.runtime.network.kv_cache import allocate_cache
 from trtllm_port.runtime.reference import ReferenceExecutor
 
 HEADS, GROUPS, KEY, VALUE, CHANNELS, STATE, KERNEL = 4, 2, 3, 5, 6, 7, 4

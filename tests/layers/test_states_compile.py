@@ -21,9 +21,9 @@ from trtllm_port.layers import (
     selective_scan,
     weighted_average,
 )
-from trtllm_port.runtime.builder import compile_engine
-from trtllm_port.runtime.engine_directory import BuildConfig
-from trtllm_port.runtime.network_file import NetworkFile
+from trtllm_port.runtime.engines.builder import compile_engine
+from trtllm_port.runtime.engines.directory import BuildConfig
+from trtllm_port.runtime.network import NetworkFile
 
 HEADS, SIZE = 4, 16
 

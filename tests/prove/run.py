@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from trtllm_port.porting import create_port
+from trtllm_port.porting.create import create_port
 from trtllm_port.verification.prove import Outcome, Proof, prove
 from trtllm_port.verification.prove.catalogue import CATALOGUE
 from trtllm_port.verification.prove.tables import document

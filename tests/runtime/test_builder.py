@@ -12,11 +12,11 @@ import tensorrt_rtx
 
 from trtllm_port.errors import EngineError, PortError
 from trtllm_port.layers import Network
-from trtllm_port.registry import find_port
+from trtllm_port.registry.ports import find_port
 from trtllm_port.runtime import BuildConfig, NetworkFile, compile_engine
-from trtllm_port.runtime.builder import DEFAULT_CAPABILITIES, target_capabilities
-from trtllm_port.runtime.builder_profiles import add_profiles
-from trtllm_port.runtime.engine_devices import Machine
+from trtllm_port.runtime.engines.builder import DEFAULT_CAPABILITIES, target_capabilities
+from trtllm_port.runtime.engines.devices import Machine
+from trtllm_port.runtime.engines.profiles import add_profiles
 
 NOTHING = Machine(gpu=None)
 LIMITS = BuildConfig(

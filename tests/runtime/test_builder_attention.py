@@ -6,7 +6,7 @@ import pytest
 import tensorrt_rtx
 
 from trtllm_port.layers import needs_decomposition
-from trtllm_port.runtime.builder_attention import AttentionShape, fused_attention
+from trtllm_port.runtime.engines.fused_attention import AttentionShape, fused_attention
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from trtllm_port.errors import EngineError
-from trtllm_port.runtime import engine as engine_module
-from trtllm_port.runtime.engine import TensorRTExecutor
+from trtllm_port.runtime.engines import engine as engine_module
+from trtllm_port.runtime.engines.engine import TensorRTExecutor
 
 INPUT, OUTPUT = "INPUT", "OUTPUT"
 TENSORS = {

@@ -6,8 +6,8 @@ import ctypes
 
 import pytest
 
-from trtllm_port.runtime import engine_devices
-from trtllm_port.runtime.engine_devices import Gpu, Machine, find_gpus, named_capabilities, this_machine, what_lacks
+from trtllm_port.runtime.engines import devices as engine_devices
+from trtllm_port.runtime.engines.devices import Gpu, Machine, find_gpus, named_capabilities, this_machine, what_lacks
 
 RTX = {"tensorrt_rtx": "1.7.1"}
 RTX_CAPABILITIES = {"tensorrt_rtx": ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")}

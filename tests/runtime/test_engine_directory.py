@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from trtllm_port.errors import EngineError
-from trtllm_port.files import file_digest
-from trtllm_port.runtime import engine_directory
-from trtllm_port.runtime.engine_directory import BuildConfig, EngineDirectory
+from trtllm_port.foundation.atomic_files import file_digest
+from trtllm_port.runtime.engines import directory as engine_directory
+from trtllm_port.runtime.engines.directory import BuildConfig, EngineDirectory
 
 
 def build_config(**changes: Any) -> BuildConfig:

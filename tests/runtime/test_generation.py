@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from trtllm_port.errors import EngineError, PortError
-from trtllm_port.registry import find_port
+from trtllm_port.registry.ports import find_port
 from trtllm_port.runtime import SamplingConfig, Session, generate
 
 PROMPTS = [[1, 5, 9, 23, 41, 7, 30], [1, 17], [1, 3, 60, 44, 8]]

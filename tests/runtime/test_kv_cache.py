@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trtllm_port.runtime.executor import TensorSpec
-from trtllm_port.runtime.kv_cache import allocate_cache, present_name
+from trtllm_port.runtime.network.executor import TensorSpec
+from trtllm_port.runtime.network.kv_cache import allocate_cache, present_name
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])

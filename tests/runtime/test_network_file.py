@@ -14,8 +14,8 @@ from torch.testing import assert_close
 
 from trtllm_port.errors import EngineError, PortError
 from trtllm_port.layers import Linear, Module, Network, Tensor
-from trtllm_port.runtime.network_file import Constant, LayerRecord, NetworkFile, TensorRecord, parameter_values
-from trtllm_port.runtime.network_file.attributes import LAYER_CLASSES
+from trtllm_port.runtime.network import Constant, LayerRecord, NetworkFile, TensorRecord, parameter_values
+from trtllm_port.runtime.network.attributes import LAYER_CLASSES
 from trtllm_port.runtime.reference import ReferenceExecutor
 
 

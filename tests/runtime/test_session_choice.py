@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from trtllm_port.errors import EngineError, EnvironmentLackError, PortError
-from trtllm_port.runtime.engine_devices import Gpu, Machine
-from trtllm_port.runtime.engine_directory import BuildConfig, EngineDirectory
+from trtllm_port.runtime.engines.devices import Gpu, Machine
+from trtllm_port.runtime.engines.directory import BuildConfig, EngineDirectory
 from trtllm_port.runtime.session import choose_backend
 
 RTX4090 = Gpu("NVIDIA GeForce RTX 4090", "8.9")

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from trtllm_port.huggingface.random_weights import condition, save_random_checkpoint
 from trtllm_port.layers.weights import MappingWeights
-from trtllm_port.random_weights import condition, save_random_checkpoint
-from trtllm_port.verification.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.phase import Phase, PhaseResult, run_phase
-from trtllm_port.verification.runners import OnTap
-from trtllm_port.verification.stimulus import Stimulus
+from trtllm_port.verification.phases.phase import Phase, PhaseResult, run_phase
+from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.sides.session_runner import OnTap
+from trtllm_port.verification.stimulus.inputs import Stimulus
 
 Bug = Callable[[Any], None]
 TOKENS = 160

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from trtllm_port.verification import DiffSettings, Verdict, diff_layers
-from trtllm_port.verification.advice import next_steps
-from trtllm_port.verification.gates import Gate
+from trtllm_port.verification.judge.gates import Gate
+from trtllm_port.verification.report.advice import next_steps
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from trtllm_port.verification import DiffSettings, Report, diff_layers
-from trtllm_port.verification.at_token import Fed, _aligned, _of_row, token_comparisons
-from trtllm_port.verification.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.metrics import token_errors
-from trtllm_port.verification.ports import Expected
-from trtllm_port.verification.recording import Recording
-from trtllm_port.verification.routing import Routing
-from trtllm_port.verification.runners import Force
-from trtllm_port.verification.taps import Pairing
+from trtllm_port.verification.decode.single_token import Fed, _aligned, _of_row, token_comparisons
+from trtllm_port.verification.judge.metrics import token_errors
+from trtllm_port.verification.judge.routing import Routing
+from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.sides.port_run import Expected
+from trtllm_port.verification.sides.recording import Recording
+from trtllm_port.verification.sides.session_runner import Force
+from trtllm_port.verification.taps.names import Pairing
 
 Edit = Callable[[str, str], None]
 FIRST = "position_ids[0:1]"

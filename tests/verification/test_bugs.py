@@ -10,8 +10,8 @@ import pytest
 import torch
 import transformers.models.llama.modeling_llama as llama
 
-from trtllm_port.verification.phase import PhaseResult, phases_of
-from trtllm_port.verification.verdict import Verdict
+from trtllm_port.verification.judge.verdict import Verdict
+from trtllm_port.verification.phases.phase import PhaseResult, phases_of
 
 LOGIC = phases_of("float32")[0]
 Compare = Callable[..., PhaseResult]

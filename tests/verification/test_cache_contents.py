@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from trtllm_port.verification.cache_contents import Layer, cache_gates
-from trtllm_port.verification.gates import Gate
-from trtllm_port.verification.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.verdict import Verdict
+from trtllm_port.verification.decode.cache_contents import Layer, cache_gates
+from trtllm_port.verification.judge.gates import Gate
+from trtllm_port.verification.judge.verdict import Verdict
+from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
 
 REFERENCE = [(torch.randn(2, 6, 8), torch.randn(2, 6, 8)), None, (torch.randn(2, 6, 8), torch.randn(2, 6, 8))]
 ROUGH = [None if pair is None else (pair[0].bfloat16(), pair[1].bfloat16()) for pair in REFERENCE]

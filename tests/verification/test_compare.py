@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trtllm_port.verification.assemble import summary
-from trtllm_port.verification.compare import TapComparison, compare_tap
-from trtllm_port.verification.gates import tap_gates
-from trtllm_port.verification.metrics import summarise, token_errors
-from trtllm_port.verification.taps import Pairing
-from trtllm_port.verification.thresholds import ROUNDING
-from trtllm_port.verification.verdict import Verdict
+from trtllm_port.verification.judge.gates import tap_gates
+from trtllm_port.verification.judge.metrics import summarise, token_errors
+from trtllm_port.verification.judge.tap_errors import TapComparison, compare_tap
+from trtllm_port.verification.judge.thresholds import ROUNDING
+from trtllm_port.verification.judge.verdict import Verdict
+from trtllm_port.verification.report.assembly import summary
+from trtllm_port.verification.taps.names import Pairing
 
 GENERATOR = torch.Generator().manual_seed(0)
 REFERENCE = torch.randn(64, 32, generator=GENERATOR, dtype=torch.float64)

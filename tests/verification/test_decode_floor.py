@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from trtllm_port.random_weights import condition
-from trtllm_port.verification.decode_floor import decode_gates, own_steps
-from trtllm_port.verification.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.recording import record
-from trtllm_port.verification.stimulus import Stimulus
-from trtllm_port.verification.verdict import Verdict
+from trtllm_port.huggingface.random_weights import condition
+from trtllm_port.verification.decode.decode_floor import decode_gates, own_steps
+from trtllm_port.verification.judge.verdict import Verdict
+from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.sides.recording import record
+from trtllm_port.verification.stimulus.inputs import Stimulus
 
 GENERATOR = torch.Generator().manual_seed(0)
 REFERENCE = 4 * torch.randn(64, 40, generator=GENERATOR, dtype=torch.float64)

@@ -13,20 +13,20 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MambaConfig, MixtralConfig
 
-from trtllm_port.cli.render_report import render
-from trtllm_port.verification.causes import Cause
-from trtllm_port.verification.compare import NO_SUCH_TAP, TapComparison, failure
+from trtllm_port.cli.terminal.render_report import render
+from trtllm_port.verification.causes.locations import Look
+from trtllm_port.verification.causes.signatures import Cause
 from trtllm_port.verification.diff import Comparison, diff_report
-from trtllm_port.verification.finish import finish
-from trtllm_port.verification.gates import Gate, skipped
-from trtllm_port.verification.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.metrics import TapMetrics
-from trtllm_port.verification.phase import PhaseResult, phases_of
-from trtllm_port.verification.places import Look
-from trtllm_port.verification.sides import HuggingFaceFacts
-from trtllm_port.verification.stimulus import Stimulus
-from trtllm_port.verification.taps import LOGITS, module_of
-from trtllm_port.verification.verdict import Verdict
+from trtllm_port.verification.judge.gates import Gate, skipped
+from trtllm_port.verification.judge.metrics import TapMetrics
+from trtllm_port.verification.judge.tap_errors import NO_SUCH_TAP, TapComparison, failure
+from trtllm_port.verification.judge.verdict import Verdict
+from trtllm_port.verification.phases.phase import PhaseResult, phases_of
+from trtllm_port.verification.report.finish import finish
+from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.sides.noise_floor import HuggingFaceFacts
+from trtllm_port.verification.stimulus.inputs import Stimulus
+from trtllm_port.verification.taps.names import LOGITS, module_of
 
 SIZES: dict[str, Any] = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=2, vocab_size=32)
 HEADS: dict[str, Any] = dict(num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=64)

@@ -9,10 +9,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from trtllm_port.errors import CheckpointError, NetworkError, PortCodeError
-from trtllm_port.registry import find_port
-from trtllm_port.runtime.reference.errors import LayerExecutionError
+from trtllm_port.registry.ports import find_port
+from trtllm_port.runtime.reference.evaluators.errors import LayerExecutionError
 from trtllm_port.verification import DiffSettings, Report, Verdict, VerifySettings, diff_layers, verify
-from trtllm_port.verification.faults import fault_of
+from trtllm_port.verification.report.port_faults import fault_of
 
 Edit = Callable[[str, str], None]
 MASK = "attention_mask = causal_mask(position_ids, cache)"
@@ -103,7 +103,7 @@ def test_a_wrong_checkpoint_and_our_own_bugs_are_no_verdict(
     (tmp_path / "config.json").write_text((model_dir / "config.json").read_text())
     with pytest.raises(CheckpointError, match=r"model\.norm\.weight"):
         compared(tmp_path, workspace)
-    monkeypatch.setattr("trtllm_port.verification.phase.run_yardstick", None)
+    monkeypatch.setattr("trtllm_port.verification.phases.phase.run_yardstick", None)
     with pytest.raises(TypeError):
         compared(model_dir, workspace)
 

@@ -18,7 +18,7 @@ from trtllm_port.verification.greedy import (
     make_prompts,
     prompt_gate,
 )
-from trtllm_port.verification.verdict import Verdict
+from trtllm_port.verification.judge.verdict import Verdict
 
 
 class Fixed:

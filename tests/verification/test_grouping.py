@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from trtllm_port.verification.grouping import group_alike, some
+from trtllm_port.verification.taps.grouping import group_alike, some
 
 
 def test_the_same_module_of_several_layers_is_one_group() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trtllm_port.verification.hooks import tapped
-from trtllm_port.verification.taps import further_output
+from trtllm_port.verification.taps.hooks import tapped
+from trtllm_port.verification.taps.names import further_output
 
 
 def test_what_is_returned_takes_the_tensors_place() -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from trtllm_port.verification.charts import heat_map, log_chart
-from trtllm_port.verification.html import html_page
-from trtllm_port.verification.junit import junit_xml
+from trtllm_port.verification.report.charts import heat_map, log_chart
+from trtllm_port.verification.report.html import html_page
+from trtllm_port.verification.report.junit import junit_xml
 
 VOID = {"meta", "link", "circle", "line", "path", "br", "input"}
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from trtllm_port.errors import UnsupportedModelError
-from trtllm_port.verification.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
 
 
 def test_a_model_of_hugging_faces_that_does_not_run(tiny_llama: Path) -> None:

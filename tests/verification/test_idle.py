@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trtllm_port.verification.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.idle import without_idle
-from trtllm_port.verification.stimulus import Stimulus
-from trtllm_port.verification.taps import Pairing
+from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.sides.idle_modules import without_idle
+from trtllm_port.verification.stimulus.inputs import Stimulus
+from trtllm_port.verification.taps.names import Pairing
 
 STIMULUS = Stimulus(ids=(3, 5, 4, 1, 2), source="", decode_steps=0, rows=(), row_steps=0)
 

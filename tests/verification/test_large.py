@@ -17,18 +17,21 @@ from torch.testing import assert_close
 from transformers import GPT2Config, LlamaConfig, MixtralConfig, Qwen3Config
 
 from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.huggingface.random_weights import save_random_checkpoint
 from trtllm_port.layers.weights import HuggingFaceWeights, MappingWeights
-from trtllm_port.porting import create_port
-from trtllm_port.random_weights import save_random_checkpoint
-from trtllm_port.verification import DiffSettings, Verdict, diff, diff_layers, in_step, large, streamed
-from trtllm_port.verification.awaited import AlteredError
+from trtllm_port.porting.create import create_port
+from trtllm_port.verification import DiffSettings, Verdict, diff, diff_layers
 from trtllm_port.verification.experiments import replay
-from trtllm_port.verification.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.mapped import give_back
-from trtllm_port.verification.phase import run_phase
-from trtllm_port.verification.preparation import find_model
-from trtllm_port.verification.sides import HuggingFaceFacts
-from trtllm_port.verification.tap_store import TapStore
+from trtllm_port.verification.phases import large_models as large
+from trtllm_port.verification.phases import lockstep as in_step
+from trtllm_port.verification.phases.phase import run_phase
+from trtllm_port.verification.sides import streamed_model as streamed
+from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.sides.lockstep_taps import AlteredError
+from trtllm_port.verification.sides.mapped_weights import give_back
+from trtllm_port.verification.sides.noise_floor import HuggingFaceFacts
+from trtllm_port.verification.sides.preparation import find_model
+from trtllm_port.verification.taps.store import TapStore
 
 IDS = torch.arange(40)[None] % 90
 SIZES = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 96}

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import torch
 
-from trtllm_port.verification.compare import TapComparison, compare_tap
-from trtllm_port.verification.locate import first_divergence, mark_benign
-from trtllm_port.verification.metrics import token_errors
+from trtllm_port.verification.judge.divergence import first_divergence, mark_benign
+from trtllm_port.verification.judge.metrics import token_errors
+from trtllm_port.verification.judge.tap_errors import TapComparison, compare_tap
 
 ORDER = (
     "layer:input",

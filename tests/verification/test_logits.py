@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.nn.functional import kl_div, log_softmax
 
-from trtllm_port.verification import logits as module
-from trtllm_port.verification.gates import Gate, logit_gates
-from trtllm_port.verification.logits import agreement, confident_margin, logit_metrics
-from trtllm_port.verification.verdict import Verdict
+from trtllm_port.verification.judge import logit_metrics as module
+from trtllm_port.verification.judge.gates import Gate, logit_gates
+from trtllm_port.verification.judge.logit_metrics import agreement, confident_margin, logit_metrics
+from trtllm_port.verification.judge.verdict import Verdict
 
 GENERATOR = torch.Generator().manual_seed(0)
 REFERENCE = 4 * torch.randn(60, 40, generator=GENERATOR, dtype=torch.float64)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
-from trtllm_port.verification import metrics as module
-from trtllm_port.verification.metrics import metrics, summarise, token_errors
+from trtllm_port.verification.judge import metrics as module
+from trtllm_port.verification.judge.metrics import metrics, summarise, token_errors
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from trtllm_port.verification import DiffSettings, Report, diff_layers
-from trtllm_port.verification.decoding import use_cause
-from trtllm_port.verification.gates import Gate
-from trtllm_port.verification.verdict import Verdict
+from trtllm_port.verification.decode.decode_steps import use_cause
+from trtllm_port.verification.judge.gates import Gate
+from trtllm_port.verification.judge.verdict import Verdict
 
 SHORT = DiffSettings(tokens=48)
 OWN_NAMES = {"LlamaAttention": "Mixer", "LlamaMLP": "FeedForward", "LlamaDecoderLayer": "Block", "LlamaModel": "Trunk"}

@@ -12,7 +12,7 @@ import pytest
 from trtllm_port.building import build_engine
 from trtllm_port.conversion import convert_checkpoint
 from trtllm_port.errors import BundleError, EngineError
-from trtllm_port.random_weights import save_random_checkpoint
+from trtllm_port.huggingface.random_weights import save_random_checkpoint
 from trtllm_port.verification import DiffSettings, Verdict, diff_layers, replay
 from trtllm_port.verification.bundle.files import BUNDLE_JSON, write_manifest
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from trtllm_port.verification.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.padding import left_padding_gate
-from trtllm_port.verification.verdict import Verdict
+from trtllm_port.verification.decode.padding import left_padding_gate
+from trtllm_port.verification.judge.verdict import Verdict
+from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
 
 ROWS = ((5, 6, 7, 8, 9, 10), (3, 4), (11, 12, 13))
 MODELS = {

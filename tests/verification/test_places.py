@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trtllm_port.verification.places import LONGEST, Excerpt, Look, excerpt_of, place_of, window
-from trtllm_port.verification.sources import Sources
+from trtllm_port.verification.causes.locations import LONGEST, Excerpt, Look, excerpt_of, place_of, window
+from trtllm_port.verification.causes.source_tree import Sources
 
 SOURCE = """\
 class Attention(Module):

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trtllm_port.verification.compare import TapComparison, failure
-from trtllm_port.verification.ports import told_otherwise
-from trtllm_port.verification.verdict import Verdict
+from trtllm_port.verification.judge.tap_errors import TapComparison, failure
+from trtllm_port.verification.judge.verdict import Verdict
+from trtllm_port.verification.sides.port_run import told_otherwise
 
 IDS, STATES = torch.tensor([[5, 7]]), torch.zeros(1, 2, 4)
 

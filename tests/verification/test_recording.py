@@ -3,10 +3,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trtllm_port.verification.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.recording import record
-from trtllm_port.verification.rotary import match_table
-from trtllm_port.verification.stimulus import Stimulus
+from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.sides.recording import record
+from trtllm_port.verification.stimulus.inputs import Stimulus
+from trtllm_port.verification.taps.rotary_tables import match_table
 
 
 class Adder(nn.Module):

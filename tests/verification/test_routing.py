@@ -18,13 +18,13 @@ from transformers import (
 )
 
 from tests.verification.conftest import TorchPort, stimulus
-from trtllm_port.random_weights import condition
-from trtllm_port.verification.assemble import divergences_of
-from trtllm_port.verification.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.phase import PhaseResult, phases_of, run_phase
-from trtllm_port.verification.routers import routers_of
-from trtllm_port.verification.routing import Routing, force_rows
-from trtllm_port.verification.verdict import Verdict
+from trtllm_port.huggingface.random_weights import condition
+from trtllm_port.verification.judge.routing import Routing, force_rows
+from trtllm_port.verification.judge.verdict import Verdict
+from trtllm_port.verification.phases.phase import PhaseResult, phases_of, run_phase
+from trtllm_port.verification.report.assembly import divergences_of
+from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.taps.routers import routers_of
 
 SCORES = torch.tensor([[5.0, 4.0, 1.0, 0.0], [3.0, 2.0, 1.99, 0.0], [1.0, 2.0, 3.0, 4.0]], dtype=torch.float64)
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from trtllm_port.random_weights import save_random_checkpoint
-from trtllm_port.registry import find_port
+from trtllm_port.huggingface.random_weights import save_random_checkpoint
+from trtllm_port.registry.ports import find_port
 from trtllm_port.runtime.session import Session
 from trtllm_port.verification import DiffSettings, Verdict, diff_layers
-from trtllm_port.verification.runners import SessionRunner
-from trtllm_port.verification.stimulus import Stimulus, on_one_side, switch_lengths
+from trtllm_port.verification.sides.session_runner import SessionRunner
+from trtllm_port.verification.stimulus.inputs import Stimulus, on_one_side, switch_lengths
 
 SWITCH = 40
 LISTS = {"short_factor": [1.0 + i / 50 for i in range(4)], "long_factor": [1.0 + i for i in range(4)]}

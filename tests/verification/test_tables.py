@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, LlamaConfig
 
-from trtllm_port.porting import create_port
-from trtllm_port.random_weights import save_random_checkpoint
-from trtllm_port.verification import DiffSettings, Report, Verdict, diff_layers, large
-from trtllm_port.verification.hugging_face import HuggingFaceRunner, Table
-from trtllm_port.verification.tables import Index, compare_tables, indices_of
-from trtllm_port.verification.taps import input_of
+from trtllm_port.huggingface.random_weights import save_random_checkpoint
+from trtllm_port.porting.create import create_port
+from trtllm_port.verification import DiffSettings, Report, Verdict, diff_layers
+from trtllm_port.verification.decode.embedding_rows import Index, compare_tables, indices_of
+from trtllm_port.verification.phases import large_models as large
+from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner, Table
+from trtllm_port.verification.taps.names import input_of
 
 Edit = Callable[[str, str], None]
 EMBEDDED = "self.embed_tokens(input_ids)"
@@ -86,7 +87,7 @@ def test_rows_of_a_large_model_beyond_its_logic_phase(
 
 
 def compared_ids(model_dir: Path) -> tuple[int, ...]:
-    from trtllm_port.verification.stimulus import make_stimulus
+    from trtllm_port.verification.stimulus.inputs import make_stimulus
 
     return make_stimulus(model_dir, tokens=16, longest=160, vocab_size=96).ids
 
@@ -106,7 +107,7 @@ def test_tables_of_positions_are_compared_too(tmp_path: Path) -> None:
 
 
 def test_a_table_of_unknown_use_is_listed(model_dir: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trtllm_port.verification.tables.Index.of", lambda *_: None)
+    monkeypatch.setattr("trtllm_port.verification.decode.embedding_rows.Index.of", lambda *_: None)
     report = compared(model_dir, workspace)
     assert "rows of `model.embed_tokens` that the prompt does not look up" in [x.what for x in report.not_exercised]
 

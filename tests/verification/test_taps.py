@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from trtllm_port.verification.taps import ModuleFacts, nearest_tapped_parent, pair
+from trtllm_port.verification.taps.names import ModuleFacts, nearest_tapped_parent, pair
 
 MODULES = {
     "model": ModuleFacts(class_name="Model", holds_parameters=True),

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from trtllm_port.demo import MODEL_DIR
 from trtllm_port.evaluation import prompts
-from trtllm_port.verification.gates import Gate
+from trtllm_port.shipped_model import MODEL_DIR
+from trtllm_port.verification.judge.gates import Gate
+from trtllm_port.verification.judge.verdict import Verdict
 from trtllm_port.verification.tokens import token_gates
-from trtllm_port.verification.verdict import Verdict
 
 VOCABULARY = 1024
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from trtllm_port.verification import DiffSettings, Report, Verdict, diff_layers
-from trtllm_port.verification.decoding import use_cause
-from trtllm_port.verification.gates import Gate
-from trtllm_port.verification.varied import InputLog, never_differed
+from trtllm_port.verification.decode.decode_steps import use_cause
+from trtllm_port.verification.judge.gates import Gate
+from trtllm_port.verification.stimulus.input_log import InputLog, never_differed
 
 Edit = Callable[[str, str], None]
 MODEL = "self.model(input_ids, position_ids, cache)"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trtllm_port.verification.weight_laws import Pair, law_of, same_bits
+from trtllm_port.verification.causes.weight_laws import Pair, law_of, same_bits
 
 NAME = "layers.1.attn.q_proj.weight"
 

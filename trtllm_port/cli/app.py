@@ -17,19 +17,19 @@ from typing import Annotated, NoReturn
 import typer
 
 from trtllm_port import __version__
-from trtllm_port.cli import console
-from trtllm_port.cli.build import build
-from trtllm_port.cli.convert import convert
-from trtllm_port.cli.demo import demo
-from trtllm_port.cli.diff_layers import diff_layers
-from trtllm_port.cli.doctor import doctor
-from trtllm_port.cli.inspect import inspect
-from trtllm_port.cli.models import models
-from trtllm_port.cli.new import new
-from trtllm_port.cli.options import HuggingFaceCommand, PortCommand
-from trtllm_port.cli.run import run
-from trtllm_port.cli.summarize import summarize
-from trtllm_port.cli.verify import verify
+from trtllm_port.cli.commands.build import build
+from trtllm_port.cli.commands.convert import convert
+from trtllm_port.cli.commands.demo import demo
+from trtllm_port.cli.commands.diff_layers import diff_layers
+from trtllm_port.cli.commands.doctor import doctor
+from trtllm_port.cli.commands.inspect import inspect
+from trtllm_port.cli.commands.models import models
+from trtllm_port.cli.commands.new import new
+from trtllm_port.cli.commands.run import run
+from trtllm_port.cli.commands.summarize import summarize
+from trtllm_port.cli.commands.verify import verify
+from trtllm_port.cli.terminal import console
+from trtllm_port.cli.terminal.options import HuggingFaceCommand, PortCommand
 from trtllm_port.errors import PortError
 
 BUG, INTERRUPTED, TERMINATED = 70, 130, 143

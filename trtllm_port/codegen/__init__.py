@@ -9,8 +9,8 @@ The way of a model through the files here:
 """
 
 from trtllm_port.codegen.check import SelfCheck, check_port
-from trtllm_port.codegen.classes import Skeleton
 from trtllm_port.codegen.generate import PortSource, generate_port
-from trtllm_port.codegen.ledger import Ledger
+from trtllm_port.codegen.write.classes import Skeleton
+from trtllm_port.codegen.write.ledger import Ledger
 
 __all__ = ["Ledger", "PortSource", "SelfCheck", "Skeleton", "check_port", "generate_port"]

@@ -18,22 +18,29 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from trtllm_port.claims import scratch
-from trtllm_port.codegen.choices import choices, forced, integer, most_others, other_choices, where_chosen_alike
-from trtllm_port.codegen.classes import Skeleton
+from trtllm_port.codegen.configs.sizes import config_values, unseen_config
+from trtllm_port.codegen.discrete_choices import (
+    choices,
+    forced,
+    integer,
+    most_others,
+    other_choices,
+    where_chosen_alike,
+)
 from trtllm_port.codegen.generate import PortSource
-from trtllm_port.codegen.hf_models import load_config, require_causal_lm
-from trtllm_port.codegen.hooks import whole_cache
-from trtllm_port.codegen.sizes import config_values, unseen_config
+from trtllm_port.codegen.ir.trees import leaves
+from trtllm_port.codegen.record.hooks import whole_cache
 from trtllm_port.codegen.soundness import unsound, unsteady
-from trtllm_port.codegen.trees import leaves
+from trtllm_port.codegen.write.classes import Skeleton
 from trtllm_port.errors import PortError, UnsupportedModelError
-from trtllm_port.exact import ExactArithmetic
-from trtllm_port.hf_cache import cache_argument, keeps_cache, positions_are_slots
-from trtllm_port.hf_loading import weights_as_stored
-from trtllm_port.hf_taps import choice_given, made_beside, of_tokens
-from trtllm_port.quiet import quiet_transformers
-from trtllm_port.random_weights import save_random_checkpoint
+from trtllm_port.foundation.claims import scratch
+from trtllm_port.huggingface.caches import cache_argument, keeps_cache, positions_are_slots
+from trtllm_port.huggingface.exact_arithmetic import ExactArithmetic
+from trtllm_port.huggingface.loading import weights_as_stored
+from trtllm_port.huggingface.models import load_config, require_causal_lm
+from trtllm_port.huggingface.module_outputs import choice_given, made_beside, of_tokens
+from trtllm_port.huggingface.quiet import quiet_transformers
+from trtllm_port.huggingface.random_weights import save_random_checkpoint
 
 if TYPE_CHECKING:
     from trtllm_port.runtime.session import Session
@@ -131,7 +138,7 @@ def _port_class(
         return
     if workspace is None:
         raise PortError("neither a workspace nor a port's source was given")
-    from trtllm_port.registry import find_port
+    from trtllm_port.registry.ports import find_port
 
     yield find_port(Path(workspace), _architecture(config)).cls
 

@@ -6,17 +6,9 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from trtllm_port.codegen.causality import require_causal
-from trtllm_port.codegen.classes import ClassText, ClassWriter
-from trtllm_port.codegen.computed import computed_values, feeds
-from trtllm_port.codegen.full_size import full_size_error, place_of
-from trtllm_port.codegen.hf_models import BLANK, first_line
-from trtllm_port.codegen.instances import structure
-from trtllm_port.codegen.ledger import Ledger, alternatives, optional, same_computation, unread_entries
-from trtllm_port.codegen.lowering import Lowered, lower
-from trtllm_port.codegen.merging import make_classes
-from trtllm_port.codegen.scope import NotExpressible
-from trtllm_port.codegen.sizes import (
+from trtllm_port.codegen.configs.computed_keys import computed_values, feeds
+from trtllm_port.codegen.configs.full_size import full_size_error, place_of
+from trtllm_port.codegen.configs.sizes import (
     LAYER_COUNTS,
     META_KEYS,
     SAMPLES,
@@ -26,11 +18,19 @@ from trtllm_port.codegen.sizes import (
     make_config,
     make_samples,
 )
-from trtllm_port.codegen.source import class_title
-from trtllm_port.codegen.tracing import trace
-from trtllm_port.codegen.variants import Differ
+from trtllm_port.codegen.ir.instances import structure
+from trtllm_port.codegen.lower.lowering import Lowered, lower
+from trtllm_port.codegen.merge.anti_unification import Differ
+from trtllm_port.codegen.merge.classes import make_classes
+from trtllm_port.codegen.record.causality import require_causal
+from trtllm_port.codegen.record.tracing import trace
+from trtllm_port.codegen.write.classes import ClassText, ClassWriter
+from trtllm_port.codegen.write.ledger import Ledger, alternatives, optional, same_computation, unread_entries
+from trtllm_port.codegen.write.scope import NotExpressible
+from trtllm_port.codegen.write.source import class_title
 from trtllm_port.errors import ConfigError, PortError, UnsupportedModelError
-from trtllm_port.layers.per_layer import KEY, per_layer_keys
+from trtllm_port.huggingface.models import BLANK, first_line
+from trtllm_port.layers.config.per_layer import KEY, per_layer_keys
 
 Progress = Callable[[str, int, int], None]
 

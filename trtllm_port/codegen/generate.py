@@ -10,14 +10,14 @@ from typing import Any
 
 import transformers
 
-from trtllm_port.codegen import source
-from trtllm_port.codegen.classes import Skeleton
 from trtllm_port.codegen.exploration import Exploration
-from trtllm_port.codegen.hf_models import load_config, load_whole_config, require_causal_lm
-from trtllm_port.codegen.ledger import Ledger
-from trtllm_port.codegen.weights import WeightNames, ignored_names, weight_names
-from trtllm_port.codegen.whole import add_whole_names, whole_names
-from trtllm_port.quiet import quiet_transformers
+from trtllm_port.codegen.write import source
+from trtllm_port.codegen.write.classes import Skeleton
+from trtllm_port.codegen.write.composite_models import add_whole_names, whole_names
+from trtllm_port.codegen.write.ledger import Ledger
+from trtllm_port.codegen.write.weight_names import WeightNames, ignored_names, weight_names
+from trtllm_port.huggingface.models import load_config, load_whole_config, require_causal_lm
+from trtllm_port.huggingface.quiet import quiet_transformers
 
 Progress = Callable[[str, int, int], None]
 

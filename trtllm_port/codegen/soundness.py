@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 from torch import Tensor
 
-from trtllm_port.codegen.choices import choices
+from trtllm_port.codegen.discrete_choices import choices
 
 # Of float32 off float64. A port may err five times as much, so that beyond this half of a tensor could be wrong.
 USELESS_NOISE = 0.1

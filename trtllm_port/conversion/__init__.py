@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from trtllm_port import __version__
 from trtllm_port.errors import ConfigError
-from trtllm_port.files import file_digest, require_space, write_json
-from trtllm_port.layers.foreign import read_json
-from trtllm_port.port_code import port_code, require_finished
-from trtllm_port.publishing import Kind, check_output, output_directory
-from trtllm_port.registry import PortEntry, find_port
+from trtllm_port.foundation.atomic_files import file_digest, require_space, write_json
+from trtllm_port.foundation.foreign import read_json
+from trtllm_port.foundation.publishing import Kind, check_output, output_directory
+from trtllm_port.registry.port_code import port_code, require_finished
+from trtllm_port.registry.ports import PortEntry, find_port
 
 if TYPE_CHECKING:
     from trtllm_port.conversion.source import StreamedWeights
@@ -126,7 +126,7 @@ def read_architectures(model_dir: Path, trust_remote_code: bool = False) -> list
     Raises:
         ConfigError: there is no readable `config.json`, or neither it nor transformers names a class.
     """
-    from trtllm_port.layers.config import load_hf_config
+    from trtllm_port.layers.config.pretrained import load_hf_config
 
     names: list[str] = load_hf_config(model_dir, trust_remote_code).architectures
     if not names:

@@ -19,7 +19,7 @@ import xxhash
 
 from trtllm_port.conversion.safetensors_writer import SafetensorsWriter
 from trtllm_port.errors import CheckpointError
-from trtllm_port.runtime.digests import digest_text
+from trtllm_port.foundation.digests import digest_text
 
 PIECE = 2 << 20
 DEPTH = 4
@@ -108,7 +108,7 @@ class DigestingReader:
             self._read_next(target[done : done + PIECE], start + done)
 
     def finish(self) -> str:
-        """Close the file and return the digest of all of it, as `trtllm_port.files.file_digest` would."""
+        """Close the file and return the digest of all of it, as `digests.file_digest` would."""
         self._digest_up_to(self._size)
         self.close()
         return digest_text(self._digest)

@@ -17,7 +17,7 @@ from trtllm_port.conversion.pipeline import Piece, WriterThread
 from trtllm_port.conversion.safetensors_writer import SafetensorsWriter, TensorHeader
 from trtllm_port.conversion.source import StreamedWeights
 from trtllm_port.conversion.written import IntendedFile, check_written
-from trtllm_port.layers.dtypes import torch_dtype
+from trtllm_port.layers.definition.dtypes import torch_dtype
 from trtllm_port.layers.weights import WeightEntry, WeightPlan
 from trtllm_port.layers.weights.header import DTYPES
 

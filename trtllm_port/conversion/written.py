@@ -18,7 +18,7 @@ import xxhash
 
 from trtllm_port.conversion.pipeline import PIECE, read_all
 from trtllm_port.errors import CheckpointError
-from trtllm_port.runtime.digests import digest_text
+from trtllm_port.foundation.digests import digest_text
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class IntendedFile:
 
     @property
     def digest(self) -> str:
-        """Of all bytes, as `trtllm_port.files.file_digest` would give it."""
+        """Of all bytes, as `trtllm_port.foundation.atomic_files.file_digest` would give it."""
         return digest_text(self._state)
 
 

@@ -12,12 +12,12 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from trtllm_port.demo import MODEL_DIR
 from trtllm_port.evaluation.datasets import Article, load_articles
 from trtllm_port.evaluation.prompts import load_tokenizer
 from trtllm_port.evaluation.rouge import mean_rouge, rouge_per_sample
 from trtllm_port.evaluation.summarize_prompts import summary_prompts
 from trtllm_port.evaluation.summarize_sides import hugging_face_writes, load_hugging_face
+from trtllm_port.shipped_model import MODEL_DIR
 
 log = logging.getLogger("trtllm_port.demo.score")
 

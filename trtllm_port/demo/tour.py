@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trtllm_port.demo import MODEL_DIR
-from trtllm_port.quoting import shell_command
+from trtllm_port.foundation.quoting import shell_command
+from trtllm_port.shipped_model import MODEL_DIR
 
 if TYPE_CHECKING:
-    from trtllm_port.porting import PortResult
+    from trtllm_port.porting.create import PortResult
     from trtllm_port.verification import Report
 
 __all__ = ["DemoResult", "tour"]
@@ -89,7 +89,7 @@ def tour(
         WorkspaceError: the workspace holds a port of a Llama already.
         PortError: a library or disk space is missing.
     """
-    from trtllm_port.porting import create_port
+    from trtllm_port.porting.create import create_port
     from trtllm_port.verification import verify
 
     tell = on_command or (lambda _command: None)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trtllm_port.claims import scratch
-from trtllm_port.demo import ARTICLES
 from trtllm_port.errors import PortError
-from trtllm_port.quiet import quiet_datasets
-from trtllm_port.text_files import read_text
+from trtllm_port.foundation.claims import scratch
+from trtllm_port.foundation.text_files import read_text
+from trtllm_port.huggingface.quiet import quiet_datasets
+from trtllm_port.shipped_model import ARTICLES
 
 __all__ = ["Article", "ArticleSet", "load_articles"]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from trtllm_port.errors import ConfigError, PortError
-from trtllm_port.layers.foreign import read_json, reading
-from trtllm_port.text_files import read_lines
-from trtllm_port.tokenizer_packages import loading
+from trtllm_port.foundation.foreign import read_json, reading
+from trtllm_port.foundation.text_files import read_lines
+from trtllm_port.huggingface.tokenizers import loading
 
 WITHOUT_TEMPLATE = "leave `--chat` out, and give the conversation as the model expects it as the prompt"
 __all__ = ["Tokenizer", "load_tokenizer", "read_prompts"]

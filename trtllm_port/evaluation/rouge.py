@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from trtllm_port.claims import scratch
 from trtllm_port.errors import EnvironmentLackError
+from trtllm_port.foundation.claims import scratch
 
 __all__ = ["ROUGE_KINDS", "mean_rouge", "rouge_per_sample"]
 

@@ -19,7 +19,7 @@ from trtllm_port.evaluation.summarize_compare import Comparison, compare
 from trtllm_port.evaluation.summarize_prompts import summary_prompts
 from trtllm_port.evaluation.summarize_result import Side, SummarizeOptions, SummarizeResult, write_result
 from trtllm_port.evaluation.summarize_sides import Written, engine_writes, hugging_face_writes, load_hugging_face
-from trtllm_port.layers.foreign import reading
+from trtllm_port.foundation.foreign import reading
 from trtllm_port.runtime.session import Session
 
 __all__ = ["Side", "SummarizeOptions", "SummarizeResult", "summarize"]

@@ -8,8 +8,8 @@ from typing import Any
 
 from trtllm_port.evaluation.datasets import ArticleSet
 from trtllm_port.evaluation.summarize_compare import Comparison
-from trtllm_port.files import write_json, write_text
-from trtllm_port.quoting import json_text
+from trtllm_port.foundation.atomic_files import write_json, write_text
+from trtllm_port.foundation.quoting import json_text
 
 __all__ = ["Side", "SummarizeOptions", "SummarizeResult", "write_result"]
 

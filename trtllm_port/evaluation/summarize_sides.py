@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trtllm_port.hf_loading import weights_as_stored
-from trtllm_port.layers.hf_config import whole_config
+from trtllm_port.huggingface.configs import whole_config
+from trtllm_port.huggingface.loading import weights_as_stored
+from trtllm_port.huggingface.quiet import quiet_transformers
 from trtllm_port.layers.weights import HuggingFaceWeights
-from trtllm_port.quiet import quiet_transformers
 from trtllm_port.runtime.generation import check_request, generate
 
 if TYPE_CHECKING:

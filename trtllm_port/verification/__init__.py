@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from trtllm_port.verification.bundle import is_bundle, replay
 from trtllm_port.verification.diff import diff_layers
+from trtllm_port.verification.judge.verdict import Verdict
 from trtllm_port.verification.pipeline import verify
-from trtllm_port.verification.report import Report
-from trtllm_port.verification.settings import DiffSettings, VerifySettings
-from trtllm_port.verification.verdict import Verdict
+from trtllm_port.verification.report.report import Report
+from trtllm_port.verification.stimulus.settings import DiffSettings, VerifySettings
 
 __all__ = ["DiffSettings", "Report", "Verdict", "VerifySettings", "diff_layers", "is_bundle", "replay", "verify"]

@@ -12,7 +12,22 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from trtllm_port.verification.assemble import (
+from trtllm_port.verification.bundle.save import check_target, save_bundle
+from trtllm_port.verification.causes.source_tree import PortCode
+from trtllm_port.verification.judge.gates import Gate
+from trtllm_port.verification.phases.large_models import (
+    first_layers,
+    is_large,
+    open_mapped,
+    shortened,
+    stored_dtype,
+    what_is_left_out,
+    without_batch,
+)
+from trtllm_port.verification.phases.lockstep import run_phase_in_step
+from trtllm_port.verification.phases.not_exercised import NotExercised, not_exercised
+from trtllm_port.verification.phases.phase import LoadHuggingFace, Phase, PhaseResult, phases_of, run_phase
+from trtllm_port.verification.report.assembly import (
     causes_of,
     command,
     divergences_of,
@@ -24,31 +39,16 @@ from trtllm_port.verification.assemble import (
     verdict_of,
     versions,
 )
-from trtllm_port.verification.bundle.save import check_target, save_bundle
-from trtllm_port.verification.coverage import NotExercised, not_exercised
-from trtllm_port.verification.faults import blame
-from trtllm_port.verification.finish import finish
-from trtllm_port.verification.gates import Gate
-from trtllm_port.verification.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.in_step import run_phase_in_step
-from trtllm_port.verification.large import (
-    first_layers,
-    is_large,
-    open_mapped,
-    shortened,
-    stored_dtype,
-    what_is_left_out,
-    without_batch,
-)
-from trtllm_port.verification.mapped import return_freed_memory
-from trtllm_port.verification.origin import require_engine_of
-from trtllm_port.verification.phase import LoadHuggingFace, Phase, PhaseResult, phases_of, run_phase
-from trtllm_port.verification.preparation import Model, network_of, open_port, opened, prepare_port, settle_dtype
-from trtllm_port.verification.report import Report
-from trtllm_port.verification.runners import SessionRunner
-from trtllm_port.verification.settings import DiffSettings
-from trtllm_port.verification.sources import PortCode
-from trtllm_port.verification.stimulus import Stimulus, enough_tokens, make_stimulus, on_one_side, switch_lengths
+from trtllm_port.verification.report.finish import finish
+from trtllm_port.verification.report.port_faults import blame
+from trtllm_port.verification.report.report import Report
+from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.sides.mapped_weights import return_freed_memory
+from trtllm_port.verification.sides.preparation import Model, network_of, open_port, opened, prepare_port, settle_dtype
+from trtllm_port.verification.sides.provenance import require_engine_of
+from trtllm_port.verification.sides.session_runner import SessionRunner
+from trtllm_port.verification.stimulus.inputs import Stimulus, enough_tokens, make_stimulus, on_one_side, switch_lengths
+from trtllm_port.verification.stimulus.settings import DiffSettings
 from trtllm_port.verification.tokens import token_gates
 
 Progress = Callable[[str, int, int], None]

@@ -14,22 +14,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from trtllm_port.verification import preparation
-from trtllm_port.verification.assemble import command, summary, verdict_of
 from trtllm_port.verification.bundle.save import check_target
-from trtllm_port.verification.coverage import NotExercised
 from trtllm_port.verification.diff import compare_model, diff_report, loader, save
-from trtllm_port.verification.faults import blame
-from trtllm_port.verification.finish import finish
-from trtllm_port.verification.gates import Gate
 from trtllm_port.verification.greedy import continue_prompts, describe, make_prompts, prompt_gate
-from trtllm_port.verification.phase import phases_of
-from trtllm_port.verification.preparation import Model, open_port, opened
-from trtllm_port.verification.report import Report, Stage
+from trtllm_port.verification.judge.gates import Gate
+from trtllm_port.verification.judge.verdict import Verdict, worst
+from trtllm_port.verification.phases.not_exercised import NotExercised
+from trtllm_port.verification.phases.phase import phases_of
+from trtllm_port.verification.report.assembly import command, summary, verdict_of
+from trtllm_port.verification.report.finish import finish
+from trtllm_port.verification.report.port_faults import blame
+from trtllm_port.verification.report.report import Report, Stage
 from trtllm_port.verification.rouge import run_rouge
-from trtllm_port.verification.settings import VerifySettings
-from trtllm_port.verification.stimulus import enough_tokens, switch_lengths
-from trtllm_port.verification.verdict import Verdict, worst
+from trtllm_port.verification.sides import preparation
+from trtllm_port.verification.sides.preparation import Model, open_port, opened
+from trtllm_port.verification.stimulus.inputs import enough_tokens, switch_lengths
+from trtllm_port.verification.stimulus.settings import VerifySettings
 
 Progress = Callable[[str, int, int], None]
 DEFAULTS = VerifySettings()

@@ -12,11 +12,11 @@ from typing import Any
 
 from trtllm_port.errors import EngineError
 from trtllm_port.evaluation.summarize import SummarizeOptions, SummarizeResult, summarize
-from trtllm_port.quiet import quiet_transformers
-from trtllm_port.verification.gates import Gate
-from trtllm_port.verification.settings import VerifySettings
-from trtllm_port.verification.stimulus import load_tokenizer
-from trtllm_port.verification.verdict import Verdict
+from trtllm_port.huggingface.quiet import quiet_transformers
+from trtllm_port.verification.judge.gates import Gate
+from trtllm_port.verification.judge.verdict import Verdict
+from trtllm_port.verification.stimulus.inputs import load_tokenizer
+from trtllm_port.verification.stimulus.settings import VerifySettings
 
 OUTPUT_LEN = 64
 SOURCE = "MLPerf inference: 99 % of the reference, 0.9 to 1.1 times its length; paired bootstrap, Koehn 2004"

@@ -13,12 +13,12 @@ from typing import Any
 from trtllm_port.errors import ConfigError, EnvironmentLackError
 from trtllm_port.evaluation.prompts import Tokenizer, declared_tokens
 from trtllm_port.evaluation.prompts import load_tokenizer as load_runtime_tokenizer
-from trtllm_port.layers.foreign import reading
-from trtllm_port.layers.hf_config import whole_config
-from trtllm_port.verification.gates import Gate, skipped
-from trtllm_port.verification.stimulus import load_tokenizer
-from trtllm_port.verification.texts import PASSAGE, PROMPTS
-from trtllm_port.verification.verdict import Verdict
+from trtllm_port.foundation.foreign import reading
+from trtllm_port.huggingface.configs import whole_config
+from trtllm_port.verification.judge.gates import Gate, skipped
+from trtllm_port.verification.judge.verdict import Verdict
+from trtllm_port.verification.stimulus.inputs import load_tokenizer
+from trtllm_port.verification.stimulus.passages import PASSAGE, PROMPTS
 
 PHASE = "tokens"
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")

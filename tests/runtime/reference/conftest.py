@@ -9,7 +9,7 @@ import pytest
 import tensorrt_rtx as trt
 import torch
 
-from trtllm_port.runtime.network_file import NetworkFile
+from trtllm_port.runtime.network import NetworkFile
 from trtllm_port.runtime.reference import ReferenceExecutor
 
 DTYPES = {

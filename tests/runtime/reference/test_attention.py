@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from trtllm_port.runtime.reference import ReferenceExecutor, UnsupportedLayerError
-from trtllm_port.runtime.reference.attention import visible
-from trtllm_port.runtime.reference.errors import LayerExecutionError
+from trtllm_port.runtime.reference.evaluators.attention import visible
+from trtllm_port.runtime.reference.evaluators.errors import LayerExecutionError
 
 quick = settings(max_examples=25, deadline=None)
 SOFTMAX, NONE = trt.AttentionNormalizationOp.SOFTMAX, trt.CausalMaskKind.NONE

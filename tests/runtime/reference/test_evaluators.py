@@ -8,7 +8,7 @@ from pathlib import Path
 import tensorrt_rtx as trt
 
 import trtllm_port.layers
-from trtllm_port.runtime.network_file.attributes import ATTENTION_ATTRIBUTES, LAYER_CLASSES
+from trtllm_port.runtime.network.attributes import ATTENTION_ATTRIBUTES, LAYER_CLASSES
 from trtllm_port.runtime.reference.evaluators import EVALUATORS, SUPPORTED
 
 LAYERS = Path(trtllm_port.layers.__file__).parent

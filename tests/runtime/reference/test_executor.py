@@ -14,8 +14,8 @@ import torch
 from torch.testing import assert_close
 
 from trtllm_port.errors import CheckpointError, EngineError, PortError
-from trtllm_port.runtime.executor import Executor, TensorSpec
-from trtllm_port.runtime.network_file import Constant, LayerRecord, NetworkFile, TensorRecord
+from trtllm_port.runtime.network import Constant, LayerRecord, NetworkFile, TensorRecord
+from trtllm_port.runtime.network.executor import Executor, TensorSpec
 from trtllm_port.runtime.reference import ReferenceExecutor, UnsupportedLayerError
 
 
@@ -199,7 +199,7 @@ def test_neither_tensorrt_nor_transformers_is_imported(tmp_path: Path) -> None:
     _with_parameter().save(file)
     code = (
         "import sys, torch\n"
-        "from trtllm_port.runtime.network_file import NetworkFile\n"
+        "from trtllm_port.runtime.network import NetworkFile\n"
         "from trtllm_port.runtime.reference import ReferenceExecutor\n"
         f"ReferenceExecutor(NetworkFile.load({str(file)!r}), {{'lm_head.weight': torch.zeros(2, 3)}}).run({{}})\n"
         "assert not {'tensorrt', 'tensorrt_rtx', 'transformers', 'onnx'} & sys.modules.keys()\n"

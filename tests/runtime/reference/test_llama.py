@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from trtllm_port.runtime.network_file import NetworkFile, parameter_values
+from trtllm_port.runtime.network import NetworkFile, parameter_values
 from trtllm_port.runtime.reference import ReferenceExecutor
 
 SLOTS = 128

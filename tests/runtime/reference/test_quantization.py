@@ -11,7 +11,7 @@ import tensorrt_rtx as trt
 import torch
 from torch.testing import assert_close
 
-from trtllm_port.runtime.network_file import NetworkFile
+from trtllm_port.runtime.network import NetworkFile
 from trtllm_port.runtime.reference import ReferenceExecutor
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from trtllm_port.verification.bundle.sketch import COLUMNS, TOKENS, sampled, sketch, sketched_errors
-from trtllm_port.verification.metrics import summarise, token_errors
+from trtllm_port.verification.judge.metrics import summarise, token_errors
 
 FIRST_SIGNS = [-3, 1, -1, 3, 3, 1, 3, -3, 3, -1, 3, -3]  # sums of three, of the stream that all bundles use
 

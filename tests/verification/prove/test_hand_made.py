@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import Qwen3Config
 
-from trtllm_port.porting import create_port
+from trtllm_port.porting.create import create_port
 from trtllm_port.verification import DiffSettings, diff_layers
 
 SIZES = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, vocab_size=160) | dict(

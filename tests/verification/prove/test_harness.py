@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from trtllm_port.errors import PortError
+from trtllm_port.verification.judge.verdict import Verdict
 from trtllm_port.verification.prove import Outcome, Proof, harness, prove
 from trtllm_port.verification.prove.bugs import Bug, Injection, Patient
 from trtllm_port.verification.prove.catalogue import CATALOGUE
 from trtllm_port.verification.prove.harness import Laboratory
-from trtllm_port.verification.settings import DiffSettings
-from trtllm_port.verification.verdict import Verdict
+from trtllm_port.verification.stimulus.settings import DiffSettings
 
 SETTINGS = DiffSettings(tokens=96)
 

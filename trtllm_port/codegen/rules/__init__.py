@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from trtllm_port.codegen.ir import Node
-from trtllm_port.codegen.recorder import Operation, Value
+from trtllm_port.codegen.ir.nodes import Node
+from trtllm_port.codegen.ir.record import Operation, Value
 from trtllm_port.codegen.rules.base import DTYPES, MODEL_DTYPE, TRACE_DTYPE, RuleTable, node
 from trtllm_port.codegen.rules.elementwise import BINARY, ELEMENTWISE
 from trtllm_port.codegen.rules.layers import LAYERS

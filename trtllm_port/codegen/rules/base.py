@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from trtllm_port.codegen.ir import Form, Node
-from trtllm_port.codegen.recorder import Attribute, Literal, Operation, Value
+from trtllm_port.codegen.ir.nodes import Form, Node
+from trtllm_port.codegen.ir.record import Attribute, Literal, Operation, Value
 
 Result = Node | Value | None
 Rule = Callable[[Operation], Result]

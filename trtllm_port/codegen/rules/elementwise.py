@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from trtllm_port.codegen.operation_names import CASTS, words
-from trtllm_port.codegen.recorder import Operation, Value
+from trtllm_port.codegen.ir.operation_names import CASTS, words
+from trtllm_port.codegen.ir.record import Operation, Value
 from trtllm_port.codegen.rules.base import DTYPES, Result, RuleTable, argument, is_tensor, node, unchanged
 
 ELEMENTWISE = RuleTable()

@@ -1,10 +1,10 @@
-"""Rules for reductions, products, and the operations that `hooks.py` records as one."""
+"""Rules for reductions, products, and the operations that `record/hooks.py` records as one."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from trtllm_port.codegen.recorder import Operation
+from trtllm_port.codegen.ir.record import Operation
 from trtllm_port.codegen.rules.base import DTYPES, Result, RuleTable, argument, dtype_of, node
 
 LAYERS = RuleTable()

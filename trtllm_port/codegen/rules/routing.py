@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trtllm_port.codegen.recorder import Operation
+from trtllm_port.codegen.ir.record import Operation
 from trtllm_port.codegen.rules.base import Result, RuleTable, argument, is_tensor, node
 
 ROUTING = RuleTable()

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from trtllm_port.codegen.recorder import Literal, Operation, Value
+from trtllm_port.codegen.ir.record import Literal, Operation, Value
 from trtllm_port.codegen.rules.base import Result, RuleTable, argument, node, numbers, shape_of, unchanged
 
 SHAPES = RuleTable()

@@ -17,9 +17,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from trtllm_port.errors import BundleError
-from trtllm_port.files import write_json
-from trtllm_port.layers.foreign import read_json, reading, typed
-from trtllm_port.runtime.digests import bytes_digest, file_digest
+from trtllm_port.foundation.atomic_files import write_json
+from trtllm_port.foundation.digests import bytes_digest, file_digest
+from trtllm_port.foundation.foreign import read_json, reading, typed
 
 BUNDLE_JSON = "bundle.json"
 FORMAT, VERSION = "trtllm-port bundle", 1

@@ -13,12 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from trtllm_port.errors import BundleError
-from trtllm_port.files import real_path, require_writable
-from trtllm_port.layers.foreign import reading, typed
+from trtllm_port.foundation.atomic_files import real_path, require_writable
+from trtllm_port.foundation.foreign import reading, typed
+from trtllm_port.foundation.quoting import shell_command
 from trtllm_port.layers.weights import SafetensorsFile
-from trtllm_port.quoting import shell_command
-from trtllm_port.runtime.engine_directory import CONFIG, EngineDirectory
-from trtllm_port.verification.assemble import (
+from trtllm_port.runtime.engines.directory import CONFIG, EngineDirectory
+from trtllm_port.verification.bundle.files import AGAIN, read_manifest, require_listed
+from trtllm_port.verification.bundle.judge import NO_INJECTION, judge_recorded
+from trtllm_port.verification.bundle.record import RecordedPhase
+from trtllm_port.verification.bundle.store import from_parts
+from trtllm_port.verification.phases.not_exercised import NotExercised
+from trtllm_port.verification.phases.phase import Phase, PhaseResult
+from trtllm_port.verification.report.assembly import (
     divergences_of,
     position_profile,
     summary,
@@ -26,18 +32,12 @@ from trtllm_port.verification.assemble import (
     verdict_of,
     versions,
 )
-from trtllm_port.verification.bundle.files import AGAIN, read_manifest, require_listed
-from trtllm_port.verification.bundle.judge import NO_INJECTION, judge_recorded
-from trtllm_port.verification.bundle.record import RecordedPhase
-from trtllm_port.verification.bundle.store import from_parts
-from trtllm_port.verification.coverage import NotExercised
-from trtllm_port.verification.finish import finish
-from trtllm_port.verification.origin import require_engine_like
-from trtllm_port.verification.phase import Phase, PhaseResult
-from trtllm_port.verification.preparation import open_port
-from trtllm_port.verification.report import Report, Subject
-from trtllm_port.verification.runners import SessionRunner
-from trtllm_port.verification.stimulus import Stimulus
+from trtllm_port.verification.report.finish import finish
+from trtllm_port.verification.report.report import Report, Subject
+from trtllm_port.verification.sides.preparation import open_port
+from trtllm_port.verification.sides.provenance import require_engine_like
+from trtllm_port.verification.sides.session_runner import SessionRunner
+from trtllm_port.verification.stimulus.inputs import Stimulus
 
 FREE_CHOICE = "a replay compares values and lets the port choose: near a tie it may choose otherwise, and values follow"
 Progress = Callable[[str, int, int], None]

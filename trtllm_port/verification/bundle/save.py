@@ -11,15 +11,15 @@ from pathlib import Path
 from safetensors.torch import save as serialise
 
 from trtllm_port.errors import BundleError
-from trtllm_port.files import require_writable, write_json
-from trtllm_port.publishing import Kind, check_output, output_directory
-from trtllm_port.runtime.engine_directory import CONFIG, EngineDirectory, network_name
+from trtllm_port.foundation.atomic_files import require_writable, write_json
+from trtllm_port.foundation.publishing import Kind, check_output, output_directory
+from trtllm_port.runtime.engines.directory import CONFIG, EngineDirectory, network_name
 from trtllm_port.verification.bundle.files import BUNDLE_JSON, is_bundle, write_manifest
 from trtllm_port.verification.bundle.record import record_phase
 from trtllm_port.verification.bundle.store import to_parts
-from trtllm_port.verification.phase import LoadHuggingFace, Phase
-from trtllm_port.verification.report import REPORT_JSON, Report
-from trtllm_port.verification.stimulus import Stimulus
+from trtllm_port.verification.phases.phase import LoadHuggingFace, Phase
+from trtllm_port.verification.report.report import REPORT_JSON, Report
+from trtllm_port.verification.stimulus.inputs import Stimulus
 
 WEIGHTS_LIMIT = 256 << 20  # of all networks together; beyond it a replay needs an engine directory
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trtllm_port.verification.metrics import TokenErrors
+from trtllm_port.verification.judge.metrics import TokenErrors
 
 COLUMNS = 32
 TOKENS = 128

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trtllm_port.layers.dtypes import FLOAT_DTYPES
-from trtllm_port.layers.foreign import typed
-from trtllm_port.runtime.digests import bytes_digest
+from trtllm_port.foundation.digests import bytes_digest
+from trtllm_port.foundation.foreign import typed
+from trtllm_port.layers.definition.dtypes import FLOAT_DTYPES
 from trtllm_port.verification.bundle.record import Floor, Logits, RecordedPhase
 from trtllm_port.verification.bundle.sketch import COLUMNS, Sketch
-from trtllm_port.verification.phase import Phase
-from trtllm_port.verification.taps import ModuleFacts, module_of
+from trtllm_port.verification.phases.phase import Phase
+from trtllm_port.verification.taps.names import ModuleFacts, module_of
 
 LOGIT_PARTS = ("tokens_N", "reference_NV", "yardstick_NV")
 # Sketches of a float64 reference keep its precision, for its floor is one float32 rounding; others need no such.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from trtllm_port.verification.causes.weight_laws import IDS as WEIGHT_IDS
 from trtllm_port.verification.experiments import arithmetic, attention, masks, parameters, precision, steps, wiring
 from trtllm_port.verification.experiments.hypotheses import Hypothesis
-from trtllm_port.verification.weight_laws import IDS as WEIGHT_IDS
 
 HYPOTHESES: tuple[Hypothesis, ...] = (
     *parameters.TABLE,

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trtllm_port.exact import tensors_as_they_are
+from trtllm_port.huggingface.exact_arithmetic import tensors_as_they_are
 from trtllm_port.verification.experiments.operations import Operation, Operations, Replacement, own_operations, units
-from trtllm_port.verification.hooks import INPUT_KEYWORDS, inputs_of, outputs_of
-from trtllm_port.verification.rotary import match_table
-from trtllm_port.verification.taps import LOGITS, is_input, module_of
+from trtllm_port.verification.taps.hooks import INPUT_KEYWORDS, inputs_of, outputs_of
+from trtllm_port.verification.taps.names import LOGITS, is_input, module_of
+from trtllm_port.verification.taps.rotary_tables import match_table
 
 # What an experiment may run into: shapes that do not fit, and code that was not made for what it got.
 IMPOSSIBLE = (

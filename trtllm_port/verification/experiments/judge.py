@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from trtllm_port.exact import tensors_as_they_are
+from trtllm_port.huggingface.exact_arithmetic import tensors_as_they_are
 from trtllm_port.verification.experiments.catalogue import HYPOTHESES
 from trtllm_port.verification.experiments.experiment import IMPOSSIBLE, Experiment
 from trtllm_port.verification.experiments.hypotheses import Hypothesis, Variant
-from trtllm_port.verification.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.thresholds import RATIO
+from trtllm_port.verification.judge.thresholds import RATIO
+from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
 
 FALLS = 10.0
 RUNNER_UP = 5.0

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trtllm_port.verification.experiments.experiment import Experiment
 from trtllm_port.verification.experiments.hypotheses import Hypothesis, Variant
-from trtllm_port.verification.metrics import relative_error_per_token, token_errors
+from trtllm_port.verification.judge.metrics import relative_error_per_token, token_errors
 
 CLEAR = 50.0  # a token whose error exceeds the noise this many times is wrong
 

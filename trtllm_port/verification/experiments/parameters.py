@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trtllm_port.verification.experiments.experiment import Experiment, parameter
 from trtllm_port.verification.experiments.hypotheses import Hypothesis, Variant
-from trtllm_port.verification.taps import parent_of
+from trtllm_port.verification.taps.names import parent_of
 
 SAME_DIRECTION = 0.9999  # cosine of two columns that are the same but for rounding
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from trtllm_port.verification.experiments.experiment import Experiment, attribute
 from trtllm_port.verification.experiments.hypotheses import Hypothesis, Variant
 from trtllm_port.verification.experiments.operations import Operation, Replacement, operand, units
-from trtllm_port.verification.hooks import outputs_of
+from trtllm_port.verification.taps.hooks import outputs_of
 
 PURE = ("view", "reshape", "transpose", "permute", "contiguous", "expand", "unsqueeze", "squeeze", "clone", "detach")
 SMALL_NUMBER = 1e-2  # what is added and is smaller is an epsilon

@@ -9,9 +9,9 @@ from functools import partial
 from torch import Tensor, nn
 
 from trtllm_port.layers.weights import TensorSource
+from trtllm_port.verification.causes.weight_laws import Law, Pair, law_of, same_bits
 from trtllm_port.verification.experiments.experiment import Experiment, parameter
 from trtllm_port.verification.experiments.hypotheses import Hypothesis, Variant
-from trtllm_port.verification.weight_laws import Law, Pair, law_of, same_bits
 
 NAMED = 2  # parameters that the cause names
 

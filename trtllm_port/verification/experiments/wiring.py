@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from trtllm_port.verification.experiments.experiment import Experiment, attribute, first_tensor, parameter
 from trtllm_port.verification.experiments.hypotheses import Hypothesis, Variant, fitted
 from trtllm_port.verification.experiments.operations import units
-from trtllm_port.verification.rotary import is_rotary, match_table
-from trtllm_port.verification.taps import is_input, module_of
+from trtllm_port.verification.taps.names import is_input, module_of
+from trtllm_port.verification.taps.rotary_tables import is_rotary, match_table
 
 THETAS = (1e4, 1e5, 5e5, 1e6, 5e6, 1e7)
 FEW = 4  # positions at which angles do not yet go round

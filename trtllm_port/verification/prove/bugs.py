@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from trtllm_port.verification.prove.source import Change, Edited, attention_classes, edit
-from trtllm_port.verification.taps import module_of
+from trtllm_port.verification.taps.names import module_of
 
 Weights = dict[str, Tensor]
 

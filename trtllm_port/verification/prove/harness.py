@@ -16,23 +16,23 @@ import torch
 from torch import Tensor
 
 from trtllm_port.errors import CheckpointError, PortError
-from trtllm_port.runtime.reference.errors import LayerExecutionError
-from trtllm_port.verification.assemble import causes_of, divergences_of, verdict_of
-from trtllm_port.verification.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.incremental import RUNS
-from trtllm_port.verification.metrics import metrics, summarise
-from trtllm_port.verification.phase import HuggingFaceSides, PhaseResult, judge_port, phases_of, run_hugging_face
-from trtllm_port.verification.preparation import Model, opened, settle_dtype
+from trtllm_port.runtime.reference.evaluators.errors import LayerExecutionError
+from trtllm_port.verification.decode.incremental import RUNS
+from trtllm_port.verification.judge.metrics import metrics, summarise
+from trtllm_port.verification.judge.thresholds import RATIO, ROUNDING
+from trtllm_port.verification.judge.verdict import Verdict
+from trtllm_port.verification.phases.phase import HuggingFaceSides, PhaseResult, judge_port, phases_of, run_hugging_face
 from trtllm_port.verification.prove.bugs import Bug, Injection, Patient, modules_in_order
 from trtllm_port.verification.prove.catalogue import CATALOGUE
 from trtllm_port.verification.prove.outcome import Outcome, Proof
 from trtllm_port.verification.prove.patients import Ward
-from trtllm_port.verification.runners import SessionRunner
-from trtllm_port.verification.settings import DiffSettings
-from trtllm_port.verification.stimulus import Stimulus, make_stimulus, on_one_side, switch_lengths
-from trtllm_port.verification.taps import LOGITS
-from trtllm_port.verification.thresholds import RATIO, ROUNDING
-from trtllm_port.verification.verdict import Verdict
+from trtllm_port.verification.report.assembly import causes_of, divergences_of, verdict_of
+from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.sides.preparation import Model, opened, settle_dtype
+from trtllm_port.verification.sides.session_runner import SessionRunner
+from trtllm_port.verification.stimulus.inputs import Stimulus, make_stimulus, on_one_side, switch_lengths
+from trtllm_port.verification.stimulus.settings import DiffSettings
+from trtllm_port.verification.taps.names import LOGITS
 
 Progress = Callable[[str, int, int], None]
 DEFAULTS = DiffSettings()

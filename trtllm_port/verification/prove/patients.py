@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from trtllm_port.errors import NetworkError
-from trtllm_port.registry import find_port
-from trtllm_port.verification.preparation import Model
+from trtllm_port.registry.ports import find_port
+from trtllm_port.registry.workspace import MARKER, MARKER_TEXT
 from trtllm_port.verification.prove.bugs import Injection
-from trtllm_port.verification.runners import SessionRunner
-from trtllm_port.workspace import MARKER, MARKER_TEXT
+from trtllm_port.verification.sides.preparation import Model
+from trtllm_port.verification.sides.session_runner import SessionRunner
 
 PRIVATE = "_trtllm_port_"  # the registry's prefix of imported workspaces
 

@@ -1,0 +1,4 @@
+"""A TensorRT network that is being defined: the network, its tensors, parameters, data types.
+
+In: calls of functions on tensors. Out: a `trt.INetworkDefinition`. A newcomer adds here only what every function needs.
+"""

@@ -1,0 +1,103 @@
+"""QUANTIZE and DEQUANTIZE: numbers as multiples of a scale, per tensor, per index of one axis, or per block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from trtllm_port.runtime.reference.evaluators.layer import Evaluator, Layer
+
+INTEGER_RANGES = {"int8": (-128, 127), "uint8": (0, 255), "int4": (-8, 7)}
+FLOAT8_LIMIT = 448.0  # the largest finite float8_e4m3fn
+FLOAT4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # float4_e2m1fn without its sign, in the order of its bits
+
+
+def quantize(layer: Layer) -> Evaluator:
+    """`clamp(round(x / scale) + zero_point)`, to nearest even; to float8 and float4 saturating, without zero point."""
+    kind = layer["to_type"]
+    if layer.has(2) and layer.input(2).dtype != kind:
+        layer.refuse(f"a zero point of {layer.input(2).dtype} for {kind}")
+    spread = _spreading(layer)
+    dtype = layer.dtype(kind)
+    if kind in INTEGER_RANGES:
+        low, high = INTEGER_RANGES[kind]
+
+        def to_integer(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+            steps = torch.round(x.float() / spread(scale.float(), x))
+            shifted = steps if zero is None else steps + spread(zero.float(), x)
+            return shifted.clamp(low, high).to(dtype)
+
+        return to_integer
+    roundings = {"float8_e4m3fn": _to_float8, "float4_e2m1fn": _to_float4}
+    rounding: Callable[[Tensor], Tensor] = layer.choose("to_type", roundings)
+
+    def to_float(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+        _require_zero(zero)
+        return rounding(x.float() / spread(scale.float(), x)).to(dtype)
+
+    return to_float
+
+
+def _to_float8(x: Tensor) -> Tensor:
+    return x.clamp(-FLOAT8_LIMIT, FLOAT8_LIMIT)  # the conversion rounds to nearest even
+
+
+def _to_float4(x: Tensor) -> Tensor:
+    values = torch.tensor(FLOAT4_VALUES, device=x.device)
+    middles = (values[1:] + values[:-1]) / 2
+    down = torch.bucketize(x.abs(), middles)  # a middle goes down
+    up = torch.bucketize(x.abs(), middles, right=True)  # a middle goes up
+    even = torch.where(down % 2 == 0, down, up)  # bit patterns alternate between even and odd significands
+    rounded: Tensor = torch.copysign(values[even], x)
+    return rounded
+
+
+def dequantize(layer: Layer) -> Evaluator:
+    """`(x - zero_point) * scale`, computed in float32 and rounded to the output's dtype."""
+    kind = layer.input(0).dtype
+    if kind not in (*INTEGER_RANGES, "float8_e4m3fn", "float4_e2m1fn"):
+        layer.refuse(f"input {kind}")
+    if layer.has(2) and layer.input(2).dtype != kind:
+        layer.refuse(f"a zero point of {layer.input(2).dtype} for {kind}")
+    spread = _spreading(layer)
+    dtype = layer.dtype(layer["to_type"])
+    floating = kind not in INTEGER_RANGES
+
+    def evaluate(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+        if floating:
+            _require_zero(zero)
+        steps = x.float() if zero is None else x.float() - spread(zero.float(), x)
+        return (steps * spread(scale.float(), x)).to(dtype)
+
+    return evaluate
+
+
+def _require_zero(zero: Tensor | None) -> None:
+    if zero is not None and bool(zero.float().any()):
+        raise ValueError("the zero point of a floating-point format is not zero")
+
+
+def _spreading(layer: Layer) -> Callable[[Tensor, Tensor], Tensor]:
+    """How a scale or zero point is laid over the tensor: a scalar, a vector along `axis`, or blocks of equal size."""
+    axis, rank = layer["axis"], layer.rank()
+
+    def spread(factor: Tensor, x: Tensor) -> Tensor:
+        if factor.numel() == 1:
+            return factor.reshape(())
+        if factor.dim() == 1:
+            if factor.numel() != x.shape[axis]:
+                raise ValueError(f"{factor.numel()} scales for {x.shape[axis]} places on axis {axis}")
+            return factor.reshape([-1 if i == axis % rank else 1 for i in range(rank)])
+        return _blocks(factor, x.shape)
+
+    return spread
+
+
+def _blocks(factor: Tensor, shape: Sequence[int]) -> Tensor:
+    if factor.dim() != len(shape) or any(size % count for size, count in zip(shape, factor.shape, strict=True)):
+        raise ValueError(f"scales of shape {list(factor.shape)} do not divide {list(shape)} into blocks")
+    for axis, size in enumerate(shape):
+        factor = factor.repeat_interleave(size // factor.shape[axis], axis)
+    return factor

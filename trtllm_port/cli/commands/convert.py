@@ -1,0 +1,71 @@
+"""`trtllm-port convert`: Hugging Face weights in, a checkpoint out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trtllm_port.cli.terminal import console, options
+from trtllm_port.foundation.quoting import shell_command
+
+if TYPE_CHECKING:
+    from trtllm_port.conversion import ConvertResult
+
+
+def convert(
+    model_dir: options.ModelDirOption,
+    output_dir: options.OutputDir,
+    workspace: options.Workspace = Path("."),
+    dtype: options.Dtype = "auto",
+    tp_size: Annotated[int, typer.Option("--tp-size", min=1, help="Tensor parallel size.")] = 1,
+    pp_size: Annotated[int, typer.Option("--pp-size", min=1, help="Pipeline parallel size.")] = 1,
+    trust_remote_code: options.TrustRemoteCode = False,
+    as_json: options.Json = False,
+) -> None:
+    """Convert Hugging Face weights into a checkpoint: `config.json` and one `rank{r}.safetensors` per rank.
+
+    A checkpoint that is there already is replaced when the new one is complete.
+    """
+    from trtllm_port.conversion import convert_checkpoint
+    from trtllm_port.huggingface.hub import locate_model
+
+    directory = locate_model(model_dir)
+    with console.progress() as progress:
+        result = convert_checkpoint(
+            directory,
+            output_dir,
+            workspace=workspace,
+            dtype=dtype,
+            tp_size=tp_size,
+            pp_size=pp_size,
+            trust_remote_code=trust_remote_code,
+            progress=progress,
+        )
+    console.emit(result, render, as_json=as_json)
+    if as_json:
+        for text in left_out(result):
+            console.note(text)
+    else:
+        place = [] if workspace == Path(".") else ["--workspace", workspace]
+        words = ["trtllm-port", "build", "--checkpoint-dir", output_dir, "--output-dir", "ENGINE", *place]
+        console.note(f"next: {shell_command(words)}")
+
+
+def render(result: ConvertResult) -> None:
+    """What was written, and what of the source was left out."""
+    console.line(f"{result.architecture} in {result.dtype}, {result.tensors:,} tensors, {result.size / 1e6:,.1f} MB")
+    for text in left_out(result):
+        console.line(text)
+    console.line(f"wrote {result.output_dir} in {result.seconds:.1f} s")
+
+
+def left_out(result: ConvertResult) -> Iterator[str]:
+    """A line for each reason why tensors of the source are in no file."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in result.dropped.items():
+        by_reason.setdefault(reason, []).append(name)
+    for reason, names in by_reason.items():
+        yield f"dropped {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {reason}"

@@ -1,0 +1,117 @@
+"""`trtllm-port new`: a port package in the workspace, generated from a model or blank."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trtllm_port.cli.terminal import console, options
+from trtllm_port.errors import PortError
+from trtllm_port.foundation.quoting import shell_command
+
+if TYPE_CHECKING:
+    from trtllm_port.codegen import SelfCheck
+    from trtllm_port.porting.create import PortResult
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL_DIR",
+        help="Hugging Face model: a local directory or a hub id, without weights; with --blank: the name of the port.",
+        show_default=False,
+    ),
+]
+Name = Annotated[str | None, typer.Option("--name", help="Name of the port. [default: from the model's type]")]
+Blank = Annotated[bool, typer.Option("--blank", help="Write a skeleton to fill in by hand, under the name given.")]
+Architecture = Annotated[
+    str | None,
+    typer.Option("--architecture", help="With --blank: the name in `config.json` that the port will serve."),
+]
+
+
+def new(
+    model_dir: Model,
+    name: Name = None,
+    workspace: options.Workspace = Path("."),
+    force: options.Force = False,
+    blank: Blank = False,
+    architecture: Architecture = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    as_json: options.Json = False,
+) -> None:
+    """Write a port: its package, its registry entry, its conversion script and its test.
+
+    A generated port is compared with Hugging Face on random weights at a size that it was not traced at. Exit code 1
+    tells that it differs, or has parts to fill in.
+    """
+    from trtllm_port.huggingface.hub import locate_model
+    from trtllm_port.porting.create import create_blank_port, create_port
+
+    if blank:
+        if name is not None:
+            raise PortError(
+                "--name does not go with --blank",
+                hint=f"write `{shell_command(['trtllm-port', 'new', '--blank', name])}`",
+            )
+        result = create_blank_port(model_dir, workspace=workspace, architecture=architecture, force=force)
+    else:
+        if architecture is not None:
+            raise PortError(
+                "--architecture goes with --blank only", hint="a generated port takes it from `config.json`"
+            )
+        directory = locate_model(model_dir, weights=False)
+        with console.progress() as progress:
+            result = create_port(
+                directory,
+                workspace=workspace,
+                name=name,
+                force=force,
+                trust_remote_code=trust_remote_code,
+                progress=progress,
+            )
+    console.emit(result, render, as_json=as_json)
+    if not as_json:
+        console.note(f"next: {_next(result, model_dir, workspace)}")
+    if result.check is not None and not result.check.passed:
+        raise typer.Exit(1)
+
+
+def render(result: PortResult) -> None:
+    """What was written, what is left to do by hand, and how the port compares."""
+    port = result.port
+    for path in port.written:
+        console.line(f"wrote {port.workspace / path}")
+    if result.part_of is not None:
+        line = f"ported the text part of `{result.part_of}`: {port.architecture}; images and sounds are not its input"
+        console.line(line)
+    if result.source is not None:
+        for skeleton in result.source.skeletons:
+            console.line(f"to fill in by hand: {skeleton.name} ({skeleton.path}): {skeleton.reason}")
+    if result.check is not None:
+        _render_check(result.check)
+
+
+def _next(result: PortResult, model_dir: str, workspace: Path) -> str:
+    if result.check is None or (result.source is not None and result.source.skeletons):
+        return f"fill in what is marked TODO in {result.port.package_dir}"
+    command = "diff-layers" if result.check.first_divergence is not None else "verify"
+    place = [] if workspace == Path(".") else ["--workspace", workspace]
+    first = "mend what could not be checked, or take the checkpoint's own weights: " if result.check.problem else ""
+    return first + shell_command(["trtllm-port", command, model_dir, *place])
+
+
+def _render_check(check: SelfCheck) -> None:
+    """What the comparison with Hugging Face found."""
+    if check.problem is not None or check.worst_error is None:
+        console.line(f"could not be checked, because {check.problem or 'no tensor is in both'}")
+        return
+    verdict = "agrees with" if check.passed else "DIFFERS from"
+    console.line(
+        f"{verdict} Hugging Face in {check.taps:,} tensors ({check.tokens} tokens, {check.decode_steps} decode steps, "
+        f"random weights, a size that was not traced): worst relative error {check.worst_error:.1e} at {check.worst}"
+    )
+    if check.first_divergence is not None:
+        console.line(f"first difference at {check.first_divergence}")
+    console.line(f"executor: {check.executor}")

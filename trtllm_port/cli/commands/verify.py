@@ -1,0 +1,107 @@
+"""`trtllm-port verify`."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from trtllm_port.cli.terminal import console, options
+from trtllm_port.cli.terminal import verification_options as verification
+from trtllm_port.cli.terminal.render_proof import render
+
+ComputeCapability = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--compute-capability",
+        metavar="X.Y",
+        help="GPUs to compile for; may be repeated. [default: as `build`]",
+        show_default=False,
+    ),
+]
+VerifyBackend = Annotated[
+    options.BackendChoice,
+    typer.Option("--backend", help="What `build` compiles for; `reference` compiles nothing."),
+]
+NewTokens = Annotated[int, typer.Option("--max-output-len", min=1, metavar="N", help="Greedy tokens per prompt.")]
+Dataset = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset", metavar="NAME_OR_PATH", help="Articles for ROUGE. [default: the small set in the package]"
+    ),
+]
+NumSamples = Annotated[int, typer.Option("--num-samples", min=1, metavar="N", help="Articles for ROUGE at most.")]
+Prove = Annotated[
+    bool,
+    typer.Option(
+        "--prove",
+        help="Prove the check instead: put known bugs into a copy of the port, one by one, and see that each is found.",
+    ),
+]
+DEFAULT_ARTICLES = 16
+
+
+def verify(
+    model_dir: options.ModelDir,
+    workspace: options.Workspace = Path("."),
+    dtype: options.Dtype = "auto",
+    random_weights: options.RandomWeights = False,
+    report_dir: options.ReportDir = None,
+    backend: VerifyBackend = "auto",
+    compute_capability: ComputeCapability = None,
+    prompt_file: verification.PromptFile = None,
+    tokens: verification.Tokens = None,
+    max_output_len: NewTokens = 200,
+    dataset: Dataset = None,
+    num_samples: NumSamples = DEFAULT_ARTICLES,
+    save: verification.Save = None,
+    prove: Prove = False,
+    device: verification.Device = "cpu",
+    seed: verification.Seed = 0,
+    trust_remote_code: options.TrustRemoteCode = False,
+    as_json: options.Json = False,
+) -> int:
+    """Take a port all the way and prove it: convert, build, prompt, ROUGE, diff-layers; one verdict, one report.
+
+    Exit code 0: every stage passes; 1: the port differs from Hugging Face, or it cannot be told.
+    With `--prove` 0: every bug that shows was caught; 1: one was not.
+    """
+    from trtllm_port.verification import VerifySettings
+    from trtllm_port.verification import verify as run
+
+    settings = VerifySettings(
+        prompt_file=prompt_file,
+        tokens=tokens,
+        device=device,
+        seed=seed,
+        trust_remote_code=trust_remote_code,
+        backend=backend,
+        compute_capabilities=tuple(compute_capability or ()),
+        max_new_tokens=max_output_len,
+        dataset=dataset,
+        articles=num_samples,
+        save=save,
+    )
+    stage = _prove if prove else partial(verification.report_on, run)
+    return stage(
+        model_dir,
+        workspace=workspace,
+        dtype=dtype,
+        random_weights=random_weights,
+        report_dir=report_dir,
+        settings=settings,
+        as_json=as_json,
+    )
+
+
+def _prove(model_dir: str, *, random_weights: bool, as_json: bool, **options: Any) -> int:
+    from trtllm_port.huggingface.hub import locate_model
+    from trtllm_port.verification.prove import prove
+
+    with console.progress() as progress:
+        located = locate_model(model_dir, weights=not random_weights)
+        proof = prove(located, random_weights=random_weights, progress=progress, **options)
+    console.emit(proof, render, as_json=as_json)
+    return proof.exit_code

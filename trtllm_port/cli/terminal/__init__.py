@@ -1,0 +1,1 @@
+"""What commands share: the only place that prints, options, and how results look."""

@@ -1,0 +1,61 @@
+"""What a config class computes of other keys: properties, which `config.json` does not hold and a port may read.
+
+They say best what layers are (Jamba: `layers_block_type` follows from `attn_layer_period` and `attn_layer_offset`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from trtllm_port.codegen.configs.size_tables import LAYER_COUNTS
+
+
+def computed_values(config: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """How many layers there are, where no key says so, and lists with an element for each layer.
+
+    Args:
+        config: a Hugging Face config.
+        values: its keys, as `config_values` gives them.
+    """
+    found: dict[str, Any] = {}
+    for name in _properties(type(config)):
+        if name not in values and not name.startswith("_"):
+            with suppress(Exception):  # any: the class may compute it for some configs only
+                found[name] = getattr(config, name)
+    counts = {name: found[name] for name in LAYER_COUNTS if type(found.get(name)) is int}
+    count = next((values[name] for name in LAYER_COUNTS if type(values.get(name)) is int), None)
+    if count is None:
+        count = next(iter(counts.values()), None)
+    else:
+        counts = {}
+    return counts | {name: value for name, value in found.items() if _is_by_layer(value, count)}
+
+
+def feeds(key: str, others: list[Any], made_with: Callable[[str, Any], dict[str, Any]]) -> list[str]:
+    """The names among what is computed that follow from a key.
+
+    Args:
+        others: values that the key does not have.
+        made_with: key and value → what a config computes whose key has that value.
+    """
+    plain = made_with("", None)
+    for other in others:
+        with suppress(Exception):  # any: the class may refuse the value
+            changed = made_with(key, other)
+            if names := [name for name, value in plain.items() if changed.get(name) != value]:
+                return names
+    return []
+
+
+def _properties(kind: type[Any]) -> list[str]:
+    own = [base for base in kind.__mro__ if base not in PreTrainedConfig.__mro__]
+    return [name for base in own for name, value in vars(base).items() if isinstance(value, property)]
+
+
+def _is_by_layer(value: Any, count: int | None) -> bool:
+    is_list = isinstance(value, list) and bool(value) and len(value) == count
+    return is_list and all(isinstance(item, str | int | float) for item in value)

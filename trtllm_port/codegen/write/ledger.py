@@ -1,0 +1,140 @@
+"""The config ledger: what becomes of every key of a model's config, with the evidence.
+
+A key is changed on a tiny model, alone. Either nothing of the traced computation changes, bit by bit (ignored); or the
+port's expressions follow the change (used); or they do not, and then the port has the model's value built in (fixed):
+converting a model with another value is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, get_args
+
+import torch
+
+from trtllm_port.codegen.configs.size_tables import META_KEYS
+from trtllm_port.codegen.configs.sizes import SIZES, config_values
+from trtllm_port.codegen.ir.instances import structure
+from trtllm_port.codegen.ir.record import Attribute
+from trtllm_port.codegen.lower.lowering import Lowered
+from trtllm_port.codegen.merge.classes import flat_values
+from trtllm_port.codegen.recognise.constants import stored_tensor
+
+
+@dataclass
+class Ledger:
+    """Every key of the config, once.
+
+    Attributes:
+        used: keys that the port reads → how.
+        fixed: keys whose value is built in → that value.
+        ignored: keys that change nothing → why we know.
+        notes: for fixed keys, what happened when they were changed.
+    """
+
+    used: dict[str, str] = field(default_factory=dict)
+    fixed: dict[str, Any] = field(default_factory=dict)
+    ignored: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def same_computation(a: Lowered, b: Lowered) -> bool:
+    """Whether two models compute the same: equal operations, values, constants and logits."""
+    if not torch.equal(a.trace.logits.tensor, b.trace.logits.tensor) or len(a.blocks) != len(b.blocks):
+        return False
+    pairs = zip(a.blocks, b.blocks, strict=True)
+    if any(x.path != y.path or structure(x) != structure(y) for x, y in pairs):
+        return False
+    return all(list(_content(a, i)) == list(_content(b, i)) for i in range(len(a.blocks)))
+
+
+def _content(lowered: Lowered, index: int) -> Iterator[Any]:
+    for value in flat_values(lowered.blocks[index], lowered.trace):
+        if isinstance(value, torch.Tensor):
+            yield value.dtype, tuple(value.shape), value.flatten().tolist()
+        elif isinstance(value, Attribute):
+            yield tuple(stored_tensor(lowered.trace.model, value.path).shape)
+        else:
+            yield value
+
+
+def alternatives(key: str, value: Any, config: Any) -> list[Any]:
+    """Other values for a key, to be tried in turn until the config class accepts one."""
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int):
+        half = [value // 2] if value > 2 and value % 2 == 0 else []
+        return [value + 1, *([value * 2] if value else []), value - 1, *half]
+    if isinstance(value, float):
+        return [value * 1.5 if value else 0.1]
+    if isinstance(value, str):
+        return _other_names(value)
+    if isinstance(value, list) and value:
+        return [[other, *value[1:]] for item in value[:1] for other in alternatives(key, item, config)]
+    if value is None:
+        return _for_none(key, config)
+    return []
+
+
+def optional(key: str, config: Any) -> bool:
+    """Whether the config class allows None for a key."""
+    return type(None) in get_args(_hints(config).get(key))
+
+
+def _hints(config: Any) -> dict[str, Any]:
+    """The annotations of a config class; those that are strings, of its base class, do not matter."""
+    hints: dict[str, Any] = {}
+    for base in reversed(type(config).__mro__):
+        hints.update(vars(base).get("__annotations__", {}))
+    return hints
+
+
+def _other_names(value: str) -> list[Any]:
+    from transformers.activations import ACT2FN
+
+    if value in ACT2FN:
+        return [name for name in ("relu", "gelu") if name != value]
+    kinds = ("full_attention", "sliding_attention", "chunked_attention")
+    return [kind for kind in kinds if kind != value] if value.endswith("attention") else [f"not_{value}"]
+
+
+def _for_none(key: str, config: Any) -> list[Any]:
+    if key in SIZES:
+        return [SIZES[key][1]]
+    allowed = get_args(_hints(config).get(key))
+    values = config_values(config)
+    found: list[Any] = []
+    if int in allowed:
+        found += [3, values.get("hidden_size", 64)]
+    if float in allowed:
+        found.append(0.5)
+    if bool in allowed:
+        found.append(True)
+    if str in allowed:
+        found.append("something")
+    return found or [3, 0.5]
+
+
+def unread_entries(key: str, values: Sequence[Mapping[str, Any]], text: str) -> dict[str, Any]:
+    """What a config within the config holds, equal in all traced configurations, that the port does not read.
+
+    The port reads single entries of it, so it was never changed as a whole, and what else it holds is built in.
+
+    Args:
+        key: its name.
+        values: those of the traced configurations.
+        text: of the port.
+    """
+    first = values[0].get(key)
+    if not isinstance(first, dict) or "model_type" not in first or re.search(rf"config\.{key}\b(?!\[)", text):
+        return {}
+    read = set(re.findall(rf"config\.{key}\[['\"](\w+)['\"]\]", text))
+    mine = {entry for entry in first if entry not in META_KEYS and not entry.startswith("_")}
+    return {
+        entry: first[entry] for entry in sorted(mine - read) if all(v[key].get(entry) == first[entry] for v in values)
+    }

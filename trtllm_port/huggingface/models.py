@@ -1,0 +1,92 @@
+"""Hugging Face configs and classes: what can be ported at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import transformers
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.foundation.foreign import reading
+from trtllm_port.huggingface.configs import REMOTE_CODE, read_config, whole_config
+from trtllm_port.huggingface.quiet import quiet_transformers
+from trtllm_port.huggingface.text_part import listed_class, text_part
+
+BLANK = "`trtllm-port new --blank NAME` writes a port to fill in by hand"
+
+
+def load_config(model_dir: str | Path, trust_remote_code: bool = False) -> Any:
+    """The `transformers` config of a directory's language model; that of the text part, if it is of several models."""
+    return text_part(load_whole_config(model_dir, trust_remote_code))
+
+
+def load_whole_config(model_dir: str | Path, trust_remote_code: bool = False) -> Any:
+    """The `transformers` config of a directory."""
+    raw = read_config(model_dir)
+    kind = raw.get("model_type")
+    own_code = "auto_map" in raw and trust_remote_code
+    if isinstance(kind, str) and kind not in transformers.CONFIG_MAPPING and not own_code:
+        raise UnsupportedModelError(
+            f"transformers {transformers.__version__} does not know the model type `{kind}`",
+            hint=REMOTE_CODE if "auto_map" in raw else BLANK,
+        )
+    with quiet_transformers():
+        return whole_config(model_dir, trust_remote_code)
+
+
+def first_line(error: Exception) -> str:
+    """The beginning of an error's message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]) if lines else type(error).__name__
+
+
+def require_causal_lm(config: Any, trust_remote_code: bool = False) -> type[nn.Module]:
+    """The HF class of a decoder-only causal language model.
+
+    Raises:
+        UnsupportedModelError: it is an encoder, an encoder-decoder, quantized, or no language model.
+    """
+    kind = config.model_type
+    if getattr(config, "quantization_config", None):
+        raise UnsupportedModelError(
+            f"the `{kind}` model is quantized", hint="give the model that it was quantized from"
+        )
+    listed: type[nn.Module] | None = listed_class(config)
+    if listed is not None:
+        architectures = config.architectures or []
+        encoder = [n for n in architectures if n.endswith(("ForMaskedLM", "Classification", "ForPreTraining"))]
+        only_encodes = getattr(config, "is_decoder", True) is False and _is_encoder(config)
+        if encoder or only_encodes:
+            raise UnsupportedModelError(
+                f"`{(architectures or [kind])[0]}` is an encoder model, not a decoder-only causal language model",
+                hint='if it was trained to continue texts, set `"is_decoder": true` in `config.json`',
+            )
+        return listed
+    remote = (getattr(config, "auto_map", None) or {}).get("AutoModelForCausalLM")
+    if remote and trust_remote_code:
+        return _register(config, remote)
+    what = "an encoder-decoder model" if getattr(config, "is_encoder_decoder", False) else "no causal language model"
+    raise UnsupportedModelError(f"`{kind}` is {what}: transformers has no `…ForCausalLM` class for it")
+
+
+def _register(config: Any, reference: str) -> type[nn.Module]:
+    """Load a class that comes with the model, and make transformers know it while this process lasts."""
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+    hint = "the code that comes with the model is at fault, or is for another transformers"
+    with reading(config._name_or_path, UnsupportedModelError, hint=hint, failed="has code that cannot be loaded"):
+        found: type[nn.Module] = get_class_from_dynamic_module(reference, config._name_or_path)
+    AutoConfig.register(config.model_type, type(config), exist_ok=True)
+    AutoModelForCausalLM.register(type(config), found, exist_ok=True)
+    return found
+
+
+def _is_encoder(config: Any) -> bool:
+    """Whether a model is an encoder unless its config says `is_decoder`: its type has a masked language model, too.
+
+    Encoder-decoder types may have one as well; their causal language model is the decoder whatever the config says.
+    """
+    return type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_encoder_decoder", False)

@@ -1,0 +1,54 @@
+"""`port.json`: where a port comes from, and the digests that tell whether it was edited since."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trtllm_port import __version__
+from trtllm_port.errors import WorkspaceError
+from trtllm_port.foundation.atomic_files import bytes_digest, file_digest
+from trtllm_port.foundation.foreign import read_json, reading
+from trtllm_port.foundation.quoting import json_text
+
+FORMAT = 1
+NAME = "port.json"
+DAMAGED = "remove it: then nothing says which files were edited"
+
+
+def manifest_text(*, origin: Mapping[str, Any], files: Mapping[str, str]) -> str:
+    """Return the text of `port.json`.
+
+    Args:
+        origin: what is known about the Hugging Face model.
+        files: the port's files, relative path → text.
+    """
+    manifest = {
+        "format": FORMAT,
+        "tool": f"trtllm-port {__version__}",
+        **origin,
+        "files": {path: bytes_digest(text.encode()) for path, text in sorted(files.items())},
+    }
+    return json_text(manifest)
+
+
+def edited_files(package_dir: Path) -> list[str] | None:
+    """Return the files of the package that differ from what was written, or None where there is no manifest.
+
+    Raises:
+        WorkspaceError: the manifest is not what `new` writes.
+    """
+    path = package_dir / NAME
+    if not path.is_file():
+        return None
+    with reading(path, WorkspaceError, hint=DAMAGED, failed="is not what `trtllm-port new` writes"):
+        manifest = read_json(path, WorkspaceError, hint=DAMAGED)
+        prefix = f"models/{manifest['name']}/"
+        files = {**manifest["files"]}.items()
+        own = {name.removeprefix(prefix): digest for name, digest in files if name.startswith(prefix)}
+    return [name for name, digest in own.items() if not _has_digest(package_dir / name, digest)]
+
+
+def _has_digest(path: Path, digest: str) -> bool:
+    return path.is_file() and file_digest(path) == digest

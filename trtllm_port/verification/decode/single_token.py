@@ -1,0 +1,162 @@
+"""A port as `run` uses it, compared at one token: the taps of one call with Hugging Face's of the row alone.
+
+B rows, W tokens of each in a call, L tokens of a row, T tokens that are compared, V vocabulary, F features
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from trtllm_port.runtime.reference.evaluators.errors import LayerExecutionError
+from trtllm_port.verification.decode.incremental import module_of_layer
+from trtllm_port.verification.judge.metrics import relative_error_per_token, token_errors
+from trtllm_port.verification.judge.routing import force_rows
+from trtllm_port.verification.judge.tap_errors import TapComparison, failure, judge
+from trtllm_port.verification.judge.thresholds import RATIO, ROUNDING
+from trtllm_port.verification.judge.verdict import Verdict
+from trtllm_port.verification.sides.port_run import Expected, told_otherwise
+from trtllm_port.verification.sides.session_runner import PortRunner
+from trtllm_port.verification.taps.names import LOGITS
+from trtllm_port.verification.taps.rotary_tables import match_table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fed:
+    """What a port is fed, and the token at which it is compared.
+
+    Attributes:
+        rows, prefill: see `PortRunner.run_incrementally`.
+        row, position: the token.
+        alone: Hugging Face's taps of that row, run alone, with the logits [1, L, V].
+        length: tokens of it.
+        routing: per row, the routing that takes the place of the port's, see `force_rows`.
+        note: says of the token where it is.
+    """
+
+    rows: Sequence[Sequence[int]]
+    prefill: Sequence[int]
+    row: int
+    position: int
+    alone: Mapping[str, Tensor] = field(repr=False)
+    length: int
+    routing: Sequence[Mapping[str, Tensor]] = field(repr=False)
+    note: str
+
+
+def right_taps(expected: Expected, found: Mapping[str, TapComparison]) -> tuple[str, ...]:
+    """Return the taps whose difference means something: those that one prompt at once has as Hugging Face has them.
+
+    Args:
+        expected: with what they were compared.
+        found: the comparisons.
+    """
+    right = (Verdict.PASS, Verdict.WARN)
+    return tuple(
+        tap
+        for tap in expected.pairing.paired
+        if tap in found and found[tap].verdict in right and not found[tap].benign and not found[tap].forced
+        if tap not in expected.recording.forced and tap != LOGITS
+    )
+
+
+def token_comparisons(port: PortRunner, fed: Fed, expected: Expected, taps: Sequence[str]) -> dict[str, TapComparison]:
+    """Compare taps of the call that computes a token, up to that token, and its logits.
+
+    What is wrong with an earlier token may show in the logits of a later one only.
+
+    Args:
+        port: the port.
+        fed: what it is fed.
+        expected: the noise floors and the data type.
+        taps: which.
+    """
+    found: dict[str, TapComparison] = {}
+    forced = expected.recording.forced.intersection(port.tap_names)
+
+    def observe(tap: str, value: Tensor, places: Sequence[range]) -> Tensor:
+        if tap in wanted and fed.position in places[fed.row]:
+            comparison = _compare(tap, value, places, fed, expected)
+            if comparison is not None:
+                found[tap] = replace(comparison, note=fed.note)
+        return force_rows(fed.routing, tap, value, places) if tap in forced else value
+
+    wanted: Collection[str] = frozenset(taps).intersection(expected.floors)
+    try:
+        rows_LV = port.run_incrementally(fed.rows, fed.prefill, force=observe, taps=sorted(forced.union(wanted)))
+    except LayerExecutionError as error:  # what came before it was compared
+        module = module_of_layer(error.layer)
+        if module in expected.modules:
+            found[module] = failure(module, error.message)
+    else:
+        at = slice(fed.position, fed.position + 1)
+        logits = _judged(LOGITS, rows_LV[fed.row][at], fed.alone[LOGITS][0][at], expected)
+        found[LOGITS] = replace(logits, note=fed.note)
+    for tap in told_otherwise(found, fed.alone):
+        del found[tap]
+    return found
+
+
+def _compare(tap: str, value: Tensor, places: Sequence[range], fed: Fed, expected: Expected) -> TapComparison | None:
+    place, alone = places[fed.row], fed.alone.get(tap)  # None of an expert that no token of the row has chosen
+    aligned = _aligned(_of_row(value, fed.row, len(places), len(place)), alone, len(place), fed.length)
+    if aligned is None:
+        return None  # no tensor per token
+    own, reference, axis = aligned
+    at = fed.position - place.start
+    part, counterpart = own.narrow(axis, 0, at + 1), reference.narrow(axis, place.start, at + 1)
+    table = counterpart if counterpart.shape == part.shape else match_table(counterpart, part)
+    if table is None:
+        return None
+    own_TF, reference_TF = (each.movedim(axis, 0).reshape(at + 1, -1) for each in (part, table))
+    return _judged(tap, own_TF, reference_TF, expected)
+
+
+def _judged(tap: str, value_TF: Tensor, reference_TF: Tensor, expected: Expected) -> TapComparison:
+    """Judge the first token that errs more than Hugging Face's worst one; where none does, the tap is right.
+
+    Of a single token an average says little: where a tap has few features, some of its tokens err by far the most.
+    """
+    if value_TF.shape != reference_TF.shape:
+        return failure(tap, f"shape {list(value_TF.shape)}, Hugging Face has {list(reference_TF.shape)}")
+    floor = expected.floors[tap]
+    limit = RATIO.warns * max(float(relative_error_per_token(floor).max()), ROUNDING[expected.dtype])
+    wrong_T = ~(relative_error_per_token(token_errors(value_TF, reference_TF)) <= limit)
+    if not bool(wrong_T.any()):
+        return TapComparison(name=tap, verdict=Verdict.PASS)
+    first = int(wrong_T.nonzero()[0])
+    errors = token_errors(value_TF[first : first + 1], reference_TF[first : first + 1])
+    return judge(tap, errors, floor, expected.dtype)
+
+
+def _of_row(value: Tensor, row: int, rows: int, width: int) -> Tensor | None:
+    """What is one row's of a tensor [B, ..., W, ...], [B * W, ...], or the same for all rows, [1, ...]."""
+    if value.ndim == 0:
+        return None
+    if value.shape[0] == rows * width:
+        return value[row * width : (row + 1) * width]
+    if value.shape[0] in (1, rows):
+        return value[row : row + 1] if value.shape[0] == rows else value
+    return None
+
+
+def _aligned(
+    value: Tensor | None, reference: Tensor | None, width: int, length: int
+) -> tuple[Tensor, Tensor, int] | None:
+    """Both with as many dimensions, of which one counts the tokens: the port's W, Hugging Face's L; None if none does.
+
+    Tokens are in one dimension or in two.
+    """
+    if value is None or reference is None or reference.is_complex():
+        return None
+    if value.ndim == reference.ndim + 1 and value.shape[0] == 1:
+        value = value[0]
+    elif reference.ndim == value.ndim + 1 and reference.shape[0] == 1:
+        reference = reference[0]
+    if value.ndim != reference.ndim:
+        return None
+    sizes = zip(value.shape, reference.shape, strict=True)
+    axes = [axis for axis, pair in enumerate(sizes) if pair == (width, length)]
+    return (value, reference, axes[0]) if len(axes) == 1 else None

@@ -1,0 +1,177 @@
+"""The three sides of a comparison: reference and yardstick by Hugging Face, and the port.
+
+Only the reference's taps are kept; those of the others are compared when they arrive and then dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from trtllm_port.verification.decode.cache_contents import Layer
+from trtllm_port.verification.judge.metrics import TokenErrors, token_errors
+from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.sides.recording import Recording, forced_row_logits
+from trtllm_port.verification.stimulus.inputs import Stimulus
+from trtllm_port.verification.taps.names import LOGITS, ModuleFacts, input_of, is_input
+
+
+@dataclass(frozen=True, kw_only=True)
+class HuggingFaceFacts:
+    """What is kept of Hugging Face's model when its weights are gone.
+
+    Attributes:
+        root: class name of the model.
+        modules: every module by path.
+        vectors: the one-dimensional parameters (gains, biases).
+        name: library, version and dtype of the run.
+        source: the Python file of the model's class, None if there is none.
+        score_peak: how near attention scores came to a soft cap (1 is the cap itself), None where there is no cap.
+    """
+
+    root: str
+    modules: Mapping[str, ModuleFacts]
+    vectors: Mapping[str, Tensor] = field(repr=False)
+    name: str
+    source: Path | None = None
+    score_peak: float | None = None
+
+    @classmethod
+    def of(cls, runner: HuggingFaceRunner) -> HuggingFaceFacts:
+        """Read them from a loaded model."""
+        vectors = runner.vectors()
+        return cls(
+            root=type(runner.model).__name__,
+            modules=runner.modules(),
+            vectors={name: p.detach().to("cpu", torch.float64) for name, p in vectors.items()},
+            name=runner.name,
+            source=runner.source,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Yardstick:
+    """Hugging Face in the port's dtype, as errors against the reference.
+
+    Attributes:
+        floors: of every tap, the logits included.
+        own_floors: the same where every module ran on the reference's values: the error that it makes itself.
+        routing, own_routing: what its routers did in the two runs.
+        logits: [L, V] of the long prompt.
+        rows: [L_b, V] of each row of the batch.
+        name: library, version and dtype.
+    """
+
+    floors: Mapping[str, TokenErrors] = field(repr=False)
+    own_floors: Mapping[str, TokenErrors] = field(repr=False)
+    routing: Mapping[str, Tensor] = field(repr=False)
+    own_routing: Mapping[str, Tensor] = field(repr=False)
+    logits: Tensor = field(repr=False)
+    rows: tuple[Tensor, ...] = field(repr=False)
+    name: str
+
+
+def run_yardstick(
+    runner: HuggingFaceRunner, stimulus: Stimulus, recording: Recording, cache: list[Layer] | None = None
+) -> Yardstick:
+    """Run Hugging Face in the port's dtype, end to end and on the reference's values; keep its errors only.
+
+    Args:
+        runner: the model.
+        stimulus: the input.
+        recording: the reference.
+        cache: is given what the KV cache holds after the run from end to end; None: none is kept.
+    """
+    whole, own = Floors(recording), Floors(recording, inject=True)
+    logits = whole.measure(runner, stimulus.ids, cache)
+    own.measure(runner, stimulus.ids)
+    return Yardstick(
+        floors=whole.errors,
+        own_floors=own.errors,
+        routing=whole.routing,
+        own_routing=own.routing,
+        logits=logits,
+        rows=forced_row_logits(runner, stimulus.rows, recording.row_routing),
+        name=runner.name,
+    )
+
+
+class Floors:
+    """The errors of one run of the yardstick.
+
+    Args:
+        recording: the reference.
+        inject: let every module work on the reference's values.
+        tokens: how many of the first tokens are run; None: all.
+        errors: where the errors are put.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        *,
+        inject: bool = False,
+        tokens: int | None = None,
+        errors: MutableMapping[str, TokenErrors] | None = None,
+    ) -> None:
+        self.recording = recording
+        self.inject = inject
+        self.tokens = tokens
+        self.errors: MutableMapping[str, TokenErrors] = {} if errors is None else errors
+        self.routing: dict[str, Tensor] = {}
+        self._routed = {tap for router in recording.routers for tap in (*router.taps, router.scores)}
+
+    def measure(self, runner: HuggingFaceRunner, ids: Sequence[int], cache: list[Layer] | None = None) -> Tensor:
+        """Run, fill `errors`, `routing` and `cache`, and return the logits [L, V]."""
+        logits_1LV = runner.run(torch.tensor([ids[: self.tokens]]), on_tap=self._compare, cache=cache)
+        self.errors[LOGITS] = token_errors(
+            logits_1LV, beginning(self.recording.taps[LOGITS], self.recording.length, self.tokens)
+        )
+        return logits_1LV[0]
+
+    def _compare(self, tap: str, tensor: Tensor) -> Tensor | None:
+        reference = self.recording.taps.get(tap)
+        if reference is None:
+            return None
+        reference = beginning(reference, self.recording.length, self.tokens)
+        if not comparable(tensor, reference):
+            return None
+        self.errors[tap] = self.recording.errors_of(tensor, reference)
+        if tap in self._routed:
+            self.routing[tap] = tensor.clone()
+        wanted = tap in self.recording.forced or (self.inject and injectable(tap, reference))
+        return placed(reference, tensor) if wanted else None
+
+
+def beginning(tensor: Tensor, length: int, tokens: int | None) -> Tensor:
+    """Return the first tokens (None: all) of a tap of `length` tokens, whose axis is the first of that size."""
+    axis = next((axis for axis, size in enumerate(tensor.shape) if size == length), None)
+    return tensor if axis is None or tokens is None else tensor.narrow(axis, 0, min(tokens, length))
+
+
+def injectable(tap: str, reference: Tensor) -> bool:
+    """Whether a tap can take the reference's value: token ids and positions that a module is given stay the port's."""
+    return reference.is_floating_point() or not is_input(tap)
+
+
+def placed(reference: Tensor, tensor: Tensor) -> Tensor:
+    """Return the reference's value as the tensor that it replaces."""
+    return reference.reshape(tensor.shape).to(tensor, copy=True)
+
+
+def input_variances(taps: Mapping[str, Tensor], modules: Mapping[str, ModuleFacts]) -> dict[str, float]:
+    """Return, per normalisation with an epsilon, the smallest mean square of any token of its input."""
+    found = {}
+    for path, facts in modules.items():
+        tensor = taps.get(input_of(path)) if facts.epsilon is not None else None
+        if tensor is not None and tensor.is_floating_point():
+            found[path] = float(tensor.to(torch.float32).square().mean(-1).min())
+    return found
+
+
+def comparable(tensor: Tensor, reference: Tensor) -> bool:
+    return tensor.shape == reference.shape and tensor.numel() > 0 and not reference.is_complex()

@@ -1,0 +1,258 @@
+"""From a model directory to something that runs: the port, its checkpoint and its network, in a working directory.
+
+This is composition of the stages `convert` and `build`; neither knows the other, nor this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trtllm_port.errors import ConfigError, UnsupportedModelError
+from trtllm_port.foundation.claims import scratch
+from trtllm_port.huggingface.configs import whole_config
+from trtllm_port.huggingface.quiet import quiet_transformers
+from trtllm_port.huggingface.text_part import loads_whole
+from trtllm_port.layers.config.pretrained import load_hf_config
+from trtllm_port.layers.weights import HuggingFaceWeights, SafetensorsFile, TensorSource
+from trtllm_port.registry.ports import PortEntry, find_port
+from trtllm_port.verification.sides.session_runner import SessionRunner
+from trtllm_port.verification.stimulus.settings import DiffSettings
+
+if TYPE_CHECKING:
+    from trtllm_port.conversion import ConvertResult
+
+Progress = Callable[[str, int, int], None]
+FALLBACK_LENGTH = 2048  # where a config names no longest position
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A Hugging Face model and the port that serves it.
+
+    Attributes:
+        given: the directory as the user named it; it may hold a tokenizer.
+        source: the directory whose weights are verified: `given`, or random weights for its config.
+        config: Hugging Face's config of the language model, defaults filled in.
+        architecture: Hugging Face's class name.
+        dtype: of the port; "auto" until the conversion has settled it.
+        port: the registered port.
+        workspace: where the port is.
+        trust_remote_code: run Python code that comes with the model.
+        in_memory: its weights; None: they are those of `source`.
+    """
+
+    given: Path
+    source: Path
+    config: dict[str, Any]
+    architecture: str
+    dtype: str
+    port: PortEntry
+    workspace: Path
+    trust_remote_code: bool
+    in_memory: TensorSource | None = field(default=None, repr=False)
+
+    @property
+    def weights(self) -> TensorSource:
+        """The checkpoint's tensors.
+
+        Raises:
+            CheckpointError: the files are incomplete.
+        """
+        return HuggingFaceWeights(self.source) if self.in_memory is None else self.in_memory
+
+    @property
+    def longest(self) -> int:
+        """The most positions that the model takes."""
+        longest: int = self.config.get("max_position_embeddings") or FALLBACK_LENGTH
+        return longest
+
+    @property
+    def padding(self) -> int | None:
+        """Id of the padding token, None where the config names none."""
+        token: int | None = self.config.get("pad_token_id")
+        return token
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids."""
+        size: int = self.config["vocab_size"]
+        return size
+
+
+def find_model(
+    model_dir: Path, work: Path, *, workspace: Path, dtype: str, random_seed: int | None, trust_remote_code: bool
+) -> Model:
+    """Find the port of a model; write random weights for it if they are asked for.
+
+    Args:
+        model_dir: a Hugging Face model directory.
+        work: where random weights are written.
+        workspace: where the port is.
+        dtype: "auto" follows the checkpoint.
+        random_seed: of random weights; None takes the directory's own.
+        trust_remote_code: run Python code that comes with the model.
+
+    Raises:
+        ConfigError: the config cannot be read.
+        UnsupportedModelError: it names no architecture.
+        RegistryError: no port serves the architecture.
+    """
+    config = load_hf_config(model_dir, trust_remote_code)
+    if not config.architectures:
+        raise UnsupportedModelError(
+            f"`{model_dir / 'config.json'}` names no architecture",
+            hint='"architectures" lists the model class, as ["LlamaForCausalLM"]',
+        )
+    text = config.get_text_config()
+    port = find_port(workspace, *config.architectures)
+    source = model_dir
+    if random_seed is None:
+        _refuse_whole(model_dir, trust_remote_code)
+    else:
+        source = _random_weights(model_dir, work / "random", random_seed, trust_remote_code)
+    return Model(
+        given=model_dir,
+        source=source,
+        config={**text.to_dict(), **_aliases(text)},
+        architecture=port.architecture,
+        dtype=_dtype(text, config) if dtype == "auto" and random_seed is not None else dtype,
+        port=port,
+        workspace=workspace,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+@contextmanager
+def opened(
+    model_dir: Path, *, workspace: Path, dtype: str, random_weights: bool, settings: DiffSettings
+) -> Iterator[tuple[Model, Path]]:
+    """Give a model with its port, as `find_model` finds it, and a working directory that lasts as long."""
+    with scratch() as work:
+        model = find_model(
+            model_dir,
+            work,
+            workspace=workspace,
+            dtype=dtype,
+            random_seed=settings.seed if random_weights else None,
+            trust_remote_code=settings.trust_remote_code,
+        )
+        yield model, work
+
+
+def settle_dtype(model: Model, work: Path, engine: SessionRunner | None, progress: Progress | None = None) -> Model:
+    """Return the model with the dtype that "auto" stands for: the engine's, else what `convert` takes.
+
+    Raises:
+        ConfigError: a dtype was asked for that the engine does not have.
+    """
+    if engine is not None:
+        dtype = str(engine.session.config["pretrained_config"]["dtype"])
+        if model.dtype not in ("auto", dtype):
+            raise ConfigError(f"the engine is in {dtype}, {model.dtype} was asked for", hint="leave out `--dtype`")
+        return replace(model, dtype=dtype)
+    if model.dtype != "auto":
+        return model
+    return replace(model, dtype=convert(model, "auto", work / "checkpoint-auto", progress).dtype)
+
+
+def convert(model: Model, dtype: str, output: Path, progress: Progress | None = None) -> ConvertResult:
+    """Convert the model's weights."""
+    from trtllm_port.conversion import convert_checkpoint
+
+    return convert_checkpoint(
+        model.source,
+        output,
+        workspace=model.workspace,
+        dtype=dtype,
+        trust_remote_code=model.trust_remote_code,
+        progress=progress,
+    )
+
+
+def prepare_port(
+    model: Model,
+    dtype: str,
+    work: Path,
+    *,
+    length: int,
+    rows: int,
+    device: str,
+    progress: Progress | None = None,
+) -> SessionRunner:
+    """Convert the weights and define the network in `dtype`, without compiling an engine.
+
+    Args:
+        model: the model and its port.
+        dtype: of weights and activations.
+        work: an existing directory for checkpoint and network.
+        length: tokens that the KV cache must hold.
+        rows: prompts at once.
+        device: where it runs: that of Hugging Face's side, for each device rounds in its own way.
+        progress: called with (phase, done, total).
+    """
+    from trtllm_port.building import build_engine
+
+    checkpoint, engine = work / f"checkpoint-{dtype}", network_of(work, dtype)
+    convert(model, dtype, checkpoint, progress)
+    build_engine(
+        checkpoint,
+        engine,
+        workspace=model.workspace,
+        backend="reference",
+        max_batch_size=rows,
+        max_input_len=length,
+        max_seq_len=length,
+        progress=progress,
+    )
+    return open_port(engine, backend="reference", device=device)
+
+
+def network_of(work: Path, dtype: str) -> Path:
+    """Return where `prepare_port` puts a network."""
+    return work / f"network-{dtype}"
+
+
+def open_port(engine_dir: Path, *, backend: str, device: str) -> SessionRunner:
+    """Open an engine directory for comparison."""
+    from trtllm_port.runtime.session import Session
+
+    return SessionRunner(Session.load(engine_dir, backend=backend, device=device), weights_in(engine_dir))
+
+
+def weights_in(engine_dir: Path) -> TensorSource:
+    """Return the parameters in an engine directory, read when they are asked for."""
+    from trtllm_port.runtime.engines.directory import weights_name
+
+    return SafetensorsFile(engine_dir / weights_name(0))
+
+
+def _aliases(config: Any) -> dict[str, Any]:
+    """Return the standard names that a config knows under its own, as GPT-2's `n_positions`."""
+    return {name: getattr(config, name) for name in getattr(config, "attribute_map", {}) if hasattr(config, name)}
+
+
+def _dtype(*configs: Any) -> str:
+    named = next((config.dtype for config in configs if config.dtype is not None), "float32")
+    return str(named).removeprefix("torch.")
+
+
+def _refuse_whole(model_dir: Path, trust_remote_code: bool) -> None:
+    """Refuse weights that transformers loads into a model whose modules have other names than the port's."""
+    whole = whole_config(model_dir, trust_remote_code)
+    if loads_whole(whole):
+        raise UnsupportedModelError(
+            f"`{model_dir}` holds a `{whole.model_type}` model of several parts, whose weights cannot be verified",
+            hint="save its language model as a model of its own, or verify the port with `--random-weights`",
+        )
+
+
+def _random_weights(model_dir: Path, output: Path, seed: int, trust_remote_code: bool) -> Path:
+    from trtllm_port.huggingface.random_weights import save_random_checkpoint
+
+    with quiet_transformers():
+        save_random_checkpoint(model_dir, output, "float32", seed, trust_remote_code=trust_remote_code)
+    return output
