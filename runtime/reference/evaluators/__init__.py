@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trtllm_port.runtime.reference.arrangement import BOUNDARY
 from trtllm_port.runtime.reference.evaluators import (
     attention,
     filling,
@@ -52,7 +51,3 @@ EVALUATORS: dict[str, Callable[[Layer], Evaluator | Bound]] = {
     "UNARY": pointwise.unary,
     "UNSQUEEZE": shaping.unsqueeze,
 }
-# Never folded: they change what they are given, or run through the list of slots.
-IMPURE = {"KV_CACHE_UPDATE", "LOOP_OUTPUT"}
-# Constants are values and loops are steps of their own, without an evaluator.
-SUPPORTED = frozenset(EVALUATORS) | {"CONSTANT", *BOUNDARY}
