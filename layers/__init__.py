@@ -1,4 +1,8 @@
-"""What a port is written in: functions, layers, and the base classes of configs and models."""
+"""What a port is written in: functions, layers, and the base classes of configs and models.
+
+In: a Hugging Face directory's config and weights. Out: the `Network` of a port. Ports import from here alone, so a
+newcomer who adds a layer in one of the rooms below lists it here, too; functions are listed in `functional`.
+"""
 
 from trtllm_port.layers import functional
 from trtllm_port.layers.config.pretrained import Every, PretrainedConfig

@@ -1,4 +1,8 @@
-"""The table of evaluators: TensorRT's layer type → the function that turns such a layer into a torch call."""
+"""The table of evaluators: TensorRT's layer type → the function that turns such a layer into a torch call.
+
+In: a layer with its attributes. Out: a function of its inputs' values, or a refusal of what it would not compute
+exactly. A newcomer adds a layer type: its function in the file of its family, its line in the table.
+"""
 
 from __future__ import annotations
 
