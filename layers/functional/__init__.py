@@ -1,4 +1,8 @@
-"""Low-level functions: one file for each family. Each finds the network in its operands and adds layers to it."""
+"""All low-level functions under one name: those of `layers/operations`, and those that know caches and positions.
+
+In: `Tensor`, and for attention and recurrences a `KVCache` or a `State`. Out: `Tensor`. Each function finds the network
+in its operands and adds layers to it. A newcomer adds here a function that needs to know where a token is in its text.
+"""
 
 from trtllm_port.layers.functional.attention import (
     attention,

@@ -176,7 +176,7 @@ def unlike_a_port(result: PortResult) -> tuple[str, str] | None:
 def write_tiny(given: Path, directory: Path) -> None:
     """Write a directory's config at a size that no trace has seen."""
     from trtllm_port.codegen.configs.sizes import unseen_config
-    from trtllm_port.layers.config.pretrained import load_hf_config
+    from trtllm_port.huggingface.text_part import load_hf_config
 
     unseen_config(load_hf_config(given)).save_pretrained(directory)
 

@@ -10,8 +10,7 @@ import transformers
 
 from trtllm_port.conversion import read_architectures
 from trtllm_port.huggingface.models import load_config, require_causal_lm
-from trtllm_port.huggingface.text_part import architectures, loads_whole, text_part
-from trtllm_port.layers.config.pretrained import load_hf_config
+from trtllm_port.huggingface.text_part import architectures, load_hf_config, loads_whole, text_part
 
 WITH_HEAD = ("Gemma3ForCausalLM", "Qwen2ForCausalLM", "PersimmonForCausalLM")  # of wholes that have it
 

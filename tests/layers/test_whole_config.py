@@ -11,7 +11,7 @@ import transformers
 from trtllm_port.evaluation.summarize_sides import load_hugging_face
 from trtllm_port.huggingface.configs import whole_config
 from trtllm_port.huggingface.random_weights import save_random_checkpoint
-from trtllm_port.layers.config.pretrained import load_hf_config
+from trtllm_port.huggingface.text_part import load_hf_config
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
 
 

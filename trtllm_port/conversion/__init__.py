@@ -126,7 +126,7 @@ def read_architectures(model_dir: Path, trust_remote_code: bool = False) -> list
     Raises:
         ConfigError: there is no readable `config.json`, or neither it nor transformers names a class.
     """
-    from trtllm_port.layers.config.pretrained import load_hf_config
+    from trtllm_port.huggingface.text_part import load_hf_config
 
     names: list[str] = load_hf_config(model_dir, trust_remote_code).architectures
     if not names:

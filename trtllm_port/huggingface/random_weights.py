@@ -25,7 +25,7 @@ from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.foundation.foreign import reading
 from trtllm_port.huggingface.quiet import quiet_transformers
 from trtllm_port.huggingface.score_spread import spread_scores
-from trtllm_port.layers.config.pretrained import load_hf_config
+from trtllm_port.huggingface.text_part import load_hf_config
 
 if TYPE_CHECKING:
     from torch import nn

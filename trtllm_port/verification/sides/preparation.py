@@ -15,8 +15,7 @@ from trtllm_port.errors import ConfigError, UnsupportedModelError
 from trtllm_port.foundation.claims import scratch
 from trtllm_port.huggingface.configs import whole_config
 from trtllm_port.huggingface.quiet import quiet_transformers
-from trtllm_port.huggingface.text_part import loads_whole
-from trtllm_port.layers.config.pretrained import load_hf_config
+from trtllm_port.huggingface.text_part import load_hf_config, loads_whole
 from trtllm_port.layers.weights import HuggingFaceWeights, SafetensorsFile, TensorSource
 from trtllm_port.registry.ports import PortEntry, find_port
 from trtllm_port.verification.sides.session_runner import SessionRunner

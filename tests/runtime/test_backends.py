@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from trtllm_port.errors import EngineError, EnvironmentLackError, PortError
+from trtllm_port.runtime.backends import choose_backend
 from trtllm_port.runtime.engines.devices import Gpu, Machine
 from trtllm_port.runtime.engines.directory import BuildConfig, EngineDirectory
-from trtllm_port.runtime.session import choose_backend
 
 RTX4090 = Gpu("NVIDIA GeForce RTX 4090", "8.9")
 H200 = Gpu("NVIDIA H200", "9.0")
