@@ -50,6 +50,13 @@ def whole_config(model_dir: str | Path, trust_remote_code: bool = False) -> Any:
     return config
 
 
+def new_config(model_type: str, **values: Any) -> Any:
+    """The `transformers` config of a type of model that it knows, such as `llama`; other values are the defaults."""
+    from transformers import CONFIG_MAPPING
+
+    return CONFIG_MAPPING[model_type](**values)
+
+
 def read_config(model_dir: str | Path) -> dict[str, Any]:
     """The content of a directory's `config.json`, as it is.
 

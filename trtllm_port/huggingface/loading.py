@@ -1,19 +1,98 @@
-"""Models of transformers with the weights that their files hold."""
+"""Causal language models of transformers: with the weights that their files hold, with new ones, or with none yet."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from unittest import mock
 
+import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
-if TYPE_CHECKING:
-    from torch import nn
+from trtllm_port.huggingface.quiet import quiet_transformers
 
 _IN_PLACE = re.compile(r"__i(add|sub|mul|truediv|floordiv|mod|pow)__|\w*[^_]_")
+_EAGER = {
+    "attn_implementation": "eager",
+    "experts_implementation": "eager",  # the default, `grouped_mm`, knows no float64
+}
+
+
+def load_model(
+    model_dir: Path,
+    config: Any,
+    dtype: torch.dtype,
+    *,
+    eager: bool = False,
+    trust_remote_code: bool = False,
+    local_files_only: bool = False,
+) -> tuple[Any, dict[str, Any]]:
+    """Load a model with the weights of its safetensors, as they are stored.
+
+    Args:
+        model_dir: where they are.
+        config: of the whole model (see `whole_config`).
+        dtype: what the model computes in.
+        eager: compute attention and experts as the modelling file has them, with no kernel that is faster.
+        trust_remote_code: run Python code that comes with the model.
+        local_files_only: take nothing from the hub, not even code that the config refers to.
+
+    Returns:
+        The model, and which of its weights are missing from the files and which of theirs it does not use.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with quiet_transformers(), weights_as_stored():
+        model, info = AutoModelForCausalLM.from_pretrained(
+            model_dir,
+            config=config,
+            dtype=dtype,
+            **_EAGER if eager else {},
+            local_files_only=local_files_only,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    return model, info
+
+
+def make_model(
+    config: Any, *, dtype: torch.dtype | None = None, eager: bool = False, trust_remote_code: bool = False
+) -> Any:
+    """Make a model of a config, with the weights that transformers draws for a new one.
+
+    Args:
+        config: of transformers; the model may write into it.
+        dtype: of the weights; None: the config's.
+        eager, trust_remote_code: see `load_model`.
+    """
+    from transformers import AutoModelForCausalLM
+
+    settings: dict[str, Any] = dict(_EAGER) if eager else {}
+    if dtype is not None:
+        settings["dtype"] = dtype
+    return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code, **settings)
+
+
+def make_without_weights(config: Any, dtype: torch.dtype, *, trust_remote_code: bool = False) -> nn.Module:
+    """Make a model whose parameters are on the meta device, and its buffers where they can be computed with.
+
+    It computes attention and experts as the modelling file has them.
+    """
+    with _parameters_on_meta():
+        model: nn.Module = make_model(config, dtype=dtype, eager=True, trust_remote_code=trust_remote_code)
+    return model
+
+
+def count_parameters(config: Any, *, trust_remote_code: bool = False) -> int:
+    """How many values the weights of a config's model hold, tied ones once; none of them is made."""
+    with torch.device("meta"):
+        model = make_model(config, trust_remote_code=trust_remote_code)
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 @contextmanager
@@ -46,3 +125,20 @@ class _ReadOnly(TorchFunctionMode):
         if in_place and args and getattr(args[0], "_is_hf_initialized", False):
             return args[0]
         return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Move every parameter to the meta device when a module takes it: memory that was not written yet costs nothing."""
+    original = nn.Module.register_parameter
+
+    def register(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None and not parameter.is_meta:  # one that is tied stays the same object
+            parameter = nn.Parameter(parameter.to("meta"), requires_grad=False)
+        original(module, name, parameter)
+
+    nn.Module.register_parameter = register  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = original  # type: ignore[method-assign]
