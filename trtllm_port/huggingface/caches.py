@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 NAMES = ("past_key_values", "cache_params", "state", "cache")
-"""What the argument is called: the last from transformers 5.24 on, in all models but those that bring their own code."""
+"""What the argument is called. From transformers 5.24 on it is the last, but for models that bring their own code."""
 KV_CACHES = ("past_key_values", "cache")
 """Those of models that hold keys and values, and not states alone."""
 

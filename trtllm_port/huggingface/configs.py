@@ -57,6 +57,14 @@ def new_config(model_type: str, **values: Any) -> Any:
     return CONFIG_MAPPING[model_type](**values)
 
 
+def own_properties(kind: type[Any]) -> list[str]:
+    """The names of what a class of configs computes of its keys, without what every class does."""
+    from transformers import PreTrainedConfig
+
+    own = [base for base in kind.__mro__ if base not in PreTrainedConfig.__mro__]
+    return [name for base in own for name, value in vars(base).items() if isinstance(value, property)]
+
+
 def read_config(model_dir: str | Path) -> dict[str, Any]:
     """The content of a directory's `config.json`, as it is.
 

@@ -1,4 +1,4 @@
-"""Causal language models of transformers: with the weights that their files hold, with new ones, or with none yet."""
+"""Models of transformers: with the weights that their files hold, with new ones, or with none yet."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.huggingface.quiet import quiet_transformers
 
 _IN_PLACE = re.compile(r"__i(add|sub|mul|truediv|floordiv|mod|pow)__|\w*[^_]_")
-_EAGER = {
-    "attn_implementation": "eager",
-    "experts_implementation": "eager",  # the default, `grouped_mm`, knows no float64
-}
+EAGER = "eager"
+"""The implementation that a modelling file has; of experts the default, `grouped_mm`, knows no float64."""
 
 
 def load_model(
@@ -51,7 +50,7 @@ def load_model(
             model_dir,
             config=config,
             dtype=dtype,
-            **_EAGER if eager else {},
+            **{"attn_implementation": EAGER, "experts_implementation": EAGER} if eager else {},
             local_files_only=local_files_only,
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
@@ -61,21 +60,34 @@ def load_model(
 
 
 def make_model(
-    config: Any, *, dtype: torch.dtype | None = None, eager: bool = False, trust_remote_code: bool = False
+    config: Any,
+    *,
+    dtype: torch.dtype | None = None,
+    attention: str | None = None,
+    experts: str | None = None,
+    trust_remote_code: bool = False,
 ) -> Any:
     """Make a model of a config, with the weights that transformers draws for a new one.
 
     Args:
         config: of transformers; the model may write into it.
         dtype: of the weights; None: the config's.
-        eager, trust_remote_code: see `load_model`.
+        attention, experts: the names of the implementations that compute them, such as "eager"; None: transformers'
+            choice.
+        trust_remote_code: see `load_model`.
     """
     from transformers import AutoModelForCausalLM
 
-    settings: dict[str, Any] = dict(_EAGER) if eager else {}
-    if dtype is not None:
-        settings["dtype"] = dtype
+    chosen = {"dtype": dtype, "attn_implementation": attention, "experts_implementation": experts}
+    settings = {name: choice for name, choice in chosen.items() if choice is not None}
     return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code, **settings)
+
+
+def make_on_paper(config: Any, *, dtype: torch.dtype | None = None, trust_remote_code: bool = False) -> nn.Module:
+    """Make a model without memory for anything that it holds: it cannot compute, but tells its modules and shapes."""
+    with torch.device("meta"):
+        model: nn.Module = make_model(config, dtype=dtype, trust_remote_code=trust_remote_code)
+    return model
 
 
 def make_without_weights(config: Any, dtype: torch.dtype, *, trust_remote_code: bool = False) -> nn.Module:
@@ -84,14 +96,46 @@ def make_without_weights(config: Any, dtype: torch.dtype, *, trust_remote_code: 
     It computes attention and experts as the modelling file has them.
     """
     with _parameters_on_meta():
-        model: nn.Module = make_model(config, dtype=dtype, eager=True, trust_remote_code=trust_remote_code)
+        model: nn.Module = make_model(
+            config, dtype=dtype, attention=EAGER, experts=EAGER, trust_remote_code=trust_remote_code
+        )
     return model
+
+
+def find_class(architecture: str) -> type[nn.Module]:
+    """A class of transformers by its name, which a `config.json` gives as architecture.
+
+    Raises:
+        UnsupportedModelError: there is none.
+    """
+    import transformers
+
+    found: type[nn.Module] | None = getattr(transformers, architecture, None)
+    if found is None:
+        raise UnsupportedModelError(f"transformers has no class `{architecture}`, which `config.json` names")
+    return found
+
+
+def make_whole_on_paper(kind: type[nn.Module], config: Any) -> nn.Module:
+    """Make a model of all parts without memory for weights, where libraries that some parts need may be absent, too."""
+    from transformers import AutoModel
+
+    make = AutoModel.from_config
+
+    def from_config(*args: Any, **kwargs: Any) -> nn.Module:
+        try:
+            made: nn.Module = make(*args, **kwargs)
+        except ImportError:
+            return _Unknown()
+        return made
+
+    with torch.device("meta"), mock.patch.object(AutoModel, "from_config", from_config):
+        return kind(config)
 
 
 def count_parameters(config: Any, *, trust_remote_code: bool = False) -> int:
     """How many values the weights of a config's model hold, tied ones once; none of them is made."""
-    with torch.device("meta"):
-        model = make_model(config, trust_remote_code=trust_remote_code)
+    model = make_on_paper(config, trust_remote_code=trust_remote_code)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -113,6 +157,14 @@ def weights_as_stored() -> Iterator[None]:
 
     with mock.patch.object(PreTrainedModel, "_initialize_weights", initialize):
         yield
+
+
+class _Unknown(nn.Module):
+    """A part that cannot be made: only the names of parts matter, and its weights have some name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.empty(1))
 
 
 class _ReadOnly(TorchFunctionMode):

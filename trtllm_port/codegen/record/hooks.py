@@ -3,7 +3,7 @@
 attention(query, key, value, mask=…, scale=…, …)      transformers' `AttentionInterface`, see `attentions.py`
 causal_mask(position_ids, cache, kind=…, window=…)    transformers' `AttentionMaskInterface`
 combine_experts(output, experts, weights)             the end of transformers' `ExpertsInterface`, see `experts.py`
-cache_update(cache, layer_idx, key, value)            a `DynamicCache` that reports its updates, see `cache_operations.py`
+cache_update(cache, layer_idx, key, value)            a cache that reports its updates, see `cache_operations.py`
 indexer_update(cache, layer_idx, key)                 the same of the keys by which a layer chooses slots
 only_chosen(mask, indices)                            the slots that a layer chose, see `attentions.py`
 linear_attention(…, state), selective_scan(…, state)  functions that `recurrences.py` proves equal to them

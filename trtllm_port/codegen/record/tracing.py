@@ -21,6 +21,7 @@ from trtllm_port.codegen.rules import TRACE_DTYPE
 from trtllm_port.huggingface.caches import cache_argument, keeps_cache, positions_are_slots
 from trtllm_port.huggingface.interception.construction import MadeWith, absent_keys, constructor_arguments
 from trtllm_port.huggingface.interception.observed_cache import fill_cache
+from trtllm_port.huggingface.loading import EAGER, make_model, make_on_paper
 from trtllm_port.huggingface.random_weights import condition
 
 
@@ -60,11 +61,11 @@ def build_model(config: Any, dtype: torch.dtype, *, implementation: str, trust_r
     """A conditioned random model of a config, in eval mode."""
     register()
     with require_small():
-        model: nn.Module = AutoModelForCausalLM.from_config(
+        model: nn.Module = make_model(
             config,
             dtype=dtype,
-            attn_implementation=implementation,
-            experts_implementation=IMPLEMENTATION,
+            attention=implementation,
+            experts=IMPLEMENTATION,
             trust_remote_code=trust_remote_code,
         )
     condition(model, seed=0)
@@ -83,7 +84,7 @@ def trace(sample: Sample, *, trust_remote_code: bool = False) -> Trace:
     except KeyError as error:
         if error.args != (IMPLEMENTATION,):
             raise
-        return _trace(sample, "eager", trust_remote_code)
+        return _trace(sample, EAGER, trust_remote_code)
 
 
 def _trace(sample: Sample, implementation: str, trust_remote_code: bool) -> Trace:
@@ -127,8 +128,7 @@ def _kept_buffers(model: nn.Module, config: Any, trust_remote_code: bool) -> fro
     half = {name for name, buffer in model.named_buffers() if buffer.dtype == TRACE_DTYPE and name not in stored}
     if not half:
         return frozenset()
-    with torch.device("meta"):
-        wide = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
+    wide = make_on_paper(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
     return frozenset(name for name, buffer in wide.named_buffers() if name in half and buffer.dtype == TRACE_DTYPE)
 
 

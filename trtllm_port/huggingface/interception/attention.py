@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-SILENT_ARGUMENTS = frozenset(
-    (
-        "dropout is_causal sliding_window position_ids cache_position use_cache output_attentions output_hidden_states "
-        "return_dict position_embeddings past_key_values past_key_value cache layer_idx local_window_size"
-    ).split()
+SILENT_ARGUMENTS = (
+    *("dropout", "is_causal", "sliding_window", "local_window_size", "layer_idx", "position_ids", "cache_position"),
+    *("use_cache", "output_attentions", "output_hidden_states", "return_dict", "position_embeddings"),
+    *("past_key_values", "past_key_value", "cache"),
 )
 """Arguments of attention functions that say nothing a port has to know: masks are explicit, nothing is trained."""
 OPTIONS = {"softcap": "softcap", "s_aux": "sinks"}

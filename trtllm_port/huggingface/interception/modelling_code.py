@@ -1,4 +1,4 @@
-"""Modelling files of transformers, and of models that bring their own: which they are, and functions of ours in them."""
+"""Modelling files, those that come with a model included: which files they are, and functions of ours in them."""
 
 from __future__ import annotations
 

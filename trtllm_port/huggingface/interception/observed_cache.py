@@ -82,7 +82,7 @@ class ObservedCache(DynamicCache):  # type: ignore[misc]  # transformers is unty
         return super().get_recurrent_state(layer_idx, state_idx)
 
     def update_conv_state(self, conv_states: Tensor, layer_idx: int, state_idx: int = 0, **kwargs: Any) -> Any:
-        """While somebody observes, gives the new tokens alone: taking those before from the state is a convolution's."""
+        """Where somebody observes, the new tokens alone: to take those before from the state is the convolution's."""
         with torch._C.DisableTorchFunction():
             out = super().update_conv_state(conv_states, layer_idx, state_idx, **kwargs)
         observer = self.observer()
@@ -178,7 +178,7 @@ def _observed(own: type[Any]) -> type[Any]:
 
     def init(self: Any, observer: Observer) -> None:
         self.observer = observer
-        own.__init__(self)  # type: ignore[misc]  # of the class itself, not of what follows in the order of bases
+        own.__init__(self)  # not `ObservedCache`'s: such a class asks for no config
 
     methods: dict[str, Any] = {"__init__": init}
     for name, method in vars(own).items():
