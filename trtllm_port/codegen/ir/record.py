@@ -24,8 +24,9 @@ from trtllm_port.codegen.ir.operation_names import CASTS, HOST_READS, NUMBERS, S
 from trtllm_port.codegen.ir.trees import leaves, map_structure
 from trtllm_port.codegen.record.state_log import StateLog
 from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.huggingface.interception.modelling_code import NO_MODELLING_CODE
 
-FILES_BETWEEN = ("/torch/", "/trtllm_port/codegen/", "/transformers/activations.py")
+FILES_BETWEEN = ("/torch/", "/trtllm_port/codegen/", *NO_MODELLING_CODE)
 FORMULAS = "/trtllm_port/codegen/record/formulas.py"  # stand for modelling code, and name variables as it does
 
 

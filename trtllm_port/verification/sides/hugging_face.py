@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from importlib.metadata import version
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from trtllm_port.foundation.foreign import reading, reason
 from trtllm_port.huggingface.caches import Continuation, keeps_cache
 from trtllm_port.huggingface.configs import whole_config
 from trtllm_port.huggingface.exact_arithmetic import ExactArithmetic, tensors_as_they_are
-from trtllm_port.huggingface.loading import weights_as_stored
+from trtllm_port.huggingface.loading import load_model
 from trtllm_port.huggingface.quiet import quiet_transformers
 from trtllm_port.layers.weights import HuggingFaceWeights, TensorSource
 from trtllm_port.verification.decode.cache_contents import Layer, Layers
@@ -85,25 +86,12 @@ class HuggingFaceRunner:
             UnsupportedModelError: transformers cannot build the model.
             CheckpointError: weights are missing from the directory, so that transformers would invent them.
         """
-        from transformers import AutoModelForCausalLM
-
         hint = "check that the directory holds a causal language model with safetensors"
         failed = f"cannot be loaded by transformers in {dtype}"
         config = whole_config(model_dir, trust_remote_code)
-        with (
-            quiet_transformers(),
-            weights_as_stored(),
-            reading(model_dir, UnsupportedModelError, hint=hint, failed=failed),
-        ):
-            model, info = AutoModelForCausalLM.from_pretrained(
-                model_dir,
-                config=config,
-                dtype=getattr(torch, dtype),
-                attn_implementation="eager",
-                experts_implementation="eager",  # the default, `grouped_mm`, knows no float64
-                trust_remote_code=trust_remote_code,
-                use_safetensors=True,
-                output_loading_info=True,
+        with reading(model_dir, UnsupportedModelError, hint=hint, failed=failed):
+            model, info = load_model(
+                model_dir, config, getattr(torch, dtype), eager=True, trust_remote_code=trust_remote_code
             )
         _refuse_invented_weights(model_dir, info)
         if exactly and info.get("unexpected_keys"):
@@ -158,9 +146,7 @@ class HuggingFaceRunner:
     @property
     def name(self) -> str:
         """The library, its version and the dtype."""
-        import transformers
-
-        return f"transformers {transformers.__version__}, eager attention, {self.dtype} on {self.device}" + (
+        return f"transformers {version('transformers')}, eager attention, {self.dtype} on {self.device}" + (
             ", layer by layer" if self.streamed else ""
         )
 
