@@ -1,4 +1,8 @@
-"""What a port is written in: functions, layers, and the base classes of configs and models."""
+"""What a port is written in: functions, layers, and the base classes of configs and models.
+
+In: `import trtllm_port.layers`. Out: every name that a port may use, from the rooms below. A newcomer lists here what
+ports shall know.
+"""
 
 from trtllm_port.layers import functional
 from trtllm_port.layers.config.pretrained import Every, PretrainedConfig

@@ -1,4 +1,8 @@
-"""Low-level functions: one file for each family. Each finds the network in its operands and adds layers to it."""
+"""The functions of a port, all of them by name: those that add one layer, and those here that are made of several.
+
+In: tensors. Out: tensors of the same network. A newcomer adds attention of another kind, positions, or a recurrence,
+and lists here what every port may call.
+"""
 
 from trtllm_port.layers.functional.attention import (
     attention,

@@ -1,4 +1,8 @@
-"""From Hugging Face's weight files to a port's parameters: reading, mapping, accounting."""
+"""From Hugging Face's weight files to a port's parameters: reading, mapping, accounting.
+
+In: safetensors files, a `WeightMap`. Out: a plan in which every tensor has its place. A newcomer adds a step that turns
+stored tensors into parameters.
+"""
 
 from trtllm_port.layers.weights.plan import ParameterSpec, WeightEntry, WeightPlan, plan_weights
 from trtllm_port.layers.weights.source import HuggingFaceWeights, MappingWeights, SafetensorsFile, TensorSource

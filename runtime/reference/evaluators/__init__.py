@@ -1,4 +1,8 @@
-"""The table of evaluators: TensorRT's layer type → the function that turns such a layer into a torch call."""
+"""The table of evaluators: TensorRT's layer type → the function that turns such a layer into a torch call.
+
+In: a layer's attributes, and what is known of its inputs. Out: a function of torch tensors. A newcomer adds a layer of
+TensorRT: its evaluator in the file of its family, its type in the table.
+"""
 
 from __future__ import annotations
 
