@@ -54,7 +54,8 @@ def test_the_sources_are_found(tree: SourceTree) -> None:
 )
 def test_there_are_no(check: Callable[[SourceTree], list[str]], tree: SourceTree) -> None:
     problems = check(tree)
-    assert not problems, "\n" + "\n".join(sorted(problems))
+    if problems:
+        pytest.fail("\n".join(sorted(problems)), pytrace=False)
 
 
 def test_the_rules_are_of_rooms_that_there_are() -> None:

@@ -47,17 +47,17 @@ def unknown_rooms(tree: SourceTree) -> list[str]:
 
 def forbidden_imports(tree: SourceTree) -> list[str]:
     """Imports of a room that the importing one may not know."""
-    problems = []
+    problems = {}
     for each in tree.imports:
         if each.module is None or not {each.by.room, each.module.room} <= set(ORDER):
             continue
         why = objection(each.by.room, each.module.room)
         if why is not None:
-            problems.append(
+            problems[each.place, each.module.name] = (
                 f"{each.place} imports {each.name}: {folder(each.by.room)} may not import {folder(each.module.room)}: "
                 f"{why}; let the caller hand it in, or move what both need to a room before both"
             )
-    return problems
+    return list(problems.values())
 
 
 def circles(tree: SourceTree) -> list[str]:
@@ -150,13 +150,14 @@ def _longest_chain(graph: Graph) -> list[str]:
 
 def homeless_imports(tree: SourceTree) -> list[str]:
     """Imports of a library elsewhere than in the room that is there for it."""
-    return [
-        f"{each.place} imports {each.name}: {library} is imported in `{home}` only; put what needs it there, and "
-        "import that"
+    problems = {
+        (each.place, library): f"{each.place} imports {each.name}: {library} is imported in `{home}` only; put what "
+        "needs it there, and import that"
         for each in tree.imports
         for library, home in HOMES.items()
         if belongs(each.name, (library,)) and each.by.room != home
-    ]
+    }
+    return list(problems.values())
 
 
 def undescribed(tree: SourceTree) -> list[str]:
