@@ -6,7 +6,7 @@ JOBS ?= 2
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test test-fast test-slow fuzz lint wheel-test bench bench-large conformance coverage coverage-beyond prove constraints clean
+.PHONY: help demo test test-fast test-slow fuzz lint wheel-test bench bench-large conformance coverage coverage-beyond prove constraints map clean
 help:
 	@echo "make demo         port, build and verify the model that ships with the package"
 	@echo "make test         every test that needs neither a GPU nor the network"
@@ -19,6 +19,7 @@ help:
 	@echo "make prove        put known bugs into ports and see that each is found; writes docs/verification.md"
 	@echo "make coverage     port and verify every model type of transformers; writes docs/coverage.md"
 	@echo "make coverage-beyond  what passes: in float16, and with other options; writes docs/coverage.md"
+	@echo "make map          draw the rooms of the source and what they import; writes docs/architecture.md"
 	@echo "make clean        remove the environment and every build output"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -51,8 +52,8 @@ wheel-test: $(VENV)/.installed
 	$(BIN)/python -m build --quiet --wheel --outdir dist
 	$(PYTHON) -m venv .venv-wheel
 	.venv-wheel/bin/pip install --quiet --constraint constraints.txt "$$(ls dist/*.whl)[dev]"
-	cp -r tests docs pyproject.toml .venv-wheel/   # away from the sources; the architecture test is about the checkout
-	cd .venv-wheel && bin/pytest -q -n $(JOBS) -p no:cacheprovider --ignore=tests/test_architecture.py
+	cp -r tests docs pyproject.toml .venv-wheel/   # away from the sources; the tests of the architecture are about the checkout
+	cd .venv-wheel && bin/pytest -q -n $(JOBS) -p no:cacheprovider --ignore=tests/test_architecture.py --ignore=tests/architecture
 
 bench: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/run.py --output docs/benchmarks.md
@@ -71,6 +72,9 @@ coverage: $(VENV)/.installed
 
 coverage-beyond: $(VENV)/.installed
 	$(BIN)/python tests/coverage/run.py --beyond --jobs $(JOBS) $(COVERAGE)
+
+map: $(VENV)/.installed
+	$(BIN)/python tests/architecture/run.py
 
 constraints:
 	rm -rf .venv-pin && $(PYTHON) -m venv .venv-pin

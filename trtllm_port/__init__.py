@@ -1,4 +1,7 @@
-"""Port Hugging Face decoder-only language models to native TensorRT, and prove the port."""
+"""Port Hugging Face decoder-only language models to native TensorRT, and prove the port.
+
+What stands in this folder itself is open to every room: `errors`, which imports nothing of ours.
+"""
 
 from __future__ import annotations
 

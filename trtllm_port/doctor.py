@@ -1,4 +1,7 @@
-"""What this machine has of what the commands need; nothing is downloaded, and no GPU is used."""
+"""What this machine has of what the commands need; nothing is downloaded, and no GPU is used.
+
+In: this machine. Out: `Check`s, each with a hint. A newcomer adds a check.
+"""
 
 from __future__ import annotations
 

@@ -1,11 +1,9 @@
 """The generator: from a Hugging Face model to the source of its port, and the check of a finished port.
 
-The way of a model through the files here:
+In: a config, or a model directory. Out: `PortSource`. The way of a model through the rooms here, each of which hands
+data to the next, in the forms of `ir`:
 
-    sizes → tracing (recorder, hooks) → lowering (operations, probing, rotary, folding)
-          → merging (instances, alignment, variants)
-          → classes (scope, conditions, expressions, statements, branches, printing, formatting)
-          → source;  generate, ledger;  check
+    configs → record → recognise, rules, lower → merge → solve → write
 """
 
 from trtllm_port.codegen.check import SelfCheck, check_port

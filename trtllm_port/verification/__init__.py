@@ -1,16 +1,15 @@
 """Is the port right, and if not, which module is wrong?
 
-Runners produce taps, `compare` judges them by numbers alone, a report says what came of it:
+In: a model directory and its port. Out: a report with one verdict. Nothing in here prints. The rooms:
 
-    runners, hugging_face      what computes: Hugging Face in several precisions, the port
-    taps, recording, sides     named intermediate tensors, paired by exact name
-    metrics, compare, logits, gates, thresholds     pure functions and the one table of tolerances
-    locate, causes             the guilty module, and why
-    report, html, junit        JSON first, the others are renderings of it
-    diff, pipeline             the commands `diff-layers` and `verify`
-    bundle                     a comparison to take along, and to repeat without Hugging Face
-
-Nothing in here prints.
+    taps, stimulus          named tensors, paired by exact name; what both sides are fed
+    sides                   what computes: Hugging Face in several precisions, the port
+    judge                   pure functions, and the one table of tolerances
+    causes, experiments     why a module is wrong, and at which line
+    decode, phases          through the cache, row by row; one precision from beginning to end
+    report                  JSON first, the others are renderings of it
+    bundle                  a comparison to take along, and to repeat without Hugging Face
+    prove                   bugs put into a port: is each of them found?
 """
 
 from __future__ import annotations

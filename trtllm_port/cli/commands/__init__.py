@@ -1,1 +1,4 @@
-"""One file for each command: it parses, calls one stage, renders, exits. A newcomer adds a command here."""
+"""One file for each command: it parses, calls one stage, renders, exits.
+
+In: options. Out: an exit code. A newcomer adds a command here, and imports the stage that it calls in its body.
+"""

@@ -1,4 +1,7 @@
-"""torch operations as nodes in the words of `trtllm_port.layers`: one short rule for each, in tables by family."""
+"""torch operations as nodes in the words of `trtllm_port.layers`: one short rule for each, in tables by family.
+
+In: one operation of a record. Out: a node, or the value that it equals. A newcomer adds the rule of a torch operation.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Proof that the check bites: bugs are put into a port, and each must be caught, placed and explained."""
+"""Proof that the check bites: bugs are put into a port, and each must be caught, placed and explained.
+
+In: a model directory and a sound port. Out: `Proof`. A newcomer adds a `Bug` to one of the tables.
+"""
 
 from __future__ import annotations
 
