@@ -15,7 +15,7 @@ def declared_ends(model_dir: Path) -> int | list[int] | None:
 
 
 def choose_greedily(model: Any, *, max_new_tokens: int, eos_token_ids: tuple[int, ...]) -> None:
-    """Have `generate` of a model take the best token each time: its own settings may sample, or make repetitions dear."""
+    """Have `generate` take the best token each time: a model's own settings may sample, or penalise repetitions."""
     from transformers import GenerationConfig
 
     model.generation_config = GenerationConfig(
