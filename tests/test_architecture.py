@@ -33,25 +33,7 @@ def test_the_sources_are_found(tree: SourceTree) -> None:
     assert sum(len(arrows) for arrows in tree.arrows.values()) > 1000
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        checks.unknown_rooms,
-        checks.forbidden_imports,
-        checks.circles,
-        checks.crowded_rooms,
-        checks.deep_rooms,
-        checks.homeless_imports,
-        checks.undescribed,
-        checks.ours_in_errors,
-        checks.command_line_used,
-        checks.heavy_start,
-        checks.long_files,
-        checks.long_functions,
-        checks.many_parameters,
-    ],
-    ids=lambda check: check.__name__,
-)
+@pytest.mark.parametrize("check", checks.CHECKS, ids=lambda check: check.__name__)
 def test_there_are_no(check: Callable[[SourceTree], list[str]], tree: SourceTree) -> None:
     problems = check(tree)
     if problems:

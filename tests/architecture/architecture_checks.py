@@ -269,3 +269,20 @@ def many_parameters(tree: SourceTree) -> list[str]:
                     "together are a dataclass"
                 )
     return problems
+
+
+CHECKS = (
+    unknown_rooms,
+    forbidden_imports,
+    circles,
+    crowded_rooms,
+    deep_rooms,
+    homeless_imports,
+    undescribed,
+    ours_in_errors,
+    command_line_used,
+    heavy_start,
+    long_files,
+    long_functions,
+    many_parameters,
+)
