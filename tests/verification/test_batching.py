@@ -15,8 +15,8 @@ from trtllm_port.verification.judge.routing import Routing
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.sides.port_run import Expected
 from trtllm_port.verification.sides.recording import Recording
-from trtllm_port.verification.sides.session_runner import Force
-from trtllm_port.verification.taps.names import Pairing
+from trtllm_port.verification.taps.pairing import Pairing
+from trtllm_port.verification.taps.runner import Force
 
 Edit = Callable[[str, str], None]
 FIRST = "position_ids[0:1]"

@@ -24,12 +24,12 @@ from trtllm_port.verification import DiffSettings, Verdict, diff, diff_layers
 from trtllm_port.verification.experiments import replay
 from trtllm_port.verification.phases import large_models as large
 from trtllm_port.verification.phases import lockstep as in_step
+from trtllm_port.verification.phases.lockstep_taps import AlteredError
 from trtllm_port.verification.phases.phase import run_phase
 from trtllm_port.verification.sides import streamed_model as streamed
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.sides.lockstep_taps import AlteredError
+from trtllm_port.verification.sides.hugging_face_sides import HuggingFaceFacts
 from trtllm_port.verification.sides.mapped_weights import give_back
-from trtllm_port.verification.sides.noise_floor import HuggingFaceFacts
 from trtllm_port.verification.sides.preparation import find_model
 from trtllm_port.verification.taps.store import TapStore
 

@@ -7,11 +7,11 @@ Ensures: a report; with a report directory also `report.json`, `report.html` and
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.verification.bundle.save import check_target, save_bundle
 from trtllm_port.verification.causes.source_tree import PortCode
 from trtllm_port.verification.judge.gates import Gate
@@ -26,7 +26,7 @@ from trtllm_port.verification.phases.large_models import (
 )
 from trtllm_port.verification.phases.lockstep import run_phase_in_step
 from trtllm_port.verification.phases.not_exercised import NotExercised, not_exercised
-from trtllm_port.verification.phases.phase import LoadHuggingFace, Phase, PhaseResult, phases_of, run_phase
+from trtllm_port.verification.phases.phase import PhaseResult, run_phase
 from trtllm_port.verification.report.assembly import (
     causes_of,
     command,
@@ -43,15 +43,16 @@ from trtllm_port.verification.report.finish import finish
 from trtllm_port.verification.report.port_faults import blame
 from trtllm_port.verification.report.report import Report
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.sides.hugging_face_sides import LoadHuggingFace
 from trtllm_port.verification.sides.mapped_weights import return_freed_memory
 from trtllm_port.verification.sides.preparation import Model, network_of, open_port, opened, prepare_port, settle_dtype
 from trtllm_port.verification.sides.provenance import require_engine_of
 from trtllm_port.verification.sides.session_runner import SessionRunner
 from trtllm_port.verification.stimulus.inputs import Stimulus, enough_tokens, make_stimulus, on_one_side, switch_lengths
+from trtllm_port.verification.stimulus.precisions import Phase, phases_of
 from trtllm_port.verification.stimulus.settings import DiffSettings
 from trtllm_port.verification.tokens import token_gates
 
-Progress = Callable[[str, int, int], None]
 DEFAULTS = DiffSettings()
 
 

@@ -9,18 +9,18 @@ Ensures: a report; with a report directory also its files, and one file per stag
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.verification.bundle.save import check_target
 from trtllm_port.verification.diff import compare_model, diff_report, loader, save
 from trtllm_port.verification.greedy import continue_prompts, describe, make_prompts, prompt_gate
 from trtllm_port.verification.judge.gates import Gate
 from trtllm_port.verification.judge.verdict import Verdict, worst
 from trtllm_port.verification.phases.not_exercised import NotExercised
-from trtllm_port.verification.phases.phase import phases_of
 from trtllm_port.verification.report.assembly import command, summary, verdict_of
 from trtllm_port.verification.report.finish import finish
 from trtllm_port.verification.report.port_faults import blame
@@ -29,9 +29,9 @@ from trtllm_port.verification.rouge import run_rouge
 from trtllm_port.verification.sides import preparation
 from trtllm_port.verification.sides.preparation import Model, open_port, opened
 from trtllm_port.verification.stimulus.inputs import enough_tokens, switch_lengths
+from trtllm_port.verification.stimulus.precisions import phases_of
 from trtllm_port.verification.stimulus.settings import VerifySettings
 
-Progress = Callable[[str, int, int], None]
 DEFAULTS = VerifySettings()
 STAGES = ("convert", "build", "prompt", "rouge", "diff-layers")
 ROWS = 5  # prompts and rows of a batch at once

@@ -7,7 +7,7 @@ Ensures: a report; with a report directory also its files.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from trtllm_port.errors import BundleError
 from trtllm_port.foundation.atomic_files import real_path, require_writable
 from trtllm_port.foundation.foreign import reading, typed
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.foundation.quoting import shell_command
 from trtllm_port.layers.weights import SafetensorsFile
 from trtllm_port.runtime.engines.directory import CONFIG, EngineDirectory
@@ -23,7 +24,7 @@ from trtllm_port.verification.bundle.judge import NO_INJECTION, judge_recorded
 from trtllm_port.verification.bundle.record import RecordedPhase
 from trtllm_port.verification.bundle.store import from_parts
 from trtllm_port.verification.phases.not_exercised import NotExercised
-from trtllm_port.verification.phases.phase import Phase, PhaseResult
+from trtllm_port.verification.phases.phase import PhaseResult
 from trtllm_port.verification.report.assembly import (
     divergences_of,
     position_profile,
@@ -38,9 +39,9 @@ from trtllm_port.verification.sides.preparation import open_port
 from trtllm_port.verification.sides.provenance import require_engine_like
 from trtllm_port.verification.sides.session_runner import SessionRunner
 from trtllm_port.verification.stimulus.inputs import Stimulus
+from trtllm_port.verification.stimulus.precisions import Phase
 
 FREE_CHOICE = "a replay compares values and lets the port choose: near a tie it may choose otherwise, and values follow"
-Progress = Callable[[str, int, int], None]
 
 
 def replay(

@@ -23,10 +23,10 @@ from trtllm_port.verification.judge.tap_errors import TapComparison, failure
 from trtllm_port.verification.taps.names import LOGITS, ROOT, within
 
 if TYPE_CHECKING:
-    from trtllm_port.verification.phases.phase import HuggingFaceSides
+    from trtllm_port.verification.sides.hugging_face_sides import HuggingFaceSides
     from trtllm_port.verification.sides.port_run import Expected
-    from trtllm_port.verification.sides.session_runner import PortRunner
-    from trtllm_port.verification.taps.names import ModuleFacts
+    from trtllm_port.verification.taps.pairing import ModuleFacts
+    from trtllm_port.verification.taps.runner import PortRunner
 
 MASK = r"causal_mask\("
 POSITIONS = r"^(?!.*causal_mask\().*position_ids"

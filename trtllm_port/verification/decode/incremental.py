@@ -26,9 +26,9 @@ from trtllm_port.verification.judge.thresholds import RATIO, ROUNDING
 from trtllm_port.verification.judge.verdict import Verdict
 
 if TYPE_CHECKING:
-    from trtllm_port.verification.phases.phase import HuggingFaceSides
+    from trtllm_port.verification.sides.hugging_face_sides import HuggingFaceSides
     from trtllm_port.verification.sides.recording import Recording
-    from trtllm_port.verification.sides.session_runner import Force, PortRunner
+    from trtllm_port.verification.taps.runner import Force, PortRunner
 
 LAST = "batch.last"
 RUNS = "port.runs"

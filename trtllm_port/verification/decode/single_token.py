@@ -18,9 +18,9 @@ from trtllm_port.verification.judge.tap_errors import TapComparison, failure, ju
 from trtllm_port.verification.judge.thresholds import RATIO, ROUNDING
 from trtllm_port.verification.judge.verdict import Verdict
 from trtllm_port.verification.sides.port_run import Expected, told_otherwise
-from trtllm_port.verification.sides.session_runner import PortRunner
 from trtllm_port.verification.taps.names import LOGITS
 from trtllm_port.verification.taps.rotary_tables import match_table
+from trtllm_port.verification.taps.runner import PortRunner
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,25 +16,27 @@ import torch
 from torch import Tensor
 
 from trtllm_port.errors import CheckpointError, PortError
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.runtime.reference.evaluators.errors import LayerExecutionError
 from trtllm_port.verification.decode.incremental import RUNS
 from trtllm_port.verification.judge.metrics import metrics, summarise
 from trtllm_port.verification.judge.thresholds import RATIO, ROUNDING
 from trtllm_port.verification.judge.verdict import Verdict
-from trtllm_port.verification.phases.phase import HuggingFaceSides, PhaseResult, judge_port, phases_of, run_hugging_face
+from trtllm_port.verification.phases.phase import PhaseResult, judge_port
 from trtllm_port.verification.prove.bugs import Bug, Injection, Patient, modules_in_order
 from trtllm_port.verification.prove.catalogue import CATALOGUE
 from trtllm_port.verification.prove.outcome import Outcome, Proof
 from trtllm_port.verification.prove.patients import Ward
 from trtllm_port.verification.report.assembly import causes_of, divergences_of, verdict_of
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.sides.hugging_face_sides import HuggingFaceSides, run_hugging_face
 from trtllm_port.verification.sides.preparation import Model, opened, settle_dtype
 from trtllm_port.verification.sides.session_runner import SessionRunner
 from trtllm_port.verification.stimulus.inputs import Stimulus, make_stimulus, on_one_side, switch_lengths
+from trtllm_port.verification.stimulus.precisions import phases_of
 from trtllm_port.verification.stimulus.settings import DiffSettings
 from trtllm_port.verification.taps.names import LOGITS
 
-Progress = Callable[[str, int, int], None]
 DEFAULTS = DiffSettings()
 TOKENS = 272  # unless told otherwise: past 256, where positions in bfloat16 begin to round
 

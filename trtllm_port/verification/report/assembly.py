@@ -22,7 +22,7 @@ from trtllm_port.verification.judge.thresholds import ROUNDING
 from trtllm_port.verification.judge.verdict import Verdict, overall
 from trtllm_port.verification.phases.phase import PhaseResult
 from trtllm_port.verification.report.report import Divergence, Subject, TapReport, metric_values
-from trtllm_port.verification.sides.noise_floor import HuggingFaceFacts
+from trtllm_port.verification.sides.hugging_face_sides import HuggingFaceFacts
 from trtllm_port.verification.sides.preparation import Model
 from trtllm_port.verification.taps.grouping import group_alike
 from trtllm_port.verification.taps.names import LOGITS, ROOT, input_of, is_input, module_of, parent_of, within

@@ -19,7 +19,7 @@ from trtllm_port.verification.report.assembly import class_names, excerpts_at
 from trtllm_port.verification.report.report import Report
 from trtllm_port.verification.report.unrunnable import unrun_report
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.sides.noise_floor import HuggingFaceFacts
+from trtllm_port.verification.sides.hugging_face_sides import HuggingFaceFacts
 from trtllm_port.verification.sides.preparation import Model
 
 PROBLEM = re.compile(r"^\s*(missing|unexpected|shape of) `([^`]+)`", re.MULTILINE)

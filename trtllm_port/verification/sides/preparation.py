@@ -5,7 +5,7 @@ This is composition of the stages `convert` and `build`; neither knows the other
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtllm_port.errors import ConfigError, UnsupportedModelError
 from trtllm_port.foundation.claims import scratch
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.huggingface.configs import whole_config
 from trtllm_port.huggingface.quiet import quiet_transformers
 from trtllm_port.huggingface.text_part import loads_whole
@@ -25,7 +26,6 @@ from trtllm_port.verification.stimulus.settings import DiffSettings
 if TYPE_CHECKING:
     from trtllm_port.conversion import ConvertResult
 
-Progress = Callable[[str, int, int], None]
 FALLBACK_LENGTH = 2048  # where a config names no longest position
 
 

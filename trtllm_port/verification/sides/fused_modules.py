@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trtllm_port.verification.sides.session_runner import Force, OnTap, PortRunner
-from trtllm_port.verification.taps.names import Pairing, module_of, parent_of
+from trtllm_port.verification.taps.runner import Force, OnTap, PortRunner
 
 Parts = Mapping[str, Sequence[tuple[str, int]]]
 """Tap of the port → Hugging Face's modules that are its output side by side, and the width of each."""
@@ -109,16 +108,3 @@ class _PartByPart:
             return torch.cat([p if other is None else other for p, other in zip(pieces, others, strict=True)], -1)
 
         return see
-
-
-def declaration(pairing: Pairing) -> str:
-    """Return the line that a class would have if what is missing first, and its siblings, are computed elsewhere."""
-    parent = parent_of(pairing.missing[0])
-
-    def names(taps: Sequence[str]) -> list[str]:
-        modules = dict.fromkeys(map(module_of, taps))
-        return [module.rpartition(".")[2] for module in modules if parent_of(module) == parent]
-
-    extra = names(pairing.extra)
-    place = repr(extra[0]).replace("'", '"') if len(extra) == 1 else "None"
-    return "computed_elsewhere = {" + ", ".join(f'"{name}": {place}' for name in names(pairing.missing)) + "}"
