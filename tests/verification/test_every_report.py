@@ -95,7 +95,8 @@ def phase_of(order: tuple[str, ...], facts: HuggingFaceFacts, found: TapComparis
 def model_of(package: Path) -> Any:
     cls = type("MyForCausalLM" if "hand" in str(package) else "LlamaForCausalLM", (), {"weight_map": {}})
     port = SimpleNamespace(package_dir=package, cls=cls, name="port", digest="d")
-    return SimpleNamespace(given=Path("m"), architecture="A", dtype="float32", port=port, config={}, workspace=package)
+    subject = {"given": Path("m"), "architecture": "A", "dtype": "float32", "random_weights": True, "seed": 0}
+    return SimpleNamespace(**subject, port=port, config={}, workspace=package)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_every_divergence_has_a_report(name: str, tmp_path: Path, capsys: pytest
         comparison = Comparison(
             model=model_of(package), stimulus=stimulus, tokens=(), phases=(phase_of(taps, facts, found, cause),)
         )
-        report = finish(diff_report(comparison, random_weights=True, seed=0), 0.0, tmp_path / "report")
+        report = finish(diff_report(comparison), 0.0, tmp_path / "report")
         render_report(report)
         assert report.exit_code == 1
         assert report.first_divergence == (module_of(tap) or facts.root)

@@ -108,7 +108,7 @@ def test_tables_of_positions_are_compared_too(tmp_path: Path) -> None:
 
 
 def test_a_table_of_unknown_use_is_listed(model_dir: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trtllm_port.verification.decode.embedding_rows.Index.of", lambda *_: None)
+    monkeypatch.setattr("trtllm_port.verification.sides.embedding_tables.Index.of", lambda *_: None)
     report = compared(model_dir, workspace)
     assert "rows of `model.embed_tokens` that the prompt does not look up" in [x.what for x in report.not_exercised]
 

@@ -25,14 +25,7 @@ from trtllm_port.verification.bundle.record import RecordedPhase
 from trtllm_port.verification.bundle.store import from_parts
 from trtllm_port.verification.phases.not_exercised import NotExercised
 from trtllm_port.verification.phases.phase import PhaseResult
-from trtllm_port.verification.report.assembly import (
-    divergences_of,
-    position_profile,
-    summary,
-    tap_reports,
-    verdict_of,
-    versions,
-)
+from trtllm_port.verification.report.assembly import report_of
 from trtllm_port.verification.report.finish import finish
 from trtllm_port.verification.report.report import Report, Subject
 from trtllm_port.verification.sides.preparation import open_port
@@ -142,33 +135,17 @@ def _report(
     engine_dir: Path | None,
 ) -> Report:
     gates = tuple(gate for phase in phases for gate in phase.gates)
-    verdict, divergences = verdict_of(gates), divergences_of(phases, None)
-    first = divergences[0] if divergences else None
+    report = report_of(phases, gates, subject, stimulus, None)
     words = ["trtllm-port", "diff-layers", bundle, *(("--engine-dir", engine_dir) if engine_dir else ())]
-    return Report(
-        kind="diff-layers",
-        verdict=verdict,
-        summary=f"{summary(verdict, divergences, gates, subject.dtype)} (replayed)",
-        subject=subject,
-        executor=phases[-1].executor,
+    return replace(
+        report,
+        summary=f"{report.summary} (replayed)",
         reference={phase.phase.name: f"{phase.facts.name}, recorded; floor: {phase.yardstick}" for phase in phases},
-        stimulus=stimulus.to_dict(),
-        first_divergence=None if first is None else first.module,
-        divergence=first,
-        divergences=divergences,
-        causes=(),
-        stages=(),
-        gates=gates,
-        taps=tap_reports(phases),
-        ignored=phases[-1].ignored,
-        position_profile=position_profile(phases),
         not_exercised=(
             NotExercised(what="causes, and each module on Hugging Face's own input", reason=NO_INJECTION),
             NotExercised(what="rows of tables that the prompt does not look up", reason=NO_INJECTION),
         ),
-        versions=versions(),
         commands=(shell_command(words),),
-        seconds=0.0,
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from trtllm_port.layers.weights import MappingWeights, TensorSource
 from trtllm_port.runtime.generation import pad_prompts
 from trtllm_port.verification.stimulus.input_log import InputLog
-from trtllm_port.verification.taps.runner import Force, OnTap
+from trtllm_port.verification.taps.runner import Force, Forced, OnTap
 
 if TYPE_CHECKING:
     from trtllm_port.runtime.session import Session
@@ -73,30 +73,27 @@ class SessionRunner:
         rows: Sequence[Sequence[int]],
         prefill: Sequence[int],
         *,
-        force: Force | None = None,
-        taps: Collection[str] = (),
+        forced: Forced | None = None,
         keep: dict[str, Tensor] | None = None,
     ) -> list[Tensor]:
         cache = self.session.new_cache(len(rows))
         calls = self._calls(rows, prefill)
-        if self.together and force is None:
+        if self.together and forced is None:
             for call in calls:
                 self._note(*call.feeds)
             outputs = iter(self.session.forward_together([(*call.feeds, cache) for call in calls]))
         else:
-            outputs = (self._forward(call, cache, force, taps) for call in calls)
+            outputs = (self._forward(call, cache, forced) for call in calls)
         rows_LV = _by_row(outputs, prefill)
         self._log.note(cache)
         if keep is not None:
             keep.update(cache)
         return rows_LV
 
-    def run_last(
-        self, prompts: Sequence[Sequence[int]], *, force: Force | None = None, taps: Collection[str] = ()
-    ) -> Tensor:
+    def run_last(self, prompts: Sequence[Sequence[int]], *, forced: Forced | None = None) -> Tensor:
         call = self._calls(prompts, [len(prompt) for prompt in prompts])[0]
         last = call._replace(wanted=pad_prompts(prompts).last_B1)
-        return self._forward(last, self.session.new_cache(len(prompts)), force, taps).cpu()
+        return self._forward(last, self.session.new_cache(len(prompts)), forced).cpu()
 
     def look_up(self, tap: str, ids_L: Tensor, positions_L: Tensor) -> Tensor:
         return self.session.forward_to(tap, ids_L[None], positions_L[None]).cpu()
@@ -139,8 +136,8 @@ class SessionRunner:
         positions_1L = torch.arange(len(ids))[None]
         return torch.tensor([list(ids)]), positions_1L, positions_1L, self.session.new_cache(1)
 
-    def _forward(self, call: _Call, cache: dict[str, Tensor], force: Force | None, taps: Collection[str]) -> Tensor:
-        on_tap = None if force is None else partial(_forced, force, call.places)
+    def _forward(self, call: _Call, cache: dict[str, Tensor], forced: Forced | None) -> Tensor:
+        on_tap, taps = (None, ()) if forced is None else (partial(_at, call.places, forced.force), forced.taps)
         self._note(*call.feeds, cache)
         return self.session.forward(call.ids, call.positions, cache, call.wanted, on_tap=on_tap, taps=taps)
 
@@ -184,5 +181,5 @@ def _by_row(outputs: Iterator[Tensor], prefill: Sequence[int]) -> list[Tensor]:
     return [torch.cat(parts) for parts in collected]
 
 
-def _forced(force: Force, places: Sequence[range], tap: str, tensor: Tensor) -> Tensor:
+def _at(places: Sequence[range], force: Force, tap: str, tensor: Tensor) -> Tensor:
     return force(tap, tensor, places)

@@ -6,7 +6,7 @@ K key/value heads, S slots, H head size
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -20,6 +20,18 @@ OnTap = Callable[[str, Tensor], Tensor | None]
 
 Force = Callable[[str, Tensor, Sequence[range]], Tensor]
 """Is given a tap's name, its value for a padded batch, and per row the positions that its tokens stand for."""
+
+
+class Forced(NamedTuple):
+    """Values that take the place of a runner's own.
+
+    Attributes:
+        force: gives them.
+        taps: names of the taps where it does.
+    """
+
+    force: Force
+    taps: Collection[str]
 
 
 class Runner(Protocol):
@@ -79,8 +91,7 @@ class PortRunner(Runner, Protocol):
         rows: Sequence[Sequence[int]],
         prefill: Sequence[int],
         *,
-        force: Force | None = None,
-        taps: Collection[str] = (),
+        forced: Forced | None = None,
         keep: dict[str, Tensor] | None = None,
     ) -> list[Tensor]:
         """Feed a prefix of each row at once, padded on the right, then one token of each row per step.
@@ -88,8 +99,7 @@ class PortRunner(Runner, Protocol):
         Args:
             rows: token ids; every row has the same number of tokens after its prefix.
             prefill: length of each row's prefix.
-            force: gives the values that take the place of each of `taps`.
-            taps: names of taps.
+            forced: values that take the place of its own.
             keep: is given the cache as it is at the end, by the names of the network's inputs.
 
         Returns:
@@ -97,14 +107,12 @@ class PortRunner(Runner, Protocol):
         """
         ...
 
-    def run_last(
-        self, prompts: Sequence[Sequence[int]], *, force: Force | None = None, taps: Collection[str] = ()
-    ) -> Tensor:
+    def run_last(self, prompts: Sequence[Sequence[int]], *, forced: Forced | None = None) -> Tensor:
         """Feed prompts at once and ask for their last tokens' logits alone, as `generate` does.
 
         Args:
             prompts: token ids of unequal lengths.
-            force, taps: see `run_incrementally`.
+            forced: values that take the place of its own.
 
         Returns:
             Logits [B, 1, V].
