@@ -23,7 +23,7 @@ from trtllm_port.verification.bundle import save
 from trtllm_port.verification.bundle.files import BUNDLE_JSON, _digest, read_manifest
 from trtllm_port.verification.bundle.record import _layouts
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.taps.names import ModuleFacts
+from trtllm_port.verification.taps.pairing import ModuleFacts
 
 Edit = Callable[[str, str], None]
 SHORT = DiffSettings(tokens=96)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import copy
 import inspect
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from importlib.metadata import version
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,23 +28,16 @@ from trtllm_port.huggingface.exact_arithmetic import ExactArithmetic, tensors_as
 from trtllm_port.huggingface.loading import load_model
 from trtllm_port.huggingface.quiet import quiet_transformers
 from trtllm_port.layers.weights import HuggingFaceWeights, TensorSource
-from trtllm_port.verification.decode.cache_contents import Layer, Layers
+from trtllm_port.verification.sides.embedding_tables import Table
 from trtllm_port.verification.sides.mapped_weights import MappedCheckpoint
-from trtllm_port.verification.sides.session_runner import Force, OnTap
 from trtllm_port.verification.sides.streamed_model import CastAsUsed, streamed_model
 from trtllm_port.verification.taps import hooks
 from trtllm_port.verification.taps.hooks import tapped
-from trtllm_port.verification.taps.names import ModuleFacts
+from trtllm_port.verification.taps.pairing import ModuleFacts
+from trtllm_port.verification.taps.runner import CacheLayer, Force, OnTap
 
 PACKAGE = Path(trtllm_port.__file__).parent
 EPSILON_NAMES = ("variance_epsilon", "eps", "epsilon", "layer_norm_eps")
-
-
-class Table(NamedTuple):
-    """An embedding table: how many rows it has, and what gives them [L, E] for indices [L]."""
-
-    rows: int
-    look_up: Callable[[Tensor], Tensor]
 
 
 class HuggingFaceRunner:
@@ -202,7 +195,7 @@ class HuggingFaceRunner:
         *,
         on_tap: OnTap | None = None,
         taps: Collection[str] | None = None,
-        cache: list[Layer] | None = None,
+        cache: list[CacheLayer] | None = None,
     ) -> Tensor:
         """Return logits [B, L, V] of a full forward (see `Runner.run`).
 
@@ -301,7 +294,7 @@ def _at(place: range, force: Force, tap: str, tensor: Tensor) -> Tensor:
     return force(tap, tensor, [place])
 
 
-def _layers(output: Any, length: int) -> Layers:
+def _layers(output: Any, length: int) -> Sequence[CacheLayer]:
     """What the KV cache in a model's output holds after a prompt of `length` tokens."""
     layers = getattr(getattr(output, "past_key_values", None), "layers", ())
     pairs = ((getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in layers)

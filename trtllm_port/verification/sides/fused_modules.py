@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trtllm_port.verification.sides.session_runner import Force, OnTap, PortRunner
-from trtllm_port.verification.taps.names import Pairing, module_of, parent_of
+from trtllm_port.verification.taps.runner import Forced, OnTap, PortRunner
 
 Parts = Mapping[str, Sequence[tuple[str, int]]]
 """Tap of the port → Hugging Face's modules that are its output side by side, and the width of each."""
@@ -69,18 +68,13 @@ class _PartByPart:
         rows: Sequence[Sequence[int]],
         prefill: Sequence[int],
         *,
-        force: Force | None = None,
-        taps: Collection[str] = (),
+        forced: Forced | None = None,
         keep: dict[str, Tensor] | None = None,
     ) -> list[Tensor]:
-        forced = None if force is None else self._each_part(force, taps)
-        return self.port.run_incrementally(rows, prefill, force=forced, taps=self._own(taps), keep=keep)
+        return self.port.run_incrementally(rows, prefill, forced=self._part_by_part(forced), keep=keep)
 
-    def run_last(
-        self, prompts: Sequence[Sequence[int]], *, force: Force | None = None, taps: Collection[str] = ()
-    ) -> Tensor:
-        forced = None if force is None else self._each_part(force, taps)
-        return self.port.run_last(prompts, force=forced, taps=self._own(taps))
+    def run_last(self, prompts: Sequence[Sequence[int]], *, forced: Forced | None = None) -> Tensor:
+        return self.port.run_last(prompts, forced=self._part_by_part(forced))
 
     def look_up(self, tap: str, ids_L: Tensor, positions_L: Tensor) -> Tensor:
         return self.port.look_up(self.holder.get(tap, tap), ids_L, positions_L)
@@ -88,6 +82,9 @@ class _PartByPart:
     @property
     def inputs(self) -> Mapping[str, Collection[str]]:
         return self.port.inputs
+
+    def _part_by_part(self, forced: Forced | None) -> Forced | None:
+        return None if forced is None else Forced(self._each_part(*forced), self._own(forced.taps))
 
     def _own(self, taps: Collection[str]) -> tuple[str, ...]:
         """The port's taps that hold what is wanted, each once."""
@@ -109,16 +106,3 @@ class _PartByPart:
             return torch.cat([p if other is None else other for p, other in zip(pieces, others, strict=True)], -1)
 
         return see
-
-
-def declaration(pairing: Pairing) -> str:
-    """Return the line that a class would have if what is missing first, and its siblings, are computed elsewhere."""
-    parent = parent_of(pairing.missing[0])
-
-    def names(taps: Sequence[str]) -> list[str]:
-        modules = dict.fromkeys(map(module_of, taps))
-        return [module.rpartition(".")[2] for module in modules if parent_of(module) == parent]
-
-    extra = names(pairing.extra)
-    place = repr(extra[0]).replace("'", '"') if len(extra) == 1 else "None"
-    return "computed_elsewhere = {" + ", ".join(f'"{name}": {place}' for name in names(pairing.missing)) + "}"

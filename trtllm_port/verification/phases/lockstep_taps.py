@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from trtllm_port.verification.sides.openmp import end_own_workers
+from trtllm_port.verification.phases.openmp import end_own_workers
 from trtllm_port.verification.taps.names import is_input, module_of, parent_of
 
 V = TypeVar("V")
