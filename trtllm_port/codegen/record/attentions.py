@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trtllm_port.codegen.ir.operation_names import words
-from trtllm_port.codegen.record.active_recorder import active_recorder
+from trtllm_port.codegen.record.recorder import active_recorder
+from trtllm_port.foundation.words import words
 
 # Arguments of attention functions that say nothing a port has to know: masks are explicit, nothing is trained.
 SILENT_ARGUMENTS = words(

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 
-from trtllm_port.codegen.record.active_recorder import active_recorder
 from trtllm_port.codegen.record.hooks import RecordedCache
+from trtllm_port.codegen.record.recorder import active_recorder
 from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.huggingface.caches import cache_argument
 from trtllm_port.huggingface.models import BLANK

@@ -19,8 +19,8 @@ from transformers.integrations.moe import ExpertsInterface, _default_apply_gate
 from trtllm_port.codegen.ir.nodes import Leaf
 from trtllm_port.codegen.ir.record import Call, Value
 from trtllm_port.codegen.ir.trees import leaves
-from trtllm_port.codegen.record.active_recorder import active_recorder
 from trtllm_port.codegen.record.probing import activation_name, options
+from trtllm_port.codegen.record.recorder import active_recorder
 
 TOLERANCE = 2e-6  # relative, in float32
 CAST = 0.25  # of the error that the model's own precision makes: another cast would make one of about that size

@@ -31,10 +31,9 @@ from transformers.cache_utils import (
     LinearAttentionAndSlidingWindowAttentionLayer,
 )
 
-from trtllm_port.codegen.ir.record import Recorder
 from trtllm_port.codegen.record import attentions, experts, recurrences
-from trtllm_port.codegen.record.active_recorder import active_recorder
 from trtllm_port.codegen.record.attentions import to_additive
+from trtllm_port.codegen.record.recorder import Recorder, active_recorder
 from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.huggingface.caches import cache_argument
 from trtllm_port.huggingface.models import BLANK
