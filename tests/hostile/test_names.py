@@ -12,7 +12,7 @@ import pytest
 from hostile_texts import HOSTILE, Bodies, hostile, parts
 
 from trtllm_port.codegen.ir.formatting import reference
-from trtllm_port.codegen.ir.instances import Instance
+from trtllm_port.codegen.ir.nodes import Instance
 from trtllm_port.codegen.solve.solver import Solver
 from trtllm_port.codegen.solve.symbols import atoms_of, named
 from trtllm_port.codegen.write.source import config_file

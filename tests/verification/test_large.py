@@ -21,7 +21,7 @@ from trtllm_port.huggingface.random_weights import save_random_checkpoint
 from trtllm_port.layers.weights import HuggingFaceWeights, MappingWeights
 from trtllm_port.porting.create import create_port
 from trtllm_port.verification import DiffSettings, Verdict, diff, diff_layers
-from trtllm_port.verification.experiments import replay
+from trtllm_port.verification.experiments.judge import replay
 from trtllm_port.verification.phases import large_models as large
 from trtllm_port.verification.phases import lockstep as in_step
 from trtllm_port.verification.phases.lockstep_taps import AlteredError

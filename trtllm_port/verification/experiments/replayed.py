@@ -10,7 +10,9 @@ from torch import Tensor
 from trtllm_port.verification.causes.evidence import free_values
 from trtllm_port.verification.causes.locations import Look
 from trtllm_port.verification.causes.signatures import Cause
-from trtllm_port.verification.experiments import HYPOTHESES, Trial, own_weights, replay, shared
+from trtllm_port.verification.experiments.catalogue import HYPOTHESES
+from trtllm_port.verification.experiments.judge import Trial, replay
+from trtllm_port.verification.experiments.weights import own_weights, shared
 from trtllm_port.verification.judge.tap_errors import NO_SUCH_TAP, TapComparison
 from trtllm_port.verification.judge.thresholds import ROUNDING
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
