@@ -147,11 +147,11 @@ COMPOSERS = {
     "verification.sides": ("conversion", "building"),  # a port is compared as it is converted and built
     "verification": ("building", "evaluation"),  # `verify` is the verdict on the whole way
     "demo": ("porting", "evaluation", "verification"),
-    "cli.terminal": ("verification",),  # how a report looks on a terminal
+    "cli.terminal": ("codegen", "porting", "evaluation", "verification"),  # how their results look on a terminal
     "cli.commands": STAGES,
 }
 
-#: Imported in one room only, by functions and for type checkers, too.
+#: Imported in one room and those below it only, by functions and for type checkers, too.
 HOMES = {"transformers": "huggingface", "huggingface_hub": "huggingface"}
 
 #: What is not imported while the command line starts: `--help` is instant.
