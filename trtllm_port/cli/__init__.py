@@ -1,1 +1,4 @@
-"""The command line: each command parses, calls one stage, renders, exits."""
+"""The command line: `app.py` mounts the commands and turns every outcome into an exit code.
+
+In: words. Out: results on stdout, everything else on stderr, an exit code. A newcomer adds a command to `commands/`.
+"""

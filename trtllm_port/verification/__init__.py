@@ -1,14 +1,18 @@
-"""Is the port right, and if not, which module is wrong?
+"""Is the port right, and if not, which module is wrong? `diff.py` and `pipeline.py` are `diff-layers` and `verify`.
 
-Runners produce taps, `compare` judges them by numbers alone, a report says what came of it:
+The rooms, each of which imports earlier ones only:
 
-    runners, hugging_face      what computes: Hugging Face in several precisions, the port
-    taps, recording, sides     named intermediate tensors, paired by exact name
-    metrics, compare, logits, gates, thresholds     pure functions and the one table of tolerances
-    locate, causes             the guilty module, and why
-    report, html, junit        JSON first, the others are renderings of it
-    diff, pipeline             the commands `diff-layers` and `verify`
-    bundle                     a comparison to take along, and to repeat without Hugging Face
+    taps          named tensors of a running model, paired by exact name
+    stimulus      what is fed, and in which precisions
+    judge         numbers to verdicts: error measures, one table of tolerances, gates
+    sides         what computes: Hugging Face as reference and as yardstick, and the port
+    causes        why a module is wrong, and in which line of the source
+    experiments   causes by replay: known bugs, given to Hugging Face's own modules
+    decode        decode steps, batches and embedding tables
+    phases        one phase from beginning to end, in each of the precisions
+    report        JSON first, HTML and JUnit are renderings of it
+    bundle        a comparison to take along, and to repeat without Hugging Face
+    prove         bugs put into a port: does the check find them?
 
 Nothing in here prints.
 """

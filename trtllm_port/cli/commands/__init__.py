@@ -1,1 +1,5 @@
-"""One file for each command: it parses, calls one stage, renders, exits. A newcomer adds a command here."""
+"""One file for each command: it parses, calls one stage, renders, exits.
+
+In: options, as `terminal/options.py` declares the shared ones. Out: an exit code. A newcomer adds a command here and
+mounts it in `app.py`; what another command shows too, it renders in `terminal/`.
+"""
