@@ -1,6 +1,7 @@
-"""Is the port right, and if not, which module is wrong? `diff.py` and `pipeline.py` are `diff-layers` and `verify`.
+"""Is the port right, and if not, which module is wrong?
 
-The rooms, each of which imports earlier ones only:
+`diff.py` and `pipeline.py` are `diff-layers` and `verify`, the other files beside them stages of these. The rooms, each
+of which imports earlier ones only:
 
     taps          named tensors of a running model, paired by exact name
     stimulus      what is fed, and in which precisions
