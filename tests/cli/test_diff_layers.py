@@ -10,7 +10,7 @@ import pytest
 from trtllm_port import verification
 from trtllm_port.cli.app import main
 from trtllm_port.verification import DiffSettings, Report, Verdict, VerifySettings
-from trtllm_port.verification.causes.signatures import Cause
+from trtllm_port.verification.causes.cause import Cause
 from trtllm_port.verification.judge.gates import Gate
 from trtllm_port.verification.phases.not_exercised import NotExercised
 from trtllm_port.verification.report.report import Divergence, Stage, Subject, TapReport

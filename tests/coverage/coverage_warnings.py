@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtllm_port.verification.judge.thresholds import TAP_THRESHOLDS
 from trtllm_port.verification.judge.verdict import Verdict
-from trtllm_port.verification.taps.grouping import group_alike
+from trtllm_port.verification.taps.layer_groups import group_across_layers
 
 if TYPE_CHECKING:
     from trtllm_port.verification import Report
@@ -21,7 +21,7 @@ def warnings_of(report: Report) -> dict[str, Any]:
     """How many taps and gates warn, and why: `taps`, `gates` and `why` ("" where none does)."""
     taps = [tap for tap in report.taps if tap.verdict is Verdict.WARN]
     gates = [gate for gate in report.gates if gate.verdict is Verdict.WARN and gate.name not in SUMMARIES]
-    alike = [[taps[index] for index in group] for group in group_alike([tap.name for tap in taps])]
+    alike = [[taps[index] for index in group] for group in group_across_layers([tap.name for tap in taps])]
     reasons = [f"{gate.name} ({gate.phase}) {gate.value:.3g}" if gate.value else gate.name for gate in gates]
     reasons += [f"`{group[0].name}`{_times(len(group))} {_numbers(group)}" for group in alike]
     more = f" and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""

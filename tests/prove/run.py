@@ -15,7 +15,7 @@ from typing import Any
 from trtllm_port.porting.create import create_port
 from trtllm_port.verification.prove import Outcome, Proof, prove
 from trtllm_port.verification.prove.catalogue import CATALOGUE
-from trtllm_port.verification.prove.tables import document
+from trtllm_port.verification.prove.proof_page import document
 
 TINY: dict[str, Any] = dict(
     hidden_size=64, intermediate_size=160, num_hidden_layers=2, num_attention_heads=4, vocab_size=320

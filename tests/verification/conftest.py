@@ -16,8 +16,8 @@ from trtllm_port.huggingface.random_weights import condition, save_random_checkp
 from trtllm_port.layers.weights import MappingWeights
 from trtllm_port.verification.phases.phase import PhaseResult, run_phase
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.stimulus.inputs import Stimulus
 from trtllm_port.verification.stimulus.precisions import Phase
+from trtllm_port.verification.stimulus.stimulus import Stimulus
 from trtllm_port.verification.taps.runner import OnTap
 
 Bug = Callable[[Any], None]

@@ -13,7 +13,7 @@ from trtllm_port.verification.judge.verdict import Verdict
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.sides.hugging_face_sides import own_steps
 from trtllm_port.verification.sides.recording import record
-from trtllm_port.verification.stimulus.inputs import Stimulus
+from trtllm_port.verification.stimulus.stimulus import Stimulus
 
 GENERATOR = torch.Generator().manual_seed(0)
 REFERENCE = 4 * torch.randn(64, 40, generator=GENERATOR, dtype=torch.float64)

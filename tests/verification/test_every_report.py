@@ -14,8 +14,8 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MambaConfig, MixtralConfig
 
 from trtllm_port.cli.terminal.render_report import render_report
-from trtllm_port.verification.causes.locations import Look
-from trtllm_port.verification.causes.signatures import Cause
+from trtllm_port.verification.causes.cause import Cause
+from trtllm_port.verification.causes.locations import WhereToLook
 from trtllm_port.verification.diff import Comparison, diff_report
 from trtllm_port.verification.judge.gates import Gate, skipped
 from trtllm_port.verification.judge.metrics import TapMetrics
@@ -25,8 +25,8 @@ from trtllm_port.verification.phases.phase import PhaseResult
 from trtllm_port.verification.report.finish import finish
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.sides.hugging_face_sides import HuggingFaceFacts
-from trtllm_port.verification.stimulus.inputs import Stimulus
 from trtllm_port.verification.stimulus.precisions import phases_of
+from trtllm_port.verification.stimulus.stimulus import Stimulus
 from trtllm_port.verification.taps.names import LOGITS, module_of
 
 SIZES: dict[str, Any] = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=2, vocab_size=32)
@@ -52,8 +52,13 @@ NAN = TapMetrics(**{name: float("nan") for name in TapMetrics.__dataclass_fields
 
 
 def causes() -> tuple[Cause, ...]:
-    looks = [Look(), Look(patterns=(r"eps",)), Look(elsewhere=(r"causal_mask\(",), number=3), Look(caller=True)]
-    looks += [Look(parameter="model.layers.0.self_attn.q_proj.weight"), Look(parameter="")]
+    looks = [
+        WhereToLook(),
+        WhereToLook(patterns=(r"eps",)),
+        WhereToLook(elsewhere=(r"causal_mask\(",), number=3),
+        WhereToLook(caller=True),
+    ]
+    looks += [WhereToLook(parameter="model.layers.0.self_attn.q_proj.weight"), WhereToLook(parameter="")]
     return tuple(Cause(cause="c", status="confirmed", evidence="e", place="p", look=look) for look in looks)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trtllm_port.verification import DiffSettings, Report, diff_layers
-from trtllm_port.verification.decode.decode_steps import use_cause
+from trtllm_port.verification.decode.step_divergence import generation_cause
 from trtllm_port.verification.judge.gates import Gate
 from trtllm_port.verification.judge.verdict import Verdict
 
@@ -73,14 +73,14 @@ def gates(**verdicts: Verdict) -> list[Gate]:
 
 
 def test_what_was_not_looked_at_is_not_called_right() -> None:
-    said = use_cause(gates(prefill=Verdict.PASS, decode=Verdict.PASS, batch=Verdict.FAIL))
+    said = generation_cause(gates(prefill=Verdict.PASS, decode=Verdict.PASS, batch=Verdict.FAIL))
     assert said is not None
     assert "one row alone is right, prefill and decode" in said.evidence
     for decode in (Verdict.SKIPPED, Verdict.CANNOT_TELL):
-        said = use_cause(gates(prefill=Verdict.PASS, decode=decode, batch=Verdict.FAIL))
+        said = generation_cause(gates(prefill=Verdict.PASS, decode=decode, batch=Verdict.FAIL))
         assert said is not None
         assert "decode" not in said.evidence
         assert "its single steps were not judged" in said.evidence
-    assert use_cause(gates(batch=Verdict.FAIL)) is None
-    assert use_cause(gates(prefill=Verdict.CANNOT_TELL, decode=Verdict.FAIL)) is None
-    assert use_cause(gates(prefill=Verdict.PASS, decode=Verdict.PASS, batch=Verdict.PASS)) is None
+    assert generation_cause(gates(batch=Verdict.FAIL)) is None
+    assert generation_cause(gates(prefill=Verdict.CANNOT_TELL, decode=Verdict.FAIL)) is None
+    assert generation_cause(gates(prefill=Verdict.PASS, decode=Verdict.PASS, batch=Verdict.PASS)) is None

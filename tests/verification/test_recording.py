@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.sides.recording import record
-from trtllm_port.verification.stimulus.inputs import Stimulus
+from trtllm_port.verification.stimulus.stimulus import Stimulus
 from trtllm_port.verification.taps.rotary_tables import match_table
 
 

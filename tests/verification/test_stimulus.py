@@ -7,8 +7,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from trtllm_port.errors import ConfigError
-from trtllm_port.verification.stimulus.inputs import Stimulus, _encode, enough_tokens, make_stimulus, random_ids
 from trtllm_port.verification.stimulus.passages import PASSAGE
+from trtllm_port.verification.stimulus.stimulus import Stimulus, _encode, enough_tokens, make_stimulus, random_ids
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from trtllm_port.registry.ports import find_port
 from trtllm_port.runtime.session import Session
 from trtllm_port.verification import DiffSettings, Verdict, diff_layers
 from trtllm_port.verification.sides.session_runner import SessionRunner
-from trtllm_port.verification.stimulus.inputs import Stimulus, on_one_side, switch_lengths
+from trtllm_port.verification.stimulus.stimulus import Stimulus, switch_lengths, without_crossings
 
 SWITCH = 40
 LISTS = {"short_factor": [1.0 + i / 50 for i in range(4)], "long_factor": [1.0 + i for i in range(4)]}
@@ -87,7 +87,7 @@ def test_lengths_past_which_all_angles_change(config: dict[str, Any], lengths: t
 def test_nothing_grows_past_the_length(tokens: int, length: int, steps: int, rows: int) -> None:
     ids = tuple(range(tokens))
     given = Stimulus(ids=ids, source="", decode_steps=64, rows=(ids[:104], ids[:69], ids[:25]), row_steps=8)
-    kept = on_one_side(given, (length,))
+    kept = without_crossings(given, (length,))
     assert (kept.decode_steps, len(kept.rows)) == (steps, rows)
     assert not tokens - kept.decode_steps <= length < tokens or not kept.decode_steps
     assert bool(kept.limits) == (kept.decode_steps != 64 or len(kept.rows) != 3)

@@ -1,5 +1,5 @@
-"""The command line: turns words into calls of stages, and results into text and exit codes.
+"""The command line: `app.py` mounts the commands and turns every outcome into an exit code.
 
-In: the words of a command. Out: what is printed, and the exit code, which `app.py` makes of every outcome. A newcomer
-adds a command as a file in `commands/` and mounts it in `app.py`.
+In: the words of a command line. Out: results on stdout, everything else on stderr, an exit code. A newcomer adds a
+command to `commands/`.
 """

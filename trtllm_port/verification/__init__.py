@@ -1,15 +1,21 @@
 """Is the port right, and if not, which module is wrong?
 
-In: a model directory and its port. Out: a report with one verdict. Nothing in here prints. The rooms:
+`diff.py` and `pipeline.py` are `diff-layers` and `verify`, the other files beside them stages of these. The rooms, each
+of which imports earlier ones only:
 
-    taps, stimulus          named tensors, paired by exact name; what both sides are fed
-    sides                   what computes: Hugging Face in several precisions, the port
-    judge                   pure functions, and the one table of tolerances
-    causes, experiments     why a module is wrong, and at which line
-    decode, phases          through the cache, row by row; one precision from beginning to end
-    report                  JSON first, the others are renderings of it
-    bundle                  a comparison to take along, and to repeat without Hugging Face
-    prove                   bugs put into a port: is each of them found?
+    taps          named tensors of a running model, paired by exact name
+    stimulus      what is fed, and in which precisions
+    judge         numbers to verdicts: error measures, one table of tolerances, gates
+    sides         what computes: Hugging Face as reference and as yardstick, and the port
+    causes        why a module is wrong, and in which line of the source
+    experiments   causes by replay: known bugs, given to Hugging Face's own modules
+    decode        decode steps, batches and embedding tables
+    phases        one phase from beginning to end, in each of the precisions
+    report        JSON first, HTML and JUnit are renderings of it
+    bundle        a comparison to take along, and to repeat without Hugging Face
+    prove         bugs put into a port: does the check find them?
+
+Nothing in here prints.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from trtllm_port.verification.phases.large_models import (
     what_is_left_out,
     without_batch,
 )
-from trtllm_port.verification.phases.lockstep import run_phase_in_step
+from trtllm_port.verification.phases.lockstep import run_phase_in_lockstep
 from trtllm_port.verification.phases.not_exercised import NotExercised, not_exercised
 from trtllm_port.verification.phases.phase import PhaseResult, run_phase
 from trtllm_port.verification.report.assembly import causes_of, command, excerpts_of, report_of, subject_of
@@ -41,17 +41,17 @@ from trtllm_port.verification.sides.preparation import (
     hugging_face_loader,
     network_of,
     open_port,
-    opened,
+    opened_model,
     prepare_port,
     settle_dtype,
     stimulus_of,
 )
 from trtllm_port.verification.sides.provenance import require_engine_of
 from trtllm_port.verification.sides.session_runner import SessionRunner
-from trtllm_port.verification.stimulus.inputs import Stimulus
 from trtllm_port.verification.stimulus.precisions import Phase, phases_of
 from trtllm_port.verification.stimulus.settings import DiffSettings
-from trtllm_port.verification.tokens import token_gates
+from trtllm_port.verification.stimulus.stimulus import Stimulus
+from trtllm_port.verification.tokenizer_gates import token_gates
 
 DEFAULTS = DiffSettings()
 
@@ -78,7 +78,7 @@ def diff_layers(
     """
     started = time.perf_counter()
     check_target(settings.save, [model_dir, settings.engine_dir], report_dir)
-    with opened(model_dir, settings, **port) as (model, work):
+    with opened_model(model_dir, settings, **port) as (model, work):
         if settings.engine_dir is not None:
             require_engine_of(settings.engine_dir, model.source)
         try:
@@ -149,7 +149,7 @@ def compare_model(model: Model, work: Path, settings: DiffSettings, progress: Pr
         if large:
             trusted = part.trust_remote_code
             load = partial(HuggingFaceRunner.stream, part.source, trust_remote_code=trusted, weights=part.in_memory)
-        run = run_phase_in_step if large and not fed.rows else run_phase
+        run = run_phase_in_lockstep if large and not fed.rows else run_phase
         phases.append(run(phase, load, port(part, phase), fed, progress))
     if not settings.logic and len(wanted) > 1:
         reason = "it was not asked for: the comparison in float32 makes it"

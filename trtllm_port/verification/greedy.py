@@ -19,8 +19,8 @@ from trtllm_port.verification.judge.logit_metrics import confident_margin
 from trtllm_port.verification.judge.verdict import Verdict
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.sides.session_runner import SessionRunner
-from trtllm_port.verification.stimulus.inputs import load_tokenizer, random_ids
 from trtllm_port.verification.stimulus.passages import PROMPTS
+from trtllm_port.verification.stimulus.stimulus import load_tokenizer, random_ids
 
 RANDOM_LENGTHS = (7, 12, 5, 16, 9)
 REASON = "greedy tokens are equal, or differ first where Hugging Face's own margin is below its own noise"

@@ -27,10 +27,10 @@ from trtllm_port.verification.report.port_faults import blame
 from trtllm_port.verification.report.report import Report, Stage
 from trtllm_port.verification.rouge import run_rouge
 from trtllm_port.verification.sides import preparation
-from trtllm_port.verification.sides.preparation import Model, PortOptions, hugging_face_loader, open_port, opened
-from trtllm_port.verification.stimulus.inputs import enough_tokens, switch_lengths
+from trtllm_port.verification.sides.preparation import Model, PortOptions, hugging_face_loader, open_port, opened_model
 from trtllm_port.verification.stimulus.precisions import phases_of
 from trtllm_port.verification.stimulus.settings import VerifySettings
+from trtllm_port.verification.stimulus.stimulus import enough_tokens, switch_lengths
 
 DEFAULTS = VerifySettings()
 STAGES = ("convert", "build", "prompt", "rouge", "diff-layers")
@@ -105,7 +105,7 @@ def verify(
     """
     started = time.perf_counter()
     check_target(settings.save, [model_dir], report_dir)
-    with opened(model_dir, settings, **port) as (model, work):
+    with opened_model(model_dir, settings, **port) as (model, work):
         pipeline = Pipeline(model, work, settings, progress)
         try:
             convert(pipeline)

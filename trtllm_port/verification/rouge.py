@@ -15,8 +15,8 @@ from trtllm_port.foundation.progress import Progress
 from trtllm_port.huggingface.quiet import quiet_transformers
 from trtllm_port.verification.judge.gates import Gate
 from trtllm_port.verification.judge.verdict import Verdict
-from trtllm_port.verification.stimulus.inputs import load_tokenizer
 from trtllm_port.verification.stimulus.settings import VerifySettings
+from trtllm_port.verification.stimulus.stimulus import load_tokenizer
 
 OUTPUT_LEN = 64
 SOURCE = "MLPerf inference: 99 % of the reference, 0.9 to 1.1 times its length; paired bootstrap, Koehn 2004"

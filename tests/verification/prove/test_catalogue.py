@@ -10,7 +10,7 @@ IN_USE = {
     "batch",
     "logits_indices",
     "table.rows",
-}  # named without a replay, see `decoding.py` and `tables.py`
+}  # named without a replay, see `step_divergence.py` and `embedding_rows.py`
 
 
 def test_there_are_enough_bugs_and_each_has_its_name() -> None:

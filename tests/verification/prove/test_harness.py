@@ -11,9 +11,9 @@ import pytest
 from trtllm_port.errors import PortError
 from trtllm_port.verification.judge.verdict import Verdict
 from trtllm_port.verification.prove import Outcome, Proof, harness, prove
-from trtllm_port.verification.prove.bugs import Bug, Injection, Patient
+from trtllm_port.verification.prove.bugs import Bug, Injection, SoundPort
 from trtllm_port.verification.prove.catalogue import CATALOGUE
-from trtllm_port.verification.prove.harness import Laboratory
+from trtllm_port.verification.prove.harness import ProofSetup
 from trtllm_port.verification.stimulus.settings import DiffSettings
 
 SETTINGS = DiffSettings(tokens=96)
@@ -44,8 +44,8 @@ def test_bugs_are_caught_placed_and_explained(model_dir: Path, workspace: Path) 
 
 
 def test_a_bug_that_changes_nothing_is_not_counted(model_dir: Path, workspace: Path) -> None:
-    def inject(patient: Patient) -> Injection:
-        return Injection(change="a comment", modules=(), source=patient.source + "\n# nothing\n")
+    def inject(port: SoundPort) -> Injection:
+        return Injection(change="a comment", modules=(), source=port.source + "\n# nothing\n")
 
     bug = Bug(id="nothing", kind="source", description="nothing", causes=("activation",), inject=inject)
     (outcome,) = proof_of(model_dir, workspace, [bug]).outcomes
@@ -78,18 +78,18 @@ def test_an_interrupted_run_goes_on(
     model_dir: Path, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bugs = chosen("weights.transposed", "weights.gate_up")
-    examine, examined = harness.examine, []
+    try_bug, tried = harness.try_bug, []
 
-    def interrupted(laboratory: Laboratory, bug: Bug) -> Outcome:
-        examined.append(bug.id)
-        if len(examined) == 2:
+    def interrupted(setup: ProofSetup, bug: Bug) -> Outcome:
+        tried.append(bug.id)
+        if len(tried) == 2:
             raise KeyboardInterrupt
-        return examine(laboratory, bug)
+        return try_bug(setup, bug)
 
-    monkeypatch.setattr(harness, "examine", interrupted)
+    monkeypatch.setattr(harness, "try_bug", interrupted)
     with pytest.raises(KeyboardInterrupt):
         proof_of(model_dir, workspace, bugs, tmp_path / "report")
     proof = proof_of(model_dir, workspace, bugs, tmp_path / "report")
-    assert examined == ["weights.transposed", "weights.gate_up", "weights.gate_up"]
+    assert tried == ["weights.transposed", "weights.gate_up", "weights.gate_up"]
     assert [outcome.status for outcome in proof.outcomes] == ["caught", "caught"]
     assert json.loads((tmp_path / "report" / "prove.json").read_text()) == json.loads(json.dumps(proof.to_dict()))

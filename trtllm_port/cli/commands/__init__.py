@@ -1,5 +1,5 @@
-"""One file for each command, which parses, calls one stage, renders and exits.
+"""One file for each command: it parses, calls one stage, renders, exits.
 
-In: options and arguments, as typer gives them. Out: what the terminal shows, or an error for `app.py`. A newcomer adds
-a command here; options that another command has too come from `terminal/`.
+In: options, as `terminal/options.py` declares the shared ones. Out: an exit code. A newcomer adds a command here and
+mounts it in `app.py`; what another command shows too, it renders in `terminal/`.
 """

@@ -53,16 +53,16 @@ def _divergence(report: Report) -> None:
 
 
 def _further_divergences(divergences: Sequence[Divergence]) -> None:
-    from trtllm_port.verification.taps.grouping import group_alike, some
+    from trtllm_port.verification.taps.layer_groups import group_across_layers, name_a_few
 
-    first, *others = group_alike([found.module for found in divergences]) or [[0]]
+    first, *others = group_across_layers([found.module for found in divergences]) or [[0]]
     if first[1:]:
-        console.line(f"  the same in {some([divergences[i].module for i in first[1:]])}")
+        console.line(f"  the same in {name_a_few([divergences[i].module for i in first[1:]])}")
     for group in others[:SHOWN_DIVERGENCES]:
         found = divergences[group[0]]
         own = f"{_number(found.ratio)} times the floor on Hugging Face's input, {_number(found.end_to_end)} end to end"
         console.line(
-            f"wrong by itself, too: {some([divergences[i].module for i in group])} ({found.class_name}): {own}"
+            f"wrong by itself, too: {name_a_few([divergences[i].module for i in group])} ({found.class_name}): {own}"
         )
         for cause in found.causes[:1]:
             console.line(f"  {cause.status} cause: {cause.cause}: {cause.evidence}")

@@ -1,10 +1,7 @@
-"""A verification to take along: Hugging Face's side as numbers, and the network, to be compared again anywhere.
+"""A comparison to take along: Hugging Face's side as few numbers, and the network, to be compared again anywhere.
 
-sketch      few numbers that stand for a tensor
-record      Hugging Face's two runs of a phase, as sketches and logits
-files       the directory: `bundle.json`, one safetensors file per phase, the networks; all digests are checked
-save        from a comparison to that directory
-replay      from that directory to a report, without Hugging Face, its weights or a GPU
+In: a comparison (`save.py`), or a bundle (`replay.py`). Out: a directory of JSON and safetensors whose digests are all
+checked, or a report, made without Hugging Face, its weights or a GPU. A newcomer adds what else a phase must record.
 """
 
 from __future__ import annotations

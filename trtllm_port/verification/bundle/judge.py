@@ -8,16 +8,16 @@ from torch import Tensor
 from trtllm_port.runtime.reference.evaluators.errors import LayerExecutionError
 from trtllm_port.verification.bundle.record import Logits, RecordedPhase
 from trtllm_port.verification.bundle.sketch import sketch, sketched_errors
-from trtllm_port.verification.decode.incremental import RUNS, module_of_layer
+from trtllm_port.verification.decode.generation_gates import RUNS, module_of_layer
 from trtllm_port.verification.judge.divergence import first_divergence, mark_benign
 from trtllm_port.verification.judge.gates import Gate, logit_gates, skipped, tap_gates
 from trtllm_port.verification.judge.metrics import relative_error_per_token, token_errors
 from trtllm_port.verification.judge.tap_errors import NO_SUCH_TAP, TapComparison, failure, judge
 from trtllm_port.verification.judge.verdict import Verdict
 from trtllm_port.verification.phases.phase import PhaseResult
-from trtllm_port.verification.sides.fused_modules import part_by_part
+from trtllm_port.verification.sides.fused_modules import with_split_taps
 from trtllm_port.verification.sides.hugging_face_sides import HuggingFaceFacts
-from trtllm_port.verification.stimulus.inputs import Stimulus
+from trtllm_port.verification.stimulus.stimulus import Stimulus
 from trtllm_port.verification.taps.names import LOGITS, module_of
 from trtllm_port.verification.taps.pairing import Pairing, pair
 from trtllm_port.verification.taps.rotary_tables import is_rotary
@@ -31,7 +31,7 @@ def judge_recorded(recorded: RecordedPhase, port: PortRunner, stimulus: Stimulus
     phase = recorded.phase
     if port.computed_elsewhere:
         taken = {tap: recorded.sketches[tap] for tap in recorded.order if tap in port.computed_elsewhere}
-        port = part_by_part(port, {tap: layouts[0].shape[-1] for tap, layouts in taken.items() if layouts})
+        port = with_split_taps(port, {tap: layouts[0].shape[-1] for tap, layouts in taken.items() if layouts})
     pairing = pair(recorded.order, port.tap_names, recorded.modules, port.weights.names(), port.computed_elsewhere)
     found = _Comparison(recorded)
     order = (*recorded.order, LOGITS)

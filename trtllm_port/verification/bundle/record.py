@@ -15,8 +15,8 @@ from trtllm_port.verification.bundle.sketch import Sketch, sampled, sketch, sket
 from trtllm_port.verification.judge.metrics import TokenErrors
 from trtllm_port.verification.sides.hugging_face_sides import HuggingFaceFacts, LoadHuggingFace
 from trtllm_port.verification.sides.recording import row_logits
-from trtllm_port.verification.stimulus.inputs import Stimulus
 from trtllm_port.verification.stimulus.precisions import Phase
+from trtllm_port.verification.stimulus.stimulus import Stimulus
 from trtllm_port.verification.taps.names import is_input, module_of
 from trtllm_port.verification.taps.pairing import ModuleFacts
 from trtllm_port.verification.taps.rotary_tables import is_rotary, match_table

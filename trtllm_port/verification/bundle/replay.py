@@ -22,7 +22,7 @@ from trtllm_port.runtime.engines.directory import CONFIG, EngineDirectory
 from trtllm_port.verification.bundle.files import AGAIN, read_manifest, require_listed
 from trtllm_port.verification.bundle.judge import NO_INJECTION, judge_recorded
 from trtllm_port.verification.bundle.record import RecordedPhase
-from trtllm_port.verification.bundle.store import from_parts
+from trtllm_port.verification.bundle.serialization import from_parts
 from trtllm_port.verification.phases.not_exercised import NotExercised
 from trtllm_port.verification.phases.phase import PhaseResult
 from trtllm_port.verification.report.assembly import report_of
@@ -31,8 +31,8 @@ from trtllm_port.verification.report.report import Report, Subject
 from trtllm_port.verification.sides.preparation import open_port
 from trtllm_port.verification.sides.provenance import require_engine_like
 from trtllm_port.verification.sides.session_runner import SessionRunner
-from trtllm_port.verification.stimulus.inputs import Stimulus
 from trtllm_port.verification.stimulus.precisions import Phase
+from trtllm_port.verification.stimulus.stimulus import Stimulus
 
 FREE_CHOICE = "a replay compares values and lets the port choose: near a tie it may choose otherwise, and values follow"
 

@@ -1,4 +1,5 @@
-"""Why a module is wrong, and which line of the source that is: signatures, evidence, places.
+"""Why a module is wrong, and which line of the source that is.
 
-In: a comparison that failed. Out: `Cause`, `Place`. A newcomer adds a signature; replayed hypotheses are next door.
+In: the modules that differ, their tensors on both sides, the sources. Out: `Cause`, `Place`, `Excerpt`. A newcomer adds
+a law to the table `SIGNATURES`; bugs that can be replayed belong to `experiments/`.
 """

@@ -16,7 +16,7 @@ from trtllm_port.verification.sides.hugging_face_sides import HuggingFaceFacts
 from trtllm_port.verification.sides.noise_floor import injectable
 from trtllm_port.verification.sides.port_run import Expected
 from trtllm_port.verification.sides.recording import Recording
-from trtllm_port.verification.stimulus.inputs import Stimulus
+from trtllm_port.verification.stimulus.stimulus import Stimulus
 from trtllm_port.verification.taps.names import LOGITS, ROOT, input_of, is_input, module_of, parent_of, within
 from trtllm_port.verification.taps.runner import PortRunner
 
@@ -56,7 +56,7 @@ class Evidence:
     bias: Tensor | None = field(repr=False)
 
 
-def collect(
+def collect_evidence(
     modules: Sequence[str],
     port: PortRunner,
     stimulus: Stimulus,

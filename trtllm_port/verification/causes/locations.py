@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from textwrap import dedent
 
-from trtllm_port.verification.causes.source_tree import Sources, Spot, Statement, is_own, read_classes, spot_of
+from trtllm_port.verification.causes.source_tree import Sources, SourceSpot, Statement, is_own, read_classes, spot_of
 
 LONGEST = 44  # lines of an excerpt: a screen beside the verdict
 AROUND = 3  # lines shown before and after a single statement
@@ -42,7 +42,7 @@ class Excerpt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class WhereToLook:
     """What to look at in a module's class.
 
     Attributes:
@@ -72,7 +72,7 @@ class Place:
         note: why they are looked at.
     """
 
-    spot: Spot
+    spot: SourceSpot
     marks: tuple[int, ...] = ()
     note: str = ""
 
@@ -87,7 +87,7 @@ class Place:
         return f"`{self.spot.shown_path}` line {line}: `{text}`"
 
 
-def place_of(sources: Sources, module: str, look: Look | None = None) -> Place | None:
+def place_of(sources: Sources, module: str, look: WhereToLook | None = None) -> Place | None:
     """Return what to look at for a module, or None if no source shows it or anything that holds it.
 
     Args:
@@ -96,7 +96,7 @@ def place_of(sources: Sources, module: str, look: Look | None = None) -> Place |
         look: for which statement; by default the whole class.
     """
     classes = read_classes(sources)
-    spot, look = spot_of(sources, classes, module), look or Look()
+    spot, look = spot_of(sources, classes, module), look or WhereToLook()
     if spot is None:
         return None
     if not isinstance(spot.node, ast.ClassDef):
@@ -150,7 +150,7 @@ def window(lines: range, marks: Sequence[int], longest: int) -> tuple[range, tup
     return shown, tuple(mark for mark in inside if mark in shown)
 
 
-def _part(spot: Spot, marks: Sequence[int]) -> range:
+def _part(spot: SourceSpot, marks: Sequence[int]) -> range:
     """A statement with the lines around it, a class, or of a long one the method that counts: `forward`, unmarked."""
     node = spot.node
     whole = range(node.lineno, (node.end_lineno or node.lineno) + 1)
@@ -164,7 +164,7 @@ def _part(spot: Spot, marks: Sequence[int]) -> range:
     return next((lines for lines in methods.values() if marks[0] in lines), whole)
 
 
-def _matching(spot: Spot, patterns: Sequence[str], number: int) -> int | None:
+def _matching(spot: SourceSpot, patterns: Sequence[str], number: int) -> int | None:
     """The line of a class that fits the first pattern that fits any."""
     code = [(line, spot.lines[line - 1].strip()) for line in _bodies(spot.node)]
     code = [(line, text) for line, text in code if not text.startswith(NO_CODE) and not NAME_ONLY.match(text)]
@@ -202,7 +202,7 @@ def map_entry(sources: Sources, key: str | tuple[str, ...] | None) -> Place | No
         key: of the entry; None: there is no entry.
     """
     maps = [
-        (Spot(path, lines, node), node.value)
+        (SourceSpot(path, lines, node), node.value)
         for path, lines, tree in sources.read()
         for node in ast.walk(tree)
         if isinstance(node, Statement) and isinstance(node.value, ast.Dict) and _is_map(node)

@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trtllm_port.verification.causes.evidence import Evidence, collect
-from trtllm_port.verification.causes.locations import Look
+from trtllm_port.verification.causes.cause import Cause
+from trtllm_port.verification.causes.evidence import Evidence, collect_evidence
 from trtllm_port.verification.judge.tap_errors import TapComparison
 from trtllm_port.verification.sides.hugging_face_sides import HuggingFaceFacts
 from trtllm_port.verification.sides.port_run import Expected
-from trtllm_port.verification.stimulus.inputs import Stimulus
+from trtllm_port.verification.stimulus.stimulus import Stimulus
 from trtllm_port.verification.taps.names import module_of, within
 from trtllm_port.verification.taps.rotary_tables import is_rotary
 from trtllm_port.verification.taps.runner import PortRunner
@@ -43,27 +42,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cause:
-    """A hypothesis.
-
-    Attributes:
-        cause: in a few words.
-        status: "likely" or "unknown"; "confirmed" is for causes that were replayed.
-        evidence: what was seen.
-        place: where to look.
-        id: of the kind of cause, as `norm.epsilon`; "" where nothing is known.
-        look: what to look at in the sources; from it comes `place`.
-    """
-
-    cause: str
-    status: str
-    evidence: str
-    place: str
-    id: str = ""
-    look: Look = field(default=Look(), repr=False)
-
-
 def explain(
     modules: Sequence[str],
     port: PortRunner,
@@ -82,7 +60,7 @@ def explain(
     """
     unlike = {LAYER_NUMBER.sub("*", module): module for module in reversed(modules)}
     chosen = [module for module in modules if module in unlike.values()][:MAX_EXPLAINED]
-    return {each.module: _hypotheses(each) for each in collect(chosen, port, stimulus, expected, known)}
+    return {each.module: _hypotheses(each) for each in collect_evidence(chosen, port, stimulus, expected, known)}
 
 
 def _hypotheses(evidence: Evidence) -> tuple[Cause, ...]:

@@ -66,7 +66,7 @@ class PortCode:
 
 
 @dataclass(frozen=True)
-class Spot:
+class SourceSpot:
     """A piece of a file.
 
     Attributes:
@@ -87,20 +87,20 @@ class Spot:
         return "/".join(self.path.parts[-3:])
 
 
-Classes = Mapping[str, Spot]
+Classes = Mapping[str, SourceSpot]
 
 
 def read_classes(sources: Sources) -> Classes:
     """Return every class of the files by its name, of equal names the first."""
-    found: dict[str, Spot] = {}
+    found: dict[str, SourceSpot] = {}
     for path, lines, tree in sources.read():
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
-                found.setdefault(node.name, Spot(path, lines, node))
+                found.setdefault(node.name, SourceSpot(path, lines, node))
     return found
 
 
-def spot_of(sources: Sources, classes: Classes, module: str) -> Spot | None:
+def spot_of(sources: Sources, classes: Classes, module: str) -> SourceSpot | None:
     """Return a module's class, else the statement that makes it, else the same of what holds it."""
     spot = _followed(sources, classes, module) or _by_name(sources, classes, module)
     if spot is not None or module == ROOT:
@@ -110,7 +110,7 @@ def spot_of(sources: Sources, classes: Classes, module: str) -> Spot | None:
     return None if outer is None else replace(outer, rest=f"{outer.rest}.{name}" if outer.rest else name)
 
 
-def _followed(sources: Sources, classes: Classes, module: str) -> Spot | None:
+def _followed(sources: Sources, classes: Classes, module: str) -> SourceSpot | None:
     """Follow the attributes from the model's class on."""
     spot, path = classes.get(sources.root), ""
     for name in module.split(".") if module else ():
@@ -129,7 +129,7 @@ def _is_list(node: ast.AST) -> bool:
     return value is not None and ("List(" in (text := ast.unparse(value)) or text.startswith("["))
 
 
-def _made(classes: Classes, statement: Spot, preferred: str) -> Spot:
+def _made(classes: Classes, statement: SourceSpot, preferred: str) -> SourceSpot:
     """The class of the files that a statement makes an instance of, where it can be told; else the statement."""
     names = {node.id for node in ast.walk(statement.node) if isinstance(node, ast.Name)}
     named = [name for name in classes if name in names]
@@ -137,13 +137,13 @@ def _made(classes: Classes, statement: Spot, preferred: str) -> Spot:
     return classes.get(chosen, statement)
 
 
-def _assignment(classes: Classes, holder: Spot, name: str) -> Spot | None:
+def _assignment(classes: Classes, holder: SourceSpot, name: str) -> SourceSpot | None:
     """The statement `self.name = …` in a class, or in one of the files that it inherits from."""
     if not isinstance(holder.node, ast.ClassDef):
         return None
     for node in ast.walk(holder.node):
         if isinstance(node, Statement) and any(is_own(target, name) for target in _targets(node)):
-            return Spot(holder.path, holder.lines, node)
+            return SourceSpot(holder.path, holder.lines, node)
     others = {key: spot for key, spot in classes.items() if spot.node is not holder.node}
     bases = [others[base.id] for base in holder.node.bases if isinstance(base, ast.Name) and base.id in others]
     return next((found for base in bases if (found := _assignment(others, base, name)) is not None), None)
@@ -153,7 +153,7 @@ def _targets(node: Statement) -> Sequence[ast.expr]:
     return node.targets if isinstance(node, ast.Assign) else [node.target]
 
 
-def _by_name(sources: Sources, classes: Classes, module: str) -> Spot | None:
+def _by_name(sources: Sources, classes: Classes, module: str) -> SourceSpot | None:
     """The class that has Hugging Face's name, or the statement that makes the module in the class that has."""
     own = classes.get(sources.class_names.get(module, ""))
     if own is not None:

@@ -6,7 +6,6 @@ P the port's tensor, R Hugging Face's in its data type
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,13 +13,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from trtllm_port.verification.judge.metrics import HALVES
+from trtllm_port.verification.taps.layer_groups import LAYER_NUMBER
 from trtllm_port.verification.taps.names import parent_of
 
-NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 SHOWN = 4  # numbers of rows, experts and so on that are named
 ROUNDINGS = 8  # so many may lie between what two sides compute
 MOST = 1.0 - 1e-9  # all but one
-HALVES = (torch.bfloat16, torch.float16)
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "exp": torch.exp,
     "-exp": lambda x: -torch.exp(x),
@@ -96,12 +95,12 @@ def _another(pair: Pair) -> Law | None:
     for name, other in pair.others:
         if not torch.equal(pair.port, other):
             continue
-        if NUMBER.sub("*", name) == NUMBER.sub("*", pair.name):
+        if LAYER_NUMBER.sub("*", name) == LAYER_NUMBER.sub("*", pair.name):
             return Law(id="weight.neighbour", words=f"is Hugging Face's `{name}`, of another layer")
         beside = parent_of(parent_of(name)) == parent_of(parent_of(pair.name)) or parent_of(name) == parent_of(
             pair.name
         )
-        tied = not beside or not NUMBER.search(pair.name)
+        tied = not beside or not LAYER_NUMBER.search(pair.name)
         return Law(id="weight.tied" if tied else "weight.swapped", words=f"is Hugging Face's `{name}`")
     return None
 

@@ -1,4 +1,5 @@
-"""The port as `run` uses it: decode steps through the cache, rows of a batch, every row of its tables.
+"""The port as `run` uses it: decode steps through the KV cache, rows of a padded batch, every row of its tables.
 
-In: both sides. Out: gates, and the place where it goes wrong.
+In: both sides of a phase. Out: gates, and the module and cause where nothing else is wrong. A newcomer adds another use
+of a port, with its gates.
 """

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trtllm_port.verification.causes.signatures import Cause
+from trtllm_port.verification.causes.cause import Cause
 from trtllm_port.verification.judge.gates import Gate
 from trtllm_port.verification.judge.metrics import relative_error_per_token, token_errors
 from trtllm_port.verification.judge.tap_errors import TapComparison, failure

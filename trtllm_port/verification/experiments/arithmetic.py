@@ -16,9 +16,8 @@ from torch.nn import functional
 from trtllm_port.verification.experiments.experiment import Experiment, attribute
 from trtllm_port.verification.experiments.hypotheses import Hypothesis, Variant, config_numbers, fitted
 from trtllm_port.verification.experiments.operations import Operation, Replacement, operand
-from trtllm_port.verification.experiments.steps import part_activations
+from trtllm_port.verification.experiments.steps import SMALL_NUMBER, part_activations
 
-SMALL = 1e-2  # a number that is added and is below this is an epsilon
 SUM = (r"\bresidual\b.*\+|\+.*\bresidual\b", r"\+ hidden_states|hidden_states \+", r"\+")  # of hidden states
 CAP = re.compile(r"soft_?cap")
 MADE_OF = re.compile(r"scal|multiplier|factor|dim|size|alpha|softcap")  # names of what multipliers are made of
@@ -65,7 +64,7 @@ def epsilons(e: Experiment) -> Iterator[Variant]:
     for op in e.operations:
         if op.name in ("layer_norm", "rms_norm"):
             now, change = float(_norm_arguments(op.args, dict(op.kwargs))["eps"] or 0.0), _norm_epsilon
-        elif op.name == "add" and op.number is not None and 0 < op.number[1] < SMALL:
+        elif op.name == "add" and op.number is not None and 0 < op.number[1] < SMALL_NUMBER:
             now, change = op.number[1], partial(_added, op.number[0])
         else:
             continue
@@ -356,7 +355,7 @@ TABLE: tuple[Hypothesis, ...] = (
         variants=residuals_left_out,
     ),
 )
-LATE: tuple[Hypothesis, ...] = (
+GENERAL: tuple[Hypothesis, ...] = (
     replace(MULTIPLIER, variants=one_factor, general=True),  # the same bug, where no operation of the module shows it
     Hypothesis(
         id="residual.source",

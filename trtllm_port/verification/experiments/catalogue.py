@@ -14,7 +14,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     *attention.TABLE,
     *steps.TABLE,
     *precision.TABLE,
-    *arithmetic.LATE,
-    *steps.LATE,
+    *arithmetic.GENERAL,
+    *steps.GENERAL,
 )
 IDS = frozenset(hypothesis.id for hypothesis in HYPOTHESES) | WEIGHT_IDS

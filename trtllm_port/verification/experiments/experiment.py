@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trtllm_port.huggingface.exact_arithmetic import tensors_as_they_are
 from trtllm_port.verification.experiments.operations import Operation, Operations, Replacement, own_operations, units
-from trtllm_port.verification.taps.hooks import INPUT_KEYWORDS, inputs_of, outputs_of
+from trtllm_port.verification.taps.hooks import INPUT_KEYWORDS, hooked, inputs_of, outputs_of
 from trtllm_port.verification.taps.names import LOGITS, is_input, module_of
 from trtllm_port.verification.taps.rotary_tables import match_table
 
@@ -196,10 +196,8 @@ class Experiment:
             if is_input(self.target)
             else module.register_forward_hook(after)
         )
-        try:
+        with hooked([handle]):
             yield
-        finally:
-            handle.remove()
 
     @contextmanager
     def _remember(self) -> Iterator[None]:
@@ -208,12 +206,8 @@ class Experiment:
             if found is not None:
                 self._known.setdefault(module, (found, output))
 
-        handles = [unit.register_forward_hook(after, with_kwargs=True) for unit in units(self.module)]
-        try:
+        with hooked(unit.register_forward_hook(after, with_kwargs=True) for unit in units(self.module)):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     @contextmanager
     def _recall(self) -> Iterator[None]:

@@ -15,6 +15,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from trtllm_port.verification.taps.hooks import hooked
+
 Replacement = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 """Called with (function, arguments, keyword arguments) in place of the function."""
 
@@ -162,9 +164,5 @@ def own_operations(module: nn.Module, mode: Operations) -> Iterator[None]:
 
     handles = [unit.register_forward_pre_hook(enter) for unit in units(module)]
     handles += [unit.register_forward_hook(leave) for unit in units(module)]
-    try:
-        with mode:
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooked(handles), mode:
+        yield

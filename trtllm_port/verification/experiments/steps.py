@@ -19,7 +19,7 @@ from trtllm_port.verification.experiments.operations import Operation, Replaceme
 from trtllm_port.verification.taps.hooks import outputs_of
 
 PURE = ("view", "reshape", "transpose", "permute", "contiguous", "expand", "unsqueeze", "squeeze", "clone", "detach")
-SMALL_NUMBER = 1e-2  # what is added and is smaller is an epsilon
+SMALL_NUMBER = 1e-2  # a number that is added and is below this is an epsilon
 
 
 def steps_left_out(e: Experiment) -> Iterator[Variant]:
@@ -174,6 +174,6 @@ TABLE: tuple[Hypothesis, ...] = (
     ),
     Hypothesis(id="number", cause="another number is added", look=(r"[+-] ?\d",), variants=numbers),
 )
-LATE: tuple[Hypothesis, ...] = (
+GENERAL: tuple[Hypothesis, ...] = (
     Hypothesis(id="step.left_out", cause="a step is left out", variants=steps_left_out, general=True),
 )

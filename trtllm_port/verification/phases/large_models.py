@@ -24,7 +24,7 @@ from trtllm_port.verification.phases.not_exercised import NotExercised
 from trtllm_port.verification.sides.mapped_weights import checkpoint_bytes, give_back
 from trtllm_port.verification.sides.preparation import Model
 from trtllm_port.verification.sides.session_runner import SessionRunner
-from trtllm_port.verification.stimulus.inputs import Stimulus
+from trtllm_port.verification.stimulus.stimulus import Stimulus
 
 LARGE_BYTES = 2 << 30  # of a checkpoint; in 16 bits, float64 takes four times as much
 LOGIC_TOKENS = 64

@@ -18,7 +18,7 @@ from torch import Tensor
 from trtllm_port.foundation.progress import Progress
 from trtllm_port.verification.judge.metrics import TokenErrors
 from trtllm_port.verification.judge.routing import Routing
-from trtllm_port.verification.phases.lockstep_taps import AlteredError, Awaited, PassingTaps
+from trtllm_port.verification.phases.lockstep_taps import AlteredError, ExpiringTaps, OnDemandTaps
 from trtllm_port.verification.phases.phase import (
     Judged,
     PhaseResult,
@@ -38,11 +38,11 @@ from trtllm_port.verification.sides.hugging_face_sides import (
 )
 from trtllm_port.verification.sides.mapped_weights import keep_freed_memory, return_freed_memory
 from trtllm_port.verification.sides.noise_floor import Floors, Yardstick
-from trtllm_port.verification.sides.port_run import Expected, Judge, everywhere, inputs_last
+from trtllm_port.verification.sides.port_run import Expected, TapJudge, everywhere, inputs_last
 from trtllm_port.verification.sides.recording import Recording
 from trtllm_port.verification.sides.session_runner import SessionRunner
-from trtllm_port.verification.stimulus.inputs import Stimulus
 from trtllm_port.verification.stimulus.precisions import Phase
+from trtllm_port.verification.stimulus.stimulus import Stimulus
 from trtllm_port.verification.taps.names import LOGITS, is_input, module_of
 from trtllm_port.verification.taps.pairing import Pairing
 from trtllm_port.verification.taps.runner import OnTap
@@ -53,27 +53,27 @@ NO_PAIRS = Pairing(paired=(), missing=(), extra=(), ignored={})  # they are know
 SIDES = 2  # from end to end, and on the reference's values
 
 
-class NotInStep(Exception):
+class AllTapsNeeded(Exception):
     """Something differs, or there are routers: all of the reference's taps are needed at once."""
 
 
-def run_phase_in_step(
+def run_phase_in_lockstep(
     phase: Phase, load: LoadHuggingFace, port: SessionRunner, stimulus: Stimulus, progress: Progress | None = None
 ) -> PhaseResult:
     """Run the three sides in step; one after another where that does not do (arguments as `run_phase`)."""
     keep_freed_memory()
     for whole_layers in (True, False):
         try:
-            return _InStep(phase, load, port, stimulus, progress).run(whole_layers)
+            return _Lockstep(phase, load, port, stimulus, progress).run(whole_layers)
         except AlteredError:  # what a tap had given may still be as it was when the next one comes
             continue
-        except NotInStep:
+        except AllTapsNeeded:
             break
     return_freed_memory()
     return run_phase(phase, load, port, stimulus, progress)
 
 
-class _InStep:
+class _Lockstep:
     """One phase (arguments as `run_phase`)."""
 
     def __init__(
@@ -81,7 +81,7 @@ class _InStep:
     ) -> None:
         self.phase, self.load, self.port, self.stimulus, self.progress = phase, load, port, stimulus, progress
         if port.computed_elsewhere:  # how its taps are parted is known when all of the reference's have come
-            raise NotInStep
+            raise AllTapsNeeded
         self.tapped = frozenset(port.tap_names)
         self.reference = load(phase.reference_dtype)
         self.facts = HuggingFaceFacts.of(self.reference)
@@ -100,11 +100,11 @@ class _InStep:
             whole_layers: let the reference go through a layer before its taps are read; else it stops at each of them.
 
         Raises:
-            NotInStep: something differs, or there are routers.
+            AllTapsNeeded: something differs, or there are routers.
             AlteredError: Hugging Face writes into tensors that it has given.
         """
         rests = self.layers.__contains__ if whole_layers else None
-        with closing(PassingTaps(self._refer, self._reads, rests)) as taps:
+        with closing(ExpiringTaps(self._refer, self._reads, rests)) as taps:
             recording = Recording(taps=taps, length=len(self.stimulus.ids), rows=())
             with closing(self._floors(recording, None)) as floors, closing(self._floors(recording, OWN_TOKENS)) as own:
                 return self._judge(recording, floors, own)
@@ -115,7 +115,7 @@ class _InStep:
         def put(tap: str, tensor: Tensor) -> None:
             module = module_of(tap)
             if not is_input(tap) and not tensor.is_floating_point():
-                raise NotInStep
+                raise AllTapsNeeded
             if is_input(tap):
                 self.indices |= indices_of({tap: tensor}, self.tables, self.stimulus.ids)
                 self.variances |= input_variances({tap: tensor}, {module: self.facts.modules[module]})
@@ -130,7 +130,7 @@ class _InStep:
         """How often a tap of the reference is read."""
         return None if tap == LOGITS else 2 * SIDES if tap in self.tapped else SIDES
 
-    def _floors(self, recording: Recording, tokens: int | None) -> Awaited[TokenErrors]:
+    def _floors(self, recording: Recording, tokens: int | None) -> OnDemandTaps[TokenErrors]:
         """The yardstick from end to end, or the first tokens on the reference's values."""
         runner = self.load(self.phase.dtype)
         self.yardstick_name, self.tables = runner.name, runner.tables()
@@ -139,10 +139,10 @@ class _InStep:
             floors = Floors(recording, inject=tokens is not None, tokens=tokens, errors=errors)
             self.logits[tokens] = floors.measure(runner, self.stimulus.ids)
 
-        return Awaited(measure, rests=self.layers.__contains__)  # to change threads takes time
+        return OnDemandTaps(measure, rests=self.layers.__contains__)  # to change threads takes time
 
     def _judge(
-        self, recording: Recording, floors: Awaited[TokenErrors], own_floors: Awaited[TokenErrors]
+        self, recording: Recording, floors: OnDemandTaps[TokenErrors], own_floors: OnDemandTaps[TokenErrors]
     ) -> PhaseResult:
         expected = Expected(
             recording=recording,
@@ -152,7 +152,7 @@ class _InStep:
             pairing=NO_PAIRS,
             modules=self.facts.modules,
         )
-        whole, own = Judge(expected), Judge(replace(expected, floors=own_floors, tokens=OWN_TOKENS), everywhere)
+        whole, own = TapJudge(expected), TapJudge(replace(expected, floors=own_floors, tokens=OWN_TOKENS), everywhere)
         prefill = len(self.stimulus.ids) - self.stimulus.decode_steps
         logits_1LV, begun_1LV, decoded_LV, cache = self.port.run_all(
             self.stimulus.ids,
@@ -173,15 +173,15 @@ class _InStep:
         )
         runs = (judged.taps.comparisons, judged.own, judged.tables.wrong)
         if any(found.diverged for run in runs for found in run.values()):
-            raise NotInStep
+            raise AllTapsNeeded
         gates = gates_of(sides, self.port, judged, (decoded_LV, cache)).gates
         if decode_fails(gates):
-            raise NotInStep
+            raise AllTapsNeeded
         if self.progress is not None:
             self.progress(f"compare {self.phase.dtype}", len(self.layers), len(self.layers))
         return result_of(sides, self.port, judged, gates)
 
-    def _observer(self, judge: Judge) -> OnTap:
+    def _observer(self, judge: TapJudge) -> OnTap:
         """What sees the port's taps: those that Hugging Face has, too."""
 
         def observe(tap: str, tensor: Tensor) -> Tensor | None:
@@ -189,13 +189,13 @@ class _InStep:
                 return None
             other = judge.on_tap(tap, tensor)
             if tap in judge.comparisons and judge.comparisons[tap].diverged:
-                raise NotInStep
+                raise AllTapsNeeded
             return other
 
         return observe
 
     def _sides(
-        self, recording: Recording, floors: Awaited[TokenErrors], own_floors: Awaited[TokenErrors]
+        self, recording: Recording, floors: OnDemandTaps[TokenErrors], own_floors: OnDemandTaps[TokenErrors]
     ) -> HuggingFaceSides:
         yardstick = Yardstick(
             floors=dict(floors),

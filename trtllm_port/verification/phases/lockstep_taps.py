@@ -19,7 +19,7 @@ class _Stopped(BaseException):
     """Ends a run that nobody waits for any more; no `except Exception` on its way holds it up."""
 
 
-class Awaited(MutableMapping[str, V], Generic[V]):
+class OnDemandTaps(MutableMapping[str, V], Generic[V]):
     """What a run puts here, in a thread that goes on only while a value is asked for that is not there yet.
 
     A value that will not come is missed once the module that holds its module has given its output.
@@ -121,11 +121,11 @@ class Awaited(MutableMapping[str, V], Generic[V]):
         return len(self._values)
 
 
-class PassingTaps(Awaited[Tensor]):
+class ExpiringTaps(OnDemandTaps[Tensor]):
     """Tensors that are read a known number of times; afterwards shape and dtype are left, on the meta device.
 
     Args:
-        work: see `Awaited`.
+        work: see `OnDemandTaps`.
         reads: how often a tap is read; None: it stays.
 
     Raises:

@@ -11,11 +11,12 @@ from trtllm_port.verification.judge.thresholds import RATIO, ROUNDING
 from trtllm_port.verification.judge.verdict import Verdict
 from trtllm_port.verification.phases.phase import PhaseResult
 from trtllm_port.verification.stimulus.input_log import ROWS, STEPS, never_differed
-from trtllm_port.verification.stimulus.inputs import BEYOND, Stimulus, position_bounds, switch_lengths
+from trtllm_port.verification.stimulus.stimulus import BEYOND, Stimulus, position_bounds, switch_lengths
+from trtllm_port.verification.taps.layer_groups import name_a_few
 from trtllm_port.verification.taps.pairing import DECLARED_START
 
+NAMED = 3  # experts of a router
 NEAR_CAP = 0.3  # tanh(x) differs from x by 3 % here; below, a missing soft cap hides in the noise
-NAMED = 3
 WAYS = {ROWS: "rows of a batch", STEPS: "steps"}
 SWITCH = (
     "all angles of the rotary embedding change there, and the KV cache keeps those of the shorter text, as in Hugging "
@@ -162,5 +163,4 @@ def _always(random_weights: bool) -> Iterator[NotExercised]:
 
 
 def _some(names: Sequence[str]) -> str:
-    more = len(names) - NAMED
-    return ", ".join(f"`{name}`" for name in names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+    return name_a_few([f"`{name}`" for name in names])

@@ -8,31 +8,32 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from trtllm_port.foundation.progress import Progress
-from trtllm_port.verification.causes.signatures import Cause, explain
-from trtllm_port.verification.decode.batches import batch_cause, batch_divergence, row_comparisons
-from trtllm_port.verification.decode.decode_steps import failed_causes, step_comparisons, step_divergence
+from trtllm_port.verification.causes.cause import Cause
+from trtllm_port.verification.causes.signatures import explain
+from trtllm_port.verification.decode.batch_divergence import batch_cause, batch_divergence, row_comparisons
 from trtllm_port.verification.decode.embedding_rows import TableResult, compare_tables, table_causes, table_gate
-from trtllm_port.verification.decode.incremental import Decoded, Used, judge_use
-from trtllm_port.verification.decode.single_token import right_taps
-from trtllm_port.verification.experiments.replayed import with_replay
+from trtllm_port.verification.decode.generation_gates import Decoded, GenerationFindings, judge_generation
+from trtllm_port.verification.decode.step_divergence import failed_causes, step_comparisons, step_divergence
+from trtllm_port.verification.decode.token_probe import right_taps
+from trtllm_port.verification.experiments.confirmed_causes import with_confirmed_causes
 from trtllm_port.verification.judge.divergence import first_divergence, mark_benign
 from trtllm_port.verification.judge.gates import Gate, logit_gates, tap_gates
 from trtllm_port.verification.judge.metrics import relative_error_per_token
 from trtllm_port.verification.judge.routing import Routing, RoutingFacts, routing_gate
 from trtllm_port.verification.judge.tap_errors import TapComparison
 from trtllm_port.verification.judge.verdict import Verdict
-from trtllm_port.verification.sides.fused_modules import part_by_part
+from trtllm_port.verification.sides.dispensable_modules import without_dispensable
+from trtllm_port.verification.sides.fused_modules import with_split_taps
 from trtllm_port.verification.sides.hugging_face_sides import (
     HuggingFaceFacts,
     HuggingFaceSides,
     LoadHuggingFace,
     run_hugging_face,
 )
-from trtllm_port.verification.sides.idle_modules import without_idle
 from trtllm_port.verification.sides.injected_run import own_divergences, run_injected
 from trtllm_port.verification.sides.port_run import Expected, PortTaps, run_port
-from trtllm_port.verification.stimulus.inputs import Stimulus
 from trtllm_port.verification.stimulus.precisions import Phase
+from trtllm_port.verification.stimulus.stimulus import Stimulus
 from trtllm_port.verification.taps.pairing import Pairing, pair
 from trtllm_port.verification.taps.runner import PortRunner
 
@@ -129,7 +130,7 @@ def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
     phase, stimulus, recording, facts = sides.phase, sides.stimulus, sides.recording, sides.facts
     if port.computed_elsewhere:
         taken = {tap for tap in recording.order if tap in port.computed_elsewhere}
-        port = part_by_part(port, {tap: recording.taps[tap].shape[-1] for tap in taken})
+        port = with_split_taps(port, {tap: recording.taps[tap].shape[-1] for tap in taken})
     expected = expected_of(sides, pairing_of(sides, port))
     taps = run_port(port, stimulus, expected)
     taps = replace(taps, comparisons=mark_benign(recording.order, taps.comparisons))
@@ -144,7 +145,9 @@ def judge_port(sides: HuggingFaceSides, port: PortRunner) -> PhaseResult:
     if causes:
         # A difference of precision shows in that precision only; any other shows best where the floor is lowest.
         runner = sides.load(phase.reference_dtype if phase.name == "logic" else phase.dtype)
-        causes = with_replay(causes, runner, port, stimulus, expected, own if own_guilty else taps.comparisons)
+        causes = with_confirmed_causes(
+            causes, runner, port, stimulus, expected, own if own_guilty else taps.comparisons
+        )
     judged = Judged(pairing=expected.pairing, taps=taps, own=own, tables=tables_of(sides, port))
     used = gates_of(sides, port, judged)
     gates, failed, right = used.gates, used.failed, right_taps(expected, taps.comparisons)
@@ -177,7 +180,9 @@ def pairing_of(sides: HuggingFaceSides, port: PortRunner) -> Pairing:
         sides.recording.order[:-1], port.tap_names, facts.modules, port.weights.names(), port.computed_elsewhere
     )
     return (
-        without_idle(pairing, sides.load(sides.phase.reference_dtype), sides.stimulus) if pairing.missing else pairing
+        without_dispensable(pairing, sides.load(sides.phase.reference_dtype), sides.stimulus)
+        if pairing.missing
+        else pairing
     )
 
 
@@ -194,7 +199,9 @@ def expected_of(sides: HuggingFaceSides, pairing: Pairing) -> Expected:
     )
 
 
-def gates_of(sides: HuggingFaceSides, port: PortRunner, judged: Judged, decoded: Decoded | None = None) -> Used:
+def gates_of(
+    sides: HuggingFaceSides, port: PortRunner, judged: Judged, decoded: Decoded | None = None
+) -> GenerationFindings:
     """All gates of a phase; `decoded` is what came through the KV cache, where that was run already."""
     phase, recording, taps, own = sides.phase, sides.recording, judged.taps, judged.own
     gates = tap_gates(phase.name, list(taps.comparisons.values()), list(own.values()), judged.pairing)
@@ -204,7 +211,7 @@ def gates_of(sides: HuggingFaceSides, port: PortRunner, judged: Judged, decoded:
         gates.append(routing_gate(phase.name, taps.routing, found))
     gates += table_gate(phase.name, judged.tables)
     gates += logit_gates("prefill", phase.name, phase.dtype, (taps.logits, recording.logits, sides.yardstick.logits))
-    used = judge_use(sides, port, decoded)
+    used = judge_generation(sides, port, decoded)
     return used._replace(gates=gates + used.gates)
 
 

@@ -1,6 +1,7 @@
 """Proof that the check bites: bugs are put into a port, and each must be caught, placed and explained.
 
-In: a model directory and a sound port. Out: `Proof`. A newcomer adds a `Bug` to one of the tables.
+In: a port that passes. Out: `Proof`, and the page `docs/verification.md`. A newcomer adds a bug to a table `BUGS`, with
+the causes that are right.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ import copy
 import re
 
 from trtllm_port.verification.prove.bugs import Bug, at_attention, at_attribute, at_called, source_bug
-from trtllm_port.verification.prove.source import (
+from trtllm_port.verification.prove.source_edits import (
     Change,
-    Spot,
+    EditSpot,
     calls,
     keyword,
     own_call,
@@ -24,14 +24,14 @@ ROTATION = "rotary_embedding"
 def rotation_left_out(word: str) -> Change:
     """Queries or keys are not rotated."""
 
-    def change(node: ast.AST, spot: Spot) -> ast.AST | None:
+    def change(node: ast.AST, spot: EditSpot) -> ast.AST | None:
         call = calls(node, ROTATION)
         return call.args[0] if call is not None and word in ast.unparse(call.args[0]) else None
 
     return change
 
 
-def other_layout(node: ast.AST, spot: Spot) -> ast.AST | None:
+def other_layout(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """Queries are rotated in neighbouring pairs instead of halves, or the reverse."""
     call = calls(node, ROTATION)
     if call is None:
@@ -40,13 +40,13 @@ def other_layout(node: ast.AST, spot: Spot) -> ast.AST | None:
     return with_argument(call, "interleaved", "not {0}" if given is not None else "True")
 
 
-def backwards(node: ast.AST, spot: Spot) -> ast.AST | None:
+def backwards(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """Queries are rotated in the other direction."""
     call = calls(node, ROTATION)
     return None if call is None else with_argument(call, 2, "-{0}")
 
 
-def sine_for_cosine(node: ast.AST, spot: Spot) -> ast.AST | None:
+def sine_for_cosine(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """Sines and cosines swapped."""
     call = calls(node, ROTATION)
     if call is None:
@@ -59,7 +59,7 @@ def sine_for_cosine(node: ast.AST, spot: Spot) -> ast.AST | None:
 def rope_parameters(template: str) -> Change:
     """Other parameters of the rotary frequencies."""
 
-    def change(node: ast.AST, spot: Spot) -> ast.AST | None:
+    def change(node: ast.AST, spot: EditSpot) -> ast.AST | None:
         call = calls(node, "RotaryEmbedding")
         return None if call is None else with_argument(call, 0, template)
 
@@ -69,7 +69,7 @@ def rope_parameters(template: str) -> Change:
 def positions(template: str) -> Change:
     """Other positions for the rotary embedding, or for learned position embeddings."""
 
-    def change(node: ast.AST, spot: Spot) -> ast.AST | None:
+    def change(node: ast.AST, spot: EditSpot) -> ast.AST | None:
         if not isinstance(node, ast.Call) or not spot.layers or not own_call(node) or spot.function != "forward":
             return None
         for place, argument in enumerate(node.args):
@@ -83,7 +83,7 @@ def positions(template: str) -> Change:
 def mask_positions(template: str) -> Change:
     """Other positions for the mask."""
 
-    def change(node: ast.AST, spot: Spot) -> ast.AST | None:
+    def change(node: ast.AST, spot: EditSpot) -> ast.AST | None:
         call = calls(node, "causal_mask")
         return None if call is None else with_argument(call, 0, template)
 
@@ -93,7 +93,7 @@ def mask_positions(template: str) -> Change:
 def window(template: str) -> Change:
     """Another window."""
 
-    def change(node: ast.AST, spot: Spot) -> ast.AST | None:
+    def change(node: ast.AST, spot: EditSpot) -> ast.AST | None:
         call = calls(node, "causal_mask")
         if call is None or keyword(call, "window") is None:
             return None
@@ -102,7 +102,7 @@ def window(template: str) -> Change:
     return change
 
 
-def window_added(node: ast.AST, spot: Spot) -> ast.AST | None:
+def window_added(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """A window where Hugging Face has none."""
     call = calls(node, "causal_mask")
     return None if call is None or keyword(call, "window") is not None else with_argument(call, "window", "48")
@@ -111,7 +111,7 @@ def window_added(node: ast.AST, spot: Spot) -> ast.AST | None:
 def scale(template: str) -> Change:
     """Another scale of the attention scores."""
 
-    def change(node: ast.AST, spot: Spot) -> ast.AST | None:
+    def change(node: ast.AST, spot: EditSpot) -> ast.AST | None:
         if not spot.attends:
             return None
         call = calls(node, "attention")
@@ -124,7 +124,7 @@ def scale(template: str) -> Change:
     return change
 
 
-def fused_order(node: ast.AST, spot: Spot) -> ast.AST | None:
+def fused_order(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """Queries and keys of a fused projection swapped."""
     is_split = isinstance(node, ast.Assign) and calls(node.value, "split", "chunk") is not None and spot.attends
     if not is_split or not isinstance(node.targets[0], ast.Tuple) or len(node.targets[0].elts) < 3:  # type: ignore[attr-defined]
@@ -135,7 +135,7 @@ def fused_order(node: ast.AST, spot: Spot) -> ast.AST | None:
     return changed
 
 
-def tiled_heads(node: ast.AST, spot: Spot) -> ast.AST | None:
+def tiled_heads(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """Heads of keys are repeated as a whole row instead of one by one."""
     if not spot.attends or not isinstance(node, ast.Subscript):
         return None
@@ -144,7 +144,7 @@ def tiled_heads(node: ast.AST, spot: Spot) -> ast.AST | None:
     return None
 
 
-def values_of_keys(node: ast.AST, spot: Spot) -> ast.AST | None:
+def values_of_keys(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """Keys are taken for values."""
     call = calls(node, "attention")
     if call is None:
@@ -154,7 +154,7 @@ def values_of_keys(node: ast.AST, spot: Spot) -> ast.AST | None:
     return changed
 
 
-def heads_first(node: ast.AST, spot: Spot) -> ast.AST | None:
+def heads_first(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """The heads of the queries are cut out of the features in the wrong order."""
     if not isinstance(node, ast.Assign) or not spot.attends or "query" not in ast.unparse(node.targets[0]):
         return None
@@ -164,7 +164,7 @@ def heads_first(node: ast.AST, spot: Spot) -> ast.AST | None:
     return None if changed == text else ast.parse(changed).body[0]
 
 
-def attention_input(node: ast.AST, spot: Spot) -> ast.AST | None:
+def attention_input(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """The wrong projection: values from the keys' weights."""
     name = own_call(node)
     if not spot.attends or name != "v_proj" or not isinstance(node, ast.Call):

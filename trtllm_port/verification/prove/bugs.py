@@ -11,14 +11,14 @@ from typing import Any
 
 from torch import Tensor
 
-from trtllm_port.verification.prove.source import Change, Edited, attention_classes, edit
+from trtllm_port.verification.prove.source_edits import Change, Edited, attention_classes, edit
 from trtllm_port.verification.taps.names import module_of
 
 Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patient:
+class SoundPort:
     """The sound port that bugs are put into.
 
     Attributes:
@@ -87,31 +87,31 @@ class Bug:
     kind: str
     description: str
     causes: tuple[str, ...]
-    inject: Callable[[Patient], Injection | None]
+    inject: Callable[[SoundPort], Injection | None]
 
 
-Where = Callable[[Patient, Edited], tuple[str, ...]]
+Where = Callable[[SoundPort, Edited], tuple[str, ...]]
 
 
-def at_owner(patient: Patient, edited: Edited) -> tuple[str, ...]:
+def at_owner(port: SoundPort, edited: Edited) -> tuple[str, ...]:
     """The class that was edited."""
-    return patient.first(edited.spot.class_name)
+    return port.first(edited.spot.class_name)
 
 
-def at_attribute(patient: Patient, edited: Edited) -> tuple[str, ...]:
+def at_attribute(port: SoundPort, edited: Edited) -> tuple[str, ...]:
     """The part that the edited statement makes."""
-    return patient.first(edited.spot.class_name, edited.spot.attribute)
+    return port.first(edited.spot.class_name, edited.spot.attribute)
 
 
-def at_called(patient: Patient, edited: Edited) -> tuple[str, ...]:
+def at_called(port: SoundPort, edited: Edited) -> tuple[str, ...]:
     """A part that the edited statement calls, or the class itself."""
-    parts = (patient.first(edited.spot.class_name, name)[0] for name in edited.called)
-    return (*parts, *patient.first(edited.spot.class_name))
+    parts = (port.first(edited.spot.class_name, name)[0] for name in edited.called)
+    return (*parts, *port.first(edited.spot.class_name))
 
 
-def at_attention(patient: Patient, edited: Edited) -> tuple[str, ...]:
+def at_attention(port: SoundPort, edited: Edited) -> tuple[str, ...]:
     """Any module that computes attention: a mask shows there, and only where it matters."""
-    return tuple(path for name in attention_classes(patient.source) for path in patient.all_of(name))
+    return tuple(path for name in attention_classes(port.source) for path in port.all_of(name))
 
 
 def source_bug(
@@ -119,14 +119,14 @@ def source_bug(
 ) -> Bug:
     """A bug that is an edit of `model.py`."""
 
-    def inject(patient: Patient) -> Injection | None:
-        edited = edit(patient.source, change, skip=skip)
+    def inject(port: SoundPort) -> Injection | None:
+        edited = edit(port.source, change, skip=skip)
         if edited is None:
             return None
         after = edited.after or "deleted"
         return Injection(
             change=f"{edited.spot.class_name}: `{edited.before}` → `{after}`",
-            modules=where(patient, edited),
+            modules=where(port, edited),
             source=edited.text,
         )
 
@@ -137,18 +137,18 @@ def weight_bug(
     name: str,
     description: str,
     causes: str,
-    change: Callable[[Patient], Weights | None],
-    also: Callable[[Patient], tuple[str, ...]] = lambda patient: (),
+    change: Callable[[SoundPort], Weights | None],
+    also: Callable[[SoundPort], tuple[str, ...]] = lambda port: (),
 ) -> Bug:
     """A bug that changes parameters; the first of them names the module, and `also` those that have it, too."""
 
-    def inject(patient: Patient) -> Injection | None:
-        changed = change(patient)
+    def inject(port: SoundPort) -> Injection | None:
+        changed = change(port)
         if not changed:
             return None
-        modules = sorted({patient.holder(name) for name in changed}, key=patient.order.index)
+        modules = sorted({port.holder(name) for name in changed}, key=port.order.index)
         return Injection(
-            change=", ".join(f"`{name}`" for name in changed), modules=(*modules[:1], *also(patient)), weights=changed
+            change=", ".join(f"`{name}`" for name in changed), modules=(*modules[:1], *also(port)), weights=changed
         )
 
     return Bug(id=name, kind="weights", description=description, causes=tuple(causes.split()), inject=inject)

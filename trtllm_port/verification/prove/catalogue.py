@@ -5,7 +5,7 @@ from __future__ import annotations
 from trtllm_port.verification.prove import (
     attention_bugs,
     layer_bugs,
-    mixture_bugs,
+    moe_bugs,
     source_bugs,
     state_bugs,
     weight_bugs,
@@ -16,7 +16,7 @@ CATALOGUE: tuple[Bug, ...] = (
     *source_bugs.BUGS,
     *attention_bugs.BUGS,
     *weight_bugs.BUGS,
-    *mixture_bugs.BUGS,
+    *moe_bugs.BUGS,
     *state_bugs.BUGS,
     *layer_bugs.BUGS,
 )

@@ -18,29 +18,29 @@ from torch import Tensor
 from trtllm_port.errors import CheckpointError, PortError
 from trtllm_port.foundation.progress import Progress
 from trtllm_port.runtime.reference.evaluators.errors import LayerExecutionError
-from trtllm_port.verification.decode.incremental import RUNS
+from trtllm_port.verification.decode.generation_gates import RUNS
 from trtllm_port.verification.judge.metrics import metrics, summarise
 from trtllm_port.verification.judge.thresholds import RATIO, ROUNDING
 from trtllm_port.verification.judge.verdict import Verdict
 from trtllm_port.verification.phases.phase import PhaseResult, judge_port
-from trtllm_port.verification.prove.bugs import Bug, Injection, Patient, modules_in_order
+from trtllm_port.verification.prove.bugs import Bug, Injection, SoundPort, modules_in_order
 from trtllm_port.verification.prove.catalogue import CATALOGUE
+from trtllm_port.verification.prove.mutants import MutantFactory
 from trtllm_port.verification.prove.outcome import Outcome, Proof
-from trtllm_port.verification.prove.patients import Ward
 from trtllm_port.verification.report.assembly import causes_of, divergences_of, verdict_of
 from trtllm_port.verification.sides.hugging_face_sides import HuggingFaceSides, run_hugging_face
 from trtllm_port.verification.sides.preparation import (
     Model,
     PortOptions,
     hugging_face_loader,
-    opened,
+    opened_model,
     settle_dtype,
     stimulus_of,
 )
 from trtllm_port.verification.sides.session_runner import SessionRunner
-from trtllm_port.verification.stimulus.inputs import Stimulus
 from trtllm_port.verification.stimulus.precisions import phases_of
 from trtllm_port.verification.stimulus.settings import DiffSettings
+from trtllm_port.verification.stimulus.stimulus import Stimulus
 from trtllm_port.verification.taps.names import LOGITS
 
 DEFAULTS = DiffSettings()
@@ -48,21 +48,21 @@ TOKENS = 272  # unless told otherwise: past 256, where positions in bfloat16 beg
 
 
 @dataclass(frozen=True, kw_only=True)
-class Laboratory:
+class ProofSetup:
     """Everything that the bugs have in common.
 
     Attributes:
-        ward: makes ports.
+        factory: makes ports.
         sides: Hugging Face's runs, per phase.
         logits: of the sound port, per phase: prefill, then what came through the cache.
-        patient: the sound port.
+        port: the sound port.
         executor: what runs it.
     """
 
-    ward: Ward
+    factory: MutantFactory
     sides: tuple[HuggingFaceSides, ...]
     logits: tuple[tuple[Tensor, ...], ...] = field(repr=False)
-    patient: Patient
+    port: SoundPort
     executor: str
 
 
@@ -89,29 +89,29 @@ def prove(
         PortError: the model or the port cannot be used, or the port fails the comparison without any bug.
     """
     started = time.perf_counter()
-    with opened(model_dir, settings, **port) as (model, work):
+    with opened_model(model_dir, settings, **port) as (model, work):
         model = settle_dtype(model, work, None, progress)
-        laboratory = equip(model, work, settings)
-        done = Diary(report_dir, model, settings)
+        setup = set_up(model, work, settings)
+        log = OutcomeLog(report_dir, model, settings)
         outcomes = []
         for number, bug in enumerate(catalogue):
             if progress is not None:
                 progress("bugs", number, len(catalogue))
-            outcomes.append(done.recall(bug) or done.note(examine(laboratory, bug)))
+            outcomes.append(log.recall(bug) or log.note(try_bug(setup, bug)))
     proof = Proof(
         architecture=model.architecture,
         port=model.port.name,
         dtype=model.dtype,
-        tokens=laboratory.patient.tokens,
-        executor=laboratory.executor,
+        tokens=setup.port.tokens,
+        executor=setup.executor,
         outcomes=tuple(outcomes),
         seconds=time.perf_counter() - started,
     )
-    done.close(proof)
+    log.close(proof)
     return proof
 
 
-def equip(model: Model, work: Path, settings: DiffSettings) -> Laboratory:
+def set_up(model: Model, work: Path, settings: DiffSettings) -> ProofSetup:
     """Run Hugging Face and the sound port.
 
     Raises:
@@ -120,14 +120,14 @@ def equip(model: Model, work: Path, settings: DiffSettings) -> Laboratory:
     stimulus = stimulus_of(model, replace(settings, tokens=settings.tokens or TOKENS), model.longest)
     load = hugging_face_loader(model, settings.device)
     sides = tuple(run_hugging_face(phase, load, stimulus) for phase in phases_of(model.dtype))
-    ward = Ward(model=model, work=work, length=len(stimulus.ids), rows=max(1, len(stimulus.rows)))
+    factory = MutantFactory(model=model, work=work, length=len(stimulus.ids), rows=max(1, len(stimulus.rows)))
     results, logits = [], []
     for each in sides:
-        with ward.port(each.phase.dtype) as port:
-            results.append(judge_port(each, port))
-            logits.append(all_logits(port, stimulus))
+        with factory.port(each.phase.dtype) as runner:
+            results.append(judge_port(each, runner))
+            logits.append(all_logits(runner, stimulus))
     _require_pass(model, results)
-    patient = Patient(
+    port = SoundPort(
         source=(model.port.package_dir / "model.py").read_text(encoding="utf-8"),
         weights=_weights(model),
         config=model.config,
@@ -135,19 +135,19 @@ def equip(model: Model, work: Path, settings: DiffSettings) -> Laboratory:
         order=modules_in_order(sides[0].recording.order),
         tokens=len(stimulus.ids),
     )
-    return Laboratory(ward=ward, sides=sides, logits=tuple(logits), patient=patient, executor=results[-1].executor)
+    return ProofSetup(factory=factory, sides=sides, logits=tuple(logits), port=port, executor=results[-1].executor)
 
 
-def examine(laboratory: Laboratory, bug: Bug) -> Outcome:
+def try_bug(setup: ProofSetup, bug: Bug) -> Outcome:
     """Put one bug into the port and see what the comparison says."""
     started = time.perf_counter()
     found = Outcome(bug=bug.id, kind=bug.kind, description=bug.description, status="no place", causes=bug.causes)
-    injection = bug.inject(laboratory.patient)
+    injection = bug.inject(setup.port)
     if injection is None:
         return replace(found, reason="the port has nothing that this bug fits")
     found = replace(found, change=injection.change, expected=injection.modules)
     try:
-        found = _compare(laboratory, injection, found)
+        found = _compare(setup, injection, found)
     except CheckpointError as error:
         found = replace(found, status="caught", gate="weights.accounted", reason=error.message.splitlines()[0])
     except LayerExecutionError as error:
@@ -157,11 +157,11 @@ def examine(laboratory: Laboratory, bug: Bug) -> Outcome:
     return replace(found, seconds=time.perf_counter() - started)
 
 
-def _compare(laboratory: Laboratory, injection: Injection, found: Outcome) -> Outcome:
+def _compare(setup: ProofSetup, injection: Injection, found: Outcome) -> Outcome:
     results: list[PhaseResult] = []
     effect = 0.0
-    for sides, sound in zip(laboratory.sides, laboratory.logits, strict=True):
-        with laboratory.ward.port(sides.phase.dtype, injection) as port:
+    for sides, sound in zip(setup.sides, setup.logits, strict=True):
+        with setup.factory.port(sides.phase.dtype, injection) as port:
             results.append(judge_port(sides, port))
             if verdict_of(results[-1].gates) is Verdict.FAIL:
                 break
@@ -215,7 +215,7 @@ def _require_pass(model: Model, results: Sequence[PhaseResult]) -> None:
         )
 
 
-class Diary:
+class OutcomeLog:
     """What was found so far, so that a run that was interrupted goes on where it stopped.
 
     Args:
@@ -252,7 +252,7 @@ class Diary:
         return outcome
 
     def close(self, proof: Proof) -> None:
-        """Write the result, and forget the diary."""
+        """Write the result, and forget what was kept."""
         if self.directory is not None:
             (self.directory / "prove.json").write_text(json.dumps(proof.to_dict(), indent=2) + "\n")
             self._path.unlink(missing_ok=True)

@@ -8,36 +8,44 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from trtllm_port.verification.prove.bugs import Bug, Patient, Weights, at_called, source_bug, weight_bug
-from trtllm_port.verification.prove.source import Edited, Spot, calls, keyword, own_call, with_argument, written
+from trtllm_port.verification.prove.bugs import Bug, SoundPort, Weights, at_called, source_bug, weight_bug
 from trtllm_port.verification.prove.source_bugs import epsilon
+from trtllm_port.verification.prove.source_edits import (
+    Edited,
+    EditSpot,
+    calls,
+    keyword,
+    own_call,
+    with_argument,
+    written,
+)
 from trtllm_port.verification.prove.weight_bugs import LAYER, bias, changed, ends, gain, layer_of, matrix, pick
 
 SECOND = "locals().get('layer_idx') == 1"
 
 
-def at_second(patient: Patient, edited: Edited) -> tuple[str, ...]:
+def at_second(port: SoundPort, edited: Edited) -> tuple[str, ...]:
     """The second module of the class that was edited, or the part of it that the statement makes."""
-    owner = [path for path in patient.all_of(edited.spot.class_name) if layer_of(f"{path}.") == 1]
+    owner = [path for path in port.all_of(edited.spot.class_name) if layer_of(f"{path}.") == 1]
     part = edited.spot.attribute
-    return tuple(f"{path}.{part}" if f"{path}.{part}" in patient.classes else path for path in owner)
+    return tuple(f"{path}.{part}" if f"{path}.{part}" in port.classes else path for path in owner)
 
 
-def scale_of_second(node: ast.AST, spot: Spot) -> ast.AST | None:
+def scale_of_second(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """The second layer's scores are scaled 1.05 times."""
     if not isinstance(node, ast.Assign) or not spot.attends or spot.attribute not in ("scaling", "scale"):
         return None
     return ast.Assign(targets=node.targets, value=written(f"{{0}} * (1.05 if {SECOND} else 1.0)", node.value))
 
 
-def last_layer_scaled(node: ast.AST, spot: Spot) -> ast.AST | None:
+def last_layer_scaled(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """What the last layer gives on is 1.01 times what it should be."""
     if not spot.layers or not isinstance(node, ast.Call) or ast.unparse(node.func) != "layer":
         return None
     return written("{0} * (1.01 if layer is list(self.layers)[-1] else 1.0)", node)
 
 
-def last_layer_twice(node: ast.AST, spot: Spot) -> ast.AST | None:
+def last_layer_twice(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """The first layer's parameters serve in the last layer, too."""
     if not spot.layers or not isinstance(node, ast.Call) or ast.unparse(node.func) != "layer":
         return None
@@ -45,50 +53,50 @@ def last_layer_twice(node: ast.AST, spot: Spot) -> ast.AST | None:
     return written(f"(list(self.layers)[0] if layer is list(self.layers)[-1] else layer){called}")
 
 
-def activation_half(node: ast.AST, spot: Spot) -> ast.AST | None:
+def activation_half(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """What the activation gives is rounded to bfloat16."""
     if not isinstance(node, ast.Call) or not own_call(node).startswith("act") or spot.function != "forward":
         return None
     return written("{0}.to('bfloat16').to({1}.dtype)", node, node.args[0])
 
 
-def rotation_half(node: ast.AST, spot: Spot) -> ast.AST | None:
+def rotation_half(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """Cosines are rounded to bfloat16."""
     call = calls(node, "rotary_embedding")
     return None if call is None else with_argument(call, 1, "{0}.to('bfloat16').to({0}.dtype)")
 
 
-def head_half(node: ast.AST, spot: Spot) -> ast.AST | None:
+def head_half(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """The head computes on values rounded to float16."""
     if not isinstance(node, ast.Call) or own_call(node) != "lm_head":
         return None
     return with_argument(node, 0, "{0}.to('float16').to({0}.dtype)")
 
 
-def soft_cap_larger(node: ast.AST, spot: Spot) -> ast.AST | None:
+def soft_cap_larger(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """The soft cap of the scores is a tenth of what it should be."""
     call = calls(node, "attention")
     return None if call is None or keyword(call, "softcap") is None else with_argument(call, "softcap", "{0} * 0.1")
 
 
-def table(patient: Patient, *, head: bool) -> str | None:
+def table(port: SoundPort, *, head: bool) -> str | None:
     """Return the name of the embedding, or of a head that is not tied to it."""
-    names = [n for n, w in patient.weights.items() if layer_of(n) is None and w.ndim == 2]
+    names = [n for n, w in port.weights.items() if layer_of(n) is None and w.ndim == 2]
     heads = [name for name in names if "head" in name or "embed_out" in name]
     return next(iter(heads if head else [name for name in names if name not in heads]), None)
 
 
-def tied_head(patient: Patient) -> tuple[str, ...]:
+def tied_head(port: SoundPort) -> tuple[str, ...]:
     """The head where it is the embedding once more: there a row shows that the prompt does not look up."""
-    return ("lm_head",) if table(patient, head=True) is None and "lm_head" in patient.order else ()
+    return ("lm_head",) if table(port, head=True) is None and "lm_head" in port.order else ()
 
 
-def of_table(change: Callable[[Tensor], Tensor], *, head: bool) -> Callable[[Patient], Weights | None]:
+def of_table(change: Callable[[Tensor], Tensor], *, head: bool) -> Callable[[SoundPort], Weights | None]:
     """The embedding or the head, changed in a few rows."""
 
-    def bug(patient: Patient) -> Weights | None:
-        name = table(patient, head=head)
-        return None if name is None else {name: change(patient.weights[name].clone()).contiguous()}
+    def bug(port: SoundPort) -> Weights | None:
+        name = table(port, head=head)
+        return None if name is None else {name: change(port.weights[name].clone()).contiguous()}
 
     return bug
 
@@ -125,33 +133,33 @@ def float8(weight: Tensor) -> Tensor:
     return (weight / scale).to(torch.float8_e4m3fn).to(weight.dtype) * scale
 
 
-def half_of_neighbour(patient: Patient) -> Weights | None:
+def half_of_neighbour(port: SoundPort) -> Weights | None:
     """The second half of a projection's rows is that of the layer before."""
-    name = pick(patient, matrix)
-    other = None if name is None else patient.weights.get(LAYER.sub(".0.", name, count=1))
-    if name is None or other is None or other.shape != patient.weights[name].shape:
+    name = pick(port, matrix)
+    other = None if name is None else port.weights.get(LAYER.sub(".0.", name, count=1))
+    if name is None or other is None or other.shape != port.weights[name].shape:
         return None
     half = other.shape[0] // 2
-    return {name: torch.cat([patient.weights[name][:half], other[half:]])}
+    return {name: torch.cat([port.weights[name][:half], other[half:]])}
 
 
-def of_neighbour(*fits: Callable[[str, Tensor], bool]) -> Callable[[Patient], Weights | None]:
+def of_neighbour(*fits: Callable[[str, Tensor], bool]) -> Callable[[SoundPort], Weights | None]:
     """A vector of the layer before."""
 
-    def bug(patient: Patient) -> Weights | None:
-        name = pick(patient, *fits)
-        other = None if name is None else patient.weights.get(LAYER.sub(".0.", name, count=1))
+    def bug(port: SoundPort) -> Weights | None:
+        name = pick(port, *fits)
+        other = None if name is None else port.weights.get(LAYER.sub(".0.", name, count=1))
         return None if name is None or other is None else {name: other.clone()}
 
     return bug
 
 
-def queries_of_keys(patient: Patient) -> Weights | None:
+def queries_of_keys(port: SoundPort) -> Weights | None:
     """The last rows of the queries' projection are the first of the keys', as by a wrong cut of a fused matrix."""
-    query, key = pick(patient, ends("q_proj.weight")), pick(patient, ends("k_proj.weight"))
+    query, key = pick(port, ends("q_proj.weight")), pick(port, ends("k_proj.weight"))
     if query is None or key is None:
         return None
-    rows, other = patient.weights[query], patient.weights[key]
+    rows, other = port.weights[query], port.weights[key]
     shift = other.shape[0] // 2
     return {query: torch.cat([rows[shift:], other[:shift]])}
 

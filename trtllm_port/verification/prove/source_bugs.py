@@ -6,10 +6,10 @@ import ast
 import re
 
 from trtllm_port.verification.prove.bugs import Bug, at_attribute, at_called, source_bug
-from trtllm_port.verification.prove.source import (
+from trtllm_port.verification.prove.source_edits import (
     DELETE,
     Change,
-    Spot,
+    EditSpot,
     calls,
     own_call,
     with_argument,
@@ -24,7 +24,7 @@ OTHER_ACTIVATION = {"gelu": "gelu_pytorch_tanh", "silu": "gelu"}
 def epsilon(template: str, *, root: bool = False) -> Change:
     """The epsilon that a normalisation is made with; of those beside the layers if `root`."""
 
-    def change(node: ast.AST, spot: Spot) -> ast.AST | None:
+    def change(node: ast.AST, spot: EditSpot) -> ast.AST | None:
         if not isinstance(node, ast.Call) or not spot.attribute or spot.function != "__init__" or spot.layers != root:
             return None
         for place, argument in enumerate(node.args):
@@ -35,7 +35,7 @@ def epsilon(template: str, *, root: bool = False) -> Change:
     return change
 
 
-def gain_offset(node: ast.AST, spot: Spot) -> ast.AST | None:
+def gain_offset(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """The convention of the gain: `w` or `1 + w`."""
     call = calls(node, "RmsNorm")
     if call is None:
@@ -45,13 +45,13 @@ def gain_offset(node: ast.AST, spot: Spot) -> ast.AST | None:
     return with_argument(call, "offset", "1.0")
 
 
-def norm_left_out(node: ast.AST, spot: Spot) -> ast.AST | None:
+def norm_left_out(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """A layer's normalisation is not called."""
     name = own_call(node)
     return node.args[0] if isinstance(node, ast.Call) and _is_norm(name) and not spot.attends else None
 
 
-def head_norm_left_out(node: ast.AST, spot: Spot) -> ast.AST | None:
+def head_norm_left_out(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """The normalisation of queries or keys is not called."""
     name = own_call(node)
     return node.args[0] if isinstance(node, ast.Call) and _is_norm(name) and spot.attends else None
@@ -61,13 +61,13 @@ def _is_norm(name: str) -> bool:
     return "norm" in name or name.startswith("ln_")
 
 
-def other_activation(node: ast.AST, spot: Spot) -> ast.AST | None:
+def other_activation(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """Another activation than the config names."""
     call = calls(node, "Activation")
     return None if call is None else with_argument(call, 0, "'gelu' if {0} == 'silu' else 'silu'")
 
 
-def near_activation(node: ast.AST, spot: Spot) -> ast.AST | None:
+def near_activation(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """GELU by its tanh approximation instead of the error function, or the reverse."""
     call = calls(node, "Activation")
     return (
@@ -75,12 +75,12 @@ def near_activation(node: ast.AST, spot: Spot) -> ast.AST | None:
     )
 
 
-def activation_left_out(node: ast.AST, spot: Spot) -> ast.AST | None:
+def activation_left_out(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """No activation."""
     return node.args[0] if isinstance(node, ast.Call) and own_call(node).startswith("act") else None
 
 
-def gate_and_up(node: ast.AST, spot: Spot) -> ast.AST | None:
+def gate_and_up(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """The activation is applied to the other half of a gated MLP."""
     if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Mult) or not isinstance(node.left, ast.Call):
         return None
@@ -90,7 +90,7 @@ def gate_and_up(node: ast.AST, spot: Spot) -> ast.AST | None:
     return written(f"{function}({{0}}) * {{1}}", node.right, node.left.args[0])
 
 
-def residual_left_out(node: ast.AST, spot: Spot) -> ast.AST | None:
+def residual_left_out(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """The input of a block is not added to its output."""
     operand = _residual(node)
     return (
@@ -102,7 +102,7 @@ def residual_left_out(node: ast.AST, spot: Spot) -> ast.AST | None:
     )
 
 
-def residual_scaled(node: ast.AST, spot: Spot) -> ast.AST | None:
+def residual_scaled(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """The input of a block is added with a factor."""
     operand = _residual(node)
     if operand is None or not isinstance(node, ast.BinOp):
@@ -111,7 +111,7 @@ def residual_scaled(node: ast.AST, spot: Spot) -> ast.AST | None:
     return written("{0} * 0.9 + {1}", operand, other)
 
 
-def residual_shared(node: ast.AST, spot: Spot) -> ast.AST | None:
+def residual_shared(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """The second block of a layer adds the layer's input instead of the first block's output."""
     if not isinstance(node, ast.Assign) or ast.unparse(node) != "residual = hidden_states":
         return None
@@ -130,7 +130,7 @@ def _residual(node: ast.AST) -> ast.expr | None:
     return None
 
 
-def multiplier_left_out(node: ast.AST, spot: Spot) -> ast.AST | None:
+def multiplier_left_out(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """A multiplier of embeddings or residuals is forgotten."""
     if (
         spot.function != "forward"
@@ -142,7 +142,7 @@ def multiplier_left_out(node: ast.AST, spot: Spot) -> ast.AST | None:
     return node.left if re.fullmatch(r"self\.(config\.)?\w*(scale|multiplier)\w*", ast.unparse(node.right)) else None
 
 
-def logits_multiplier_left_out(node: ast.AST, spot: Spot) -> ast.AST | None:
+def logits_multiplier_left_out(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """The multiplier of the logits is forgotten."""
     if not spot.root or not isinstance(node, ast.Return) or not isinstance(node.value, ast.BinOp):
         return None
@@ -151,12 +151,12 @@ def logits_multiplier_left_out(node: ast.AST, spot: Spot) -> ast.AST | None:
     return ast.Return(value=node.value.left)
 
 
-def logits_scaled(node: ast.AST, spot: Spot) -> ast.AST | None:
+def logits_scaled(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """The head's output is a quarter of what it should be."""
     return written("{0} * 0.25", node) if isinstance(node, ast.Call) and own_call(node) == "lm_head" else None
 
 
-def embedding_scaled(node: ast.AST, spot: Spot) -> ast.AST | None:
+def embedding_scaled(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """Embeddings are multiplied by the root of the hidden size although Hugging Face does not."""
     if not spot.layers or not isinstance(node, ast.Call) or ("emb" not in own_call(node) and own_call(node) != "wte"):
         return None
@@ -166,7 +166,7 @@ def embedding_scaled(node: ast.AST, spot: Spot) -> ast.AST | None:
 def soft_cap_left_out(*, root: bool) -> Change:
     """A soft cap is forgotten."""
 
-    def change(node: ast.AST, spot: Spot) -> ast.AST | None:
+    def change(node: ast.AST, spot: EditSpot) -> ast.AST | None:
         if spot.root != root or not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
             return None
         return node.func.value if node.func.attr == "tanh" else None
@@ -174,13 +174,13 @@ def soft_cap_left_out(*, root: bool) -> Change:
     return change
 
 
-def half_softmax(node: ast.AST, spot: Spot) -> ast.AST | None:
+def half_softmax(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """Softmax in the port's dtype where Hugging Face takes float32."""
     call = calls(node, "softmax")
     return None if call is None or not any(k.arg == "dtype" for k in call.keywords) else without_argument(call, "dtype")
 
 
-def half_norm(node: ast.AST, spot: Spot) -> ast.AST | None:
+def half_norm(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """A normalisation in the port's dtype where Hugging Face takes float32."""
     is_cast = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "float"
     if not is_cast or spot.function != "forward" or spot.attends or "orm" not in spot.class_name:

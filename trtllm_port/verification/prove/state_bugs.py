@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from trtllm_port.verification.prove.attention_bugs import mask_positions, positions
-from trtllm_port.verification.prove.bugs import Bug, Patient, Weights, at_attention, at_called, source_bug, weight_bug
-from trtllm_port.verification.prove.source import Change, Spot, calls, own_call, with_argument
+from trtllm_port.verification.prove.bugs import Bug, SoundPort, Weights, at_attention, at_called, source_bug, weight_bug
+from trtllm_port.verification.prove.source_edits import Change, EditSpot, calls, own_call, with_argument
 from trtllm_port.verification.prove.weight_bugs import layer_of
 
 LATER = "(cache.position_ids[:, 0:1] > 0)"  # [B, 1]: the call continues a sequence
@@ -23,7 +23,7 @@ FIRST_ROW = "{0} * 0 + {0}[0:1]"
 def operand_later(place: int, factor: float) -> Change:
     """An operand of attention is too large in the steps after the prefill, and there only."""
 
-    def change(node: ast.AST, spot: Spot) -> ast.AST | None:
+    def change(node: ast.AST, spot: EditSpot) -> ast.AST | None:
         call = calls(node, "attention")
         if call is None or not spot.attends:
             return None
@@ -36,7 +36,7 @@ def operand_later(place: int, factor: float) -> Change:
 def kept(place: int, template: str) -> Change:
     """What the cache keeps of keys (1) or values (2), and attention reads back."""
 
-    def change(node: ast.AST, spot: Spot) -> ast.AST | None:
+    def change(node: ast.AST, spot: EditSpot) -> ast.AST | None:
         call = calls(node, "update")
         return with_argument(call, place, template) if call is not None and _is_cache(call) else None
 
@@ -47,7 +47,7 @@ def _is_cache(call: ast.Call) -> bool:
     return isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) == "cache"
 
 
-def keys_and_values_exchanged(node: ast.AST, spot: Spot) -> ast.AST | None:
+def keys_and_values_exchanged(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """What the cache gives back is taken the wrong way round."""
     if not isinstance(node, ast.Assign) or calls(node.value, "update") is None:
         return None
@@ -59,13 +59,13 @@ def keys_and_values_exchanged(node: ast.AST, spot: Spot) -> ast.AST | None:
     return changed
 
 
-def logits_of_first_row(node: ast.AST, spot: Spot) -> ast.AST | None:
+def logits_of_first_row(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """Logits of all rows are taken at the first row's index."""
     call = calls(node, "gather_tokens")
     return None if call is None else with_argument(call, 1, FIRST_ROW)
 
 
-def decay(node: ast.AST, spot: Spot) -> ast.AST | None:
+def decay(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """A recurrence forgets a tenth faster."""
     if not isinstance(node, ast.Call) or own_call(node):
         return None
@@ -75,13 +75,13 @@ def decay(node: ast.AST, spot: Spot) -> ast.AST | None:
     return None
 
 
-def of_recurrence(name: str, change: Callable[[Tensor], Tensor]) -> Callable[[Patient], Weights | None]:
+def of_recurrence(name: str, change: Callable[[Tensor], Tensor]) -> Callable[[SoundPort], Weights | None]:
     """A parameter of the last recurrent layer, changed."""
 
-    def bug(patient: Patient) -> Weights | None:
-        names = [n for n in patient.weights if re.search(name, n)]
+    def bug(port: SoundPort) -> Weights | None:
+        names = [n for n in port.weights if re.search(name, n)]
         last = max(names, key=lambda n: layer_of(n) or 0, default=None)
-        return None if last is None else {last: change(patient.weights[last]).contiguous()}
+        return None if last is None else {last: change(port.weights[last]).contiguous()}
 
     return bug
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from trtllm_port.verification.prove.bugs import Bug, Patient, Weights, weight_bug
+from trtllm_port.verification.prove.bugs import Bug, SoundPort, Weights, weight_bug
 
 LAYER = re.compile(r"\.(\d+)\.")
 
@@ -19,12 +19,12 @@ def layer_of(name: str) -> int | None:
     return None if found is None else int(found[1])
 
 
-def pick(patient: Patient, *fits: Callable[[str, Tensor], bool], layer: int = 1) -> str | None:
+def pick(port: SoundPort, *fits: Callable[[str, Tensor], bool], layer: int = 1) -> str | None:
     """Return the first parameter of a layer that fits, in the order of execution."""
-    names = [name for name in patient.weights if layer_of(name) == layer]
-    names = [name for name in names if name.rpartition(".")[0] in patient.order]
-    names.sort(key=lambda name: patient.order.index(name.rpartition(".")[0]))
-    return next((name for name in names if all(fit(name, patient.weights[name]) for fit in fits)), None)
+    names = [name for name in port.weights if layer_of(name) == layer]
+    names = [name for name in names if name.rpartition(".")[0] in port.order]
+    names.sort(key=lambda name: port.order.index(name.rpartition(".")[0]))
+    return next((name for name in names if all(fit(name, port.weights[name]) for fit in fits)), None)
 
 
 def vector(name: str, value: Tensor) -> bool:
@@ -51,11 +51,11 @@ def gain(name: str, value: Tensor) -> bool:
     return value.ndim == 1 and name.endswith("weight")
 
 
-def with_matrix(patient: Patient, *, is_matrix: bool) -> Callable[[str, Tensor], bool]:
+def with_matrix(port: SoundPort, *, is_matrix: bool) -> Callable[[str, Tensor], bool]:
     """Whether a bias stands beside a matrix (a projection's) or beside a gain (a norm's)."""
 
     def fits(name: str, value: Tensor) -> bool:
-        weight = patient.weights.get(name.removesuffix("bias") + "weight")
+        weight = port.weights.get(name.removesuffix("bias") + "weight")
         return weight is not None and (weight.ndim == 2) == is_matrix
 
     return fits
@@ -63,55 +63,55 @@ def with_matrix(patient: Patient, *, is_matrix: bool) -> Callable[[str, Tensor],
 
 def changed(
     change: Callable[[Tensor], Tensor], *fits: Callable[[str, Tensor], bool]
-) -> Callable[[Patient], Weights | None]:
+) -> Callable[[SoundPort], Weights | None]:
     """One parameter, changed."""
 
-    def bug(patient: Patient) -> Weights | None:
-        name = pick(patient, *fits)
-        return None if name is None else {name: change(patient.weights[name]).contiguous()}
+    def bug(port: SoundPort) -> Weights | None:
+        name = pick(port, *fits)
+        return None if name is None else {name: change(port.weights[name]).contiguous()}
 
     return bug
 
 
-def norm_bias_dropped(patient: Patient) -> Weights | None:
-    name = pick(patient, bias, with_matrix(patient, is_matrix=False))
-    return None if name is None else {name: torch.zeros_like(patient.weights[name])}
+def norm_bias_dropped(port: SoundPort) -> Weights | None:
+    name = pick(port, bias, with_matrix(port, is_matrix=False))
+    return None if name is None else {name: torch.zeros_like(port.weights[name])}
 
 
-def projection_bias_dropped(patient: Patient) -> Weights | None:
-    name = pick(patient, bias, with_matrix(patient, is_matrix=True))
-    return None if name is None else {name: torch.zeros_like(patient.weights[name])}
+def projection_bias_dropped(port: SoundPort) -> Weights | None:
+    name = pick(port, bias, with_matrix(port, is_matrix=True))
+    return None if name is None else {name: torch.zeros_like(port.weights[name])}
 
 
-def late_bias_dropped(patient: Patient) -> Weights | None:
+def late_bias_dropped(port: SoundPort) -> Weights | None:
     """The bias of the MLP's last projection."""
-    names = [n for n in patient.weights if layer_of(n) == 1 and bias(n, patient.weights[n])]
-    names = [n for n in names if with_matrix(patient, is_matrix=True)(n, patient.weights[n]) and "mlp" in n]
-    return {names[-1]: torch.zeros_like(patient.weights[names[-1]])} if names else None
+    names = [n for n in port.weights if layer_of(n) == 1 and bias(n, port.weights[n])]
+    names = [n for n in names if with_matrix(port, is_matrix=True)(n, port.weights[n]) and "mlp" in n]
+    return {names[-1]: torch.zeros_like(port.weights[names[-1]])} if names else None
 
 
-def of_neighbour(patient: Patient) -> Weights | None:
+def of_neighbour(port: SoundPort) -> Weights | None:
     """A projection of the layer before."""
-    name = pick(patient, matrix)
+    name = pick(port, matrix)
     if name is None:
         return None
-    other = patient.weights.get(LAYER.sub(".0.", name, count=1))
+    other = port.weights.get(LAYER.sub(".0.", name, count=1))
     return None if other is None else {name: other.clone()}
 
 
-def swapped(*fits: Callable[[str, Tensor], bool]) -> Callable[[Patient], Weights | None]:
+def swapped(*fits: Callable[[str, Tensor], bool]) -> Callable[[SoundPort], Weights | None]:
     """Two parameters of a layer that have the same shape and role."""
 
-    def bug(patient: Patient) -> Weights | None:
-        first = pick(patient, *fits)
+    def bug(port: SoundPort) -> Weights | None:
+        first = pick(port, *fits)
         if first is None:
             return None
-        shape = patient.weights[first].shape
+        shape = port.weights[first].shape
         end = first.rpartition(".")[2]
-        second = pick(patient, *fits, ends(end), lambda name, value: name != first and value.shape == shape)
+        second = pick(port, *fits, ends(end), lambda name, value: name != first and value.shape == shape)
         if second is None:
             return None
-        return {first: patient.weights[second].clone(), second: patient.weights[first].clone()}
+        return {first: port.weights[second].clone(), second: port.weights[first].clone()}
 
     return bug
 
@@ -126,19 +126,19 @@ def interleaved(weight: Tensor) -> Tensor:
     return heads.transpose(1, 2).reshape(weight.shape)
 
 
-def embedding_for_head(patient: Patient) -> Weights | None:
+def embedding_for_head(port: SoundPort) -> Weights | None:
     """The head is tied although the config says that it is not."""
-    head = patient.weights.get("lm_head.weight")
+    head = port.weights.get("lm_head.weight")
     if head is None:
         return None
-    tied = next((v for n, v in patient.weights.items() if n != "lm_head.weight" and v.shape == head.shape), None)
+    tied = next((v for n, v in port.weights.items() if n != "lm_head.weight" and v.shape == head.shape), None)
     return None if tied is None else {"lm_head.weight": tied.clone()}
 
 
-def row_shifted(patient: Patient) -> Weights | None:
+def row_shifted(port: SoundPort) -> Weights | None:
     """Embeddings shifted by one token, as by an added token."""
-    name = next((n for n, v in patient.weights.items() if layer_of(n) is None and v.ndim == 2), None)
-    return None if name is None else {name: patient.weights[name].roll(1, 0).contiguous()}
+    name = next((n for n, v in port.weights.items() if layer_of(n) is None and v.ndim == 2), None)
+    return None if name is None else {name: port.weights[name].roll(1, 0).contiguous()}
 
 
 BUGS: tuple[Bug, ...] = (

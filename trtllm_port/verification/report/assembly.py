@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from trtllm_port.foundation.quoting import shell_command
-from trtllm_port.verification.causes.locations import Excerpt, Look, Place, excerpt_of, map_entry, place_of
-from trtllm_port.verification.causes.signatures import Cause
+from trtllm_port.verification.causes.cause import Cause
+from trtllm_port.verification.causes.locations import Excerpt, Place, WhereToLook, excerpt_of, map_entry, place_of
 from trtllm_port.verification.causes.source_tree import PortCode, Sources
-from trtllm_port.verification.decode.decode_steps import use_cause
+from trtllm_port.verification.decode.step_divergence import generation_cause
 from trtllm_port.verification.judge.gates import Gate
 from trtllm_port.verification.judge.tap_errors import TapComparison
 from trtllm_port.verification.judge.thresholds import ROUNDING
@@ -24,8 +24,8 @@ from trtllm_port.verification.phases.phase import PhaseResult
 from trtllm_port.verification.report.report import Divergence, Report, Subject, TapReport, metric_values
 from trtllm_port.verification.sides.hugging_face_sides import HuggingFaceFacts
 from trtllm_port.verification.sides.preparation import Model
-from trtllm_port.verification.stimulus.inputs import Stimulus
-from trtllm_port.verification.taps.grouping import group_alike
+from trtllm_port.verification.stimulus.stimulus import Stimulus
+from trtllm_port.verification.taps.layer_groups import group_across_layers
 from trtllm_port.verification.taps.names import LOGITS, ROOT, input_of, is_input, module_of, parent_of, within
 
 POSITION_BINS = 32
@@ -180,7 +180,7 @@ def causes_of(phases: Sequence[PhaseResult], divergences: Sequence[Divergence]) 
     """Return the hypotheses about the first divergence, best first; or about its use if there is none."""
     if divergences:
         return divergences[0].causes
-    cause = use_cause([gate for phase in phases for gate in phase.gates])
+    cause = generation_cause([gate for phase in phases for gate in phase.gates])
     return () if cause is None else (cause,)
 
 
@@ -190,7 +190,7 @@ def excerpts_of(phases: Sequence[PhaseResult], code: PortCode) -> tuple[Excerpt,
     if phase is None or phase.divergence is None:
         return ()
     module, names = phase.divergence, class_names(phase.facts)
-    look = Look(child=_first_wrong_inside(phase, module))
+    look = WhereToLook(child=_first_wrong_inside(phase, module))
     causes = phase.causes.get(module, ())
     own = (_place(causes[0], module, phase, code) if causes else None) or place_of(code.sources(names), module, look)
     return _excerpts(own, module, phase.facts, look)
@@ -198,10 +198,10 @@ def excerpts_of(phases: Sequence[PhaseResult], code: PortCode) -> tuple[Excerpt,
 
 def excerpts_at(module: str, code: PortCode, facts: HuggingFaceFacts) -> tuple[Excerpt, ...]:
     """Return the lines that a module is written in, the port's and Hugging Face's, as far as the sources show them."""
-    return _excerpts(place_of(code.sources(class_names(facts)), module), module, facts, Look())
+    return _excerpts(place_of(code.sources(class_names(facts)), module), module, facts, WhereToLook())
 
 
-def _excerpts(own: Place | None, module: str, facts: HuggingFaceFacts, look: Look) -> tuple[Excerpt, ...]:
+def _excerpts(own: Place | None, module: str, facts: HuggingFaceFacts, look: WhereToLook) -> tuple[Excerpt, ...]:
     files = () if facts.source is None else (facts.source,)
     places = {"port": own, "hugging_face": place_of(Sources(files, facts.root, class_names(facts)), module, look)}
     return tuple(excerpt_of(side, place) for side, place in places.items() if place is not None)
@@ -244,7 +244,7 @@ def _place(cause: Cause, module: str, phase: PhaseResult, code: PortCode) -> Pla
     if cause.look.parameter:
         return map_entry(sources, code.map_key(cause.look.parameter))
     if cause.look.caller:
-        return place_of(sources, parent_of(module), Look(child=module.rpartition(".")[2]))
+        return place_of(sources, parent_of(module), WhereToLook(child=module.rpartition(".")[2]))
     return place_of(sources, module, replace(cause.look, child=_first_wrong_inside(phase, module)))
 
 
@@ -283,7 +283,7 @@ def binned(values_T: Tensor, bins: int = POSITION_BINS) -> tuple[float, ...]:
 def summary(verdict: Verdict, divergences: Sequence[Divergence], gates: Sequence[Gate], dtype: str) -> str:
     """Say the outcome in one sentence."""
     if divergences:
-        first, more = divergences[0], len(group_alike([each.module for each in divergences])) - 1
+        first, more = divergences[0], len(group_across_layers([each.module for each in divergences])) - 1
         numbers = "" if first.ratio is None else f", {_times(first.ratio)} times Hugging Face's own error"
         note = f" ({first.note})" if first.note else ""
         others = f"; {more} more {'module is' if more == 1 else 'modules are'} wrong, too" if more else ""

@@ -22,7 +22,7 @@ from trtllm_port.verification.report.charts import (
     log_chart,
     position_rows,
 )
-from trtllm_port.verification.taps.grouping import group_alike, some
+from trtllm_port.verification.taps.layer_groups import group_across_layers, name_a_few
 
 TABLE_ROWS = 400  # taps in the table: all that do not pass, then the largest ratios
 PROBLEMS = 6  # gates on the first screen where no module is to blame
@@ -76,14 +76,14 @@ def html_page(report: dict[str, Any]) -> str:
 
 def alike(divergences: list[dict[str, Any]]) -> str:
     """Name the modules of other layers that are wrong like the first one."""
-    groups = group_alike([found["module"] for found in divergences])
-    return some([divergences[i]["module"] for i in groups[0][1:]]) if groups else ""
+    groups = group_across_layers([found["module"] for found in divergences])
+    return name_a_few([divergences[i]["module"] for i in groups[0][1:]]) if groups else ""
 
 
 def others(divergences: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
     """Return the further modules that are wrong by themselves, those of several layers together."""
-    groups = group_alike([found["module"] for found in divergences])[1:]
-    return [(some([divergences[i]["module"] for i in group]), divergences[group[0]]) for group in groups]
+    groups = group_across_layers([found["module"] for found in divergences])[1:]
+    return [(name_a_few([divergences[i]["module"] for i in group]), divergences[group[0]]) for group in groups]
 
 
 def charts(report: dict[str, Any]) -> list[Chart]:

@@ -16,13 +16,13 @@ from trtllm_port.layers.definition.network import Network
 from trtllm_port.layers.modules.module import Module
 from trtllm_port.registry.ports import PortEntry
 from trtllm_port.runtime.reference.evaluators.errors import LayerExecutionError
-from trtllm_port.verification.causes.locations import AROUND, Excerpt, Look, excerpt_of, place_of
-from trtllm_port.verification.causes.signatures import Cause
+from trtllm_port.verification.causes.cause import Cause
+from trtllm_port.verification.causes.locations import AROUND, Excerpt, WhereToLook, excerpt_of, place_of
 from trtllm_port.verification.causes.source_tree import PortCode
-from trtllm_port.verification.decode.incremental import RUNS, module_of_layer
+from trtllm_port.verification.decode.generation_gates import RUNS, module_of_layer
 from trtllm_port.verification.judge.gates import Gate
 from trtllm_port.verification.judge.verdict import Verdict
-from trtllm_port.verification.report.parameter_accounting import mismatch_report
+from trtllm_port.verification.report.parameter_mismatch import mismatch_report
 from trtllm_port.verification.report.report import Report
 from trtllm_port.verification.report.unrunnable import unrun_report
 from trtllm_port.verification.sides.preparation import Model
@@ -95,7 +95,7 @@ def _shown(fault: Fault, model: Model) -> Fault:
     if fault.module not in classes:
         return replace(fault, module=None)
     call = re.escape(f"{CALLED.get(fault.operation, fault.operation)}(")
-    look = Look(patterns=(call,) if fault.operation else ())
+    look = WhereToLook(patterns=(call,) if fault.operation else ())
     place = place_of(PortCode(model.port.package_dir, model.port.cls).sources(classes), fault.module, look)
     if place is None:
         return fault

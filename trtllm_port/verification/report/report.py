@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trtllm_port.verification.causes.cause import Cause
 from trtllm_port.verification.causes.locations import Excerpt
-from trtllm_port.verification.causes.signatures import Cause
 from trtllm_port.verification.judge.gates import Gate
 from trtllm_port.verification.judge.metrics import TapMetrics
 from trtllm_port.verification.judge.tap_errors import TapComparison

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from trtllm_port.verification.causes.cause import Cause
 from trtllm_port.verification.causes.locations import Excerpt
-from trtllm_port.verification.causes.signatures import Cause
 from trtllm_port.verification.judge.gates import Gate
 from trtllm_port.verification.judge.verdict import Verdict
 from trtllm_port.verification.phases.not_exercised import NotExercised

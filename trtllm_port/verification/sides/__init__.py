@@ -1,4 +1,5 @@
 """The sides of a comparison: Hugging Face as reference and as yardstick, and the port.
 
-In: a model and its port. Out: recordings of what they compute.
+In: a model directory, its port, a stimulus. Out: what each side computed, as far as it is kept: `HuggingFaceSides` and
+the port's `PortTaps`. A newcomer adds another way to run one of the sides.
 """

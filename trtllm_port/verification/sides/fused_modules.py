@@ -21,7 +21,7 @@ Parts = Mapping[str, Sequence[tuple[str, int]]]
 """Tap of the port → Hugging Face's modules that are its output side by side, and the width of each."""
 
 
-def part_by_part(port: PortRunner, widths: Mapping[str, int]) -> PortRunner:
+def with_split_taps(port: PortRunner, widths: Mapping[str, int]) -> PortRunner:
     """Return the port with a tap for each of Hugging Face's modules that are side by side in an output of its own.
 
     Args:
@@ -41,10 +41,10 @@ def part_by_part(port: PortRunner, widths: Mapping[str, int]) -> PortRunner:
 
     port.run(torch.zeros((1, 1), dtype=torch.int64), on_tap=measure, taps=tuple(sharing))
     fitting = {tap: parts for tap, parts in sharing.items() if sum(width for _, width in parts) == sizes[tap]}
-    return _PartByPart(port, fitting)
+    return _SplitTaps(port, fitting)
 
 
-class _PartByPart:
+class _SplitTaps:
     """A port some of whose taps are taken for several, side by side (arguments as `PortRunner` has them)."""
 
     def __init__(self, port: PortRunner, parts: Parts) -> None:
@@ -71,10 +71,10 @@ class _PartByPart:
         forced: Forced | None = None,
         keep: dict[str, Tensor] | None = None,
     ) -> list[Tensor]:
-        return self.port.run_incrementally(rows, prefill, forced=self._part_by_part(forced), keep=keep)
+        return self.port.run_incrementally(rows, prefill, forced=self._split(forced), keep=keep)
 
     def run_last(self, prompts: Sequence[Sequence[int]], *, forced: Forced | None = None) -> Tensor:
-        return self.port.run_last(prompts, forced=self._part_by_part(forced))
+        return self.port.run_last(prompts, forced=self._split(forced))
 
     def look_up(self, tap: str, ids_L: Tensor, positions_L: Tensor) -> Tensor:
         return self.port.look_up(self.holder.get(tap, tap), ids_L, positions_L)
@@ -83,7 +83,7 @@ class _PartByPart:
     def inputs(self) -> Mapping[str, Collection[str]]:
         return self.port.inputs
 
-    def _part_by_part(self, forced: Forced | None) -> Forced | None:
+    def _split(self, forced: Forced | None) -> Forced | None:
         return None if forced is None else Forced(self._each_part(*forced), self._own(forced.taps))
 
     def _own(self, taps: Collection[str]) -> tuple[str, ...]:

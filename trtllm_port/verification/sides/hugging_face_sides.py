@@ -20,8 +20,8 @@ from trtllm_port.verification.sides.embedding_tables import Index, Table, indice
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.sides.noise_floor import Yardstick, run_yardstick
 from trtllm_port.verification.sides.recording import Recording, record
-from trtllm_port.verification.stimulus.inputs import Stimulus
 from trtllm_port.verification.stimulus.precisions import Phase
+from trtllm_port.verification.stimulus.stimulus import Stimulus
 from trtllm_port.verification.taps.names import input_of
 from trtllm_port.verification.taps.pairing import ModuleFacts
 from trtllm_port.verification.taps.runner import CacheLayer

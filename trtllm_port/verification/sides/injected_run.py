@@ -12,7 +12,7 @@ from functools import partial
 
 from trtllm_port.verification.judge.tap_errors import NO_SUCH_TAP, TapComparison
 from trtllm_port.verification.sides.port_run import Expected, everywhere, run_port
-from trtllm_port.verification.stimulus.inputs import Stimulus
+from trtllm_port.verification.stimulus.stimulus import Stimulus
 from trtllm_port.verification.taps.names import LOGITS, is_input, module_of, nearest_tapped_parent, parent_of, within
 from trtllm_port.verification.taps.runner import PortRunner
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from trtllm_port.verification.judge.metrics import TokenErrors, token_errors
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.sides.recording import Recording, forced_row_logits
-from trtllm_port.verification.stimulus.inputs import Stimulus
+from trtllm_port.verification.stimulus.stimulus import Stimulus
 from trtllm_port.verification.taps.names import LOGITS, is_input
 from trtllm_port.verification.taps.runner import CacheLayer
 

@@ -14,7 +14,7 @@ from trtllm_port.verification.judge.tap_errors import NO_SUCH_TAP, TapComparison
 from trtllm_port.verification.judge.verdict import Verdict
 from trtllm_port.verification.sides.noise_floor import beginning, comparable, injectable, placed
 from trtllm_port.verification.sides.recording import Recording
-from trtllm_port.verification.stimulus.inputs import Stimulus
+from trtllm_port.verification.stimulus.stimulus import Stimulus
 from trtllm_port.verification.taps.names import LOGITS, is_input, module_of
 from trtllm_port.verification.taps.pairing import ModuleFacts, Pairing
 from trtllm_port.verification.taps.rotary_tables import is_rotary, match_table
@@ -83,7 +83,7 @@ def everywhere(_tap: str) -> bool:
     return True
 
 
-class Judge:
+class TapJudge:
     """Compares the taps of one run.
 
     Args:
@@ -148,7 +148,7 @@ class Judge:
                 self.skipped[tap] = "the port does not tap all that its router returns"
             if tap not in comparisons and tap not in self.skipped:
                 comparisons[tap] = failure(tap, "the port announced this tap and did not deliver it")
-        for tap in told_otherwise(self.comparisons, expected.recording.taps):
+        for tap in equivalent_indices(self.comparisons, expected.recording.taps):
             del comparisons[tap]
             self.skipped[tap] = "other indices than Hugging Face's, from which the module gives the same values"
         comparisons |= {tap: failure(tap, NO_SUCH_TAP) for tap in pairing.missing}
@@ -162,7 +162,7 @@ class Judge:
         )
 
 
-def told_otherwise(comparisons: Mapping[str, TapComparison], reference: Mapping[str, Tensor]) -> list[str]:
+def equivalent_indices(comparisons: Mapping[str, TapComparison], reference: Mapping[str, Tensor]) -> list[str]:
     """Inputs that differ and do not matter: indices of another kind, whose module gives what Hugging Face's gives.
 
     Hugging Face hands token ids to some embeddings of positions, which count them; the port hands the positions.
@@ -185,9 +185,9 @@ def run_port(
         port: in `expected.dtype`.
         stimulus: the input.
         expected: what to compare with.
-        inject: see `Judge`.
+        inject: see `TapJudge`.
     """
-    judge = Judge(expected, inject)
+    judge = TapJudge(expected, inject)
     ids_1L = torch.tensor([stimulus.ids])
     logits_1LV = port.run(ids_1L, on_tap=judge.on_tap, taps=inputs_last(expected.pairing.paired))
     return judge.finish(logits_1LV, expected.pairing)

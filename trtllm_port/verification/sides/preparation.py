@@ -23,8 +23,14 @@ from trtllm_port.registry.ports import PortEntry, find_port
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.sides.hugging_face_sides import LoadHuggingFace
 from trtllm_port.verification.sides.session_runner import SessionRunner
-from trtllm_port.verification.stimulus.inputs import Stimulus, enough_tokens, make_stimulus, on_one_side, switch_lengths
 from trtllm_port.verification.stimulus.settings import DiffSettings
+from trtllm_port.verification.stimulus.stimulus import (
+    Stimulus,
+    enough_tokens,
+    make_stimulus,
+    switch_lengths,
+    without_crossings,
+)
 
 if TYPE_CHECKING:
     from trtllm_port.conversion import ConvertResult
@@ -154,7 +160,7 @@ def find_model(
 
 
 @contextmanager
-def opened(model_dir: Path, settings: DiffSettings, **port: Unpack[PortOptions]) -> Iterator[tuple[Model, Path]]:
+def opened_model(model_dir: Path, settings: DiffSettings, **port: Unpack[PortOptions]) -> Iterator[tuple[Model, Path]]:
     """Give a model with its port, as `find_model` finds it, and a working directory that lasts as long."""
     with scratch() as work:
         yield find_model(model_dir, work, settings, **port), work
@@ -177,7 +183,7 @@ def stimulus_of(model: Model, settings: DiffSettings, longest: int) -> Stimulus:
         seed=settings.seed,
         trust_remote_code=model.trust_remote_code,
     )
-    return on_one_side(stimulus, switch_lengths(model.config))
+    return without_crossings(stimulus, switch_lengths(model.config))
 
 
 def settle_dtype(model: Model, work: Path, engine: SessionRunner | None, progress: Progress | None = None) -> Model:

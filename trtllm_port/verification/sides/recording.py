@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from trtllm_port.huggingface.module_outputs import CHOSEN, WEIGHTS
-from trtllm_port.verification.judge.pair_errors import PairErrors
+from trtllm_port.verification.judge.error_cache import ErrorCache
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.stimulus.inputs import Stimulus
+from trtllm_port.verification.stimulus.stimulus import Stimulus
 from trtllm_port.verification.taps.names import LOGITS
 from trtllm_port.verification.taps.routers import Router, routers_of
 from trtllm_port.verification.taps.runner import CacheLayer, Runner
@@ -37,7 +37,7 @@ class Recording:
     rows: tuple[Tensor, ...] = field(repr=False)
     routers: tuple[Router, ...] = ()
     row_routing: tuple[Mapping[str, Tensor], ...] = field(default=(), repr=False)
-    errors_of: PairErrors = field(default_factory=PairErrors, repr=False)
+    errors_of: ErrorCache = field(default_factory=ErrorCache, repr=False)
 
     @property
     def order(self) -> tuple[str, ...]:

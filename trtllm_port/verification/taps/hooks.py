@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,17 @@ from trtllm_port.verification.taps.runner import OnTap
 PASSING = (nn.Dropout, nn.Identity)  # give back what they are given
 # Where a module is called by keywords, its first tensor is not the first that happens to be passed.
 INPUT_KEYWORDS = ("hidden_states", "input_ids", "inputs_embeds", "x", "input")
+
+
+@contextmanager
+def hooked(handles: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Keep hooks for a while."""
+    held = list(handles)
+    try:
+        yield
+    finally:
+        for handle in held:
+            handle.remove()
 
 
 @contextmanager
@@ -43,12 +54,8 @@ def tapped(model: nn.Module, on_tap: OnTap | None, taps: Collection[str] | None)
         return on_tap(tap, tensor)
 
     modules = ((path, module) for path, module in model.named_modules() if path and not isinstance(module, PASSING))
-    handles = [handle for path, module in modules for handle in _tap(path, module, hand_out)]
-    try:
+    with hooked(handle for path, module in modules for handle in _tap(path, module, hand_out)):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _tap(path: str, module: nn.Module, hand_out: OnTap) -> list[RemovableHandle]:

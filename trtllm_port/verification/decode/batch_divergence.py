@@ -12,10 +12,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from trtllm_port.verification.causes.locations import Look
-from trtllm_port.verification.causes.signatures import Cause
-from trtllm_port.verification.decode.decode_steps import BATCH, LOGITS_INDICES, after_prefill, use_cause
-from trtllm_port.verification.decode.single_token import Fed, token_comparisons
+from trtllm_port.verification.causes.cause import Cause
+from trtllm_port.verification.causes.locations import WhereToLook
+from trtllm_port.verification.decode.step_divergence import BATCH, LOGITS_INDICES, after_prefill, generation_cause
+from trtllm_port.verification.decode.token_probe import TokenProbe, compare_at_token
 from trtllm_port.verification.judge.divergence import first_divergence
 from trtllm_port.verification.judge.gates import Gate
 from trtllm_port.verification.judge.tap_errors import TapComparison, failure
@@ -32,7 +32,7 @@ GATHER = r"gather_tokens\("
 
 def batch_cause(gates: Sequence[Gate]) -> Cause | None:
     """Return what is said of a port by its gates alone, where one row is right and several are not."""
-    cause = use_cause(gates)
+    cause = generation_cause(gates)
     return cause if cause is not None and cause.id in (BATCH, LOGITS_INDICES) else None
 
 
@@ -58,7 +58,7 @@ def row_comparisons(
     stimulus = sides.stimulus
     step = position - stimulus.row_prefill[row]
     kept = [row[: n + max(0, step + 1)] for row, n in zip(stimulus.rows, stimulus.row_prefill, strict=True)]
-    fed = Fed(
+    probe = TokenProbe(
         rows=kept,
         prefill=stimulus.row_prefill,
         row=row,
@@ -69,7 +69,7 @@ def row_comparisons(
         note=f"in row {row + 1} of {len(kept)} in a padded batch, "
         + ("in the prefill" if step < 0 else after_prefill(step)),
     )
-    return token_comparisons(port, fed, expected, taps)
+    return compare_at_token(port, probe, expected, taps)
 
 
 def _alone(sides: HuggingFaceSides, row: Sequence[int], taps: Sequence[str]) -> Mapping[str, Tensor]:
@@ -98,7 +98,7 @@ def batch_divergence(
     if module is None:
         return (), {}
     if cause.id == LOGITS_INDICES:
-        return (module,), {module: (replace(cause, look=Look(patterns=(GATHER, LOGITS_INDICES))),)}
+        return (module,), {module: (replace(cause, look=WhereToLook(patterns=(GATHER, LOGITS_INDICES))),)}
     note = next(each.note for each in found.values() if each.diverged)
     what, look = _mixed(module, modules)
     where = f"`{module}`" if module else "the model itself"
@@ -111,15 +111,15 @@ def batch_divergence(
     return (module,), {module: (placed,)}
 
 
-def _mixed(module: str, modules: Mapping[str, ModuleFacts]) -> tuple[str, Look]:
+def _mixed(module: str, modules: Mapping[str, ModuleFacts]) -> tuple[str, WhereToLook]:
     """Say what of a row goes into another where a module is the first that differs, and what to look at."""
     if module == ROOT:
-        return "logits of other tokens, or other rows', than asked for", Look(patterns=(GATHER, LOGITS_INDICES))
+        return "logits of other tokens, or other rows', than asked for", WhereToLook(patterns=(GATHER, LOGITS_INDICES))
     if "Attention" in modules[module].class_name:
         return (
             "the mask, positions or KV cache of one row stand for those of another",
-            Look(patterns=(MASK, POSITIONS), elsewhere=(MASK,)),
+            WhereToLook(patterns=(MASK, POSITIONS), elsewhere=(MASK,)),
         )
     if not any(within(other, module) for other in modules):  # it computes rows apart: what it is given is not its own
-        return "what one row is computed with, as its positions, stands for that of another", Look(caller=True)
-    return "rows of a padded batch disturb each other", Look(patterns=(POSITIONS, MASK))
+        return "what one row is computed with, as its positions, stands for that of another", WhereToLook(caller=True)
+    return "rows of a padded batch disturb each other", WhereToLook(patterns=(POSITIONS, MASK))

@@ -88,7 +88,7 @@ def test_rows_of_a_large_model_beyond_its_logic_phase(
 
 
 def compared_ids(model_dir: Path) -> tuple[int, ...]:
-    from trtllm_port.verification.stimulus.inputs import make_stimulus
+    from trtllm_port.verification.stimulus.stimulus import make_stimulus
 
     return make_stimulus(model_dir, tokens=16, longest=160, vocab_size=96).ids
 

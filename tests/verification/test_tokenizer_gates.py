@@ -13,7 +13,7 @@ from trtllm_port.evaluation import prompts
 from trtllm_port.shipped_model import MODEL_DIR
 from trtllm_port.verification.judge.gates import Gate
 from trtllm_port.verification.judge.verdict import Verdict
-from trtllm_port.verification.tokens import token_gates
+from trtllm_port.verification.tokenizer_gates import token_gates
 
 VOCABULARY = 1024
 

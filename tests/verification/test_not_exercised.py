@@ -8,8 +8,8 @@ import pytest
 
 from trtllm_port.verification.phases.not_exercised import not_exercised
 from trtllm_port.verification.phases.phase import PhaseResult
-from trtllm_port.verification.stimulus.inputs import Stimulus
 from trtllm_port.verification.stimulus.precisions import phases_of
+from trtllm_port.verification.stimulus.stimulus import Stimulus
 
 CACHE = ("cache.keys (logic)", "cache.values (logic)")  # the port here is Hugging Face's model, without a port's cache
 STIMULUS = Stimulus(ids=tuple(range(100)), source="", decode_steps=1, rows=(), row_steps=0)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from trtllm_port.verification import DiffSettings, Report, Verdict, diff_layers
-from trtllm_port.verification.decode.decode_steps import use_cause
+from trtllm_port.verification.decode.step_divergence import generation_cause
 from trtllm_port.verification.judge.gates import Gate
 from trtllm_port.verification.stimulus.input_log import InputLog, never_differed
 
@@ -105,6 +105,6 @@ def test_a_cause_says_only_what_was_run(decoded: bool) -> None:
     decode = Gate(name="decode.error" if decoded else "decode", phase="logic", verdict=verdict, reason="")
     prefill = Gate(name="prefill.error", phase="logic", verdict=Verdict.PASS, reason="")
     batch = Gate(name="batch.error", phase="logic", verdict=Verdict.FAIL, reason="")
-    cause = use_cause([prefill, decode, batch])
+    cause = generation_cause([prefill, decode, batch])
     assert cause is not None
     assert ("decode" in cause.evidence) is decoded

@@ -9,21 +9,21 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from trtllm_port.verification.prove.bugs import Bug, Patient, Weights, at_called, source_bug, weight_bug
-from trtllm_port.verification.prove.source import DELETE, Change, Spot, written
+from trtllm_port.verification.prove.bugs import Bug, SoundPort, Weights, at_called, source_bug, weight_bug
+from trtllm_port.verification.prove.source_edits import DELETE, Change, EditSpot, written
 from trtllm_port.verification.prove.weight_bugs import LAYER, ends, layer_of
 
 ROUTER = re.compile(r"[Rr]outer|Gate\b|TopK")
 
 
-def _routes(spot: Spot) -> bool:
+def _routes(spot: EditSpot) -> bool:
     return spot.function == "forward" and ROUTER.search(spot.class_name) is not None
 
 
 def weights_given_out(template: str) -> Change:
     """Other weights of the chosen experts; the choice is right."""
 
-    def change(node: ast.AST, spot: Spot) -> ast.AST | None:
+    def change(node: ast.AST, spot: EditSpot) -> ast.AST | None:
         if not _routes(spot) or not isinstance(node, ast.Return) or not isinstance(node.value, ast.Tuple):
             return None
         first, weights, *others = node.value.elts
@@ -32,14 +32,14 @@ def weights_given_out(template: str) -> Change:
     return change
 
 
-def renormalisation_left_out(node: ast.AST, spot: Spot) -> ast.AST | None:
+def renormalisation_left_out(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """The weights of the chosen experts do not add up to one any more."""
     if not _routes(spot) or not isinstance(node, ast.Assign) or not isinstance(node.value, ast.BinOp):
         return None
     return DELETE if isinstance(node.value.op, ast.Div) else None
 
 
-def softmax_over_all(node: ast.AST, spot: Spot) -> ast.AST | None:
+def softmax_over_all(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """Sigmoid and softmax of the router's scores exchanged."""
     if not _routes(spot) or not isinstance(node, ast.Call):
         return None
@@ -50,45 +50,45 @@ def softmax_over_all(node: ast.AST, spot: Spot) -> ast.AST | None:
     return None
 
 
-def shared_expert_left_out(node: ast.AST, spot: Spot) -> ast.AST | None:
+def shared_expert_left_out(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """The expert that every token goes through is not added."""
     if spot.function != "forward" or not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Add):
         return None
     return node.left if "shared_expert" in ast.unparse(node.right) else None
 
 
-def gate_up_clamp(node: ast.AST, spot: Spot) -> ast.AST | None:
+def gate_up_clamp(node: ast.AST, spot: EditSpot) -> ast.AST | None:
     """The limit of the experts' activations is a tenth of what it should be."""
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id != "number":
         return None
     return written("clip({0}, {1}, {2} * 0.01)", node.args[0], node.args[1], node.args[2])
 
 
-def router(patient: Patient, name: str) -> bool:
+def router(port: SoundPort, name: str) -> bool:
     """Whether a parameter is a router's."""
-    return ROUTER.search(patient.classes.get(name.rpartition(".")[0], "")) is not None
+    return ROUTER.search(port.classes.get(name.rpartition(".")[0], "")) is not None
 
 
-def of_router(change: Callable[[Tensor], Tensor], *, dims: int) -> Callable[[Patient], Weights | None]:
+def of_router(change: Callable[[Tensor], Tensor], *, dims: int) -> Callable[[SoundPort], Weights | None]:
     """A parameter of the last layer's router, changed."""
 
-    def bug(patient: Patient) -> Weights | None:
-        names = [n for n, w in patient.weights.items() if w.ndim == dims and router(patient, n)]
+    def bug(port: SoundPort) -> Weights | None:
+        names = [n for n, w in port.weights.items() if w.ndim == dims and router(port, n)]
         if not names:
             return None
         name = max(names, key=lambda n: layer_of(n) or 0)
-        return {name: change(patient.weights[name]).contiguous()}
+        return {name: change(port.weights[name]).contiguous()}
 
     return bug
 
 
-def router_of_neighbour(patient: Patient) -> Weights | None:
+def router_of_neighbour(port: SoundPort) -> Weights | None:
     """The router has the weights of the layer before."""
-    names = [n for n, w in patient.weights.items() if w.ndim == 2 and router(patient, n)]
+    names = [n for n, w in port.weights.items() if w.ndim == 2 and router(port, n)]
     if len(names) < 2:
         return None
     before, last = sorted(names, key=lambda n: layer_of(n) or 0)[-2:]
-    return {last: patient.weights[before].clone()}
+    return {last: port.weights[before].clone()}
 
 
 def stacked(name: str, value: Tensor) -> bool:
@@ -96,19 +96,19 @@ def stacked(name: str, value: Tensor) -> bool:
     return value.ndim == 3 and "conv" not in name
 
 
-def last_stack(patient: Patient, *fits: Callable[[str, Tensor], bool]) -> str | None:
-    names = [n for n, w in patient.weights.items() if stacked(n, w) and all(fit(n, w) for fit in fits)]
+def last_stack(port: SoundPort, *fits: Callable[[str, Tensor], bool]) -> str | None:
+    names = [n for n, w in port.weights.items() if stacked(n, w) and all(fit(n, w) for fit in fits)]
     return max(names, key=lambda n: layer_of(n) or 0, default=None)
 
 
 def of_experts(
     change: Callable[[Tensor], Tensor], *fits: Callable[[str, Tensor], bool]
-) -> Callable[[Patient], Weights | None]:
+) -> Callable[[SoundPort], Weights | None]:
     """The last layer's stack of one projection, changed."""
 
-    def bug(patient: Patient) -> Weights | None:
-        name = last_stack(patient, *fits)
-        return None if name is None else {name: change(patient.weights[name]).contiguous()}
+    def bug(port: SoundPort) -> Weights | None:
+        name = last_stack(port, *fits)
+        return None if name is None else {name: change(port.weights[name]).contiguous()}
 
     return bug
 
@@ -137,13 +137,13 @@ def halves_interleaved(stack: Tensor) -> Tensor:
     return torch.stack(stack.chunk(2, dim), dim + 1).flatten(dim, dim + 1)
 
 
-def experts_of_neighbour(patient: Patient) -> Weights | None:
+def experts_of_neighbour(port: SoundPort) -> Weights | None:
     """A stack of experts is that of the layer before."""
-    name = last_stack(patient)
+    name = last_stack(port)
     number = None if name is None else layer_of(name)
     if name is None or not number:
         return None
-    other = patient.weights.get(LAYER.sub(f".{number - 1}.", name, count=1))
+    other = port.weights.get(LAYER.sub(f".{number - 1}.", name, count=1))
     return None if other is None else {name: other.clone()}
 
 

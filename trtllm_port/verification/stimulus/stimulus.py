@@ -152,7 +152,7 @@ def switch_lengths(config: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(sorted(length for length in found if length))
 
 
-def on_one_side(stimulus: Stimulus, lengths: Sequence[int]) -> Stimulus:
+def without_crossings(stimulus: Stimulus, lengths: Sequence[int]) -> Stimulus:
     """Return the stimulus with steps and rows of which none passes one of the lengths while it is fed, see above."""
     tokens, steps, rows = len(stimulus.ids), stimulus.decode_steps, stimulus.rows
     for length in lengths:

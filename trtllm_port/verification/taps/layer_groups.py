@@ -9,7 +9,7 @@ LAYER_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 NAMED = 3
 
 
-def group_alike(modules: Sequence[str]) -> list[list[int]]:
+def group_across_layers(modules: Sequence[str]) -> list[list[int]]:
     """Return the indices of paths that differ in layer numbers only, by group, in the order of the first of each."""
     groups: dict[str, list[int]] = {}
     for index, module in enumerate(modules):
@@ -17,7 +17,7 @@ def group_alike(modules: Sequence[str]) -> list[list[int]]:
     return list(groups.values())
 
 
-def some(modules: Sequence[str]) -> str:
+def name_a_few(modules: Sequence[str]) -> str:
     """Name a few of them and count the rest."""
     more = len(modules) - NAMED
     return ", ".join(modules[:NAMED]) + (f" and {more} more" if more > 0 else "")

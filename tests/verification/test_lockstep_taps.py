@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trtllm_port.verification.phases.lockstep_taps import AlteredError, Awaited, PassingTaps
+from trtllm_port.verification.phases.lockstep_taps import AlteredError, ExpiringTaps, OnDemandTaps
 from trtllm_port.verification.phases.openmp import end_own_workers
 
 ORDER = ("embed:input", "embed", "layers.0:input", "layers.0.mlp:input", "layers.0.mlp", "layers.0", "logits")
@@ -25,7 +25,7 @@ def counting(made: list[str], values: MutableMapping[str, int]) -> None:
 
 def test_a_run_goes_no_further_than_is_asked_for() -> None:
     made: list[str] = []
-    with closing(Awaited[int](lambda values: counting(made, values))) as values:
+    with closing(OnDemandTaps[int](lambda values: counting(made, values))) as values:
         assert made == []
         assert values["layers.0:input"] == 2
         assert made == list(ORDER[:3])
@@ -39,7 +39,7 @@ def test_a_run_goes_no_further_than_is_asked_for() -> None:
 def test_a_run_goes_on_to_where_it_may_rest() -> None:
     made: list[str] = []
     work = partial(counting, made)
-    with closing(Awaited[int](work, rests=lambda tap: tap == "layers.0")) as values:
+    with closing(OnDemandTaps[int](work, rests=lambda tap: tap == "layers.0")) as values:
         assert values["embed"] == 1
         assert made == list(ORDER[:6])
         assert values["layers.0.mlp"] == 4
@@ -56,11 +56,11 @@ def test_workers_that_were_ended_are_there_again() -> None:
 def test_a_run_that_is_closed_ends_where_it_is() -> None:
     made: list[str] = []
     before = threading.active_count()
-    with closing(Awaited[int](lambda values: counting(made, values))) as values:
+    with closing(OnDemandTaps[int](lambda values: counting(made, values))) as values:
         assert "embed" in values
     assert len(made) <= 3
     assert threading.active_count() == before
-    with closing(Awaited[int](lambda values: counting(made, values))):
+    with closing(OnDemandTaps[int](lambda values: counting(made, values))):
         pass  # one that nobody asked for anything
     assert threading.active_count() == before
 
@@ -70,13 +70,13 @@ def test_an_error_reaches_who_waits_through_other_runs() -> None:
         values["embed"] = 1
         raise ValueError("the layer does not fit")
 
-    with closing(Awaited[int](fail)) as first:
+    with closing(OnDemandTaps[int](fail)) as first:
 
         def copy(values: MutableMapping[str, int]) -> None:
             for tap in ORDER[1:]:
                 values[tap] = first[tap]
 
-        with closing(Awaited[int](copy)) as second:
+        with closing(OnDemandTaps[int](copy)) as second:
             assert second["embed"] == 1
             with pytest.raises(ValueError, match="does not fit"):
                 second.get("layers.0:input")
@@ -87,7 +87,7 @@ def test_a_tensor_is_gone_when_it_was_read_often_enough() -> None:
         values["embed"] = torch.ones(2, 3)
         values["logits"] = torch.ones(1, 2, 3)
 
-    with closing(PassingTaps(work, lambda tap: None if tap == "logits" else 2)) as taps:
+    with closing(ExpiringTaps(work, lambda tap: None if tap == "logits" else 2)) as taps:
         assert [taps["embed"].device.type for _ in range(3)] == ["cpu", "cpu", "meta"]
         assert taps["embed"].shape == (2, 3)
         assert not any(taps["logits"].is_meta for _ in range(9))
@@ -100,7 +100,7 @@ def test_a_tensor_that_was_written_into_is_not_handed_out() -> None:
         embedded += 1
         values["layers.0"] = embedded
 
-    with closing(PassingTaps(work, lambda _: 2)) as taps:
+    with closing(ExpiringTaps(work, lambda _: 2)) as taps:
         assert taps["embed"].sum() == 2
         assert taps["layers.0"].sum() == 4
         with pytest.raises(AlteredError):

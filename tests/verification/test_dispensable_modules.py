@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from trtllm_port.verification.sides.dispensable_modules import without_dispensable
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.sides.idle_modules import without_idle
-from trtllm_port.verification.stimulus.inputs import Stimulus
+from trtllm_port.verification.stimulus.stimulus import Stimulus
 from trtllm_port.verification.taps.pairing import Pairing
 
 STIMULUS = Stimulus(ids=(3, 5, 4, 1, 2), source="", decode_steps=0, rows=(), row_steps=0)
@@ -62,7 +62,7 @@ class Model(nn.Module):
 def remaining(*missing: str, paired: tuple[str, ...] = ("embed",)) -> Pairing:
     torch.manual_seed(1)
     pairing = Pairing(paired=paired, missing=missing, extra=(), ignored={})
-    return without_idle(pairing, HuggingFaceRunner(Model()), STIMULUS)
+    return without_dispensable(pairing, HuggingFaceRunner(Model()), STIMULUS)
 
 
 def test_what_nobody_uses_may_be_missing() -> None:

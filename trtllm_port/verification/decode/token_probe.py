@@ -11,21 +11,21 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from trtllm_port.runtime.reference.evaluators.errors import LayerExecutionError
-from trtllm_port.verification.decode.incremental import module_of_layer
+from trtllm_port.verification.decode.generation_gates import module_of_layer
 from trtllm_port.verification.judge.metrics import relative_error_per_token, token_errors
 from trtllm_port.verification.judge.routing import force_rows
 from trtllm_port.verification.judge.tap_errors import TapComparison, failure, judge
 from trtllm_port.verification.judge.thresholds import RATIO, ROUNDING
 from trtllm_port.verification.judge.verdict import Verdict
-from trtllm_port.verification.sides.port_run import Expected, told_otherwise
+from trtllm_port.verification.sides.port_run import Expected, equivalent_indices
 from trtllm_port.verification.taps.names import LOGITS
 from trtllm_port.verification.taps.rotary_tables import match_table
 from trtllm_port.verification.taps.runner import Forced, PortRunner
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fed:
-    """What a port is fed, and the token at which it is compared.
+class TokenProbe:
+    """What a port is probe, and the token at which it is compared.
 
     Attributes:
         rows, prefill: see `PortRunner.run_incrementally`.
@@ -62,14 +62,16 @@ def right_taps(expected: Expected, found: Mapping[str, TapComparison]) -> tuple[
     )
 
 
-def token_comparisons(port: PortRunner, fed: Fed, expected: Expected, taps: Sequence[str]) -> dict[str, TapComparison]:
+def compare_at_token(
+    port: PortRunner, probe: TokenProbe, expected: Expected, taps: Sequence[str]
+) -> dict[str, TapComparison]:
     """Compare taps of the call that computes a token, up to that token, and its logits.
 
     What is wrong with an earlier token may show in the logits of a later one only.
 
     Args:
         port: the port.
-        fed: what it is fed.
+        probe: what it is probe.
         expected: the noise floors and the data type.
         taps: which.
     """
@@ -77,35 +79,39 @@ def token_comparisons(port: PortRunner, fed: Fed, expected: Expected, taps: Sequ
     routed = expected.recording.forced.intersection(port.tap_names)
 
     def observe(tap: str, value: Tensor, places: Sequence[range]) -> Tensor:
-        if tap in wanted and fed.position in places[fed.row]:
-            comparison = _compare(tap, value, places, fed, expected)
+        if tap in wanted and probe.position in places[probe.row]:
+            comparison = _compare(tap, value, places, probe, expected)
             if comparison is not None:
-                found[tap] = replace(comparison, note=fed.note)
-        return force_rows(fed.routing, tap, value, places) if tap in routed else value
+                found[tap] = replace(comparison, note=probe.note)
+        return force_rows(probe.routing, tap, value, places) if tap in routed else value
 
     wanted: Collection[str] = frozenset(taps).intersection(expected.floors)
     try:
-        rows_LV = port.run_incrementally(fed.rows, fed.prefill, forced=Forced(observe, sorted(routed.union(wanted))))
+        rows_LV = port.run_incrementally(
+            probe.rows, probe.prefill, forced=Forced(observe, sorted(routed.union(wanted)))
+        )
     except LayerExecutionError as error:  # what came before it was compared
         module = module_of_layer(error.layer)
         if module in expected.modules:
             found[module] = failure(module, error.message)
     else:
-        at = slice(fed.position, fed.position + 1)
-        logits = _judged(LOGITS, rows_LV[fed.row][at], fed.alone[LOGITS][0][at], expected)
-        found[LOGITS] = replace(logits, note=fed.note)
-    for tap in told_otherwise(found, fed.alone):
+        at = slice(probe.position, probe.position + 1)
+        logits = _judged(LOGITS, rows_LV[probe.row][at], probe.alone[LOGITS][0][at], expected)
+        found[LOGITS] = replace(logits, note=probe.note)
+    for tap in equivalent_indices(found, probe.alone):
         del found[tap]
     return found
 
 
-def _compare(tap: str, value: Tensor, places: Sequence[range], fed: Fed, expected: Expected) -> TapComparison | None:
-    place, alone = places[fed.row], fed.alone.get(tap)  # None of an expert that no token of the row has chosen
-    aligned = _aligned(_of_row(value, fed.row, len(places), len(place)), alone, len(place), fed.length)
+def _compare(
+    tap: str, value: Tensor, places: Sequence[range], probe: TokenProbe, expected: Expected
+) -> TapComparison | None:
+    place, alone = places[probe.row], probe.alone.get(tap)  # None of an expert that no token of the row has chosen
+    aligned = _aligned(_of_row(value, probe.row, len(places), len(place)), alone, len(place), probe.length)
     if aligned is None:
         return None  # no tensor per token
     own, reference, axis = aligned
-    at = fed.position - place.start
+    at = probe.position - place.start
     part, counterpart = own.narrow(axis, 0, at + 1), reference.narrow(axis, place.start, at + 1)
     table = counterpart if counterpart.shape == part.shape else match_table(counterpart, part)
     if table is None:

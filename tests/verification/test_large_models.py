@@ -21,7 +21,7 @@ from trtllm_port.huggingface.random_weights import save_random_checkpoint
 from trtllm_port.layers.weights import HuggingFaceWeights, MappingWeights
 from trtllm_port.porting.create import create_port
 from trtllm_port.verification import DiffSettings, Verdict, diff, diff_layers
-from trtllm_port.verification.experiments.judge import replay
+from trtllm_port.verification.experiments.trials import try_hypotheses
 from trtllm_port.verification.phases import large_models as large
 from trtllm_port.verification.phases import lockstep as in_step
 from trtllm_port.verification.phases.lockstep_taps import AlteredError
@@ -91,7 +91,7 @@ def test_known_bugs_are_replayed_on_weights_that_are_cast_as_they_are_used(tmp_p
         "weight.scale": lambda: weights.tensor(path + ".weight") * 3,
     }.items():
         bug = taps[path + ":input"] @ edit().double().T
-        assert replay(runner, IDS[0].tolist(), path, [(path, bug, 1e-7)])[0].hypothesis.id == name
+        assert try_hypotheses(runner, IDS[0].tolist(), path, [(path, bug, 1e-7)])[0].hypothesis.id == name
     assert torch.equal(runner.run(IDS), HuggingFaceRunner.load(tmp_path, "float64").run(IDS))
 
 
@@ -157,9 +157,9 @@ def test_sides_in_step_find_what_they_find_one_after_another(
 ) -> None:
     source = in_bfloat16(model_dir, tmp_path / "bfloat16")
     settings = DiffSettings(tokens=in_step.OWN_TOKENS)
-    monkeypatch.setattr(diff, "run_phase_in_step", run_phase)
+    monkeypatch.setattr(diff, "run_phase_in_lockstep", run_phase)
     apart = diff_layers(source, workspace=workspace, settings=settings)
-    monkeypatch.setattr(diff, "run_phase_in_step", in_step.run_phase_in_step)
+    monkeypatch.setattr(diff, "run_phase_in_lockstep", in_step.run_phase_in_lockstep)
     monkeypatch.setattr(in_step, "run_phase", None)  # in step from the first layer to the last
     together = diff_layers(source, workspace=workspace, settings=settings)
     assert (together.verdict, apart.verdict) == (Verdict.PASS, Verdict.PASS)
@@ -177,7 +177,7 @@ def test_sides_in_step_find_what_they_find_one_after_another(
     [
         ([AlteredError], [True, False]),
         ([AlteredError, AlteredError], [True, False, "one after another"]),
-        ([in_step.NotInStep], [True, "one after another"]),
+        ([in_step.AllTapsNeeded], [True, "one after another"]),
     ],
 )
 def test_what_does_not_do_is_run_more_carefully(
@@ -194,9 +194,9 @@ def test_what_does_not_do_is_run_more_carefully(
                 raise failures[len(tried) - 1]
             return "result"
 
-    monkeypatch.setattr(in_step, "_InStep", Failing)
+    monkeypatch.setattr(in_step, "_Lockstep", Failing)
     monkeypatch.setattr(in_step, "run_phase", lambda *_sides: tried.append("one after another"))
-    in_step.run_phase_in_step(*[None] * 5)
+    in_step.run_phase_in_lockstep(*[None] * 5)
     assert tried == ran
 
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from trtllm_port.verification.causes.locations import Look
-from trtllm_port.verification.causes.signatures import Cause
-from trtllm_port.verification.decode.incremental import LAST, RUNS
-from trtllm_port.verification.decode.single_token import Fed, token_comparisons
+from trtllm_port.verification.causes.cause import Cause
+from trtllm_port.verification.causes.locations import WhereToLook
+from trtllm_port.verification.decode.generation_gates import LAST, RUNS
+from trtllm_port.verification.decode.token_probe import TokenProbe, compare_at_token
 from trtllm_port.verification.judge.divergence import first_divergence
 from trtllm_port.verification.judge.gates import Gate
 from trtllm_port.verification.judge.tap_errors import TapComparison
 from trtllm_port.verification.judge.verdict import Verdict
 from trtllm_port.verification.sides.port_run import Expected
-from trtllm_port.verification.stimulus.inputs import Stimulus
+from trtllm_port.verification.stimulus.stimulus import Stimulus
 from trtllm_port.verification.taps.names import LOGITS
 from trtllm_port.verification.taps.runner import PortRunner
 
@@ -31,7 +31,7 @@ def step_comparisons(
 ) -> dict[str, TapComparison]:
     """Compare some taps of one step after the prefill; `step` counts them from 0."""
     prefill, recording = len(stimulus.ids) - stimulus.decode_steps, expected.recording
-    fed = Fed(
+    probe = TokenProbe(
         rows=[stimulus.ids[: prefill + step + 1]],
         prefill=[prefill],
         row=0,
@@ -41,7 +41,7 @@ def step_comparisons(
         routing=[recording.taps],
         note=after_prefill(step),
     )
-    return token_comparisons(port, fed, expected, taps)
+    return compare_at_token(port, probe, expected, taps)
 
 
 def after_prefill(step: int) -> str:
@@ -67,7 +67,7 @@ def step_divergence(
         status="likely",
         evidence=f"no module differs in the prefill; {where} first differs {when}, on the same tokens",
         place="`cache.update`, the mask and the use of `position_ids` in `model.py`",
-        look=Look(patterns=(r"cache\.", r"position_ids"), elsewhere=(r"causal_mask\(",)),
+        look=WhereToLook(patterns=(r"cache\.", r"position_ids"), elsewhere=(r"causal_mask\(",)),
     )
     return (module,), {module: (cause,)}
 
@@ -88,7 +88,7 @@ def failed_causes(failed: Mapping[str, TapComparison]) -> dict[str, tuple[Cause,
     }
 
 
-def use_cause(gates: Sequence[Gate]) -> Cause | None:
+def generation_cause(gates: Sequence[Gate]) -> Cause | None:
     """Return a hypothesis for a port whose prefill is right and whose decode steps or batch are not, by its gates."""
     wrong = (gate for gate in gates if gate.verdict is Verdict.FAIL and gate.name.startswith(("decode.", "batch.")))
     phase = next((gate.phase for gate in wrong), None)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from trtllm_port.verification.decode.padding import left_padding_gate
+from trtllm_port.verification.decode.left_padding import left_padding_gate
 from trtllm_port.verification.judge.verdict import Verdict
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
 

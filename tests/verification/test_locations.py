@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trtllm_port.verification.causes.locations import LONGEST, Excerpt, Look, excerpt_of, place_of, window
+from trtllm_port.verification.causes.locations import LONGEST, Excerpt, WhereToLook, excerpt_of, place_of, window
 from trtllm_port.verification.causes.source_tree import Sources
 
 SOURCE = """\
@@ -38,7 +38,7 @@ def sources(path: Path, class_names: dict[str, str] | None = None) -> Sources:
 
 
 def excerpt(path: Path, module: str, child: str | None = None) -> Excerpt | None:
-    place = place_of(sources(path), module, Look(child=child))
+    place = place_of(sources(path), module, WhereToLook(child=child))
     return None if place is None else excerpt_of("port", place)
 
 
@@ -199,7 +199,9 @@ def test_the_statement_that_fits_is_one_that_computes(tmp_path: Path) -> None:
         "class Net(Module):\n    def __init__(self, n):\n        self.n = n + 1\n\n    def forward(self, x, y):\n"
         "        residual = x\n        x = residual + y\n        return residual + x\n"
     )
-    look = Look(patterns=(r"residual.*\+", r"\+"))
+    look = WhereToLook(patterns=(r"residual.*\+", r"\+"))
     assert str(place_of(sources(path), "", look)).endswith("line 7: `x = residual + y`")
-    assert str(place_of(sources(path), "", Look(patterns=look.patterns, number=1))).endswith("`return residual + x`")
-    assert str(place_of(sources(path), "", Look(patterns=("self, x",)))).endswith("line 1: `class Net`")
+    assert str(place_of(sources(path), "", WhereToLook(patterns=look.patterns, number=1))).endswith(
+        "`return residual + x`"
+    )
+    assert str(place_of(sources(path), "", WhereToLook(patterns=("self, x",)))).endswith("line 1: `class Net`")

@@ -18,8 +18,8 @@ from trtllm_port.huggingface.configs import whole_config
 from trtllm_port.huggingface.generation import declared_ends
 from trtllm_port.verification.judge.gates import Gate, skipped
 from trtllm_port.verification.judge.verdict import Verdict
-from trtllm_port.verification.stimulus.inputs import load_tokenizer
 from trtllm_port.verification.stimulus.passages import PASSAGE, PROMPTS
+from trtllm_port.verification.stimulus.stimulus import load_tokenizer
 
 PHASE = "tokens"
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")

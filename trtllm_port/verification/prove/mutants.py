@@ -21,7 +21,7 @@ PRIVATE = "_trtllm_port_"  # the registry's prefix of imported workspaces
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ward:
+class MutantFactory:
     """Where bugged ports are made.
 
     Attributes:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from trtllm_port.verification.stimulus.inputs import Stimulus
+from trtllm_port.verification.stimulus.stimulus import Stimulus
 from trtllm_port.verification.taps.names import is_input, parent_of
 from trtllm_port.verification.taps.pairing import Pairing
 from trtllm_port.verification.taps.runner import Runner
@@ -19,7 +19,7 @@ PASSED_ON = "Hugging Face hands on what the module before it gave, to the last b
 PART = "Hugging Face calls it for some of the tokens at a time; what comes of all is compared around it"
 
 
-def without_idle(pairing: Pairing, runner: Runner, stimulus: Stimulus) -> Pairing:
+def without_dispensable(pairing: Pairing, runner: Runner, stimulus: Stimulus) -> Pairing:
     """`pairing`, with missing taps ignored that change nothing of what Hugging Face computes.
 
     Args:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spot:
+class EditSpot:
     """Where a node is.
 
     Attributes:
@@ -44,14 +44,14 @@ class Edited:
     """
 
     text: str
-    spot: Spot
+    spot: EditSpot
     before: str
     after: str
     called: tuple[str, ...]
 
 
 DELETE = ast.Pass()
-Change = Callable[[ast.AST, Spot], ast.AST | None]
+Change = Callable[[ast.AST, EditSpot], ast.AST | None]
 """Returns what a node becomes, a new one: `DELETE` for a statement that goes away, None where the bug does not fit."""
 
 
@@ -127,7 +127,7 @@ def written(template: str, *nodes: ast.expr) -> ast.expr:
     return ast.parse(template.format(*texts), mode="eval").body
 
 
-def _walk(tree: ast.Module) -> Iterator[tuple[list[ast.stmt], int, Spot]]:
+def _walk(tree: ast.Module) -> Iterator[tuple[list[ast.stmt], int, EditSpot]]:
     for owner in (node for node in tree.body if isinstance(node, ast.ClassDef)):
         text = ast.unparse(owner)
         attends = "attention(" in text or ("softmax(" in text and "cache" in text)
@@ -135,7 +135,7 @@ def _walk(tree: ast.Module) -> Iterator[tuple[list[ast.stmt], int, Spot]]:
         root = any("ForCausalLM" in ast.unparse(base) for base in owner.bases)
         for function in (node for node in owner.body if isinstance(node, ast.FunctionDef)):
             for block, index in _places(function):
-                spot = Spot(
+                spot = EditSpot(
                     class_name=owner.name,
                     function=function.name,
                     attribute=_assigned(block[index]),

@@ -17,7 +17,7 @@ from torch import Tensor
 from trtllm_port.runtime.reference.evaluators.errors import LayerExecutionError
 from trtllm_port.verification.decode.cache_contents import cache_gates
 from trtllm_port.verification.decode.decode_floor import decode_gates
-from trtllm_port.verification.decode.padding import left_padding_gate
+from trtllm_port.verification.decode.left_padding import left_padding_gate
 from trtllm_port.verification.judge.gates import Gate, logit_gates, skipped, threshold_gate
 from trtllm_port.verification.judge.metrics import relative_error_per_token, token_errors
 from trtllm_port.verification.judge.routing import force_rows
@@ -35,7 +35,7 @@ Decoded = tuple[Tensor, Mapping[str, Tensor]]
 """Logits [L, V] of a prefix and the steps after it, and the cache that they leave."""
 
 
-class Used(NamedTuple):
+class GenerationFindings(NamedTuple):
     """What using a port showed.
 
     Attributes:
@@ -51,7 +51,7 @@ class Used(NamedTuple):
     token: tuple[int, int] = (0, 0)
 
 
-def judge_use(sides: HuggingFaceSides, port: PortRunner, decoded: Decoded | None = None) -> Used:
+def judge_generation(sides: HuggingFaceSides, port: PortRunner, decoded: Decoded | None = None) -> GenerationFindings:
     """Judge forced decode steps, then a right-padded batch.
 
     Args:
@@ -61,17 +61,19 @@ def judge_use(sides: HuggingFaceSides, port: PortRunner, decoded: Decoded | None
     """
     steps = _guarded("decode", sides, lambda: _judge_steps(sides, port, decoded))
     batch = _guarded("batch", sides, lambda: _judge_batch(sides, port))
-    return Used(steps.gates + batch.gates, {**batch.failed, **steps.failed}, steps.step, batch.token)
+    return GenerationFindings(steps.gates + batch.gates, {**batch.failed, **steps.failed}, steps.step, batch.token)
 
 
-def _guarded(where: str, sides: HuggingFaceSides, judge: Callable[[], Used]) -> Used:
+def _guarded(where: str, sides: HuggingFaceSides, judge: Callable[[], GenerationFindings]) -> GenerationFindings:
     """What came of a part; a failing gate where the port could not be run."""
     try:
         return judge()
     except LayerExecutionError as error:
         gate = Gate(name=f"{where}.runs", phase=sides.phase.name, verdict=Verdict.FAIL, reason=error.message)
         module = module_of_layer(error.layer)
-        return Used([gate], {module: failure(module, error.message)} if module in sides.facts.modules else {})
+        return GenerationFindings(
+            [gate], {module: failure(module, error.message)} if module in sides.facts.modules else {}
+        )
 
 
 def module_of_layer(layer: str) -> str:
@@ -79,15 +81,15 @@ def module_of_layer(layer: str) -> str:
     return layer.rpartition("/")[0].partition("/")[0]
 
 
-def _judge_steps(sides: HuggingFaceSides, port: PortRunner, decoded: Decoded | None) -> Used:
+def _judge_steps(sides: HuggingFaceSides, port: PortRunner, decoded: Decoded | None) -> GenerationFindings:
     phase = sides.phase
     if not sides.stimulus.decode_steps:
-        return Used([skipped("decode", phase.name, "the prompt is too short for a decode step")])
+        return GenerationFindings([skipped("decode", phase.name, "the prompt is too short for a decode step")])
     logits_LV, cache = decoded or _decode(sides, port)
     named = (phase.name, phase.dtype)
     gates = decode_gates(named, _steps(sides, logits_LV), lambda: sides.own_steps)
     gates += cache_gates(named, cache, sides.caches, gates)
-    return Used(gates, step=first_wrong_step(sides, logits_LV))
+    return GenerationFindings(gates, step=first_wrong_step(sides, logits_LV))
 
 
 def _steps(sides: HuggingFaceSides, logits_LV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -115,12 +117,12 @@ def _decode(sides: HuggingFaceSides, port: PortRunner) -> Decoded:
     return logits_LV, cache
 
 
-def _judge_batch(sides: HuggingFaceSides, port: PortRunner) -> Used:
+def _judge_batch(sides: HuggingFaceSides, port: PortRunner) -> GenerationFindings:
     phase, stimulus, recording, yardstick = sides.phase, sides.stimulus, sides.recording, sides.yardstick
     if not stimulus.rows:
-        return Used([skipped("batch", phase.name, "no batch was fed")])
+        return GenerationFindings([skipped("batch", phase.name, "no batch was fed")])
     if port.max_batch_size < len(stimulus.rows):
-        return Used([skipped("batch", phase.name, f"the port takes {port.max_batch_size} rows at once")])
+        return GenerationFindings([skipped("batch", phase.name, f"the port takes {port.max_batch_size} rows at once")])
     forced = _forced_routing(recording, port, recording.row_routing)
     rows_LV = port.run_incrementally(stimulus.rows, stimulus.row_prefill, forced=forced)
     rows_TV = torch.cat(rows_LV)
@@ -134,7 +136,7 @@ def _judge_batch(sides: HuggingFaceSides, port: PortRunner) -> Used:
         left_padding_gate(named, rows_TV, expected, sides.left),
     ]
     failed = any(gate.verdict is Verdict.FAIL for gate in gates)
-    return Used(gates, token=first_wrong_token(sides, rows_LV) if failed else (0, 0))
+    return GenerationFindings(gates, token=first_wrong_token(sides, rows_LV) if failed else (0, 0))
 
 
 def first_wrong_token(sides: HuggingFaceSides, rows_LV: Sequence[Tensor]) -> tuple[int, int]:

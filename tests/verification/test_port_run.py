@@ -5,7 +5,7 @@ import torch
 
 from trtllm_port.verification.judge.tap_errors import TapComparison, failure
 from trtllm_port.verification.judge.verdict import Verdict
-from trtllm_port.verification.sides.port_run import told_otherwise
+from trtllm_port.verification.sides.port_run import equivalent_indices
 
 IDS, STATES = torch.tensor([[5, 7]]), torch.zeros(1, 2, 4)
 
@@ -23,9 +23,9 @@ def test_indices_that_differ_do_not_matter_where_the_values_are_right(
     given: torch.Tensor, output: TapComparison, found: list[str]
 ) -> None:
     comparisons = {"e:input": failure("e:input", "differs"), "e": output}
-    assert told_otherwise(comparisons, {"e:input": given, "e": STATES, "logits": STATES}) == found
+    assert equivalent_indices(comparisons, {"e:input": given, "e": STATES, "logits": STATES}) == found
 
 
 def test_indices_that_are_equal_are_compared() -> None:
     right = TapComparison(name="e:input", verdict=Verdict.PASS)
-    assert told_otherwise({"e:input": right, "e": right}, {"e:input": IDS, "e": STATES}) == []
+    assert equivalent_indices({"e:input": right, "e": right}, {"e:input": IDS, "e": STATES}) == []

@@ -58,7 +58,7 @@ class _Done(Exception):  # no error: the rest of the model need not run
 
 
 @torch.no_grad()
-def replay(
+def try_hypotheses(
     runner: HuggingFaceRunner,
     ids: Sequence[int],
     module: str,

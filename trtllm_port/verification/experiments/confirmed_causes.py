@@ -7,17 +7,17 @@ from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor
 
+from trtllm_port.verification.causes.cause import Cause
 from trtllm_port.verification.causes.evidence import free_values
-from trtllm_port.verification.causes.locations import Look
-from trtllm_port.verification.causes.signatures import Cause
+from trtllm_port.verification.causes.locations import WhereToLook
 from trtllm_port.verification.experiments.catalogue import HYPOTHESES
-from trtllm_port.verification.experiments.judge import Trial, replay
-from trtllm_port.verification.experiments.weights import own_weights, shared
+from trtllm_port.verification.experiments.port_weights import own_weights, shared
+from trtllm_port.verification.experiments.trials import Trial, try_hypotheses
 from trtllm_port.verification.judge.tap_errors import NO_SUCH_TAP, TapComparison
 from trtllm_port.verification.judge.thresholds import ROUNDING
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.sides.port_run import Expected
-from trtllm_port.verification.stimulus.inputs import Stimulus
+from trtllm_port.verification.stimulus.stimulus import Stimulus
 from trtllm_port.verification.taps.names import LOGITS, is_input, module_of, nearest_tapped_parent, within
 from trtllm_port.verification.taps.pairing import declaration
 from trtllm_port.verification.taps.runner import PortRunner
@@ -29,7 +29,7 @@ Target = tuple[str, Tensor, float]
 """A tap, the port's value, and Hugging Face's own relative error there."""
 
 
-def with_replay(
+def with_confirmed_causes(
     causes: Mapping[str, tuple[Cause, ...]],
     runner: HuggingFaceRunner,
     port: PortRunner,
@@ -62,7 +62,7 @@ def with_replay(
             for tap in targets[module]
             if tap in values and tap in own
         ]
-        trials = replay(runner, stimulus.ids, module, measured, hypotheses) if measured else ()
+        trials = try_hypotheses(runner, stimulus.ids, module, measured, hypotheses) if measured else ()
         explaining = [trial for trial in trials if trial.status != "excluded"]
         replayed = [_cause(trial, module, measured[0][0]) for trial in explaining]
         compared = sum(1 for _ in shared(port.weights, runner.model, module))
@@ -86,7 +86,7 @@ def _never_called(module: str, declared: str) -> Cause:
             f"what the port computes elsewhere its class declares: `{declared}`"
         ),
         place=f"the `forward` that should call `{module}` in `model.py`",
-        look=Look(caller=True),
+        look=WhereToLook(caller=True),
     )
 
 
@@ -162,7 +162,7 @@ def _cause(trial: Trial, module: str, tap: str) -> Cause:
             f"the error at `{tap}` falls from {trial.before:.3g} to {trial.after:.3g}, the floor is {trial.noise:.3g}"
         ),
         place=f"`{module}` in `model.py`, its weights in `convert.py`",
-        look=Look(
+        look=WhereToLook(
             patterns=tuple(pattern for pattern in (trial.variant.look, *trial.hypothesis.look) if pattern),
             elsewhere=trial.hypothesis.elsewhere,
             number=trial.variant.number,

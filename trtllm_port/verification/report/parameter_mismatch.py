@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 
 from trtllm_port.errors import CheckpointError, PortError
+from trtllm_port.verification.causes.cause import Cause
 from trtllm_port.verification.causes.locations import place_of
-from trtllm_port.verification.causes.signatures import Cause
 from trtllm_port.verification.causes.source_tree import PortCode
 from trtllm_port.verification.judge.gates import Gate
 from trtllm_port.verification.judge.verdict import Verdict

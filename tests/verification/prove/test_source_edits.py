@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import ast
 
-from trtllm_port.verification.prove.source import DELETE, Spot, attention_classes, calls, edit, with_argument, written
+from trtllm_port.verification.prove.source_edits import (
+    DELETE,
+    EditSpot,
+    attention_classes,
+    calls,
+    edit,
+    with_argument,
+    written,
+)
 
 SOURCE = """
 class Attention(Module):
@@ -24,7 +32,7 @@ class Net(DecoderModelForCausalLM):
 """
 
 
-def other_rotation(node: ast.AST, _spot: Spot) -> ast.AST | None:
+def other_rotation(node: ast.AST, _spot: EditSpot) -> ast.AST | None:
     call = calls(node, "rotate")
     return None if call is None else with_argument(call, 1, "{0} + 1")
 
@@ -33,7 +41,7 @@ def test_the_first_place_that_fits_is_changed_and_described() -> None:
     edited = edit(SOURCE, other_rotation)
     assert edited is not None
     assert (edited.before, edited.after) == ("x = rotate(x, 1)", "x = rotate(x, 1 + 1)")
-    assert edited.spot == Spot(
+    assert edited.spot == EditSpot(
         class_name="Attention", function="forward", attribute="", attends=True, layers=False, root=False
     )
     assert "rotate(self.norm(x), 2)" in edited.text
@@ -49,7 +57,7 @@ def test_places_can_be_skipped_and_nothing_else_changes() -> None:
 
 
 def test_a_statement_can_be_deleted() -> None:
-    def change(node: ast.AST, _spot: Spot) -> ast.AST | None:
+    def change(node: ast.AST, _spot: EditSpot) -> ast.AST | None:
         return DELETE if isinstance(node, ast.Assign) and ast.unparse(node).startswith("y =") else None
 
     edited = edit(SOURCE, change)

@@ -30,7 +30,7 @@ class _Known(NamedTuple):
     errors: TokenErrors
 
 
-class PairErrors:
+class ErrorCache:
     """Remembers the comparisons with the latest references; the tensors stay in memory with them."""
 
     def __init__(self) -> None:

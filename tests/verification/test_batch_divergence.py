@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from trtllm_port.verification import DiffSettings, Report, diff_layers
-from trtllm_port.verification.decode.single_token import Fed, _aligned, _of_row, token_comparisons
+from trtllm_port.verification.decode.token_probe import TokenProbe, _aligned, _of_row, compare_at_token
 from trtllm_port.verification.judge.metrics import token_errors
 from trtllm_port.verification.judge.routing import Routing
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
@@ -147,7 +147,7 @@ def test_a_token_that_errs_no_more_than_hugging_faces_worst_is_no_difference(at:
     if at is not None:
         given[0, at] *= 1.01
     port = OneTap(given.expand(2, -1, -1))
-    found = token_comparisons(port, fed(alone), judged_by(alone, alone.float() + 1e-7), ["gate"])
+    found = compare_at_token(port, fed(alone), judged_by(alone, alone.float() + 1e-7), ["gate"])
     assert found["gate"].diverged is (at is not None)
 
 
@@ -155,19 +155,21 @@ def test_only_tokens_up_to_the_wrong_one_are_compared_and_no_padding() -> None:
     alone = torch.ones(1, 4, 2).double()
     given = alone.repeat(2, 1, 1)
     given[1, 3], given[0] = torch.nan, torch.inf
-    found = token_comparisons(OneTap(given), fed(alone, position=2), judged_by(alone, alone.float()), ["gate"])
+    found = compare_at_token(OneTap(given), fed(alone, position=2), judged_by(alone, alone.float()), ["gate"])
     assert not found["gate"].diverged
     given[1, 1] = 2.0
-    found = token_comparisons(OneTap(given), fed(alone, position=2), judged_by(alone, alone.float()), ["gate"])
+    found = compare_at_token(OneTap(given), fed(alone, position=2), judged_by(alone, alone.float()), ["gate"])
     assert found["gate"].diverged
     assert found["gate"].note == "here"
 
 
-def fed(alone: torch.Tensor, position: int = 3) -> Fed:
+def fed(alone: torch.Tensor, position: int = 3) -> TokenProbe:
     """The second of two rows."""
     rows = [(0, 1, 2, 3), (0, 1, 2, 3)]
     taps = {"gate": alone, "logits": torch.ones(1, 4, 5)}
-    return Fed(rows=rows, prefill=[4, 4], row=1, position=position, alone=taps, length=4, routing=[{}, {}], note="here")
+    return TokenProbe(
+        rows=rows, prefill=[4, 4], row=1, position=position, alone=taps, length=4, routing=[{}, {}], note="here"
+    )
 
 
 def judged_by(alone: torch.Tensor, yardstick: torch.Tensor) -> Expected:
