@@ -26,7 +26,7 @@ from trtllm_port.cli.app import main
 from trtllm_port.cli.terminal import console
 from trtllm_port.codegen import PortSource
 from trtllm_port.codegen.ir.formatting import formatted, reference
-from trtllm_port.codegen.ir.instances import Instance
+from trtllm_port.codegen.ir.nodes import Instance
 from trtllm_port.codegen.solve.solver import Solver
 from trtllm_port.codegen.solve.symbols import atoms_of, named
 from trtllm_port.codegen.write.classes import ClassText

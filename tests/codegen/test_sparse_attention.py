@@ -13,10 +13,10 @@ from transformers.models.deepseek_v32 import modeling_deepseek_v32
 from tests.codegen.conftest import hf_config
 from trtllm_port.codegen import check_port, generate_port
 from trtllm_port.codegen.discrete_choices import other_choices
-from trtllm_port.codegen.ir.record import Operation, Recorder, Value
-from trtllm_port.codegen.record.active_recorder import recording
+from trtllm_port.codegen.ir.record import Operation, Value
 from trtllm_port.codegen.record.attentions import attention, compute_attention
 from trtllm_port.codegen.record.cache_operations import cache_recorder
+from trtllm_port.codegen.record.recorder import Recorder, recording
 from trtllm_port.huggingface.interception.attention import AttentionCall
 from trtllm_port.huggingface.interception.observed_cache import ObservedCache
 

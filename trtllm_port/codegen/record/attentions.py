@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trtllm_port.codegen.record.active_recorder import active_recorder
+from trtllm_port.codegen.record.recorder import active_recorder
 from trtllm_port.huggingface.interception.attention import AttentionCall, EagerAttention, to_additive
 
 TOLERANCE = 1e-5  # relative, in float32

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trtllm_port.codegen.ir.record import Recorder
-from trtllm_port.codegen.record.active_recorder import active_recorder
+from trtllm_port.codegen.record.recorder import Recorder, active_recorder
 from trtllm_port.huggingface.interception.observed_cache import ObservedCache, observed_cache
 
 

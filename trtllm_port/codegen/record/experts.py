@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from trtllm_port.codegen.ir.nodes import Leaf
 from trtllm_port.codegen.ir.record import Call, Value
 from trtllm_port.codegen.ir.trees import leaves
-from trtllm_port.codegen.record.active_recorder import active_recorder
 from trtllm_port.codegen.record.probing import activation_name, options
+from trtllm_port.codegen.record.recorder import active_recorder
 from trtllm_port.huggingface.interception.experts import computed_by_default, outputs_of_all
 
 TOLERANCE = 2e-6  # relative, in float32

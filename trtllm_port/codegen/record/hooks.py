@@ -22,9 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trtllm_port.codegen.ir.record import Recorder
 from trtllm_port.codegen.record import attentions, experts, recurrences
-from trtllm_port.codegen.record.active_recorder import active_recorder
+from trtllm_port.codegen.record.recorder import Recorder, active_recorder
 from trtllm_port.huggingface.interception.attention import register_attention
 from trtllm_port.huggingface.interception.experts import register_experts
 from trtllm_port.huggingface.interception.masks import Allows, MaskCall, eager_masks, evaluate_mask, register_masks

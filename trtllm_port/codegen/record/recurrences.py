@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trtllm_port.codegen.ir.instances import layer_number
-from trtllm_port.codegen.ir.record import Recorder
+from trtllm_port.codegen.ir.module_paths import layer_number
 from trtllm_port.codegen.ir.trees import map_structure
 from trtllm_port.codegen.record import probing
 from trtllm_port.codegen.record.formulas import FORMULAS, PRIMITIVES, Formula
+from trtllm_port.codegen.record.recorder import Recorder
 from trtllm_port.huggingface.activations import make_activation
 
 TOLERANCE = 1e-4  # relative, in float32: two orders of summation of up to a few dozen tokens

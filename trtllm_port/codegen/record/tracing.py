@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,49 +12,17 @@ from torch import nn
 
 from trtllm_port.codegen.configs.depth import require_small
 from trtllm_port.codegen.configs.sizes import Sample
-from trtllm_port.codegen.ir.record import Call, Recorder, Value
-from trtllm_port.codegen.record.active_recorder import recording
+from trtllm_port.codegen.ir.dtypes import TRACE_DTYPE
+from trtllm_port.codegen.ir.trace import Trace
 from trtllm_port.codegen.record.attribute_states import held_tensors
 from trtllm_port.codegen.record.cache_operations import recorded_cache
 from trtllm_port.codegen.record.hooks import IMPLEMENTATION, hooks, register
-from trtllm_port.codegen.rules import TRACE_DTYPE
+from trtllm_port.codegen.record.recorder import Recorder, recording
 from trtllm_port.huggingface.caches import cache_argument, keeps_cache, positions_are_slots
-from trtllm_port.huggingface.interception.construction import MadeWith, absent_keys, constructor_arguments
+from trtllm_port.huggingface.interception.construction import absent_keys, constructor_arguments
 from trtllm_port.huggingface.interception.observed_cache import fill_cache
 from trtllm_port.huggingface.loading import EAGER, make_model, make_on_paper
 from trtllm_port.huggingface.random_weights import condition
-
-
-@dataclass(eq=False)
-class Trace:
-    """The record of one step of one model.
-
-    Attributes:
-        inputs: "input_ids", "position_ids" and "cache": what the root call starts from.
-        logits: the value of the logits.
-        made_with: module → the arguments of its class's `__init__`, by name; modules among them are made by the port.
-            The model's config is called `config`, whatever the class calls it.
-        config_names: class → how its `__init__` calls the model's config, where that is not `config`.
-        absent: config keys that the modelling code asks for, with a default, and that the config does not have.
-        keeps_cache: whether the model has a cache; if not, the step is all tokens, and a port has to keep one itself.
-        kept: buffers that no checkpoint holds and that have half a precision in a model of float32, too.
-    """
-
-    sample: Sample
-    model: nn.Module
-    root: Call
-    inputs: dict[str, Value]
-    logits: Value
-    made_with: MadeWith
-    config_names: dict[type, str]
-    absent: frozenset[str]
-    keeps_cache: bool = True
-    kept: frozenset[str] = frozenset()
-
-    @cached_property
-    def in_float32(self) -> nn.Module:
-        """The same model in float32."""
-        return build_model(self.sample.config, torch.float32, implementation=IMPLEMENTATION)
 
 
 def build_model(config: Any, dtype: torch.dtype, *, implementation: str, trust_remote_code: bool = False) -> nn.Module:
@@ -117,13 +85,24 @@ def _trace(sample: Sample, implementation: str, trust_remote_code: bool) -> Trac
     assert recorder.root is not None  # the model was called
     if implementation == IMPLEMENTATION and recorder.asked_for == {"mask"}:  # with masks for the registered attention
         raise KeyError(IMPLEMENTATION)
-    logits, kept = recorder.value(out.logits), _kept_buffers(model, sample.config, trust_remote_code)
-    record = (recorder.root, inputs, logits, made_with, config_names)
-    return Trace(sample, model, *record, frozenset(absent), remembers, kept)
+    wide = functools.partial(build_model, sample.config, torch.float32, implementation=IMPLEMENTATION)
+    return Trace(
+        sample,
+        model,
+        recorder.root,
+        inputs,
+        logits=recorder.value(out.logits),
+        made_with=made_with,
+        config_names=config_names,
+        absent=frozenset(absent),
+        in_float32=functools.cache(wide),
+        keeps_cache=remembers,
+        bfloat16_buffers=_bfloat16_buffers(model, sample.config, trust_remote_code),
+    )
 
 
-def _kept_buffers(model: nn.Module, config: Any, trust_remote_code: bool) -> frozenset[str]:
-    """Names of a model's buffers that are of half precision in a model of float32, too."""
+def _bfloat16_buffers(model: nn.Module, config: Any, trust_remote_code: bool) -> frozenset[str]:
+    """Names of a model's buffers that no checkpoint holds and that are in bfloat16 in a model of float32, too."""
     stored = model.state_dict()
     half = {name for name, buffer in model.named_buffers() if buffer.dtype == TRACE_DTYPE and name not in stored}
     if not half:

@@ -16,8 +16,8 @@ import torch
 
 from trtllm_port.codegen.configs.size_tables import META_KEYS
 from trtllm_port.codegen.configs.sizes import SIZES, config_values
-from trtllm_port.codegen.ir.instances import structure
 from trtllm_port.codegen.ir.record import Attribute
+from trtllm_port.codegen.ir.structure import structure
 from trtllm_port.codegen.lower.lowering import Lowered
 from trtllm_port.codegen.merge.classes import flat_values
 from trtllm_port.codegen.recognise.constants import stored_tensor

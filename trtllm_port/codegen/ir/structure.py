@@ -1,58 +1,22 @@
-"""Instances: one block of one trace each, and how far two of them are alike."""
+"""What blocks and nodes have in common that compute the same, or that may do so."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 from weakref import WeakKeyDictionary
 
+from trtllm_port.codegen.ir.module_paths import of_any_layer
 from trtllm_port.codegen.ir.nodes import Block, Node
 from trtllm_port.codegen.ir.record import Attribute, Literal, Value
-from trtllm_port.codegen.ir.trees import leaves
-
-if TYPE_CHECKING:
-    from trtllm_port.codegen.record.tracing import Trace
 
 _numbers: dict[Any, int] = {}  # structure → its number
-_forms: WeakKeyDictionary[Block, int] = WeakKeyDictionary()
-
-
-NUMBER = re.compile(r"\.(\d+)(?=\.|$)")
-
-
-@dataclass(eq=False)
-class Instance:
-    """One block of one trace.
-
-    Attributes:
-        round: of a loop's round, its number.
-    """
-
-    trace: Trace
-    block: Block
-    round: int | None = None
-
-    @property
-    def layer_idx(self) -> int | None:
-        """The number of the layer that the module is in, or None; of several in one layer the number it was given."""
-        if self.round is not None:
-            return self.round
-        given = self.trace.made_with.get(self.block.module, {}).get("layer_idx")
-        several = len(NUMBER.findall(self.block.path)) > 1
-        return given if several and type(given) is int else layer_number(self.block.path)
-
-
-def layer_number(path: str) -> int | None:
-    """The number of the layer that a module is in, or None."""
-    found = NUMBER.search(path)
-    return int(found[1]) if found else None
+_known: WeakKeyDictionary[Block, int] = WeakKeyDictionary()
 
 
 def role(block: Block) -> tuple[str, str]:
     """A module's name with its layer's number left open, and its class: what variants of one class share."""
-    return re.sub(r"(?<=\.)\d+(?=\.|$)", "*", block.path), block.class_name
+    return of_any_layer(block.path), block.class_name
 
 
 def relative_path(block: Block, attribute: Attribute) -> str | None:
@@ -76,14 +40,14 @@ def structure(block: Block, *, deep: bool = True) -> Any:
     )
 
 
-def form(block: Block) -> int:
+def structure_number(block: Block) -> int:
     """A number that blocks have in common whose `structure` is equal, whatever the blocks are that they call.
 
     It is kept: every change of a key of the config asks for those of all blocks once more.
     """
-    if block not in _forms:
-        _forms[block] = _numbers.setdefault(structure(block, deep=False), len(_numbers))
-    return _forms[block]
+    if block not in _known:
+        _known[block] = _numbers.setdefault(structure(block, deep=False), len(_numbers))
+    return _known[block]
 
 
 def _node_structure(node: Node, order: Mapping[Value, int], block: Block, deep: bool) -> Any:
@@ -130,17 +94,3 @@ def _order(block: Block) -> dict[Value, int]:
     """Values numbered by where they come to be."""
     values = [*block.inputs, *(value for node in block.nodes for value in node.outputs)]
     return {value: i for i, value in enumerate(dict.fromkeys(values))}
-
-
-def calls(block: Block) -> Iterator[Node]:
-    """The calls of modules in a block that is not merged; in a loop those of every round."""
-    for node in block.nodes:
-        if node.form == "call":
-            yield node
-        for one in node.rounds:
-            yield from calls(one)
-
-
-def values_in(tree: Any) -> Iterator[Value]:
-    """The tensors among arguments."""
-    return (leaf for leaf in leaves(tree) if isinstance(leaf, Value))
