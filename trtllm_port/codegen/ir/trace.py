@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from trtllm_port.codegen.configs.sizes import Sample
 from trtllm_port.codegen.ir.record import Call, Value
-from trtllm_port.huggingface.interception.construction import ConstructorArguments
+
+ConstructorArguments = dict[nn.Module, dict[str, Any]]
 
 
 @dataclass(eq=False)

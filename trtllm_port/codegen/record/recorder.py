@@ -29,10 +29,10 @@ from trtllm_port.codegen.ir.trees import leaves, map_structure
 from trtllm_port.codegen.record import formulas
 from trtllm_port.codegen.record.state_log import StateLog
 from trtllm_port.errors import UnsupportedModelError
-from trtllm_port.huggingface.interception.modelling_code import CALLED_BY_MODELLING_CODE
+from trtllm_port.huggingface.interception.modelling_code import HELPERS
 
 OURS = f"{Path(trtllm_port.__file__).parent}{os.sep}"  # where the files of this package are
-LIBRARIES = ("/torch/", *CALLED_BY_MODELLING_CODE)  # which modelling code calls
+LIBRARIES = ("/torch/", *HELPERS)  # which modelling code calls
 _active: list[Recorder] = []
 
 

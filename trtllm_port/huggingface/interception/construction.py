@@ -14,17 +14,15 @@ from transformers import PreTrainedConfig
 
 from trtllm_port.huggingface.interception.modelling_code import is_modelling_file
 
-ConstructorArguments = dict[nn.Module, dict[str, Any]]
-"""Module → the arguments of its class's `__init__`, by name, without modules; the config is called `config`."""
-
 
 @contextmanager
-def constructor_arguments() -> Iterator[tuple[ConstructorArguments, dict[type, str]]]:
+def constructor_arguments() -> Iterator[tuple[dict[nn.Module, dict[str, Any]], dict[type, str]]]:
     """Collect what every module is made with while the context lasts.
 
-    Gives that, and class → how its `__init__` calls the model's config, where that is not `config`.
+    Gives module → the arguments of its class's `__init__` by name, without modules, with the model's config as
+    `config`; and class → how its `__init__` calls the config, where that is not `config`.
     """
-    found: ConstructorArguments = {}
+    found: dict[nn.Module, dict[str, Any]] = {}
     config_names: dict[type, str] = {}
     original = nn.Module.__init__
 

@@ -12,8 +12,8 @@ from unittest import mock
 
 from torch import nn
 
-CALLED_BY_MODELLING_CODE = ("/transformers/activations.py", "/transformers/utils/deprecation.py")
-"""Parts of the paths of files of transformers whose functions run between modelling code and what it calls."""
+HELPERS = ("/transformers/activations.py", "/transformers/utils/deprecation.py")
+"""Files of transformers, by the ends of their paths, that run between modelling code and what it calls."""
 Function = Callable[..., Any]
 
 
