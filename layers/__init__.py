@@ -1,16 +1,15 @@
 """What a port is written in: functions, layers, and the base classes of configs and models.
 
-In: `import trtllm_port.layers`. Out: every name that a port may use, from the rooms below. A newcomer lists here what
-ports shall know.
+In: a Hugging Face directory's config and weights. Out: the `Network` of a port. Ports import from here alone, so a
+newcomer who adds a layer in one of the rooms below lists it here, too; functions are listed in `functional`.
 """
 
 from trtllm_port.layers import functional
 from trtllm_port.layers.config.pretrained import Every, PretrainedConfig
 from trtllm_port.layers.config.quantiles import normal_quantile
 from trtllm_port.layers.definition.mapping import Mapping
-from trtllm_port.layers.definition.network import Network
+from trtllm_port.layers.definition.network import Network, Tensor
 from trtllm_port.layers.definition.parameter import Parameter
-from trtllm_port.layers.definition.tensor import Tensor
 from trtllm_port.layers.functional import *  # noqa: F403  every function, as listed there
 from trtllm_port.layers.functional.cache import KVCache
 from trtllm_port.layers.functional.states import State
@@ -25,6 +24,7 @@ from trtllm_port.layers.modules.module import DecoderLayerList, Module, ModuleDi
 from trtllm_port.layers.modules.moe import MOE, Experts, TopKRouter
 from trtllm_port.layers.modules.normalization import LayerNorm, RmsNorm
 from trtllm_port.layers.modules.rotary import RotaryEmbedding
+from trtllm_port.layers.operations.methods import attach_methods
 from trtllm_port.layers.weights import (
     Chunk,
     Concat,
@@ -37,6 +37,8 @@ from trtllm_port.layers.weights import (
     WeightMap,
     plan_weights,
 )
+
+attach_methods()
 
 __all__ = [
     "ACT2FN",

@@ -1,5 +1,7 @@
 """From a defined network to text: network file, executors, engine build, session, generation.
 
+In: a `Network` or an engine directory, and prompts. Out: logits and tokens, alike whatever computes them. A newcomer
+adds a way to choose tokens in `sampling.py`, and a way to compute as an `Executor` that `backends.py` chooses.
 The names below are loaded when they are first used: `doctor` must be able to look at a machine without torch.
 """
 

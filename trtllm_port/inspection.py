@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from trtllm_port.errors import RegistryError, UnsupportedModelError
 from trtllm_port.foundation.foreign import reading
 from trtllm_port.huggingface.configs import read_config
+from trtllm_port.huggingface.loading import count_parameters
 from trtllm_port.layers.config.per_layer import config_value, plain_values
 from trtllm_port.registry.ports import PortEntry, find_port
 
@@ -141,13 +142,9 @@ def _rows(source: PortSource, config: Any, given: dict[str, Any]) -> tuple[Ledge
 
 
 def _count_parameters(config: Any, trust_remote_code: bool) -> int:
-    import torch
-    from transformers import AutoModelForCausalLM
-
     failed = "is no config of a model that transformers can make"
-    with torch.device("meta"), reading(type(config).__name__, UnsupportedModelError, failed=failed):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    return sum(parameter.numel() for parameter in model.parameters())
+    with reading(type(config).__name__, UnsupportedModelError, failed=failed):
+        return count_parameters(config, trust_remote_code=trust_remote_code)
 
 
 def _tensors(model_dir: Path) -> TensorSummary | None:

@@ -10,8 +10,7 @@ from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hi
 
 from trtllm_port.errors import ConfigError
 from trtllm_port.foundation.foreign import reading, typed
-from trtllm_port.huggingface.configs import refuse_quantized, whole_config
-from trtllm_port.huggingface.text_part import architectures, text_part
+from trtllm_port.huggingface.text_part import load_hf_config
 from trtllm_port.layers.config.per_layer import config_value
 from trtllm_port.layers.definition.dtypes import FLOAT_DTYPES
 from trtllm_port.layers.definition.mapping import Mapping
@@ -187,24 +186,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
-
-
-def load_hf_config(hf_model_dir: str | Path, trust_remote_code: bool = False) -> Any:
-    """The `transformers` config of a directory's language model (see `text_part`).
-
-    Its `architectures` are the names under which a port of it may be registered.
-
-    Raises:
-        ConfigError: there is none, or it is of an unknown type.
-        UnsupportedModelError: the weights are quantized.
-        EnvironmentLackError: code that comes with the model needs what is not installed.
-    """
-    whole = whole_config(hf_model_dir, trust_remote_code)
-    with reading(Path(hf_model_dir) / "config.json", ConfigError):
-        config = text_part(whole)
-        config.architectures = architectures(config, trust_remote_code)
-    refuse_quantized(config, hf_model_dir)
-    return config
 
 
 def resolve_dtype(dtype: str, hf_config: Any, hf_model_dir: str | Path) -> str:

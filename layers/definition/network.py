@@ -1,28 +1,63 @@
-"""`Network`: the TensorRT network definition a port is traced into, its constants, and the names of its tensors.
+"""`Network` and `Tensor`: the TensorRT network definition a port is traced into, and what it consists of.
 
-The network travels with its tensors: there is no current network. A layer is named by the path of the module whose
-`forward` made it and by its operation (`model.layers.0.self_attn.q_proj/matmul`); a tensor is named by the innermost
-module that returned it, else by its layer.
+The network travels with its tensors: there is no current network. A tensor is named by the innermost module that
+returned it, else by its layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import torch
 
 from trtllm_port.errors import CheckpointError, NetworkError
 from trtllm_port.layers.definition.dtypes import dtype_name, torch_dtype, trt_dtype, trt_dtype_name
 from trtllm_port.layers.definition.flavour import get_logger, load_flavour, no_garbage_collection
-from trtllm_port.layers.definition.parameter import Parameter
-from trtllm_port.layers.definition.tensor import Operand, Scalar, Tensor
-
-if TYPE_CHECKING:
-    from trtllm_port.layers.modules.module import Module
+from trtllm_port.layers.definition.protocols import ParameterLike
+from trtllm_port.layers.definition.scopes import Scopes
+from trtllm_port.layers.definition.tensor_methods import OperandOf, Scalar, TensorMethods
 
 
-class Network:
+class Tensor(TensorMethods):
+    """A TensorRT tensor that knows its network, with torch's operators and methods.
+
+    Attributes:
+        itensor: the `trt.ITensor`.
+        network: the `Network` it belongs to.
+        shape: sizes, -1 where only known when the engine runs.
+        dtype: "float32", "float16", "bfloat16", "int64", "int32" or "bool".
+    """
+
+    __slots__ = ("dtype", "itensor", "network", "shape")
+
+    def __init__(self, itensor: Any, network: Network, shape: tuple[int, ...], dtype: str) -> None:
+        self.itensor = itensor
+        self.network = network
+        self.shape = shape
+        self.dtype = dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def name(self) -> str:
+        return str(self.itensor.name)
+
+    def __repr__(self) -> str:
+        return f"Tensor({self.name!r}, shape={self.shape}, dtype={self.dtype})"
+
+    __hash__ = object.__hash__  # by identity, as torch's: `==` is elementwise
+
+    def __bool__(self) -> bool:
+        raise TypeError("the truth of a tensor is only known when the engine runs: use `where` or `op_and`, `op_or`")
+
+
+Operand: TypeAlias = OperandOf[Tensor]
+
+
+class Network(Scopes):
     """A strongly typed network that is being defined.
 
     Args:
@@ -42,8 +77,6 @@ class Network:
             "path:input:chosen" and "path:input:weights" → the experts that it is told to use; "path:1" and
             so on → the further ones of a tuple that it returns. A module called more than once has "path#2" and so on
             for the later calls.
-        computed_elsewhere: path of a module of HF's → path of the port's module that computes it, or None, as the
-            modules declare.
         loops: how many there are so far.
         channel_loops: some of them are linear recurrences channel by channel.
         attention_apart: there is attention on both sides of a loop.
@@ -59,6 +92,7 @@ class Network:
         flavour: str = "tensorrt_rtx",
         attention_layers: bool = True,
     ) -> None:
+        super().__init__()
         torch_dtype(dtype)
         self.dtype = dtype
         self.max_seq_len = max_seq_len
@@ -73,20 +107,13 @@ class Network:
         self.constants: dict[str, torch.Tensor] = {}
         self.parameters: dict[str, str] = {}
         self.taps: dict[str, str] = {}
-        self.computed_elsewhere: dict[str, str | None] = {}
         self.attention_layers = attention_layers
         self.loops = 0
         self.channel_loops = self.attention_apart = False
         self.loops_before_attention: int | None = None
         self._taps_of: dict[str, list[str]] = {}  # tensor name → its taps, so that renaming finds them
         self._given_names: set[str] = set()  # names that are not TensorRT's defaults
-        self._layer_names: dict[str, int] = {}
-        self._scope: list[str] = []
-        self._calls: dict[str, int] = {}
-        self._module_paths: dict[int, str] = {}
-        self._parameter_names: dict[int, str] = {}
         self._parameter_tensors: dict[int, Tensor] = {}
-        self._bound: list[Module] = []  # keeps the ids above valid
         self._shared: dict[tuple[Any, ...], Tensor] = {}  # tensors made once: scalars, masks, slot numbers
 
     # inputs and outputs
@@ -172,32 +199,7 @@ class Network:
                 self._scope = outer
         return self._shared[key]
 
-    def bind(self, module: Module) -> None:
-        """Tell the network the names of a module tree: of its modules for taps, of its parameters for weights."""
-        self._bound.append(module)
-        modules = dict(module.named_modules())
-        for path, child in modules.items():
-            self._module_paths.setdefault(id(child), path)
-            self._declare(path, child, modules)
-        for name, parameter in module.named_parameters():
-            self._parameter_names.setdefault(id(parameter), name)
-            parameter.network = self
-
-    def _declare(self, path: str, module: Module, modules: Mapping[str, Module]) -> None:
-        """Note what a module declares to be computed elsewhere."""
-        start = f"{path}." if path else ""
-        for name, place in module.computed_elsewhere.items():
-            wrong = f"`{type(module).__name__}.computed_elsewhere` has `{name}`"
-            if start + name in modules:
-                raise NetworkError(f"{wrong}, which is a module of the port itself", hint="leave it out")
-            if place is not None and start + place not in modules:
-                raise NetworkError(
-                    f"{wrong} in `{place}`, and `{path or 'the model'}` has no such module",
-                    hint="name one of the port's modules, or None where no module's output holds it",
-                )
-            self.computed_elsewhere[start + name] = None if place is None else start + place
-
-    def parameter(self, parameter: Parameter, ndim: int | None = None) -> Tensor:
+    def parameter(self, parameter: ParameterLike, ndim: int | None = None) -> Tensor:
         """A module's parameter as a tensor of this network, with ones in front up to `ndim` dimensions.
 
         Every use of a parameter, tied ones included, is a view of one constant.
@@ -209,7 +211,7 @@ class Network:
             known = self._parameter_tensors[id(parameter)] = self._new_parameter(parameter, shape)
         return known if known.shape == shape else self._reshaped(known, shape)
 
-    def _new_parameter(self, parameter: Parameter, shape: tuple[int, ...]) -> Tensor:
+    def _new_parameter(self, parameter: ParameterLike, shape: tuple[int, ...]) -> Tensor:
         name = self._parameter_names.get(id(parameter))
         if name is None:
             raise NetworkError(
@@ -267,39 +269,12 @@ class Network:
             raise self.refused(operation) from error
         return Tensor(itensor, self, shape, trt_dtype_name(self.trt, itensor.dtype))
 
-    def _layer_name(self, operation: str) -> str:
-        path = self._scope[-1] if self._scope else ""
-        name = f"{path}/{operation}" if path else operation
-        count = self._layer_names[name] = self._layer_names.get(name, 0) + 1
-        return name if count == 1 else f"{name}_{count}"
-
-    def where(self) -> str:
-        """The module whose `forward` is running, as the beginning of an error message."""
-        return f"in `{self._scope[-1]}`: " if self._scope and self._scope[-1] else ""
-
     def refused(self, what: str) -> NetworkError:
         """The error that says which operation TensorRT refused, where, and why."""
         reasons = [text for severity, text in self.logger.drain() if "Cuda Runtime" not in text]
         return NetworkError(f"{self.where()}TensorRT refuses `{what}`: {'; '.join(reasons) or 'it gives no reason'}")
 
-    # modules
-
-    def enter(self, module: Module) -> str:
-        """Begin a module's `forward`; returns the name of this call's tap, "" for an unnamed module."""
-        path = self._module_paths.get(id(module), "")
-        self._scope.append(path or (self._scope[-1] if self._scope else ""))
-        if not path:
-            return ""
-        count = self._calls[path] = self._calls.get(path, 0) + 1
-        return path if count == 1 else f"{path}#{count}"
-
-    def path_of(self, module: Module) -> str | None:
-        """A module's path, None where it is not of this network."""
-        return self._module_paths.get(id(module))
-
-    def leave(self) -> None:
-        """End a module's `forward`."""
-        self._scope.pop()
+    # taps
 
     def tap(self, name: str, tensor: Tensor) -> None:
         """Let `name` stand for `tensor`, whatever the tensor will be called; a module's first call counts."""

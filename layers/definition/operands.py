@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from trtllm_port.errors import NetworkError
-from trtllm_port.layers.definition.network import Network
+from trtllm_port.layers.definition.network import Network, Operand, Tensor
 from trtllm_port.layers.definition.parameter import Parameter
-from trtllm_port.layers.definition.tensor import Operand, Tensor
 
 
 def network_of(*operands: Any) -> Network:

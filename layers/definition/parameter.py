@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from trtllm_port.layers.definition.network import Network
-    from trtllm_port.layers.definition.tensor import Operand, Tensor
+from trtllm_port.layers.definition.network import Network, Operand, Tensor
 
 
 class Parameter:

@@ -1,7 +1,7 @@
-"""The functions of a port, all of them by name: those that add one layer, and those here that are made of several.
+"""All low-level functions under one name: those of `layers/operations`, and those that know caches and positions.
 
-In: tensors. Out: tensors of the same network. A newcomer adds attention of another kind, positions, or a recurrence,
-and lists here what every port may call.
+In: `Tensor`, and for attention and recurrences a `KVCache` or a `State`. Out: `Tensor`. Each function finds the network
+in its operands and adds layers to it. A newcomer adds here a function that needs to know where a token is in its text.
 """
 
 from trtllm_port.layers.functional.attention import (

@@ -6,20 +6,16 @@ frequencies (half the rotated part of a head), E hidden size, T tokens whose log
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from trtllm_port.errors import NetworkError
 from trtllm_port.layers.definition.dtypes import FLOAT_DTYPES
+from trtllm_port.layers.definition.network import Operand, Tensor
 from trtllm_port.layers.definition.operands import require
-from trtllm_port.layers.definition.tensor import Operand, Tensor
+from trtllm_port.layers.functional.cache import KVCache
 from trtllm_port.layers.functional.explicit_attention import explicit_attention
 from trtllm_port.layers.operations.creation import arange, full, full_like
 from trtllm_port.layers.operations.indexing import gather_nd, scatter
 from trtllm_port.layers.operations.shaping import concat, shape, squeeze, transpose, unsqueeze
 from trtllm_port.layers.operations.slicing import select
-
-if TYPE_CHECKING:
-    from trtllm_port.layers.functional.cache import KVCache
 
 SIZE_MULTIPLE = 8
 FUSED_HEAD_SIZES = range(16, 257, SIZE_MULTIPLE)

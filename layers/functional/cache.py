@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from trtllm_port.errors import NetworkError
-from trtllm_port.layers.definition.network import Network
-from trtllm_port.layers.definition.tensor import Tensor
-from trtllm_port.layers.functional import cast, select, squeeze, unsqueeze
+from trtllm_port.layers.definition.network import Network, Tensor
 from trtllm_port.layers.functional.states import State
+from trtllm_port.layers.operations.shaping import squeeze, unsqueeze
+from trtllm_port.layers.operations.slicing import select
+from trtllm_port.layers.operations.unary import cast
 
 
 class KVCache:
@@ -127,7 +128,8 @@ class KVCache:
             number: tells apart those that a layer has several of.
         """
         layer = self.first_layer + layer_idx
-        return State(self, f"{layer}.{name}.{number}" if number else f"{layer}.{name}")
+        full_name = f"{layer}.{name}.{number}" if number else f"{layer}.{name}"
+        return State(self.position_ids, full_name, self.keep)
 
     def keep(self, name: str, present: Tensor) -> None:
         """What becomes the network output `name`; NetworkError if that is given twice."""

@@ -5,7 +5,7 @@ Shapes: B batch, L new tokens, S slots of the cache, N query heads, K key/value 
 
 from __future__ import annotations
 
-from trtllm_port.layers.definition.tensor import Operand, Tensor
+from trtllm_port.layers.definition.network import Operand, Tensor
 from trtllm_port.layers.operations.activation import tanh
 from trtllm_port.layers.operations.elementwise import maximum, where
 from trtllm_port.layers.operations.normalization import softmax

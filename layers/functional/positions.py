@@ -6,19 +6,16 @@ Shapes: B batch, L new tokens, S slots of the cache, N query heads, D size of a 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 
 from trtllm_port.errors import ConfigError
-from trtllm_port.layers.definition.tensor import Tensor
+from trtllm_port.layers.definition.network import Tensor
+from trtllm_port.layers.functional.cache import KVCache
 from trtllm_port.layers.operations.creation import arange
 from trtllm_port.layers.operations.elementwise import mul, sub
 from trtllm_port.layers.operations.shaping import concat, flatten, stack, unsqueeze
 from trtllm_port.layers.operations.unary import cast, cos, sin
-
-if TYPE_CHECKING:
-    from trtllm_port.layers.functional.cache import KVCache
 
 
 def sinusoidal_positions(

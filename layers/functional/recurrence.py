@@ -7,18 +7,15 @@ channels, N state size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from trtllm_port.errors import NetworkError
-from trtllm_port.layers.definition.tensor import Operand, Tensor
+from trtllm_port.layers.definition.network import Operand, Tensor
+from trtllm_port.layers.functional.states import State
 from trtllm_port.layers.operations.elementwise import maximum, where
 from trtllm_port.layers.operations.product import matmul
 from trtllm_port.layers.operations.scan import scan
 from trtllm_port.layers.operations.shaping import concat, repeat_interleave, transpose, unsqueeze
 from trtllm_port.layers.operations.unary import expm1
-
-if TYPE_CHECKING:
-    from trtllm_port.layers.functional.states import State
 
 
 def linear_attention(

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from math import sqrt
 
 from trtllm_port.errors import ConfigError
-from trtllm_port.layers.definition.tensor import Tensor
-from trtllm_port.layers.functional import (
-    clip,
-    erf,
+from trtllm_port.layers.definition.network import Tensor
+from trtllm_port.layers.modules.module import Module
+from trtllm_port.layers.operations.activation import (
     gelu,
     gelu_tanh,
     leaky_relu,
@@ -21,7 +20,8 @@ from trtllm_port.layers.functional import (
     softplus,
     tanh,
 )
-from trtllm_port.layers.modules.module import Module
+from trtllm_port.layers.operations.elementwise import clip
+from trtllm_port.layers.operations.unary import erf
 
 
 def _laplace(x: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ S slots of the cache.
 from __future__ import annotations
 
 from trtllm_port.layers.definition.mapping import Mapping
-from trtllm_port.layers.definition.tensor import Tensor
-from trtllm_port.layers.functional import attention, rotary_embedding
+from trtllm_port.layers.definition.network import Tensor
+from trtllm_port.layers.functional.attention import attention, rotary_embedding
 from trtllm_port.layers.functional.cache import KVCache
 from trtllm_port.layers.modules.linear import ColumnLinear, RowLinear, cut
 from trtllm_port.layers.modules.module import Module

@@ -5,11 +5,14 @@ Shapes: B batch, E channels, L new tokens, K kernel size, P = K - 1 tokens befor
 
 from __future__ import annotations
 
+from trtllm_port.layers.definition.network import Tensor
 from trtllm_port.layers.definition.parameter import Parameter
-from trtllm_port.layers.definition.tensor import Tensor
-from trtllm_port.layers.functional import arange, concat, gather_tokens, slice, transpose, unsqueeze
+from trtllm_port.layers.functional.attention import gather_tokens
 from trtllm_port.layers.functional.states import State
 from trtllm_port.layers.modules.module import Module
+from trtllm_port.layers.operations.creation import arange
+from trtllm_port.layers.operations.shaping import concat, transpose, unsqueeze
+from trtllm_port.layers.operations.slicing import slice
 
 
 class CausalConv1d(Module):

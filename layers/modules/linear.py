@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from trtllm_port.errors import ConfigError
 from trtllm_port.layers.definition.mapping import Mapping
+from trtllm_port.layers.definition.network import Tensor
 from trtllm_port.layers.definition.parameter import Parameter
-from trtllm_port.layers.definition.tensor import Tensor
-from trtllm_port.layers.functional import all_gather, all_reduce, linear, matmul
 from trtllm_port.layers.modules.module import Module
+from trtllm_port.layers.operations.collective import all_gather, all_reduce
+from trtllm_port.layers.operations.product import linear, matmul
 
 
 class Linear(Module):

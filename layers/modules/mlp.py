@@ -6,7 +6,7 @@ Shapes: B batch, L tokens, E hidden size, M intermediate size.
 from __future__ import annotations
 
 from trtllm_port.layers.definition.mapping import Mapping
-from trtllm_port.layers.definition.tensor import Tensor
+from trtllm_port.layers.definition.network import Tensor
 from trtllm_port.layers.modules.activation import Activation
 from trtllm_port.layers.modules.linear import ColumnLinear, RowLinear
 from trtllm_port.layers.modules.module import Module

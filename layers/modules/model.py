@@ -19,9 +19,8 @@ from trtllm_port.errors import CheckpointError, ConfigError, NetworkError
 from trtllm_port.foundation.foreign import read_json
 from trtllm_port.layers.config.pretrained import CHECKPOINT_KEYS, PretrainedConfig
 from trtllm_port.layers.definition.mapping import Mapping
-from trtllm_port.layers.definition.network import Network
-from trtllm_port.layers.definition.tensor import Tensor
-from trtllm_port.layers.functional import gather_tokens
+from trtllm_port.layers.definition.network import Network, Tensor
+from trtllm_port.layers.functional.attention import gather_tokens
 from trtllm_port.layers.functional.cache import KVCache
 from trtllm_port.layers.modules.module import Module
 from trtllm_port.layers.weights import (

@@ -6,9 +6,8 @@ from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from trtllm_port.errors import NetworkError
-from trtllm_port.layers.definition.network import Network
+from trtllm_port.layers.definition.network import Network, Tensor
 from trtllm_port.layers.definition.parameter import Parameter
-from trtllm_port.layers.definition.tensor import Tensor
 
 
 class Module:

@@ -8,11 +8,16 @@ Shapes: B batch, L tokens, T = B * L, E hidden size, M intermediate size, X expe
 
 from __future__ import annotations
 
+from trtllm_port.layers.definition.network import Tensor
 from trtllm_port.layers.definition.parameter import Parameter
-from trtllm_port.layers.definition.tensor import Tensor
-from trtllm_port.layers.functional import combine_experts, linear, matmul, shape, softmax, split, sum, topk
 from trtllm_port.layers.modules.activation import ACT2FN
 from trtllm_port.layers.modules.module import Module
+from trtllm_port.layers.operations.experts import combine_experts
+from trtllm_port.layers.operations.normalization import softmax
+from trtllm_port.layers.operations.product import linear, matmul
+from trtllm_port.layers.operations.reduction import sum, topk
+from trtllm_port.layers.operations.shaping import shape
+from trtllm_port.layers.operations.slicing import split
 
 
 class TopKRouter(Module):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from trtllm_port.layers.definition.network import Tensor
 from trtllm_port.layers.definition.parameter import Parameter
-from trtllm_port.layers.definition.tensor import Tensor
-from trtllm_port.layers.functional import layer_norm, rms_norm
 from trtllm_port.layers.modules.module import Module
+from trtllm_port.layers.operations.normalization import layer_norm, rms_norm
 
 
 class LayerNorm(Module):

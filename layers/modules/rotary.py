@@ -10,9 +10,12 @@ from typing import Any
 import torch
 
 from trtllm_port.layers.config.rope import dynamic_exponents, inverse_frequencies, longrope_long
-from trtllm_port.layers.definition.tensor import Tensor
-from trtllm_port.layers.functional import cos, max, maximum, sin, unsqueeze, where
+from trtllm_port.layers.definition.network import Tensor
 from trtllm_port.layers.modules.module import Module
+from trtllm_port.layers.operations.elementwise import maximum, where
+from trtllm_port.layers.operations.reduction import max
+from trtllm_port.layers.operations.shaping import unsqueeze
+from trtllm_port.layers.operations.unary import cos, sin
 
 
 class RotaryEmbedding(Module):
@@ -21,7 +24,8 @@ class RotaryEmbedding(Module):
     HF repeats the F angles to fill a head; `rotary_embedding` needs them once.
 
     Args:
-        rope_parameters: HF's dict: `rope_theta`, `rope_type` and the type's own parameters; see `layers/config/rope.py`.
+        rope_parameters: HF's dict: `rope_theta`, `rope_type` and the type's own parameters; see
+            `layers/config/rope.py`.
         dim: the rotated part of a head's size.
         max_position_embeddings: the config's; without effect for the types that do not ask for it.
         dtype: of the tables; that of the hidden states by default.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from trtllm_port.layers.definition.mapping import Mapping
+from trtllm_port.layers.definition.network import Tensor
 from trtllm_port.layers.definition.operands import axis
-from trtllm_port.layers.definition.tensor import Tensor
 from trtllm_port.layers.operations.shaping import permute
 
 _NO_ROOT = -1

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from trtllm_port.layers.definition.dtypes import torch_dtype
-from trtllm_port.layers.definition.tensor import Scalar, Tensor
+from trtllm_port.layers.definition.network import Tensor
+from trtllm_port.layers.definition.tensor_methods import Scalar
 from trtllm_port.layers.operations.elementwise import sub
 from trtllm_port.layers.operations.shaping import expand, shape, squeeze
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from trtllm_port.layers.definition.dtypes import FLOAT_DTYPES
+from trtllm_port.layers.definition.network import Operand, Tensor
 from trtllm_port.layers.definition.operands import network_of, promote, require
-from trtllm_port.layers.definition.tensor import Operand, Scalar, Tensor
+from trtllm_port.layers.definition.tensor_methods import Scalar
 
 
 def _binary(operation: str, trt_operation: str, a: Operand, b: Operand) -> Tensor:

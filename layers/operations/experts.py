@@ -5,7 +5,7 @@ Shapes: T tokens, X experts, A experts of one token, E hidden size.
 
 from __future__ import annotations
 
-from trtllm_port.layers.definition.tensor import Tensor
+from trtllm_port.layers.definition.network import Tensor
 from trtllm_port.layers.operations.creation import arange
 from trtllm_port.layers.operations.elementwise import where
 from trtllm_port.layers.operations.reduction import sum

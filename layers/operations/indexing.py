@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from trtllm_port.layers.definition.network import Operand, Tensor
 from trtllm_port.layers.definition.operands import axis, require
-from trtllm_port.layers.definition.tensor import Operand, Scalar, Tensor
+from trtllm_port.layers.definition.tensor_methods import Scalar
 from trtllm_port.layers.operations.creation import arange, full_like
 from trtllm_port.layers.operations.shaping import unsqueeze
 from trtllm_port.layers.operations.unary import cast

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from trtllm_port.layers.definition.dtypes import FLOAT_DTYPES
+from trtllm_port.layers.definition.network import Operand, Tensor
 from trtllm_port.layers.definition.operands import axes_mask, require
-from trtllm_port.layers.definition.tensor import Operand, Tensor
 from trtllm_port.layers.operations.elementwise import mul
 from trtllm_port.layers.operations.reduction import mean
 from trtllm_port.layers.operations.unary import cast, rsqrt

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from trtllm_port.errors import NetworkError
+from trtllm_port.layers.definition.network import Operand, Tensor
 from trtllm_port.layers.definition.operands import network_of, promote
 from trtllm_port.layers.definition.parameter import Parameter
-from trtllm_port.layers.definition.tensor import Operand, Tensor
 from trtllm_port.layers.operations.shaping import unsqueeze
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from trtllm_port.layers.definition.dtypes import FLOAT_DTYPES
+from trtllm_port.layers.definition.network import Tensor
 from trtllm_port.layers.definition.operands import axes_mask, axis, require
-from trtllm_port.layers.definition.tensor import Tensor
 from trtllm_port.layers.operations.shaping import squeeze
 from trtllm_port.layers.operations.unary import abs, cast, exp, log, sqrt
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from trtllm_port.layers.definition.network import Network
+from trtllm_port.layers.definition.network import Network, Tensor
 from trtllm_port.layers.definition.operands import network_of
-from trtllm_port.layers.definition.tensor import Tensor
 from trtllm_port.layers.operations.shaping import shape, squeeze
 
 Step = Callable[[Tensor, Sequence[Tensor]], tuple[Tensor, Tensor]]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from math import prod
 
 from trtllm_port.errors import NetworkError
+from trtllm_port.layers.definition.network import Tensor
 from trtllm_port.layers.definition.operands import axis, network_of, static
-from trtllm_port.layers.definition.tensor import Tensor
 
 
 def shape(x: Tensor, dim: int | None = None) -> Tensor:

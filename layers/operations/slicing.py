@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from trtllm_port.errors import NetworkError
+from trtllm_port.layers.definition.network import Tensor
 from trtllm_port.layers.definition.operands import axis, static
-from trtllm_port.layers.definition.tensor import Tensor
 from trtllm_port.layers.operations.elementwise import minimum, sub
 from trtllm_port.layers.operations.indexing import index_select
 from trtllm_port.layers.operations.shaping import shape, squeeze, unsqueeze

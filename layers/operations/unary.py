@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from trtllm_port.layers.definition.dtypes import FLOAT_DTYPES, trt_dtype
+from trtllm_port.layers.definition.network import Tensor
 from trtllm_port.layers.definition.operands import require
-from trtllm_port.layers.definition.tensor import Tensor
 
 
 def cast(x: Tensor, dtype: str) -> Tensor:

@@ -1,7 +1,8 @@
 """From Hugging Face's weight files to a port's parameters: reading, mapping, accounting.
 
-In: safetensors files, a `WeightMap`. Out: a plan in which every tensor has its place. A newcomer adds a step that turns
-stored tensors into parameters.
+In: a directory's tensors, the shapes of a port's parameters, its weight map. Out: a plan that says which tensor fills
+which parameter, or one error that lists all that does not fit; then the values. A newcomer adds a step that changes
+tensors on their way in `steps.py`.
 """
 
 from trtllm_port.layers.weights.plan import ParameterSpec, WeightEntry, WeightPlan, plan_weights

@@ -1,4 +1,4 @@
-"""A compiled TensorRT engine behind the `Executor` protocol. **Not yet run on hardware**, and its name says so.
+"""A compiled TensorRT engine as an `Executor`. **Not yet run on hardware**, and its name says so.
 
 It follows the documented Python API (IRuntime, ICudaEngine, IExecutionContext, IDebugListener); the machines on which
 this package is tested have no GPU that a TensorRT library there supports, so only its logic is tested, with stand-ins
@@ -22,7 +22,7 @@ from trtllm_port.layers.definition.dtypes import torch_dtype, trt_dtype_name
 from trtllm_port.layers.definition.flavour import get_logger, load_flavour, no_garbage_collection
 from trtllm_port.runtime.engines.profiles import CONTEXT_PROFILE, DECODE_PROFILE
 from trtllm_port.runtime.network import NetworkFile
-from trtllm_port.runtime.network.executor import OnTap, TensorSpec
+from trtllm_port.runtime.network.executor import Executor, OnTap, TensorSpec
 from trtllm_port.runtime.network.kv_cache import CACHE_PREFIX, present_name, replace_states
 
 __all__ = ["TensorRTExecutor"]
@@ -30,7 +30,7 @@ __all__ = ["TensorRTExecutor"]
 UNTESTED = "not yet proven on hardware"
 
 
-class TensorRTExecutor:
+class TensorRTExecutor(Executor):
     """Runs an engine with one execution context and two optimization profiles.
 
     Args:
@@ -54,18 +54,17 @@ class TensorRTExecutor:
             raise EngineError(f"{flavour} cannot create an execution context for `{engine_path}`: {self._complaints()}")
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._profile = -1
-        self.inputs, self.outputs = self._specs()
+        inputs, outputs = self._specs()
         network = NetworkFile.load(network_path)
-        self.computed_elsewhere = network.computed_elsewhere
-        self.parameters = network.parameters
-        self._taps = {path: name for path, name in network.taps.items() if self._engine.is_debug_tensor(name)}
         gpu = torch.cuda.get_device_name()
-        self.name = f"{flavour} {self._trt.__version__} ({gpu}; {UNTESTED})"
-
-    @property
-    def tap_names(self) -> tuple[str, ...]:
-        """The taps that the engine was built with; none unless the build asked for them."""
-        return tuple(self._taps)
+        super().__init__(
+            network,
+            name=f"{flavour} {self._trt.__version__} ({gpu}; {UNTESTED})",
+            inputs=inputs,
+            outputs=outputs,
+            # those that the engine was built with: none unless the build asked for them
+            taps={path: name for path, name in network.taps.items() if self._engine.is_debug_tensor(name)},
+        )
 
     def run(
         self,

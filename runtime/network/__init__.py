@@ -1,7 +1,7 @@
 """The network file: a TensorRT network as data, read, executed and compared without TensorRT and without a GPU.
 
-In: a `trt.INetworkDefinition`, or a file. Out: `NetworkFile`, and what anything that runs one has to offer. A newcomer
-adds the attributes of one more type of layer.
+In: a `trt.INetworkDefinition`, or a file. Out: a `NetworkFile`, and the base of every `Executor` of one. A newcomer
+who meets a new layer type lists in `attributes.py` what is to be read of it.
 """
 
 from trtllm_port.runtime.network.file import NetworkFile, parameter_values

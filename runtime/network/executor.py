@@ -1,10 +1,13 @@
-"""What every executor of a network offers, whether TensorRT runs it or torch does."""
+"""What every executor of a network knows and offers, whether TensorRT runs it or torch does."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
+
+from trtllm_port.runtime.network.file import NetworkFile
 
 if TYPE_CHECKING:
     import torch
@@ -28,36 +31,44 @@ class TensorSpec:
     shape: tuple[int, ...]
 
 
-class Executor(Protocol):
+class Executor(ABC):
     """Runs one network. Everything above it (session, generation, verification) is written against this.
+
+    Args:
+        network: the file of the network.
+        name, inputs, outputs: as below.
+        taps: the intermediates that `run` can hand out → the names of their tensors.
 
     Attributes:
         name: what ran, with versions and device: it goes into every report.
         inputs: the tensors that `run` must be fed.
         outputs: the tensors that `run` returns.
-        tap_names: the intermediates that `run` can hand out.
         computed_elsewhere: modules of HF's → the tap that holds them, or None; see `NetworkFile`.
         parameters: the names of the checkpoint's tensors that the network reads.
     """
 
-    @property
-    def name(self) -> str: ...
+    def __init__(
+        self,
+        network: NetworkFile,
+        *,
+        name: str,
+        inputs: tuple[TensorSpec, ...],
+        outputs: tuple[TensorSpec, ...],
+        taps: Mapping[str, str],
+    ) -> None:
+        self.name = name
+        self.inputs = inputs
+        self.outputs = outputs
+        self.computed_elsewhere = dict(network.computed_elsewhere)
+        self.parameters = network.parameters
+        self._taps = dict(taps)
 
     @property
-    def inputs(self) -> tuple[TensorSpec, ...]: ...
+    def tap_names(self) -> tuple[str, ...]:
+        """The intermediates that `run` can hand out."""
+        return tuple(self._taps)
 
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]: ...
-
-    @property
-    def tap_names(self) -> tuple[str, ...]: ...
-
-    @property
-    def computed_elsewhere(self) -> Mapping[str, str | None]: ...
-
-    @property
-    def parameters(self) -> frozenset[str]: ...
-
+    @abstractmethod
     def run(
         self,
         feeds: Mapping[str, torch.Tensor],
@@ -83,4 +94,3 @@ class Executor(Protocol):
         Raises:
             PortError: an input is missing, unexpected, or of the wrong dtype or shape; a tap is unknown.
         """
-        ...

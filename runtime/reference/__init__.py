@@ -1,7 +1,7 @@
 """The reference executor: runs a TensorRT network with torch, layer by layer, without TensorRT.
 
-In: a `NetworkFile`, weights, inputs. Out: every tensor that is asked for by name. A newcomer adds a way to run layers
-faster here; what one layer computes is in `evaluators`.
+In: a `NetworkFile` and its weights. Out: an `Executor`. The layers are put in order, compiled to steps, and run; a
+newcomer makes a chain of steps faster in `fusion.py`, or teaches it a layer type in `evaluators`.
 """
 
 from trtllm_port.runtime.reference.evaluators.errors import LayerExecutionError, UnsupportedLayerError

@@ -10,12 +10,17 @@ import torch
 from trtllm_port.errors import CheckpointError, PortError
 from trtllm_port.runtime.network import Constant, LayerRecord, NetworkFile, TensorRecord
 from trtllm_port.runtime.network.dtypes import STORAGE
-from trtllm_port.runtime.reference.arrangement import Loop, Node
-from trtllm_port.runtime.reference.evaluators import EVALUATORS, IMPURE, SUPPORTED
+from trtllm_port.runtime.reference.arrangement import BOUNDARY, Loop, Node
+from trtllm_port.runtime.reference.evaluators import EVALUATORS
 from trtllm_port.runtime.reference.evaluators.errors import UnsupportedLayerError
 from trtllm_port.runtime.reference.evaluators.layer import Bound, Evaluator, Layer
 from trtllm_port.runtime.reference.loops import compile_loop
 from trtllm_port.runtime.reference.program import FIRST_FREE_SLOT, NONE_SLOT, Draft, Slots, execute, with_liveness
+
+# Constants are values and loops are steps of their own, without an evaluator.
+SUPPORTED = frozenset(EVALUATORS) | {"CONSTANT", *BOUNDARY}
+# Never folded: they change what they are given, or run through the list of slots.
+IMPURE = {"KV_CACHE_UPDATE", "LOOP_OUTPUT"}
 
 
 class Compiler:

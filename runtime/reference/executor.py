@@ -12,7 +12,7 @@ from torch import Tensor
 from trtllm_port.errors import EngineError, PortError
 from trtllm_port.runtime.network import NetworkFile
 from trtllm_port.runtime.network.dtypes import STORAGE
-from trtllm_port.runtime.network.executor import OnTap, TensorSpec
+from trtllm_port.runtime.network.executor import Executor, OnTap, TensorSpec
 from trtllm_port.runtime.network.kv_cache import STATE_PREFIX, replace_states
 from trtllm_port.runtime.reference.arrangement import arrange
 from trtllm_port.runtime.reference.caches import caches_of
@@ -43,7 +43,7 @@ class Continued(NamedTuple):
     slots: int
 
 
-class ReferenceExecutor:
+class ReferenceExecutor(Executor):
     """Evaluates a TensorRT network layer by layer, by TensorRT's documented semantics, with torch on CPU or CUDA.
 
     Args:
@@ -68,13 +68,13 @@ class ReferenceExecutor:
         release: Callable[[], None] | None = None,
     ) -> None:
         self.device = torch.empty(0, device=device).device  # "cuda" has become "cuda:0"
-        self.name = f"reference executor (torch {torch.__version__.split('+')[0]}, {_device_name(self.device)})"
-        self.inputs = _specs(network, network.inputs)
-        self.outputs = _specs(network, network.outputs)
-        self.tap_names = tuple(network.taps)
-        self.computed_elsewhere = dict(network.computed_elsewhere)
-        self.parameters = network.parameters
-        self._tensors_of_taps = dict(network.taps)
+        super().__init__(
+            network,
+            name=f"reference executor (torch {torch.__version__.split('+')[0]}, {_device_name(self.device)})",
+            inputs=_specs(network, network.inputs),
+            outputs=_specs(network, network.outputs),
+            taps=network.taps,
+        )
         self._caches = caches_of(network)
         compiler = Compiler(network, weights, self.device)
         drafts = compiler.compile_nodes(arrange(network.layers))
@@ -226,9 +226,9 @@ class ReferenceExecutor:
             )
 
     def _tap_slot(self, tap: str) -> int:
-        name = self._tensors_of_taps.get(tap, tap)
+        name = self._taps.get(tap, tap)
         if name not in self._slot_of:
-            near = get_close_matches(tap, [*self._tensors_of_taps, *self._slot_of], n=3)
+            near = get_close_matches(tap, [*self._taps, *self._slot_of], n=3)
             raise PortError(
                 f"the network has no tap {tap!r} outside of its loops",
                 hint=f"did you mean {', '.join(near)}?" if near else None,

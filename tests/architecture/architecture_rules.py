@@ -15,6 +15,7 @@ ORDER = (
     "layers.definition",
     "layers.weights",
     "huggingface",
+    "huggingface.interception",
     "layers.config",
     "layers.operations",
     "layers.functional",

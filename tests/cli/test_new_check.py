@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from trtllm_port.cli.commands.new import _next, _render_check
+from trtllm_port.cli.commands.new import _next
+from trtllm_port.cli.terminal.render_port import _check
 from trtllm_port.codegen import SelfCheck
 
 UNSOUND = "Hugging Face's own values at `model.rotary_emb` (prefill) are not finite"
@@ -21,7 +22,7 @@ def made(check: SelfCheck, *skeletons: str) -> Any:
 
 def test_a_port_that_nothing_could_judge_does_not_agree(capsys: pytest.CaptureFixture[str]) -> None:
     check = SelfCheck(passed=False, taps=40, worst="prefill: a", worst_error=1.0, problem=UNSOUND)
-    _render_check(check)
+    _check(check)
     said = capsys.readouterr().out
     assert said.strip() == f"could not be checked, because {UNSOUND}"
     way_on = _next(made(check), "model", Path("."))

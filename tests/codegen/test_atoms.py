@@ -9,7 +9,7 @@ import pytest
 import transformers
 
 from trtllm_port.codegen import check_port, generate_port
-from trtllm_port.codegen.ir.instances import Instance
+from trtllm_port.codegen.ir.nodes import Instance
 from trtllm_port.codegen.solve.solver import Solver
 from trtllm_port.codegen.solve.symbols import atoms_of, numbers_of_kinds
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 
 from trtllm_port.codegen.ir.expressions import ATOM, Expression
-from trtllm_port.codegen.ir.instances import values_in
-from trtllm_port.codegen.ir.nodes import Node
+from trtllm_port.codegen.ir.nodes import Node, values_in
 from trtllm_port.codegen.ir.record import Value
 from trtllm_port.codegen.merge.case_chains import Chain, Item, branch_node, chain_node, find_chain
 from trtllm_port.codegen.write.branches import _lines, together

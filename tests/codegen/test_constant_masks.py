@@ -11,7 +11,7 @@ import transformers
 from trtllm_port.codegen import check_port, generate_port
 from trtllm_port.codegen.ir.nodes import Node
 from trtllm_port.codegen.ir.record import Literal, Operation, Value
-from trtllm_port.codegen.rules import translate
+from trtllm_port.codegen.rules.translation import translate
 
 ALL, NONE, SOME = (Literal(torch.tensor(mask)) for mask in ([True, True], [False, False], [True, False]))
 

@@ -13,9 +13,10 @@ from transformers.models.dbrx.modeling_dbrx import DbrxExperts
 from transformers.models.longcat_flash.modeling_longcat_flash import LongcatFlashExperts
 
 from trtllm_port.codegen import generate_port
-from trtllm_port.codegen.ir.record import Attribute, Call, Operation, Recorder
+from trtllm_port.codegen.ir.record import Attribute, Call, Operation
 from trtllm_port.codegen.ir.trees import leaves
 from trtllm_port.codegen.recognise.expert_loops import ExpertLoops
+from trtllm_port.codegen.record.recorder import Recorder
 
 TOKENS, HIDDEN, EXPERTS = 13, 24, 5
 DBRX = DbrxConfig(d_model=HIDDEN, ffn_config={"ffn_hidden_size": 16, "moe_num_experts": EXPERTS})

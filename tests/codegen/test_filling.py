@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from trtllm_port.codegen.ir.nodes import Node
-from trtllm_port.codegen.ir.record import Operation, Recorder
+from trtllm_port.codegen.ir.record import Operation
 from trtllm_port.codegen.recognise.allocations import Filling
+from trtllm_port.codegen.record.recorder import Recorder
 
 
 def by_copies(x: Tensor) -> Tensor:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from trtllm_port.codegen.ir.formatting import formatted, literal
+from trtllm_port.codegen.ir.formatting import formatted
 from trtllm_port.errors import PortError
+from trtllm_port.foundation.quoting import literal
 
 
 def test_a_long_statement_is_wrapped() -> None:

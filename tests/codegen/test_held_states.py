@@ -10,7 +10,7 @@ from torch.nn import functional
 from transformers.models.recurrent_gemma.modeling_recurrent_gemma import RecurrentGemmaRglru
 
 from trtllm_port.codegen import check_port, generate_port
-from trtllm_port.codegen.ir.instances import layer_number
+from trtllm_port.codegen.ir.module_paths import layer_number
 from trtllm_port.codegen.ir.record import Call, Operation, Value
 from trtllm_port.codegen.lower.expansion import expanded
 from trtllm_port.codegen.recognise.convolutions import causal_convolution

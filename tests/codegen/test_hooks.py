@@ -17,11 +17,12 @@ from transformers.models.gpt_neox.modeling_gpt_neox import apply_rotary_pos_emb 
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb as half_rotation
 from transformers.models.nanochat.modeling_nanochat import apply_rotary_pos_emb as backward_rotation
 
-from trtllm_port.codegen.ir.record import Operation, Recorder
-from trtllm_port.codegen.record.active_recorder import recording
+from trtllm_port.codegen.ir.record import Operation
 from trtllm_port.codegen.record.attentions import compute_attention
-from trtllm_port.codegen.record.hooks import RecordedCache, classify_mask, hooks, probe_rotation, rotate, whole_cache
+from trtllm_port.codegen.record.hooks import classify_mask, hooks, probe_rotation, rotate
+from trtllm_port.codegen.record.recorder import Recorder, recording
 from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.huggingface.interception.observed_cache import ObservedCache, whole_cache
 
 
 @pytest.mark.parametrize(
@@ -145,4 +146,4 @@ def test_a_cache_that_keeps_what_is_behind_a_window() -> None:
 
 def test_layers_of_a_cache_that_keep_more_than_a_window_are_refused_by_name() -> None:
     with pytest.raises(UnsupportedModelError, match=r"DeepseekV4.*`store_compression_weights`"):
-        RecordedCache(modeling_deepseek_v4.DeepseekV4Config())
+        ObservedCache(modeling_deepseek_v4.DeepseekV4Config())

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from trtllm_port.codegen.ir.instances import Instance
-from trtllm_port.codegen.ir.nodes import Block
+from trtllm_port.codegen.ir.nodes import Block, Instance
 
 
 @pytest.mark.parametrize(

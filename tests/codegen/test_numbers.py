@@ -31,7 +31,7 @@ def test_a_number_of_float32_is_the_shortest_that_gives_it() -> None:
 def test_a_rounded_buffer_is_what_a_model_in_float32_has() -> None:
     model = nn.Module()
     model.scale = nn.Buffer(torch.tensor(2.0) ** -0.5, persistent=False)
-    trace = cast("Any", SimpleNamespace(in_float32=model))
+    trace = cast("Any", SimpleNamespace(in_float32=lambda: model))
     assert abs(exact_number(Attribute("scale", persistent=False), trace) - 2**-0.5) < 1e-7
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from trtllm_port.codegen.record.custom_caches import fill_cache
 from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.huggingface.interception.observed_cache import fill_cache
 
 
 class WithList(nn.Module):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from trtllm_port.codegen.ir.dtypes import TRACE_DTYPE
 from trtllm_port.codegen.lower.lowering import _in_own_dtype
 from trtllm_port.codegen.record.probing import probe
-from trtllm_port.codegen.rules import TRACE_DTYPE
 
 
 def test_a_linear_layer_says_what_data_type_it_keeps() -> None:

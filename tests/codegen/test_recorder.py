@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trtllm_port.codegen.ir.record import Attribute, Call, Literal, Operation, Recorder, Value
+from trtllm_port.codegen.ir.record import Attribute, Call, Literal, Operation, Value
+from trtllm_port.codegen.record.recorder import Recorder
 from trtllm_port.errors import UnsupportedModelError
 
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from transformers import MambaConfig
 
 from trtllm_port.codegen import check_port, generate_port
-from trtllm_port.codegen.ir.record import Recorder, Value
+from trtllm_port.codegen.ir.record import Value
+from trtllm_port.codegen.record.recorder import Recorder
 from trtllm_port.codegen.record.recurrences import hook
 
 B, L, E, N, H, G, K, V = 2, 7, 6, 5, 4, 2, 3, 8

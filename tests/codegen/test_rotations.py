@@ -11,11 +11,11 @@ from transformers.models.llama4 import modeling_llama4
 from tests.codegen.conftest import hf_config
 from trtllm_port.codegen import check_port, generate_port
 from trtllm_port.codegen.ir.nodes import Block, Leaf
-from trtllm_port.codegen.ir.record import Call, Operation, Recorder, Value
+from trtllm_port.codegen.ir.record import Call, Operation, Value
 from trtllm_port.codegen.recognise.rotary_tables import Rotary
 from trtllm_port.codegen.recognise.rotations import Rotations
-from trtllm_port.codegen.record.active_recorder import recording
 from trtllm_port.codegen.record.hooks import hooks, rotate
+from trtllm_port.codegen.record.recorder import Recorder, recording
 
 
 class _Turned(nn.Module):

@@ -13,10 +13,12 @@ from transformers.models.deepseek_v32 import modeling_deepseek_v32
 from tests.codegen.conftest import hf_config
 from trtllm_port.codegen import check_port, generate_port
 from trtllm_port.codegen.discrete_choices import other_choices
-from trtllm_port.codegen.ir.record import Operation, Recorder, Value
-from trtllm_port.codegen.record.active_recorder import recording
+from trtllm_port.codegen.ir.record import Operation, Value
 from trtllm_port.codegen.record.attentions import attention, compute_attention
-from trtllm_port.codegen.record.hooks import RecordedCache
+from trtllm_port.codegen.record.cache_operations import cache_recorder
+from trtllm_port.codegen.record.recorder import Recorder, recording
+from trtllm_port.huggingface.interception.attention import AttentionCall
+from trtllm_port.huggingface.interception.observed_cache import ObservedCache
 
 
 class _Sparse(nn.Module):
@@ -27,7 +29,7 @@ class _Sparse(nn.Module):
         self.config = SimpleNamespace()
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = attention(self, x, x, x, mask, indices=indices)[0]
+        out: torch.Tensor = attention(AttentionCall(x, x, x, mask, 8**-0.5, {}, chosen=indices))[0]
         return out
 
 
@@ -56,7 +58,7 @@ class _Indexer(nn.Module):
 
 def test_keys_of_the_indexer_are_recorded_with_their_layer() -> None:
     config = hf_config("deepseek_v32", num_hidden_layers=2)
-    cache, model = RecordedCache(config), _Indexer()
+    cache, model = ObservedCache(config, cache_recorder), _Indexer()
     first, second = torch.randn(2, 1, 3, 4, generator=torch.Generator().manual_seed(0))
     recorder = Recorder(model)
     recorder.model_inputs["cache"] = marker = Value(torch.zeros(()))

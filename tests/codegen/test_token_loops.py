@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from trtllm_port.codegen.ir.record import Call, Operation, Recorder
+from trtllm_port.codegen.ir.record import Call, Operation
 from trtllm_port.codegen.recognise.token_loops import join_token_loops
-from trtllm_port.codegen.record.active_recorder import recording
-from trtllm_port.codegen.record.custom_caches import own_class, recorded_cache
+from trtllm_port.codegen.record.cache_operations import recorded_cache
+from trtllm_port.codegen.record.recorder import Recorder, recording
 from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.huggingface.interception.observed_cache import own_class
 
 ROWS, HEADS, TOKENS, SIZE = 2, 3, 5, 4
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trtllm_port.codegen.ir.record import Operation, Recorder, Value
+from trtllm_port.codegen.ir.record import Operation, Value
 from trtllm_port.codegen.recognise.attention_patterns import join_attention
 from trtllm_port.codegen.record.attentions import compute_attention
+from trtllm_port.codegen.record.recorder import Recorder
 
 BATCH, HEADS, LENGTH, SIZE = 2, 3, 5, 4
 SHOWN = torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril()[None, None]

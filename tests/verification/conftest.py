@@ -14,10 +14,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from trtllm_port.huggingface.random_weights import condition, save_random_checkpoint
 from trtllm_port.layers.weights import MappingWeights
-from trtllm_port.verification.phases.phase import Phase, PhaseResult, run_phase
+from trtllm_port.verification.phases.phase import PhaseResult, run_phase
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.sides.session_runner import OnTap
 from trtllm_port.verification.stimulus.inputs import Stimulus
+from trtllm_port.verification.stimulus.precisions import Phase
+from trtllm_port.verification.taps.runner import OnTap
 
 Bug = Callable[[Any], None]
 TOKENS = 160
@@ -113,24 +114,10 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture(scope="session")
-def clean_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with a hand-written port for it, for all tests to read."""
-    root = tmp_path_factory.mktemp("workspace")
-    package = root / "models" / "llama"
-    package.mkdir(parents=True)
-    (package / "model.py").write_text((Path(__file__).parents[1] / "layers" / "llama.py").read_text())
-    (package / "__init__.py").write_text("from .model import LlamaForCausalLM\n")
-    registry = 'from .llama import LlamaForCausalLM\n\nMODEL_MAP = {"LlamaForCausalLM": LlamaForCausalLM}\n'
-    (package.parent / "__init__.py").write_text(registry)
-    (package.parent / "trtllm-port.toml").touch()
-    return root
-
-
 @pytest.fixture
-def workspace(clean_workspace: Path, tmp_path: Path) -> Path:
-    """The same in a copy that a test may edit."""
-    shutil.copytree(clean_workspace, tmp_path / "workspace", ignore=shutil.ignore_patterns("__pycache__"))
+def workspace(llama_workspace: Path, tmp_path: Path) -> Path:
+    """A copy of the workspace with the hand-written port that a test may edit."""
+    shutil.copytree(llama_workspace, tmp_path / "workspace", ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path / "workspace"
 
 

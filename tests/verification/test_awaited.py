@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from trtllm_port.verification.sides.lockstep_taps import AlteredError, Awaited, PassingTaps
-from trtllm_port.verification.sides.openmp import end_own_workers
+from trtllm_port.verification.phases.lockstep_taps import AlteredError, Awaited, PassingTaps
+from trtllm_port.verification.phases.openmp import end_own_workers
 
 ORDER = ("embed:input", "embed", "layers.0:input", "layers.0.mlp:input", "layers.0.mlp", "layers.0", "logits")
 

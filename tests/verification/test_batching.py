@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,8 @@ from trtllm_port.verification.judge.routing import Routing
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.sides.port_run import Expected
 from trtllm_port.verification.sides.recording import Recording
-from trtllm_port.verification.sides.session_runner import Force
-from trtllm_port.verification.taps.names import Pairing
+from trtllm_port.verification.taps.pairing import Pairing
+from trtllm_port.verification.taps.runner import Forced
 
 Edit = Callable[[str, str], None]
 FIRST = "position_ids[0:1]"
@@ -193,8 +193,8 @@ class OneTap:
         self.value = value
 
     def run_incrementally(
-        self, rows: Sequence[Sequence[int]], prefill: Sequence[int], *, force: Force, taps: Collection[str]
+        self, rows: Sequence[Sequence[int]], prefill: Sequence[int], *, forced: Forced
     ) -> list[torch.Tensor]:
-        for tap in taps:
-            force(tap, self.value, [range(4) for _ in rows])
+        for tap in forced.taps:
+            forced.force(tap, self.value, [range(4) for _ in rows])
         return [torch.ones(4, 5) for _ in rows]

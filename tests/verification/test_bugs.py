@@ -11,7 +11,8 @@ import torch
 import transformers.models.llama.modeling_llama as llama
 
 from trtllm_port.verification.judge.verdict import Verdict
-from trtllm_port.verification.phases.phase import PhaseResult, phases_of
+from trtllm_port.verification.phases.phase import PhaseResult
+from trtllm_port.verification.stimulus.precisions import phases_of
 
 LOGIC = phases_of("float32")[0]
 Compare = Callable[..., PhaseResult]

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from trtllm_port.verification.decode.cache_contents import Layer, cache_gates
+from trtllm_port.verification.decode.cache_contents import cache_gates
 from trtllm_port.verification.judge.gates import Gate
 from trtllm_port.verification.judge.verdict import Verdict
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.taps.runner import CacheLayer
 
 REFERENCE = [(torch.randn(2, 6, 8), torch.randn(2, 6, 8)), None, (torch.randn(2, 6, 8), torch.randn(2, 6, 8))]
 ROUGH = [None if pair is None else (pair[0].bfloat16(), pair[1].bfloat16()) for pair in REFERENCE]
@@ -54,7 +55,7 @@ def test_a_cache_of_another_kind_is_not_compared() -> None:
 
 def test_hugging_faces_cache_is_read(model_dir: Path) -> None:
     runner = HuggingFaceRunner.load(model_dir, "float32")
-    layers: list[Layer] = []
+    layers: list[CacheLayer] = []
     kept: dict[str, Tensor] = {}
     ids_1L = torch.tensor([[1, 2, 3, 4, 5]])
     logits_1LV = runner.run(ids_1L, on_tap=lambda tap, x: kept.update({tap: x.clone()}), cache=layers)

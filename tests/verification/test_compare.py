@@ -9,7 +9,7 @@ from trtllm_port.verification.judge.tap_errors import TapComparison, compare_tap
 from trtllm_port.verification.judge.thresholds import ROUNDING
 from trtllm_port.verification.judge.verdict import Verdict
 from trtllm_port.verification.report.assembly import summary
-from trtllm_port.verification.taps.names import Pairing
+from trtllm_port.verification.taps.pairing import Pairing
 
 GENERATOR = torch.Generator().manual_seed(0)
 REFERENCE = torch.randn(64, 32, generator=GENERATOR, dtype=torch.float64)

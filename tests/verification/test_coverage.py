@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from trtllm_port.verification.phases.not_exercised import not_exercised
-from trtllm_port.verification.phases.phase import PhaseResult, phases_of
+from trtllm_port.verification.phases.phase import PhaseResult
 from trtllm_port.verification.stimulus.inputs import Stimulus
+from trtllm_port.verification.stimulus.precisions import phases_of
 
 CACHE = ("cache.keys (logic)", "cache.values (logic)")  # the port here is Hugging Face's model, without a port's cache
 STIMULUS = Stimulus(ids=tuple(range(100)), source="", decode_steps=1, rows=(), row_steps=0)

@@ -8,9 +8,10 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from trtllm_port.huggingface.random_weights import condition
-from trtllm_port.verification.decode.decode_floor import decode_gates, own_steps
+from trtllm_port.verification.decode.decode_floor import decode_gates
 from trtllm_port.verification.judge.verdict import Verdict
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.sides.hugging_face_sides import own_steps
 from trtllm_port.verification.sides.recording import record
 from trtllm_port.verification.stimulus.inputs import Stimulus
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MambaConfig, MixtralConfig
 
-from trtllm_port.cli.terminal.render_report import render
+from trtllm_port.cli.terminal.render_report import render_report
 from trtllm_port.verification.causes.locations import Look
 from trtllm_port.verification.causes.signatures import Cause
 from trtllm_port.verification.diff import Comparison, diff_report
@@ -21,11 +21,12 @@ from trtllm_port.verification.judge.gates import Gate, skipped
 from trtllm_port.verification.judge.metrics import TapMetrics
 from trtllm_port.verification.judge.tap_errors import NO_SUCH_TAP, TapComparison, failure
 from trtllm_port.verification.judge.verdict import Verdict
-from trtllm_port.verification.phases.phase import PhaseResult, phases_of
+from trtllm_port.verification.phases.phase import PhaseResult
 from trtllm_port.verification.report.finish import finish
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.sides.noise_floor import HuggingFaceFacts
+from trtllm_port.verification.sides.hugging_face_sides import HuggingFaceFacts
 from trtllm_port.verification.stimulus.inputs import Stimulus
+from trtllm_port.verification.stimulus.precisions import phases_of
 from trtllm_port.verification.taps.names import LOGITS, module_of
 
 SIZES: dict[str, Any] = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=2, vocab_size=32)
@@ -94,7 +95,8 @@ def phase_of(order: tuple[str, ...], facts: HuggingFaceFacts, found: TapComparis
 def model_of(package: Path) -> Any:
     cls = type("MyForCausalLM" if "hand" in str(package) else "LlamaForCausalLM", (), {"weight_map": {}})
     port = SimpleNamespace(package_dir=package, cls=cls, name="port", digest="d")
-    return SimpleNamespace(given=Path("m"), architecture="A", dtype="float32", port=port, config={}, workspace=package)
+    subject = {"given": Path("m"), "architecture": "A", "dtype": "float32", "random_weights": True, "seed": 0}
+    return SimpleNamespace(**subject, port=port, config={}, workspace=package)
 
 
 @pytest.mark.parametrize(
@@ -117,8 +119,8 @@ def test_every_divergence_has_a_report(name: str, tmp_path: Path, capsys: pytest
         comparison = Comparison(
             model=model_of(package), stimulus=stimulus, tokens=(), phases=(phase_of(taps, facts, found, cause),)
         )
-        report = finish(diff_report(comparison, random_weights=True, seed=0), 0.0, tmp_path / "report")
-        render(report)
+        report = finish(diff_report(comparison), 0.0, tmp_path / "report")
+        render_report(report)
         assert report.exit_code == 1
         assert report.first_divergence == (module_of(tap) or facts.root)
         content = json.loads((tmp_path / "report" / "report.json").read_text())

@@ -103,7 +103,7 @@ def test_a_wrong_checkpoint_and_our_own_bugs_are_no_verdict(
     (tmp_path / "config.json").write_text((model_dir / "config.json").read_text())
     with pytest.raises(CheckpointError, match=r"model\.norm\.weight"):
         compared(tmp_path, workspace)
-    monkeypatch.setattr("trtllm_port.verification.phases.phase.run_yardstick", None)
+    monkeypatch.setattr("trtllm_port.verification.sides.hugging_face_sides.run_yardstick", None)
     with pytest.raises(TypeError):
         compared(model_dir, workspace)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.sides.idle_modules import without_idle
 from trtllm_port.verification.stimulus.inputs import Stimulus
-from trtllm_port.verification.taps.names import Pairing
+from trtllm_port.verification.taps.pairing import Pairing
 
 STIMULUS = Stimulus(ids=(3, 5, 4, 1, 2), source="", decode_steps=0, rows=(), row_steps=0)
 

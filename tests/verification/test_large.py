@@ -21,15 +21,15 @@ from trtllm_port.huggingface.random_weights import save_random_checkpoint
 from trtllm_port.layers.weights import HuggingFaceWeights, MappingWeights
 from trtllm_port.porting.create import create_port
 from trtllm_port.verification import DiffSettings, Verdict, diff, diff_layers
-from trtllm_port.verification.experiments import replay
+from trtllm_port.verification.experiments.judge import replay
 from trtllm_port.verification.phases import large_models as large
 from trtllm_port.verification.phases import lockstep as in_step
+from trtllm_port.verification.phases.lockstep_taps import AlteredError
 from trtllm_port.verification.phases.phase import run_phase
 from trtllm_port.verification.sides import streamed_model as streamed
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.sides.lockstep_taps import AlteredError
+from trtllm_port.verification.sides.hugging_face_sides import HuggingFaceFacts
 from trtllm_port.verification.sides.mapped_weights import give_back
-from trtllm_port.verification.sides.noise_floor import HuggingFaceFacts
 from trtllm_port.verification.sides.preparation import find_model
 from trtllm_port.verification.taps.store import TapStore
 
@@ -234,8 +234,7 @@ def test_a_large_port_that_forgets_the_past_is_found(
 
 
 def test_all_at_once_is_what_the_runs_give_by_themselves(model_dir: Path, workspace: Path, tmp_path: Path) -> None:
-    options = {"workspace": workspace, "dtype": "float32", "random_seed": None, "trust_remote_code": False}
-    model = find_model(model_dir, tmp_path, **options)
+    model = find_model(model_dir, tmp_path, DiffSettings(), workspace=workspace, dtype="float32")
     port = large.open_mapped(model, "float32", length=40, rows=1)
     ids, seen = IDS[0].tolist(), ([], [])
     whole, begun, decoded, cache = port.run_all(
@@ -258,8 +257,7 @@ def test_the_first_layers_show_every_kind(model_dir: Path, tmp_path: Path, works
     sizes = {**SIZES, "intermediate_size": 48, "num_hidden_layers": 4, "head_dim": 8}
     config = Qwen3Config(**sizes, layer_types=kinds, use_sliding_window=True, sliding_window=16)
     save_random_checkpoint(config, tmp_path / "model")
-    options = {"workspace": workspace, "dtype": "float32", "random_seed": None, "trust_remote_code": False}
-    model = find_model(model_dir, tmp_path, **options)
+    model = find_model(model_dir, tmp_path, DiffSettings(), workspace=workspace, dtype="float32")
     part = large.first_layers(replace(model, source=tmp_path / "model", config=config.to_dict()), tmp_path)
     runner = HuggingFaceRunner.stream(part.source, "float32", weights=part.in_memory)
     assert runner.run(IDS).isfinite().all()

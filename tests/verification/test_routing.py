@@ -21,9 +21,10 @@ from tests.verification.conftest import TorchPort, stimulus
 from trtllm_port.huggingface.random_weights import condition
 from trtllm_port.verification.judge.routing import Routing, force_rows
 from trtllm_port.verification.judge.verdict import Verdict
-from trtllm_port.verification.phases.phase import PhaseResult, phases_of, run_phase
+from trtllm_port.verification.phases.phase import PhaseResult, run_phase
 from trtllm_port.verification.report.assembly import divergences_of
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.stimulus.precisions import phases_of
 from trtllm_port.verification.taps.routers import routers_of
 
 SCORES = torch.tensor([[5.0, 4.0, 1.0, 0.0], [3.0, 2.0, 1.99, 0.0], [1.0, 2.0, 3.0, 4.0]], dtype=torch.float64)

@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.gemma2.modeling_gemma2 import eager_attention_forward
 
-from trtllm_port.verification.sides.soft_caps import ScorePeak
+from trtllm_port.verification.taps.soft_caps import ScorePeak
 
 
 @pytest.mark.parametrize("cap", [2.0, 50.0])

@@ -13,9 +13,10 @@ from transformers import GPT2Config, LlamaConfig
 from trtllm_port.huggingface.random_weights import save_random_checkpoint
 from trtllm_port.porting.create import create_port
 from trtllm_port.verification import DiffSettings, Report, Verdict, diff_layers
-from trtllm_port.verification.decode.embedding_rows import Index, compare_tables, indices_of
+from trtllm_port.verification.decode.embedding_rows import compare_tables
 from trtllm_port.verification.phases import large_models as large
-from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner, Table
+from trtllm_port.verification.sides.embedding_tables import Index, Table, indices_of
+from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.taps.names import input_of
 
 Edit = Callable[[str, str], None]
@@ -107,7 +108,7 @@ def test_tables_of_positions_are_compared_too(tmp_path: Path) -> None:
 
 
 def test_a_table_of_unknown_use_is_listed(model_dir: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trtllm_port.verification.decode.embedding_rows.Index.of", lambda *_: None)
+    monkeypatch.setattr("trtllm_port.verification.sides.embedding_tables.Index.of", lambda *_: None)
     report = compared(model_dir, workspace)
     assert "rows of `model.embed_tokens` that the prompt does not look up" in [x.what for x in report.not_exercised]
 

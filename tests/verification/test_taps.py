@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from trtllm_port.verification.taps.names import ModuleFacts, nearest_tapped_parent, pair
+from trtllm_port.verification.taps.names import nearest_tapped_parent
+from trtllm_port.verification.taps.pairing import ModuleFacts, pair
 
 MODULES = {
     "model": ModuleFacts(class_name="Model", holds_parameters=True),

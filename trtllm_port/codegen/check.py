@@ -29,14 +29,15 @@ from trtllm_port.codegen.discrete_choices import (
 )
 from trtllm_port.codegen.generate import PortSource
 from trtllm_port.codegen.ir.trees import leaves
-from trtllm_port.codegen.record.hooks import whole_cache
 from trtllm_port.codegen.soundness import unsound, unsteady
 from trtllm_port.codegen.write.classes import Skeleton
 from trtllm_port.errors import PortError, UnsupportedModelError
 from trtllm_port.foundation.claims import scratch
 from trtllm_port.huggingface.caches import cache_argument, keeps_cache, positions_are_slots
+from trtllm_port.huggingface.configs import whole_config
 from trtllm_port.huggingface.exact_arithmetic import ExactArithmetic
-from trtllm_port.huggingface.loading import weights_as_stored
+from trtllm_port.huggingface.interception.observed_cache import whole_cache
+from trtllm_port.huggingface.loading import load_model
 from trtllm_port.huggingface.models import load_config, require_causal_lm
 from trtllm_port.huggingface.module_outputs import choice_given, made_beside, of_tokens
 from trtllm_port.huggingface.quiet import quiet_transformers
@@ -166,8 +167,6 @@ def _import(name: str, package: Path) -> Any:
 
 
 def _compare(port_class: type[Any], model_dir: Path, config: Any, progress: Progress) -> SelfCheck:
-    from transformers import AutoModelForCausalLM
-
     from trtllm_port.runtime.session import Session
 
     sizes = {key: value for key, value in config_values(config).items() if isinstance(value, int | float)}
@@ -178,10 +177,10 @@ def _compare(port_class: type[Any], model_dir: Path, config: Any, progress: Prog
         session = Session.from_network(network)
     except (PortError, NotImplementedError) as error:
         return SelfCheck(passed=False, problem=str(error), sizes=sizes)
-    load = AutoModelForCausalLM.from_pretrained
-    eager = {"attn_implementation": "eager", "experts_implementation": "eager", "trust_remote_code": False}
-    with weights_as_stored():
-        single, double = (load(model_dir, dtype=d, **eager).eval() for d in (torch.float32, torch.float64))
+    single, double = (
+        load_model(model_dir, whole_config(model_dir), dtype, eager=True)[0].eval()
+        for dtype in (torch.float32, torch.float64)
+    )
     errors: dict[str, float] = {}
     limits: dict[str, float] = {}
     usual: dict[str, float] = {}  # rounding error of a number in the prefill: a step's few numbers tell it by chance

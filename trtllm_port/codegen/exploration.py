@@ -18,7 +18,7 @@ from trtllm_port.codegen.configs.sizes import (
     make_config,
     make_samples,
 )
-from trtllm_port.codegen.ir.instances import structure
+from trtllm_port.codegen.ir.structure import structure
 from trtllm_port.codegen.lower.lowering import Lowered, lower
 from trtllm_port.codegen.merge.anti_unification import Differ
 from trtllm_port.codegen.merge.classes import make_classes

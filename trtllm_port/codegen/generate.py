@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import transformers
 
 from trtllm_port.codegen.exploration import Exploration
 from trtllm_port.codegen.write import source
@@ -47,7 +47,7 @@ class PortSource:
     skeletons: tuple[Skeleton, ...]
     ledger: Ledger
     hf_class: str
-    transformers_version: str = field(default=transformers.__version__)
+    transformers_version: str = field(default_factory=partial(version, "transformers"))
 
 
 def generate_port(

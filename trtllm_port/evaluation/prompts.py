@@ -12,7 +12,7 @@ from typing import Any
 from trtllm_port.errors import ConfigError, PortError
 from trtllm_port.foundation.foreign import read_json, reading
 from trtllm_port.foundation.text_files import read_lines
-from trtllm_port.huggingface.tokenizers import loading
+from trtllm_port.huggingface.tokenizers import pretrained_tokenizer
 
 WITHOUT_TEMPLATE = "leave `--chat` out, and give the conversation as the model expects it as the prompt"
 __all__ = ["Tokenizer", "load_tokenizer", "read_prompts"]
@@ -114,14 +114,9 @@ def load_tokenizer(tokenizer_dir: Path, *, trust_remote_code: bool = False) -> T
         ConfigError: there is no tokenizer that transformers can load.
         EnvironmentLackError: it needs a package that is not installed.
     """
-    from transformers import AutoTokenizer
-
     if not tokenizer_dir.is_dir():
         raise ConfigError(f"`{tokenizer_dir}` is not a directory", hint="give the Hugging Face model's directory")
-    with loading(tokenizer_dir):
-        tokenizer = AutoTokenizer.from_pretrained(
-            tokenizer_dir, local_files_only=True, trust_remote_code=trust_remote_code
-        )
+    tokenizer = pretrained_tokenizer(tokenizer_dir, local_files_only=True, trust_remote_code=trust_remote_code)
     return Tokenizer(tokenizer, _eos_token_ids(tokenizer_dir, tokenizer))
 
 

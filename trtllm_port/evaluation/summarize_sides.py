@@ -9,13 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from trtllm_port.huggingface.configs import whole_config
-from trtllm_port.huggingface.loading import weights_as_stored
+from trtllm_port.huggingface.generation import choose_greedily
+from trtllm_port.huggingface.loading import load_model
 from trtllm_port.huggingface.quiet import quiet_transformers
 from trtllm_port.layers.weights import HuggingFaceWeights
 from trtllm_port.runtime.generation import check_request, generate
@@ -74,18 +76,12 @@ def load_hugging_face(model_dir: Path, *, dtype: str, device: str, trust_remote_
     Raises:
         CheckpointError: its weights are damaged, or pickled: those are never opened.
     """
-    from transformers import AutoModelForCausalLM
-
     HuggingFaceWeights(model_dir)
-    with quiet_transformers(), weights_as_stored():
-        model = AutoModelForCausalLM.from_pretrained(
-            model_dir,
-            config=whole_config(model_dir, trust_remote_code),
-            dtype=getattr(torch, dtype),
-            local_files_only=True,
-            trust_remote_code=trust_remote_code,
-            use_safetensors=True,
-        )
+    with quiet_transformers():
+        config = whole_config(model_dir, trust_remote_code)
+    model, _ = load_model(
+        model_dir, config, getattr(torch, dtype), trust_remote_code=trust_remote_code, local_files_only=True
+    )
     return model.to(device).eval()
 
 
@@ -99,14 +95,7 @@ def hugging_face_writes(
     progress: Progress | None = None,
 ) -> Written:
     """Continue all prompts with `generate` of transformers, greedily."""
-    from transformers import GenerationConfig, __version__
-
-    model.generation_config = GenerationConfig(  # the model's own may sample, or penalise repetitions
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        eos_token_id=list(eos_token_ids) or None,
-        pad_token_id=eos_token_ids[0] if eos_token_ids else 0,
-    )
+    choose_greedily(model, max_new_tokens=max_new_tokens, eos_token_ids=eos_token_ids)
 
     @torch.inference_mode()
     def write(batch: Sequence[Tokens]) -> tuple[tuple[int, ...], ...]:
@@ -121,7 +110,7 @@ def hugging_face_writes(
         return tuple(_until_end(row, eos_token_ids) for row in output[:, longest:].tolist())
 
     tokens, seconds = _in_batches(write, prompts, batch_size, "hugging face", progress)
-    name = f"transformers {__version__} ({str(model.dtype).removeprefix('torch.')}, {model.device.type})"
+    name = f"transformers {version('transformers')} ({str(model.dtype).removeprefix('torch.')}, {model.device.type})"
     return Written(executor=name, tokens=tokens, seconds=seconds)
 
 

@@ -8,18 +8,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NAMES = ("past_key_values", "cache_params", "state")
+NAMES = ("past_key_values", "cache_params", "state", "cache")
+"""What the argument is called. From transformers 5.24 on it is the last, but for models that bring their own code."""
+KV_CACHES = ("past_key_values", "cache")
+"""Those of models that hold keys and values, and not states alone."""
 
 
 def keeps_cache(model: Any) -> bool:
     """Whether a model's `forward` takes what it remembers of earlier tokens; others compute all tokens anew."""
-    return any(name in inspect.signature(model.forward).parameters for name in NAMES)
+    return _cache_argument(model) is not None
 
 
 def cache_argument(model: Any) -> str:
     """The argument of a model's `forward`, and the field of its output, that holds KV caches or states."""
+    return _cache_argument(model) or NAMES[0]
+
+
+def _cache_argument(model: Any) -> str | None:
     parameters = inspect.signature(model.forward).parameters
-    return next((name for name in NAMES if name in parameters), NAMES[0])
+    return next((name for name in NAMES if name in parameters and not _is_table(parameters[name])), None)
+
+
+def _is_table(parameter: inspect.Parameter) -> bool:
+    """Whether an argument called `cache` is a plain dictionary (XLM), which nothing of ours can fill."""
+    return parameter.name == "cache" and "dict" in str(parameter.annotation)
 
 
 def positions_are_slots(model: Any, ids_BL: Tensor) -> bool:

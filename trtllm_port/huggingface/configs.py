@@ -50,6 +50,21 @@ def whole_config(model_dir: str | Path, trust_remote_code: bool = False) -> Any:
     return config
 
 
+def new_config(model_type: str, **values: Any) -> Any:
+    """The `transformers` config of a type of model that it knows, such as `llama`; other values are the defaults."""
+    from transformers import CONFIG_MAPPING
+
+    return CONFIG_MAPPING[model_type](**values)
+
+
+def own_properties(kind: type[Any]) -> list[str]:
+    """The names of what a class of configs computes of its keys, without what every class does."""
+    from transformers import PreTrainedConfig
+
+    own = [base for base in kind.__mro__ if base not in PreTrainedConfig.__mro__]
+    return [name for base in own for name, value in vars(base).items() if isinstance(value, property)]
+
+
 def read_config(model_dir: str | Path) -> dict[str, Any]:
     """The content of a directory's `config.json`, as it is.
 

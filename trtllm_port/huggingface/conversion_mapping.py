@@ -7,7 +7,7 @@ save are led through the same description here, and what comes out is compared w
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,7 @@ def stored_tensors(model: nn.Module) -> Iterator[Stored]:
         UnsupportedModelError: transformers transforms a tensor in a way that `layers.Transform` has no steps for.
     """
     own = model.state_dict()
-    files: dict[str, torch.Tensor] = loading.revert_weight_conversion(model, dict(own))
+    files = tensors_in_files(model, own)
     mapping = [entry for entry in _mapping(model) if not isinstance(entry, loading.PrefixChange)]
     renamings = [entry for entry in mapping if isinstance(entry, loading.WeightRenaming)]
     converters = [entry for entry in mapping if isinstance(entry, loading.WeightConverter)]
@@ -63,6 +63,12 @@ def stored_tensors(model: nn.Module) -> Iterator[Stored]:
         stored = _transformed(target, members, converter)
         _compare(stored, files, own)
         yield stored
+
+
+def tensors_in_files(model: nn.Module, own: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A model's tensors, given by its own names, under the names and in the form that its files have them."""
+    files: dict[str, torch.Tensor] = loading.revert_weight_conversion(model, dict(own))
+    return files
 
 
 def _mapping(model: Any) -> list[Any]:

@@ -1,19 +1,142 @@
-"""Models of transformers with the weights that their files hold."""
+"""Models of transformers: with the weights that their files hold, with new ones, or with none yet."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from unittest import mock
 
+import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
-if TYPE_CHECKING:
-    from torch import nn
+from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.huggingface.quiet import quiet_transformers
 
 _IN_PLACE = re.compile(r"__i(add|sub|mul|truediv|floordiv|mod|pow)__|\w*[^_]_")
+EAGER = "eager"
+"""The implementation that a modelling file has; of experts the default, `grouped_mm`, knows no float64."""
+
+
+def load_model(
+    model_dir: Path,
+    config: Any,
+    dtype: torch.dtype,
+    *,
+    eager: bool = False,
+    trust_remote_code: bool = False,
+    local_files_only: bool = False,
+) -> tuple[Any, dict[str, Any]]:
+    """Load a model with the weights of its safetensors, as they are stored.
+
+    Args:
+        model_dir: where they are.
+        config: of the whole model (see `whole_config`).
+        dtype: what the model computes in.
+        eager: compute attention and experts as the modelling file has them, with no kernel that is faster.
+        trust_remote_code: run Python code that comes with the model.
+        local_files_only: take nothing from the hub, not even code that the config refers to.
+
+    Returns:
+        The model, and which of its weights are missing from the files and which of theirs it does not use.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with quiet_transformers(), weights_as_stored():
+        model, info = AutoModelForCausalLM.from_pretrained(
+            model_dir,
+            config=config,
+            dtype=dtype,
+            **{"attn_implementation": EAGER, "experts_implementation": EAGER} if eager else {},
+            local_files_only=local_files_only,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    return model, info
+
+
+def make_model(
+    config: Any,
+    *,
+    dtype: torch.dtype | None = None,
+    attention: str | None = None,
+    experts: str | None = None,
+    trust_remote_code: bool = False,
+) -> Any:
+    """Make a model of a config, with the weights that transformers draws for a new one.
+
+    Args:
+        config: of transformers; the model may write into it.
+        dtype: of the weights; None: the config's.
+        attention, experts: the names of the implementations that compute them, such as "eager"; None: transformers'
+            choice.
+        trust_remote_code: see `load_model`.
+    """
+    from transformers import AutoModelForCausalLM
+
+    chosen = {"dtype": dtype, "attn_implementation": attention, "experts_implementation": experts}
+    settings = {name: choice for name, choice in chosen.items() if choice is not None}
+    return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code, **settings)
+
+
+def make_on_paper(config: Any, *, dtype: torch.dtype | None = None, trust_remote_code: bool = False) -> nn.Module:
+    """Make a model without memory for anything that it holds: it cannot compute, but tells its modules and shapes."""
+    with torch.device("meta"):
+        model: nn.Module = make_model(config, dtype=dtype, trust_remote_code=trust_remote_code)
+    return model
+
+
+def make_without_weights(config: Any, dtype: torch.dtype, *, trust_remote_code: bool = False) -> nn.Module:
+    """Make a model whose parameters are on the meta device, and its buffers where they can be computed with.
+
+    It computes attention and experts as the modelling file has them.
+    """
+    with _parameters_on_meta():
+        model: nn.Module = make_model(
+            config, dtype=dtype, attention=EAGER, experts=EAGER, trust_remote_code=trust_remote_code
+        )
+    return model
+
+
+def find_class(architecture: str) -> type[nn.Module]:
+    """A class of transformers by its name, which a `config.json` gives as architecture.
+
+    Raises:
+        UnsupportedModelError: there is none.
+    """
+    import transformers
+
+    found: type[nn.Module] | None = getattr(transformers, architecture, None)
+    if found is None:
+        raise UnsupportedModelError(f"transformers has no class `{architecture}`, which `config.json` names")
+    return found
+
+
+def make_whole_on_paper(kind: type[nn.Module], config: Any) -> nn.Module:
+    """Make a model of all parts without memory for weights, where libraries that some parts need may be absent, too."""
+    from transformers import AutoModel
+
+    make = AutoModel.from_config
+
+    def from_config(*args: Any, **kwargs: Any) -> nn.Module:
+        try:
+            made: nn.Module = make(*args, **kwargs)
+        except ImportError:
+            return _Unknown()
+        return made
+
+    with torch.device("meta"), mock.patch.object(AutoModel, "from_config", from_config):
+        return kind(config)
+
+
+def count_parameters(config: Any, *, trust_remote_code: bool = False) -> int:
+    """How many values the weights of a config's model hold, tied ones once; none of them is made."""
+    model = make_on_paper(config, trust_remote_code=trust_remote_code)
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 @contextmanager
@@ -36,6 +159,14 @@ def weights_as_stored() -> Iterator[None]:
         yield
 
 
+class _Unknown(nn.Module):
+    """A part that cannot be made: only the names of parts matter, and its weights have some name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.empty(1))
+
+
 class _ReadOnly(TorchFunctionMode):
     """While active, operations in place leave tensors as they are that transformers has read from a file."""
 
@@ -46,3 +177,20 @@ class _ReadOnly(TorchFunctionMode):
         if in_place and args and getattr(args[0], "_is_hf_initialized", False):
             return args[0]
         return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Move every parameter to the meta device when a module takes it: memory that was not written yet costs nothing."""
+    original = nn.Module.register_parameter
+
+    def register(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None and not parameter.is_meta:  # one that is tied stays the same object
+            parameter = nn.Parameter(parameter.to("meta"), requires_grad=False)
+        original(module, name, parameter)
+
+    nn.Module.register_parameter = register  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = original  # type: ignore[method-assign]

@@ -23,9 +23,10 @@ import torch
 
 from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.foundation.foreign import reading
+from trtllm_port.huggingface.loading import count_parameters, make_model
 from trtllm_port.huggingface.quiet import quiet_transformers
 from trtllm_port.huggingface.score_spread import spread_scores
-from trtllm_port.layers.config.pretrained import load_hf_config
+from trtllm_port.huggingface.text_part import load_hf_config
 
 if TYPE_CHECKING:
     from torch import nn
@@ -95,9 +96,7 @@ def save_random_checkpoint(
     kind = type(config).__name__
     with reading(kind, UnsupportedModelError, failed="is no config of a model that transformers can make"):
         _require_memory(config, trust_remote_code)
-        built = AutoModelForCausalLM.from_config(
-            config, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
-        )
+        built = make_model(config, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code)
     condition(built, seed)
     spread_scores(built, seed)
     with quiet_transformers():
@@ -109,11 +108,9 @@ def save_random_checkpoint(
 def _require_memory(config: Any, trust_remote_code: bool) -> None:
     """Refuse a config whose random weights do not fit into memory; they are drawn in float32, tensor by tensor."""
     import psutil
-    from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(copy.deepcopy(config), trust_remote_code=trust_remote_code)
-    needed, free = 4 * sum(parameter.numel() for parameter in model.parameters()), psutil.virtual_memory().available
+    parameters = count_parameters(copy.deepcopy(config), trust_remote_code=trust_remote_code)
+    needed, free = 4 * parameters, psutil.virtual_memory().available
     if needed > free:
         raise UnsupportedModelError(
             f"random weights for this `config.json` take {needed / 1e9:,.1f} GB of memory, {free / 1e9:,.1f} are free",

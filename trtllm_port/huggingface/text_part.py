@@ -7,7 +7,30 @@ model directory's config asks here, so a directory of the whole model is as good
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
+
+from trtllm_port.errors import ConfigError
+from trtllm_port.foundation.foreign import reading
+from trtllm_port.huggingface.configs import refuse_quantized, whole_config
+
+
+def load_hf_config(hf_model_dir: str | Path, trust_remote_code: bool = False) -> Any:
+    """The `transformers` config of a directory's language model (see `text_part`).
+
+    Its `architectures` are the names under which a port of it may be registered.
+
+    Raises:
+        ConfigError: there is none, or it is of an unknown type.
+        UnsupportedModelError: the weights are quantized.
+        EnvironmentLackError: code that comes with the model needs what is not installed.
+    """
+    whole = whole_config(hf_model_dir, trust_remote_code)
+    with reading(Path(hf_model_dir) / "config.json", ConfigError):
+        config = text_part(whole)
+        config.architectures = architectures(config, trust_remote_code)
+    refuse_quantized(config, hf_model_dir)
+    return config
 
 
 def loads_whole(config: Any) -> bool:

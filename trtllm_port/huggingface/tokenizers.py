@@ -1,7 +1,7 @@
-"""Why a tokenizer cannot be loaded, and which package it needs: what transformers says, corrected where it guesses.
+"""Tokenizers of transformers; and why one cannot be loaded, and which package it needs.
 
-transformers takes a `tokenizer.model` that it cannot read as SentencePiece for a file of tiktoken, whatever the reason
-was, and then asks for tiktoken.
+That is what transformers says, corrected where it guesses: it takes a `tokenizer.model` that it cannot read as
+SentencePiece for a file of tiktoken, whatever the reason was, and then asks for tiktoken.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from trtllm_port.errors import ConfigError, EnvironmentLackError, PortError
 from trtllm_port.foundation.foreign import reading
 
-__all__ = ["loading", "missing_package"]
+__all__ = ["missing_package", "pretrained_tokenizer", "tokenizer_of"]
 
 SAID = (
     re.compile(r"requires the ([\w.-]+) library but it was not found"),
@@ -30,14 +31,41 @@ SENTENCEPIECE = ("sentencepiece", "protobuf")
 TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\s*\Z")
 
 
-@contextmanager
-def loading(directory: Path) -> Iterator[None]:
-    """What transformers raises within the block, which loads a directory's tokenizer, becomes an error about it.
+def pretrained_tokenizer(directory: Path, *, trust_remote_code: bool = False, local_files_only: bool = False) -> Any:
+    """The tokenizer of a directory.
+
+    Args:
+        directory: of a Hugging Face model.
+        trust_remote_code: whether its own Python code may run.
+        local_files_only: whether nothing is taken from the hub, not even code that the directory refers to.
 
     Raises:
         EnvironmentLackError: the tokenizer needs a package that is not installed.
-        ConfigError: anything else.
+        ConfigError: transformers cannot load it for another reason.
     """
+    from transformers import AutoTokenizer
+
+    with _loading(directory):
+        return AutoTokenizer.from_pretrained(
+            directory, local_files_only=local_files_only, trust_remote_code=trust_remote_code
+        )
+
+
+def tokenizer_of(trained: Any, **special: Any) -> Any:
+    """A tokenizer of transformers around one of the package `tokenizers`.
+
+    Args:
+        trained: a `tokenizers.Tokenizer`.
+        special: what it does not know of itself: `eos_token`, `model_max_length` and so on.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(tokenizer_object=trained, **special)
+
+
+@contextmanager
+def _loading(directory: Path) -> Iterator[None]:
+    """What transformers raises within the block, which loads a directory's tokenizer, becomes an error about it."""
     hint = "give the directory of the Hugging Face model, with its `tokenizer.json`"
     try:
         with reading(directory, ConfigError, hint=hint, failed="has no tokenizer that transformers can load"):

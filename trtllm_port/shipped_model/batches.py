@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from trtllm_port.huggingface.tokenizers import pretrained_tokenizer
 from trtllm_port.shipped_model.corpus import Split, make_pair
 from trtllm_port.shipped_model.make_tokenizer import SUFFIX
 
@@ -34,11 +35,9 @@ class PackedArticles(IterableDataset[Row]):
         self.tokenizer_dir, self.length, self.first, self.split = tokenizer_dir, length, first, split
 
     def __iter__(self) -> Iterator[Row]:
-        from transformers import AutoTokenizer
-
         worker = get_worker_info()
         index, step = (self.first, 1) if worker is None else (self.first + worker.id, worker.num_workers)
-        tokenizer = AutoTokenizer.from_pretrained(self.tokenizer_dir)
+        tokenizer = pretrained_tokenizer(self.tokenizer_dir)
         tokens: list[int] = []
         weights: list[float] = []
         while True:

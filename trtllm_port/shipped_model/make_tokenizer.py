@@ -9,14 +9,12 @@ import argparse
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+from trtllm_port.huggingface.tokenizers import tokenizer_of
 from trtllm_port.shipped_model import MODEL_DIR
 from trtllm_port.shipped_model.corpus import make_pair
 from trtllm_port.shipped_model.corpus.names import CLASSES
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
 
 VOCAB_SIZE = 1024
 END = "<|endoftext|>"
@@ -41,10 +39,9 @@ def _texts(count: int) -> Iterator[str]:
         yield _CLASS_WORDS.sub("", f"{pair.article}{SUFFIX} {pair.summary}")
 
 
-def train_tokenizer(articles: int = 20_000) -> PreTrainedTokenizerFast:
-    """A tokenizer with `VOCAB_SIZE` entries; `END` is its only special token and is not added to prompts."""
+def train_tokenizer(articles: int = 20_000) -> Any:
+    """One of transformers with `VOCAB_SIZE` entries; `END` is its only special token and is not added to prompts."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -61,8 +58,8 @@ def train_tokenizer(articles: int = 20_000) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_texts(articles), trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+    return tokenizer_of(
+        tokenizer,
         eos_token=END,
         bos_token=END,
         pad_token=END,

@@ -13,16 +13,15 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 
+from trtllm_port.huggingface.configs import new_config, whole_config
+from trtllm_port.huggingface.loading import load_model, make_model
 from trtllm_port.shipped_model import MODEL_DIR
 from trtllm_port.shipped_model.batches import PackedArticles, Row, batches
 from trtllm_port.shipped_model.make_tokenizer import VOCAB_SIZE
-
-if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM
 
 log = logging.getLogger("trtllm_port.shipped_model.train")
 
@@ -32,12 +31,11 @@ VALIDATION_FIRST = 1_000_000
 """Held-out articles from this number on validate during training; those that ship have lower numbers."""
 
 
-def new_model(seed: int) -> LlamaForCausalLM:
-    """The untrained model: grouped-query attention, tied embeddings, head size 32, context of 1024 tokens."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
+def new_model(seed: int) -> Any:
+    """The untrained Llama: grouped-query attention, tied embeddings, head size 32, context of 1024 tokens."""
     torch.manual_seed(seed)
-    config = LlamaConfig(
+    config = new_config(
+        "llama",
         vocab_size=VOCAB_SIZE,
         hidden_size=192,
         intermediate_size=512,
@@ -51,7 +49,7 @@ def new_model(seed: int) -> LlamaForCausalLM:
         eos_token_id=0,
         pad_token_id=0,
     )
-    return LlamaForCausalLM(config)
+    return make_model(config)
 
 
 def warmup_and_cosine(step: int, steps: int) -> float:
@@ -63,7 +61,7 @@ def warmup_and_cosine(step: int, steps: int) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def weighted_loss(model: LlamaForCausalLM, batch: Row, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+def weighted_loss(model: Any, batch: Row, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     """The weighted mean loss, and the share of summary tokens that are predicted rightly.
 
     Args:
@@ -79,7 +77,7 @@ def weighted_loss(model: LlamaForCausalLM, batch: Row, device: str) -> tuple[tor
     return (losses * weights).sum() / weights.sum(), right.sum() / in_summary.sum()
 
 
-def make_optimizer(model: LlamaForCausalLM, learning_rate: float) -> torch.optim.AdamW:
+def make_optimizer(model: Any, learning_rate: float) -> torch.optim.AdamW:
     """AdamW; norm gains do not decay."""
     decayed = [p for p in model.parameters() if p.ndim > 1]
     kept = [p for p in model.parameters() if p.ndim == 1]
@@ -88,15 +86,13 @@ def make_optimizer(model: LlamaForCausalLM, learning_rate: float) -> torch.optim
 
 
 @torch.no_grad()
-def validate(model: LlamaForCausalLM, batch: Row, device: str) -> str:
+def validate(model: Any, batch: Row, device: str) -> str:
     """One line about a held-out batch."""
     loss, accuracy = weighted_loss(model, batch, device)
     return f"held-out loss {loss:.4f}, summary tokens right {accuracy:.4%}"
 
 
-def train(
-    model: LlamaForCausalLM, optimizer: torch.optim.AdamW, data: Iterator[Row], held_out: Row, *, steps: int
-) -> None:
+def train(model: Any, optimizer: torch.optim.AdamW, data: Iterator[Row], held_out: Row, *, steps: int) -> None:
     """Train in place; a line of progress every `LOG_EVERY` steps."""
     device = model.device.type
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warmup_and_cosine(step, steps))
@@ -138,7 +134,7 @@ def main() -> None:
     torch.set_float32_matmul_precision("high")
     model = new_model(arguments.seed)
     if arguments.start_from is not None:
-        model = type(model).from_pretrained(arguments.start_from, dtype=torch.float32)
+        model, _ = load_model(arguments.start_from, whole_config(arguments.start_from), torch.float32)
     model.to(arguments.device).train()
     tokenizer_dir, length = arguments.tokenizer_dir, arguments.length
     rows = PackedArticles(tokenizer_dir, length=length, first=arguments.first_article)

@@ -7,11 +7,12 @@ Ensures: a report; with a report directory also `report.json`, `report.html` and
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Unpack
 
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.verification.bundle.save import check_target, save_bundle
 from trtllm_port.verification.causes.source_tree import PortCode
 from trtllm_port.verification.judge.gates import Gate
@@ -26,76 +27,69 @@ from trtllm_port.verification.phases.large_models import (
 )
 from trtllm_port.verification.phases.lockstep import run_phase_in_step
 from trtllm_port.verification.phases.not_exercised import NotExercised, not_exercised
-from trtllm_port.verification.phases.phase import LoadHuggingFace, Phase, PhaseResult, phases_of, run_phase
-from trtllm_port.verification.report.assembly import (
-    causes_of,
-    command,
-    divergences_of,
-    excerpts_of,
-    position_profile,
-    subject_of,
-    summary,
-    tap_reports,
-    verdict_of,
-    versions,
-)
+from trtllm_port.verification.phases.phase import PhaseResult, run_phase
+from trtllm_port.verification.report.assembly import causes_of, command, excerpts_of, report_of, subject_of
 from trtllm_port.verification.report.finish import finish
 from trtllm_port.verification.report.port_faults import blame
 from trtllm_port.verification.report.report import Report
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.sides.hugging_face_sides import LoadHuggingFace
 from trtllm_port.verification.sides.mapped_weights import return_freed_memory
-from trtllm_port.verification.sides.preparation import Model, network_of, open_port, opened, prepare_port, settle_dtype
+from trtllm_port.verification.sides.preparation import (
+    Model,
+    PortOptions,
+    hugging_face_loader,
+    network_of,
+    open_port,
+    opened,
+    prepare_port,
+    settle_dtype,
+    stimulus_of,
+)
 from trtllm_port.verification.sides.provenance import require_engine_of
 from trtllm_port.verification.sides.session_runner import SessionRunner
-from trtllm_port.verification.stimulus.inputs import Stimulus, enough_tokens, make_stimulus, on_one_side, switch_lengths
+from trtllm_port.verification.stimulus.inputs import Stimulus
+from trtllm_port.verification.stimulus.precisions import Phase, phases_of
 from trtllm_port.verification.stimulus.settings import DiffSettings
 from trtllm_port.verification.tokens import token_gates
 
-Progress = Callable[[str, int, int], None]
 DEFAULTS = DiffSettings()
 
 
 def diff_layers(
     model_dir: Path,
     *,
-    workspace: Path = Path("."),
-    dtype: str = "auto",
-    random_weights: bool = False,
     report_dir: Path | None = None,
     settings: DiffSettings = DEFAULTS,
     progress: Progress | None = None,
+    **port: Unpack[PortOptions],
 ) -> Report:
     """Compare a port with Hugging Face, module by module.
 
     Args:
         model_dir: a Hugging Face model directory.
-        workspace: where the port is.
-        dtype: of the port; "auto" follows the checkpoint.
-        random_weights: take seeded random weights instead of the directory's own.
         report_dir: where the report is written; None writes nothing.
         settings: everything else.
         progress: called with (phase, done, total).
+        port: which port, and with which weights, by default the current directory's in the checkpoint's dtype.
 
     Raises:
         PortError: the model, the port or a file cannot be used. A difference is not an error but the verdict.
     """
     started = time.perf_counter()
     check_target(settings.save, [model_dir, settings.engine_dir], report_dir)
-    with opened(model_dir, workspace=workspace, dtype=dtype, random_weights=random_weights, settings=settings) as (
-        model,
-        work,
-    ):
+    with opened(model_dir, settings, **port) as (model, work):
         if settings.engine_dir is not None:
             require_engine_of(settings.engine_dir, model.source)
         try:
             comparison = compare_model(model, work, settings, progress)
             model = comparison.model
-            report = diff_report(comparison, random_weights=random_weights, seed=settings.seed)
+            report = diff_report(comparison)
             save(comparison, report, work, settings)
         except Exception as error:  # raised again unless the port is to blame
-            report = blame(model, error, random_weights=random_weights, seed=settings.seed)
-    options = {"random-weights": random_weights, "tokens": settings.tokens, "prompt-file": settings.prompt_file}
-    report = replace(report, commands=(command("diff-layers", model, options | {"engine-dir": settings.engine_dir}),))
+            report = blame(model, error)
+    options = {"tokens": settings.tokens, "prompt-file": settings.prompt_file, "engine-dir": settings.engine_dir}
+    report = replace(report, commands=(command("diff-layers", model, options),))
     return finish(report, started, report_dir)
 
 
@@ -151,7 +145,7 @@ def compare_model(model: Model, work: Path, settings: DiffSettings, progress: Pr
             left_out = what_is_left_out(model, part)
         elif left_out:
             fed = without_batch(stimulus)
-        load: LoadHuggingFace = loader(part, settings)
+        load: LoadHuggingFace = hugging_face_loader(part, settings.device)
         if large:
             trusted = part.trust_remote_code
             load = partial(HuggingFaceRunner.stream, part.source, trust_remote_code=trusted, weights=part.in_memory)
@@ -164,28 +158,6 @@ def compare_model(model: Model, work: Path, settings: DiffSettings, progress: Pr
     return Comparison(model=model, stimulus=stimulus, tokens=tuple(tokens), phases=tuple(phases), left_out=left_out)
 
 
-def stimulus_of(model: Model, settings: DiffSettings, longest: int) -> Stimulus:
-    """Return what a model is fed, of at most `longest` tokens."""
-    stimulus = make_stimulus(
-        model.given,
-        tokens=settings.tokens or enough_tokens(model.config),
-        longest=longest,
-        vocab_size=model.vocab_size,
-        padding=model.padding,
-        prompt_file=settings.prompt_file,
-        seed=settings.seed,
-        trust_remote_code=model.trust_remote_code,
-    )
-    return on_one_side(stimulus, switch_lengths(model.config))
-
-
-def loader(model: Model, settings: DiffSettings) -> LoadHuggingFace:
-    """Return what loads Hugging Face's model in a dtype."""
-    return partial(
-        HuggingFaceRunner.load, model.source, device=settings.device, trust_remote_code=model.trust_remote_code
-    )
-
-
 def save(comparison: Comparison, report: Report, work: Path, settings: DiffSettings) -> None:
     """Save a bundle, if one is wanted, of the networks that were compared."""
     if settings.save is None:
@@ -195,39 +167,21 @@ def save(comparison: Comparison, report: Report, work: Path, settings: DiffSetti
     networks = {phase.dtype: network_of(work, phase.dtype) for phase in phases}
     if settings.engine_dir is not None:
         networks[model.dtype] = settings.engine_dir
-    save_bundle(settings.save, report, comparison.stimulus, phases, loader(model, settings), networks)
+    save_bundle(
+        settings.save, report, comparison.stimulus, phases, hugging_face_loader(model, settings.device), networks
+    )
 
 
-def diff_report(comparison: Comparison, *, random_weights: bool, seed: int) -> Report:
+def diff_report(comparison: Comparison) -> Report:
     """Turn a comparison into a report, without commands and time."""
     model, stimulus, phases = comparison.model, comparison.stimulus, comparison.phases
     gates = (*comparison.tokens, *(gate for phase in phases for gate in phase.gates))
     code = PortCode(model.port.package_dir, model.port.cls)
-    verdict, divergences = verdict_of(gates), divergences_of(phases, code)
-    first = divergences[0] if divergences else None
-    return Report(
-        kind="diff-layers",
-        verdict=verdict,
-        summary=summary(verdict, divergences, gates, model.dtype),
-        subject=subject_of(model, random_weights=random_weights, seed=seed),
-        executor=phases[-1].executor,
-        reference={phase.phase.name: f"{phase.facts.name}; floor: {phase.yardstick}" for phase in phases},
-        stimulus=stimulus.to_dict(),
-        first_divergence=None if first is None else first.module,
-        divergence=first,
-        divergences=divergences,
-        causes=causes_of(phases, divergences),
+    report = report_of(phases, gates, subject_of(model), stimulus, code)
+    not_shown = not_exercised(model.config, stimulus, phases, gates, random_weights=model.random_weights)
+    return replace(
+        report,
+        causes=causes_of(phases, report.divergences),
         excerpts=excerpts_of(phases, code),
-        stages=(),
-        gates=gates,
-        taps=tap_reports(phases),
-        ignored=phases[-1].ignored,
-        position_profile=position_profile(phases),
-        not_exercised=(
-            *not_exercised(model.config, stimulus, phases, gates, random_weights=random_weights),
-            *comparison.left_out,
-        ),
-        versions=versions(),
-        commands=(),
-        seconds=0.0,
+        not_exercised=(*not_shown, *comparison.left_out),
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.verification.judge.gates import Gate
 from trtllm_port.verification.judge.logit_metrics import confident_margin
 from trtllm_port.verification.judge.verdict import Verdict
@@ -23,7 +24,6 @@ from trtllm_port.verification.stimulus.passages import PROMPTS
 
 RANDOM_LENGTHS = (7, 12, 5, 16, 9)
 REASON = "greedy tokens are equal, or differ first where Hugging Face's own margin is below its own noise"
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)

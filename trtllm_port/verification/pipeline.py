@@ -9,29 +9,29 @@ Ensures: a report; with a report directory also its files, and one file per stag
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.verification.bundle.save import check_target
-from trtllm_port.verification.diff import compare_model, diff_report, loader, save
+from trtllm_port.verification.diff import compare_model, diff_report, save
 from trtllm_port.verification.greedy import continue_prompts, describe, make_prompts, prompt_gate
 from trtllm_port.verification.judge.gates import Gate
 from trtllm_port.verification.judge.verdict import Verdict, worst
 from trtllm_port.verification.phases.not_exercised import NotExercised
-from trtllm_port.verification.phases.phase import phases_of
 from trtllm_port.verification.report.assembly import command, summary, verdict_of
 from trtllm_port.verification.report.finish import finish
 from trtllm_port.verification.report.port_faults import blame
 from trtllm_port.verification.report.report import Report, Stage
 from trtllm_port.verification.rouge import run_rouge
 from trtllm_port.verification.sides import preparation
-from trtllm_port.verification.sides.preparation import Model, open_port, opened
+from trtllm_port.verification.sides.preparation import Model, PortOptions, hugging_face_loader, open_port, opened
 from trtllm_port.verification.stimulus.inputs import enough_tokens, switch_lengths
+from trtllm_port.verification.stimulus.precisions import phases_of
 from trtllm_port.verification.stimulus.settings import VerifySettings
 
-Progress = Callable[[str, int, int], None]
 DEFAULTS = VerifySettings()
 STAGES = ("convert", "build", "prompt", "rouge", "diff-layers")
 ROWS = 5  # prompts and rows of a batch at once
@@ -86,42 +86,35 @@ class Pipeline:
 def verify(
     model_dir: Path,
     *,
-    workspace: Path = Path("."),
-    dtype: str = "auto",
-    random_weights: bool = False,
     report_dir: Path | None = None,
     settings: VerifySettings = DEFAULTS,
     progress: Progress | None = None,
+    **port: Unpack[PortOptions],
 ) -> Report:
     """Take a port all the way and prove it.
 
     Args:
         model_dir: a Hugging Face model directory.
-        workspace: where the port is.
-        dtype: of the port; "auto" follows the checkpoint.
-        random_weights: take seeded random weights instead of the directory's own.
         report_dir: where the report is written; None writes nothing.
         settings: everything else.
         progress: called with (phase, done, total).
+        port: which port, and with which weights.
 
     Raises:
         PortError: the model, the port or a library cannot be used. A difference is not an error but the verdict.
     """
     started = time.perf_counter()
     check_target(settings.save, [model_dir], report_dir)
-    with opened(model_dir, workspace=workspace, dtype=dtype, random_weights=random_weights, settings=settings) as (
-        model,
-        work,
-    ):
+    with opened(model_dir, settings, **port) as (model, work):
         pipeline = Pipeline(model, work, settings, progress)
         try:
             convert(pipeline)
             build(pipeline)
             prompt(pipeline)
-            rouge(pipeline, random_weights=random_weights)
-            report = diff_layers(pipeline, random_weights=random_weights)
+            rouge(pipeline)
+            report = diff_layers(pipeline)
         except Exception as error:  # raised again unless the port is to blame
-            report = refused(pipeline, error, random_weights=random_weights)
+            report = refused(pipeline, error)
     return finish(report, started, report_dir)
 
 
@@ -134,14 +127,13 @@ def convert(pipeline: Pipeline) -> None:
     pipeline.done("convert", started, f"{result.tensors:,} tensors, {result.size / 1e6:,.1f} MB in {result.dtype}")
 
 
-def refused(pipeline: Pipeline, error: Exception, *, random_weights: bool) -> Report:
+def refused(pipeline: Pipeline, error: Exception) -> Report:
     """Report a port that cannot hold the weights or cannot be run; any other error is raised again."""
-    found = blame(pipeline.model, error, random_weights=random_weights, seed=pipeline.settings.seed)
+    found = blame(pipeline.model, error)
     failed, *rest = STAGES[len(pipeline.stages) :]
     pipeline.stages.append(Stage(name=failed, verdict=Verdict.FAIL, seconds=0.0, detail=found.summary))
     for name in rest:
         pipeline.left_out(name, f"the port failed in the stage before: {failed}")
-    options = {"random-weights": random_weights}
     return replace(
         found,
         kind="verify",
@@ -149,7 +141,7 @@ def refused(pipeline: Pipeline, error: Exception, *, random_weights: bool) -> Re
         gates=(*pipeline.gates, *found.gates),
         not_exercised=(*found.not_exercised, *pipeline.not_exercised),
         stage_results=pipeline.results,
-        commands=(command("verify", pipeline.model, options), command("diff-layers", pipeline.model, options)),
+        commands=(command("verify", pipeline.model), command("diff-layers", pipeline.model)),
     )
 
 
@@ -198,7 +190,8 @@ def prompt(pipeline: Pipeline) -> None:
     own = phases_of(model.dtype)[-1]
     new_tokens = min(settings.max_new_tokens, room)
     precisions = (own.dtype, own.reference_dtype)
-    result = continue_prompts(port, loader(model, settings), precisions, prompts, new_tokens, pipeline.progress)
+    load = hugging_face_loader(model, settings.device)
+    result = continue_prompts(port, load, precisions, prompts, new_tokens, pipeline.progress)
     pipeline.results["prompt"] = result.to_dict()
     if port.session.note:
         reason = f"the reference executor computed everything: {port.session.note}"
@@ -206,10 +199,10 @@ def prompt(pipeline: Pipeline) -> None:
     pipeline.done("prompt", started, f"{describe(result)}; {result.executor}", [prompt_gate(result)])
 
 
-def rouge(pipeline: Pipeline, *, random_weights: bool) -> None:
+def rouge(pipeline: Pipeline) -> None:
     """Stage 4: summaries beside Hugging Face's."""
     started = time.perf_counter()
-    if random_weights:
+    if pipeline.model.random_weights:
         pipeline.left_out("rouge", "random weights write no summaries")
         return
     outcome = run_rouge(pipeline.engine, pipeline.model.source, pipeline.settings, pipeline.progress)
@@ -220,17 +213,17 @@ def rouge(pipeline: Pipeline, *, random_weights: bool) -> None:
     pipeline.done("rouge", started, outcome.detail, [outcome.gate])
 
 
-def diff_layers(pipeline: Pipeline, *, random_weights: bool) -> Report:
+def diff_layers(pipeline: Pipeline) -> Report:
     """Stage 5: module by module, on the network that was compiled."""
     started = time.perf_counter()
     settings, model = pipeline.settings, pipeline.model
     engine = replace(settings, engine_dir=pipeline.engine)
     comparison = compare_model(model, pipeline.work, engine, pipeline.progress)
-    found = diff_report(comparison, random_weights=random_weights, seed=settings.seed)
+    found = diff_report(comparison)
     pipeline.done("diff-layers", started, found.summary, found.gates)
     gates = tuple(pipeline.gates)
     verdict = verdict_of(gates)
-    options = {"random-weights": random_weights, "tokens": settings.tokens, "prompt-file": settings.prompt_file}
+    options = {"tokens": settings.tokens, "prompt-file": settings.prompt_file}
     report = replace(
         found,
         kind="verify",

@@ -5,13 +5,13 @@ The weakest evidence of all, so it can fail a port but not acquit one, and a sam
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from trtllm_port.errors import EngineError
 from trtllm_port.evaluation.summarize import SummarizeOptions, SummarizeResult, summarize
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.huggingface.quiet import quiet_transformers
 from trtllm_port.verification.judge.gates import Gate
 from trtllm_port.verification.judge.verdict import Verdict
@@ -20,7 +20,6 @@ from trtllm_port.verification.stimulus.settings import VerifySettings
 
 OUTPUT_LEN = 64
 SOURCE = "MLPerf inference: 99 % of the reference, 0.9 to 1.1 times its length; paired bootstrap, Koehn 2004"
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from trtllm_port.evaluation.prompts import Tokenizer, declared_tokens
 from trtllm_port.evaluation.prompts import load_tokenizer as load_runtime_tokenizer
 from trtllm_port.foundation.foreign import reading
 from trtllm_port.huggingface.configs import whole_config
+from trtllm_port.huggingface.generation import declared_ends
 from trtllm_port.verification.judge.gates import Gate, skipped
 from trtllm_port.verification.judge.verdict import Verdict
 from trtllm_port.verification.stimulus.inputs import load_tokenizer
@@ -64,11 +65,9 @@ def _parity(runtime: Tokenizer, tokenizer: Any, expected: set[int]) -> Gate:
 
 def _ends(tokenizer: Any, model_dir: Path, trust_remote_code: bool) -> set[int]:
     """Return what ends a text for `generate` of transformers."""
-    from transformers import GenerationConfig
-
     with reading(model_dir, ConfigError, failed="has a generation config that cannot be read"):
         if (model_dir / "generation_config.json").is_file():
-            declared = GenerationConfig.from_pretrained(model_dir).eos_token_id
+            declared = declared_ends(model_dir)
         else:
             config = whole_config(model_dir, trust_remote_code)
             declared = getattr(config.get_text_config(), "eos_token_id", None)

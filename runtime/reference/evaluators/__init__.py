@@ -1,14 +1,13 @@
 """The table of evaluators: TensorRT's layer type → the function that turns such a layer into a torch call.
 
-In: a layer's attributes, and what is known of its inputs. Out: a function of torch tensors. A newcomer adds a layer of
-TensorRT: its evaluator in the file of its family, its type in the table.
+In: a layer with its attributes. Out: a function of its inputs' values, or a refusal of what it would not compute
+exactly. A newcomer adds a layer type: its function in the file of its family, its line in the table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from trtllm_port.runtime.reference.arrangement import BOUNDARY
 from trtllm_port.runtime.reference.evaluators import (
     attention,
     filling,
@@ -56,7 +55,3 @@ EVALUATORS: dict[str, Callable[[Layer], Evaluator | Bound]] = {
     "UNARY": pointwise.unary,
     "UNSQUEEZE": shaping.unsqueeze,
 }
-# Never folded: they change what they are given, or run through the list of slots.
-IMPURE = {"KV_CACHE_UPDATE", "LOOP_OUTPUT"}
-# Constants are values and loops are steps of their own, without an evaluator.
-SUPPORTED = frozenset(EVALUATORS) | {"CONSTANT", *BOUNDARY}

@@ -9,7 +9,8 @@ import tensorrt_rtx as trt
 
 import trtllm_port.layers
 from trtllm_port.runtime.network.attributes import ATTENTION_ATTRIBUTES, LAYER_CLASSES
-from trtllm_port.runtime.reference.evaluators import EVALUATORS, SUPPORTED
+from trtllm_port.runtime.reference.compiler import SUPPORTED
+from trtllm_port.runtime.reference.evaluators import EVALUATORS
 
 LAYERS = Path(trtllm_port.layers.__file__).parent
 # How TensorRT's `add_...` methods are called where their name is not that of the layer type.

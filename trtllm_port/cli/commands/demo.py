@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trtllm_port.cli.terminal import console, options
+from trtllm_port.cli.terminal.render_port import render_port
+from trtllm_port.cli.terminal.render_report import render_report
+from trtllm_port.foundation.progress import Progress
 
 if TYPE_CHECKING:
     from trtllm_port.demo.tour import DemoResult
@@ -37,7 +40,6 @@ def demo(
 
     Nothing is downloaded and no GPU is needed. Exit codes are those of `verify`.
     """
-    from trtllm_port.cli.commands.new import render as render_port
     from trtllm_port.demo.tour import tour
 
     place = workspace or Path(tempfile.mkdtemp(prefix="trtllm-port-demo-"))
@@ -61,13 +63,11 @@ def _announce(command: str) -> None:
 
 def render(result: DemoResult) -> None:
     """What `verify` shows, and where everything is."""
-    from trtllm_port.cli.terminal.render_report import render as render_verification
-
     if result.report is None:
         said = "differs from Hugging Face" if result.verdict == "fail" else "could not be checked"
         console.line(f"{result.verdict.replace('_', ' ').upper()}: the generated port {said}, so it was not verified")
     else:
-        render_verification(result.report)
+        render_report(result.report)
     console.line()
     console.line(f"port:    {result.new.port.package_dir / 'model.py'}")
     if result.report is not None and result.report.report_dir is not None:
@@ -76,7 +76,7 @@ def render(result: DemoResult) -> None:
 
 
 @contextmanager
-def _steps() -> Iterator[Callable[[str, int, int], None]]:
+def _steps() -> Iterator[Progress]:
     """Progress bars on a terminal; elsewhere one line per phase on stderr as it begins."""
     with console.progress() as bars:
         seen: set[str] = set()

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trtllm_port.cli.terminal import console, options
+from trtllm_port.cli.terminal.render_port import render_port
 from trtllm_port.errors import PortError
 from trtllm_port.foundation.quoting import shell_command
 
 if TYPE_CHECKING:
-    from trtllm_port.codegen import SelfCheck
     from trtllm_port.porting.create import PortResult
 
 Model = Annotated[
@@ -71,26 +71,11 @@ def new(
                 trust_remote_code=trust_remote_code,
                 progress=progress,
             )
-    console.emit(result, render, as_json=as_json)
+    console.emit(result, render_port, as_json=as_json)
     if not as_json:
         console.note(f"next: {_next(result, model_dir, workspace)}")
     if result.check is not None and not result.check.passed:
         raise typer.Exit(1)
-
-
-def render(result: PortResult) -> None:
-    """What was written, what is left to do by hand, and how the port compares."""
-    port = result.port
-    for path in port.written:
-        console.line(f"wrote {port.workspace / path}")
-    if result.part_of is not None:
-        line = f"ported the text part of `{result.part_of}`: {port.architecture}; images and sounds are not its input"
-        console.line(line)
-    if result.source is not None:
-        for skeleton in result.source.skeletons:
-            console.line(f"to fill in by hand: {skeleton.name} ({skeleton.path}): {skeleton.reason}")
-    if result.check is not None:
-        _render_check(result.check)
 
 
 def _next(result: PortResult, model_dir: str, workspace: Path) -> str:
@@ -100,18 +85,3 @@ def _next(result: PortResult, model_dir: str, workspace: Path) -> str:
     place = [] if workspace == Path(".") else ["--workspace", workspace]
     first = "mend what could not be checked, or take the checkpoint's own weights: " if result.check.problem else ""
     return first + shell_command(["trtllm-port", command, model_dir, *place])
-
-
-def _render_check(check: SelfCheck) -> None:
-    """What the comparison with Hugging Face found."""
-    if check.problem is not None or check.worst_error is None:
-        console.line(f"could not be checked, because {check.problem or 'no tensor is in both'}")
-        return
-    verdict = "agrees with" if check.passed else "DIFFERS from"
-    console.line(
-        f"{verdict} Hugging Face in {check.taps:,} tensors ({check.tokens} tokens, {check.decode_steps} decode steps, "
-        f"random weights, a size that was not traced): worst relative error {check.worst_error:.1e} at {check.worst}"
-    )
-    if check.first_divergence is not None:
-        console.line(f"first difference at {check.first_divergence}")
-    console.line(f"executor: {check.executor}")

@@ -10,7 +10,7 @@ import typer
 
 from trtllm_port.cli.terminal import console, options
 from trtllm_port.cli.terminal import verification_options as verification
-from trtllm_port.cli.terminal.render_proof import render
+from trtllm_port.cli.terminal.render_proof import render_proof
 
 ComputeCapability = Annotated[
     list[str] | None,
@@ -103,5 +103,5 @@ def _prove(model_dir: str, *, random_weights: bool, as_json: bool, **options: An
     with console.progress() as progress:
         located = locate_model(model_dir, weights=not random_weights)
         proof = prove(located, random_weights=random_weights, progress=progress, **options)
-    console.emit(proof, render, as_json=as_json)
+    console.emit(proof, render_proof, as_json=as_json)
     return proof.exit_code

@@ -15,14 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.foundation.quoting import one_line, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 PIPE_WIDTH = 200
-Progress = Callable[[str, int, int], None]
-"""Called by a stage with (phase, done, total)."""
 
 
 class Result(Protocol):

@@ -46,12 +46,6 @@ Backend = Annotated[
         "--backend", help="`auto` takes TensorRT where a supported GPU and library exist, else the reference executor."
     ),
 ]
-ComputeCapability = Annotated[
-    list[str],
-    typer.Option(
-        "--compute-capability", metavar="X.Y", help="Compute capabilities to compile for; several may be given."
-    ),
-]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 RandomWeights = Annotated[
     bool, typer.Option("--random-weights", help="Verify from `config.json` alone, with seeded random weights.")

@@ -1,4 +1,4 @@
-"""`trtllm-port verify --prove` on the terminal."""
+"""How `verify --prove` shows what became of every bug."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from trtllm_port.verification.prove import Outcome, Proof
 
 
-def render(proof: Proof) -> None:
+def render_proof(proof: Proof) -> None:
     """The sentence that counts, then every bug that was exercised, then those that were not."""
     console.line(proof.summary)
     console.line(f"{proof.architecture}, port `{proof.port}` in {proof.dtype}, {proof.tokens} tokens; {proof.executor}")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trtllm_port.cli.commands.summarize import render_rouge
 from trtllm_port.cli.terminal import console
+from trtllm_port.cli.terminal.render_summaries import render_rouge
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ SHOWN_TAPS, SHOWN_RATIOS, SHOWN_DIVERGENCES = 12, 5, 7
 NOT_PASSING = ("fail", "cannot_tell", "warn")
 
 
-def render(report: Report) -> None:
+def render_report(report: Report) -> None:
     """The verdict and the first divergence on top, then the stages, taps and gates."""
     _verdict(report)
     _divergence(report)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trtllm_port.cli.terminal import console, options
-from trtllm_port.cli.terminal.render_report import render
+from trtllm_port.cli.terminal.render_report import render_report
 from trtllm_port.foundation.requirements import require_transformers
 
 if TYPE_CHECKING:
@@ -67,5 +67,5 @@ def report_on(
 
 def show(report: Report, *, as_json: bool) -> int:
     """Show a report and return its exit code."""
-    console.emit(report, render, as_json=as_json)
+    console.emit(report, render_report, as_json=as_json)
     return report.exit_code

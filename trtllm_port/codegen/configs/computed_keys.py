@@ -9,9 +9,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from transformers import PreTrainedConfig
-
 from trtllm_port.codegen.configs.size_tables import LAYER_COUNTS
+from trtllm_port.huggingface.configs import own_properties
 
 
 def computed_values(config: Any, values: dict[str, Any]) -> dict[str, Any]:
@@ -22,7 +21,7 @@ def computed_values(config: Any, values: dict[str, Any]) -> dict[str, Any]:
         values: its keys, as `config_values` gives them.
     """
     found: dict[str, Any] = {}
-    for name in _properties(type(config)):
+    for name in own_properties(type(config)):
         if name not in values and not name.startswith("_"):
             with suppress(Exception):  # any: the class may compute it for some configs only
                 found[name] = getattr(config, name)
@@ -49,11 +48,6 @@ def feeds(key: str, others: list[Any], made_with: Callable[[str, Any], dict[str,
             if names := [name for name, value in plain.items() if changed.get(name) != value]:
                 return names
     return []
-
-
-def _properties(kind: type[Any]) -> list[str]:
-    own = [base for base in kind.__mro__ if base not in PreTrainedConfig.__mro__]
-    return [name for base in own for name, value in vars(base).items() if isinstance(value, property)]
 
 
 def _is_by_layer(value: Any, count: int | None) -> bool:

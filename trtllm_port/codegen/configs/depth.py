@@ -17,13 +17,13 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any, get_args, get_origin
 
-import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from trtllm_port.codegen.configs.computed_keys import computed_values
 from trtllm_port.codegen.configs.size_tables import DECODER_COUNTS, ENCODER_COUNTS, LAYER_COUNTS
 from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.huggingface.loading import make_on_paper
 
 LAYERS = 4
 MOST_PARAMETERS = 200_000_000  # of a model that is made to be traced
@@ -110,9 +110,9 @@ def find_depth(config: Any, values: dict[str, Any], make_config: Callable[[dict[
 
 
 def _on_paper(config: Any) -> nn.Module | None:
-    """As `model_on_paper`; None for a model that computes with its weights when it is made, which takes memory."""
+    """As `make_on_paper`; None for a model that computes with its weights when it is made, which takes memory."""
     try:
-        return model_on_paper(config)
+        return make_on_paper(config)
     except Exception:  # any: it is Hugging Face's code that runs here
         return None
 
@@ -295,20 +295,11 @@ def _numbering(settings: list[dict[str, Any]]) -> set[str]:
     return found
 
 
-def model_on_paper(config: Any) -> nn.Module:
-    """The model of a config without memory for its weights."""
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model: nn.Module = AutoModelForCausalLM.from_config(config)
-    return model
-
-
 def require_small_on_paper(config: Any) -> None:
     """As `require_small`, without memory for the weights."""
     try:
         with require_small():
-            model_on_paper(config)
+            make_on_paper(config)
     except UnsupportedModelError:
         raise
     except Exception:  # any: a model may compute with its weights when it is made; it is refused when it is made

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from trtllm_port.huggingface.loading import EAGER, make_model
 from trtllm_port.huggingface.quiet import quiet_transformers
 
 
@@ -28,16 +29,14 @@ def full_size_error(config: Any, small: Exception, trust_remote_code: bool = Fal
         small: what was raised there.
         trust_remote_code: run modelling code that comes with the model.
     """
-    from transformers import AutoModelForCausalLM
-
     log = logging.getLogger("torch._subclasses.fake_tensor")  # which prints what is caught here
     level = log.level
     log.setLevel(logging.CRITICAL)
     try:
         with quiet_transformers(), torch.no_grad(), FakeTensorMode():
-            options: dict[str, Any] = {"dtype": torch.bfloat16, "attn_implementation": "eager"}
-            build = AutoModelForCausalLM.from_config
-            model = build(config, trust_remote_code=trust_remote_code, **options).eval()
+            model = make_model(
+                config, dtype=torch.bfloat16, attention=EAGER, trust_remote_code=trust_remote_code
+            ).eval()
             model(input_ids=torch.full((1, 7), 3), use_cache=False)
     except Exception as error:  # any: it is Hugging Face's code that runs here
         return error if (type(error), place_of(error)) == (type(small), place_of(small)) else None

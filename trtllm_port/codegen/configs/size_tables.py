@@ -6,7 +6,7 @@ differ in at least one column.
 
 from __future__ import annotations
 
-from trtllm_port.codegen.ir.operation_names import words
+from trtllm_port.foundation.words import words
 
 UNSEEN = 4  # the column that no trace uses
 

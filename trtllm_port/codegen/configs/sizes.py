@@ -34,6 +34,7 @@ from trtllm_port.codegen.configs.resizing import Plan, equal_keys, resize, resiz
 from trtllm_port.codegen.configs.size_tables import LAYER_COUNTS, META_KEYS, SIZES
 from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.foundation.foreign import reading
+from trtllm_port.huggingface.loading import EAGER, make_model
 from trtllm_port.huggingface.quiet import quiet_transformers
 from trtllm_port.layers.config.per_layer import as_arguments, per_layer_keys, plain_values
 
@@ -201,11 +202,8 @@ def _derived(config: Any, values: dict[str, Any], keys: dict[str, Any]) -> Itera
 
 def _run(config: Any) -> None:
     """Build the model and give it some tokens."""
-    from transformers import AutoModelForCausalLM
-
     require_small_on_paper(config)  # many are tried, and what is large would take long
-    options: dict[str, Any] = {"attn_implementation": "eager", "experts_implementation": "eager"}
     with require_small():
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **options).eval()
+        model = make_model(config, dtype=torch.float32, attention=EAGER, experts=EAGER).eval()
     with torch.no_grad():
         model(input_ids=torch.full((2, 7), 3), use_cache=False)

@@ -1,22 +1,23 @@
 """The intermediate form between the record of a model and the text of its port.
 
 A `Block` is what one module (or one round of the layer loop) computes: inputs, nodes, outputs. It is made for every
-call of every trace (`lower/`); blocks that differ in numbers only are merged into one (`merge/`), which is
-printed as a class (`write/`).
+call of every trace (`lower/`), which is an `Instance`; blocks that differ in numbers only are merged into one
+(`merge/`), which is printed as a class (`write/`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from typing import Literal as OneOf
 
+from torch import nn
+
+from trtllm_port.codegen.ir.module_paths import NUMBER, layer_number
 from trtllm_port.codegen.ir.record import Location, Value
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from trtllm_port.codegen.ir.instances import Instance
+from trtllm_port.codegen.ir.trace import Trace
+from trtllm_port.codegen.ir.trees import leaves
 
 Form = OneOf[
     "operator",
@@ -140,3 +141,39 @@ class Block:
     @property
     def class_name(self) -> str:
         return type(self.module).__name__
+
+
+@dataclass(eq=False)
+class Instance:
+    """One block of one trace.
+
+    Attributes:
+        round: of a loop's round, its number.
+    """
+
+    trace: Trace
+    block: Block
+    round: int | None = None
+
+    @property
+    def layer_idx(self) -> int | None:
+        """The number of the layer that the module is in, or None; of several in one layer the number it was given."""
+        if self.round is not None:
+            return self.round
+        given = self.trace.made_with.get(self.block.module, {}).get("layer_idx")
+        several = len(NUMBER.findall(self.block.path)) > 1
+        return given if several and type(given) is int else layer_number(self.block.path)
+
+
+def calls(block: Block) -> Iterator[Node]:
+    """The calls of modules in a block that is not merged; in a loop those of every round."""
+    for node in block.nodes:
+        if node.form == "call":
+            yield node
+        for one in node.rounds:
+            yield from calls(one)
+
+
+def values_in(tree: Any) -> Iterator[Value]:
+    """The tensors among arguments."""
+    return (leaf for leaf in leaves(tree) if isinstance(leaf, Value))

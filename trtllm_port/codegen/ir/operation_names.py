@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-
-def words(text: str) -> frozenset[str]:
-    """The words of a text, as a set."""
-    return frozenset(text.split())
-
+from trtllm_port.foundation.words import words
 
 # Reads of a tensor's kind, and bookkeeping: nothing is computed.
 SILENT = words(

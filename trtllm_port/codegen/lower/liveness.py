@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from trtllm_port.codegen.ir.instances import role
 from trtllm_port.codegen.ir.nodes import Block, Node
 from trtllm_port.codegen.ir.record import Value
+from trtllm_port.codegen.ir.structure import role
 from trtllm_port.codegen.ir.trees import leaves
 from trtllm_port.codegen.lower.loop_rolling import LAYER
 

@@ -11,9 +11,9 @@ from typing import Any
 from torch import nn
 
 from trtllm_port.codegen.ir.alignment import Slot, align
-from trtllm_port.codegen.ir.instances import label, values_in
-from trtllm_port.codegen.ir.nodes import Block, Node
+from trtllm_port.codegen.ir.nodes import Block, Node, values_in
 from trtllm_port.codegen.ir.record import Value
+from trtllm_port.codegen.ir.structure import label
 from trtllm_port.errors import UnsupportedModelError
 
 LAYER = re.compile(r"^(?P<list>\w+(?:\.\w+)*)\.(?P<index>\d+)$")

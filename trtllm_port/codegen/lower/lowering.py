@@ -11,11 +11,12 @@ from torch import nn
 
 from trtllm_port.codegen.configs.sizes import layer_count
 from trtllm_port.codegen.ir.def_use import operations, taken, uses
-from trtllm_port.codegen.ir.formatting import literal
-from trtllm_port.codegen.ir.instances import layer_number
+from trtllm_port.codegen.ir.dtypes import DTYPES, TRACE_DTYPE
+from trtllm_port.codegen.ir.module_paths import layer_number
 from trtllm_port.codegen.ir.nodes import Block, Leaf, Node
 from trtllm_port.codegen.ir.operation_names import CASTS
 from trtllm_port.codegen.ir.record import Call, Literal, Location, Operation, Value, substitute
+from trtllm_port.codegen.ir.trace import Trace
 from trtllm_port.codegen.ir.trees import leaves, map_structure
 from trtllm_port.codegen.lower.aliasing import copies_apart
 from trtllm_port.codegen.lower.expansion import expanded
@@ -37,9 +38,10 @@ from trtllm_port.codegen.recognise.rotations import Rotations
 from trtllm_port.codegen.recognise.token_loops import join_token_loops
 from trtllm_port.codegen.record import probing
 from trtllm_port.codegen.record.experts import experts_arguments, probe_experts
-from trtllm_port.codegen.record.tracing import Trace
-from trtllm_port.codegen.rules import DTYPES, TRACE_DTYPE, node, translate
+from trtllm_port.codegen.rules.base import node
+from trtllm_port.codegen.rules.translation import translate
 from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.foundation.quoting import literal
 
 JOINS = ("concat", "stack")
 EXTREMA = {"max": "amax", "min": "amin"}

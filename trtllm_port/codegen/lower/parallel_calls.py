@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from trtllm_port.codegen.ir.instances import values_in
-from trtllm_port.codegen.ir.nodes import Block, Node
+from trtllm_port.codegen.ir.nodes import Block, Node, values_in
 from trtllm_port.codegen.ir.record import Value
 from trtllm_port.codegen.lower.loop_rolling import LAYER
 

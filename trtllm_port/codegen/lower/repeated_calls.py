@@ -13,10 +13,10 @@ from dataclasses import replace
 import torch
 
 from trtllm_port.codegen.ir.def_use import items
-from trtllm_port.codegen.ir.instances import layer_number
+from trtllm_port.codegen.ir.module_paths import layer_number
 from trtllm_port.codegen.ir.nodes import Block, Node
-from trtllm_port.codegen.ir.operation_names import words
 from trtllm_port.codegen.ir.record import Call, Operation, Value
+from trtllm_port.foundation.words import words
 
 OF_LAYERS = words("cache_update indexer_update cache_state")  # whose second argument is a layer's number
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from trtllm_port.codegen.ir.dtypes import DTYPES
 from trtllm_port.codegen.ir.nodes import Block, Node
 from trtllm_port.codegen.ir.record import Attribute, Literal, Operation, Value
 from trtllm_port.codegen.recognise.constants import stored_tensor
-from trtllm_port.codegen.rules import DTYPES
 
 REDUCTIONS = ("sum", "mean", "cumsum")
 EXPANDING = ("expand", "repeat")

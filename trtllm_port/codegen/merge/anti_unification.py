@@ -15,11 +15,11 @@ import torch
 
 from trtllm_port.codegen.ir.alignment import Slot, align
 from trtllm_port.codegen.ir.expressions import MISSING, Kept, Rounded, Single, merge_values
-from trtllm_port.codegen.ir.instances import Instance, form, label, relative_path, values_in
-from trtllm_port.codegen.ir.nodes import Block, Node
+from trtllm_port.codegen.ir.nodes import Block, Instance, Node, values_in
 from trtllm_port.codegen.ir.record import Attribute, Literal, Value
+from trtllm_port.codegen.ir.structure import label, relative_path, structure_number
 from trtllm_port.codegen.merge.case_chains import Chain, Item, branch_node, chain_node, find_chain
-from trtllm_port.codegen.recognise.constants import constant_of, exact_number, is_kept
+from trtllm_port.codegen.recognise.constants import constant_of, exact_number, stays_bfloat16
 
 Keys = Callable[[Block], "tuple[str, ...] | None"]
 
@@ -106,7 +106,7 @@ class _Merger:
         """The nodes of all instances, aligned: instance → node."""
         variants: dict[Any, list[int]] = {}
         for i, instance in enumerate(self.instances):
-            variants.setdefault(form(instance.block), []).append(i)
+            variants.setdefault(structure_number(instance.block), []).append(i)
         groups = list(variants.values())
         blocks = [self.instances[group[0]].block for group in groups]
         slots = align(
@@ -355,7 +355,7 @@ def _number(tree: Any, instance: Instance) -> Any:
     if constant.numel() != 1:
         return None
     number = constant.item()
-    if is_kept(tree, instance.trace.kept) and constant.dtype == torch.bfloat16:
+    if stays_bfloat16(tree, instance.trace.bfloat16_buffers) and constant.dtype == torch.bfloat16:
         return Kept(number)
     if constant.dtype == torch.float32 and math.isfinite(number):
         return Single(number)

@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trtllm_port.codegen.ir.expressions import MISSING, merge_values
-from trtllm_port.codegen.ir.instances import Instance, calls, form, relative_path, role
-from trtllm_port.codegen.ir.nodes import Block, Leaf
+from trtllm_port.codegen.ir.nodes import Block, Instance, Leaf, calls
 from trtllm_port.codegen.ir.record import Attribute, Value
+from trtllm_port.codegen.ir.structure import relative_path, role, structure_number
+from trtllm_port.codegen.ir.trace import Trace
 from trtllm_port.codegen.ir.trees import leaves
 from trtllm_port.codegen.lower.lowering import Lowered
 from trtllm_port.codegen.merge.anti_unification import Differ, merge
 from trtllm_port.codegen.recognise.constants import constant_of
 from trtllm_port.codegen.record import probing
-from trtllm_port.codegen.record.tracing import Trace
 
 
 @dataclass(eq=False)
@@ -120,7 +120,7 @@ def _groups(instances: list[Instance], classes: dict[Block, PortClass]) -> list[
     group_of: dict[Any, list[Instance]] = {}
     for instance in instances:
         inner = tuple(id(classes[n.block]) for n in calls(instance.block) if n.block in classes)
-        keys = ("computes", form(instance.block), inner), ("is", role(instance.block))
+        keys = ("computes", structure_number(instance.block), inner), ("is", role(instance.block))
         found = [group_of[key] for key in keys if key in group_of]
         group = found[0] if found else []
         if not found:

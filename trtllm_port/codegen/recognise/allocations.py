@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trtllm_port.codegen.ir.nodes import Block, Node
-from trtllm_port.codegen.ir.operation_names import words
 from trtllm_port.codegen.ir.record import Operation, Value
-from trtllm_port.codegen.rules import canonical_name, node
+from trtllm_port.codegen.rules.base import node
+from trtllm_port.codegen.rules.translation import canonical_name
+from trtllm_port.foundation.words import words
 
 ALLOCATIONS = words("new_empty empty_like")
 

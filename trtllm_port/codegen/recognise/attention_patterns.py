@@ -17,15 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trtllm_port.codegen.ir.instances import layer_number
-from trtllm_port.codegen.ir.operation_names import words
+from trtllm_port.codegen.ir.module_paths import layer_number
 from trtllm_port.codegen.ir.record import Attribute, Call, Literal, Operation, Value
+from trtllm_port.codegen.ir.trace import Trace
 from trtllm_port.codegen.ir.trees import leaves
 from trtllm_port.codegen.recognise.constants import RANDOM, Recognizer
 from trtllm_port.codegen.record.attentions import compute_attention
-from trtllm_port.codegen.record.tracing import Trace
-from trtllm_port.codegen.rules import canonical_name
 from trtllm_port.codegen.rules.base import numbers
+from trtllm_port.codegen.rules.translation import canonical_name
+from trtllm_port.foundation.words import words
 
 SAME = words("to float type dropout contiguous view reshape clone")
 ADD, TIMES, OVER = words("add"), words("mul multiply"), words("div truediv true_divide divide")

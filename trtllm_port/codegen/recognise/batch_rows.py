@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from trtllm_port.codegen.ir.operation_names import words
 from trtllm_port.codegen.ir.record import Operation, Value
 from trtllm_port.codegen.ir.trees import leaves
-from trtllm_port.codegen.rules import BINARY, canonical_name
+from trtllm_port.codegen.rules.elementwise import BINARY
+from trtllm_port.codegen.rules.translation import canonical_name
+from trtllm_port.foundation.words import words
 
 #: Operations that leave the first dimension where it is, whatever they do to the others.
 BY_ROW = frozenset(BINARY) - {"matmul", "bmm"} | words(

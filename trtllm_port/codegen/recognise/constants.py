@@ -16,15 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from trtllm_port.codegen.configs.sizes import Sample
+from trtllm_port.codegen.ir.dtypes import DTYPES, TRACE_DTYPE
 from trtllm_port.codegen.ir.expressions import Single
 from trtllm_port.codegen.ir.nodes import Block, Node
-from trtllm_port.codegen.ir.operation_names import CASTS, words
+from trtllm_port.codegen.ir.operation_names import CASTS
 from trtllm_port.codegen.ir.record import Attribute, Literal, Location, Operation, Value
+from trtllm_port.codegen.ir.trace import Trace
 from trtllm_port.codegen.ir.trees import leaves, map_structure
 from trtllm_port.codegen.recognise.batch_rows import Rows
 from trtllm_port.codegen.recognise.position_numbers import Positional
-from trtllm_port.codegen.record.tracing import Trace
-from trtllm_port.codegen.rules import BINARY, DTYPES, TRACE_DTYPE
+from trtllm_port.codegen.rules.elementwise import BINARY
+from trtllm_port.foundation.words import words
 from trtllm_port.layers import alibi_slopes
 
 LARGEST_OFFSET = 16  # of learned positions: 2 in BART's family, 1 more than the padding token's number in RoBERTa's
@@ -162,7 +164,7 @@ class Recognition:
     def __init__(self, trace: Trace) -> None:
         self.inputs = trace.inputs
         self.model = trace.model
-        self.kept = trace.kept
+        self.bfloat16_buffers = trace.bfloat16_buffers
         self.rows = Rows(trace.sample.batch)
         self.by_position = Positional(trace.sample.batch, self.own_positions, self.own_distances)
         self.positional = {trace.inputs["position_ids"]}  # what follows from positions and constants alone
@@ -200,7 +202,8 @@ class Recognition:
     def _constant(
         self, operation: Operation, value: Value, tensors: list[Any], content: list[torch.Tensor | None]
     ) -> Literal:
-        made = Literal(_unrounded(operation, value.tensor, content), any(is_kept(leaf, self.kept) for leaf in tensors))
+        stays = any(stays_bfloat16(leaf, self.bfloat16_buffers) for leaf in tensors)
+        made = Literal(_unrounded(operation, value.tensor, content), stays)
         self.by_position.note(operation, made)
         return made
 
@@ -328,19 +331,19 @@ def stored_tensor(model: nn.Module, path: str) -> torch.Tensor:
     return tensor
 
 
-def is_kept(arg: Any, kept: frozenset[str]) -> bool:
-    """Whether a constant has its precision whatever the model's is.
+def stays_bfloat16(arg: Any, buffers: frozenset[str]) -> bool:
+    """Whether a constant is in bfloat16 whatever the model's precision is.
 
     Args:
         arg: a constant of the record.
-        kept: the buffers that have.
+        buffers: those that are.
     """
-    return arg.kept if isinstance(arg, Literal) else isinstance(arg, Attribute) and arg.path in kept
+    return arg.stays_bfloat16 if isinstance(arg, Literal) else isinstance(arg, Attribute) and arg.path in buffers
 
 
 def exact_number(attribute: Attribute, trace: Trace) -> float:
     """The number in a buffer of the model's data type before it was rounded: what a model in float32 has there."""
-    return Single(stored_tensor(trace.in_float32, attribute.path).item())
+    return Single(stored_tensor(trace.in_float32(), attribute.path).item())
 
 
 def constant_of(arg: Any, model: nn.Module) -> torch.Tensor | None:

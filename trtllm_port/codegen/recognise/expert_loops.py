@@ -21,13 +21,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trtllm_port.codegen.ir.operation_names import CASTS, words
-from trtllm_port.codegen.ir.record import Call, Operation, Recorder, Value
+from trtllm_port.codegen.ir.operation_names import CASTS
+from trtllm_port.codegen.ir.record import Call, Operation, Value
 from trtllm_port.codegen.ir.trees import leaves
 from trtllm_port.codegen.recognise.vectorization import Batching, Made, NotBatched, nameless, takes_all
 from trtllm_port.codegen.record.probing import function
-from trtllm_port.codegen.rules import canonical_name
+from trtllm_port.codegen.record.recorder import Recorder
 from trtllm_port.codegen.rules.base import argument
+from trtllm_port.codegen.rules.translation import canonical_name
+from trtllm_port.foundation.words import words
 
 MOST = 4096  # experts
 TIMES, ZEROS = words("mul multiply"), words("zeros zeros_like new_zeros")

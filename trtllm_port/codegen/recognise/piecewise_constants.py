@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
+from trtllm_port.codegen.ir.dtypes import TRACE_DTYPE
 from trtllm_port.codegen.ir.expressions import Rounded
 from trtllm_port.codegen.ir.nodes import Block, Node
-from trtllm_port.codegen.ir.operation_names import words
 from trtllm_port.codegen.ir.record import Attribute, Operation, Value
-from trtllm_port.codegen.rules import TRACE_DTYPE
+from trtllm_port.foundation.words import words
 
 MOST = 8  # parts
 SCALING = words("add sub mul multiply div divide true_divide truediv")

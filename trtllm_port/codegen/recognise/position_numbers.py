@@ -12,10 +12,13 @@ from typing import Any
 import torch
 
 from trtllm_port.codegen.ir.nodes import Block, Node
-from trtllm_port.codegen.ir.operation_names import CASTS, words
+from trtllm_port.codegen.ir.operation_names import CASTS
 from trtllm_port.codegen.ir.record import Literal, Location, Operation, Value
 from trtllm_port.codegen.ir.trees import leaves
-from trtllm_port.codegen.rules import BINARY, canonical_name, node, translate
+from trtllm_port.codegen.rules.base import node
+from trtllm_port.codegen.rules.elementwise import BINARY
+from trtllm_port.codegen.rules.translation import canonical_name, translate
+from trtllm_port.foundation.words import words
 
 #: Operations on one tensor or two (and numbers) that treat every element alike.
 ELEMENTWISE = (frozenset(BINARY) - {"matmul", "bmm"} | CASTS) | words(

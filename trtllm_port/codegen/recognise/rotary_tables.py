@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from trtllm_port.codegen.ir.formatting import is_word
+from trtllm_port.codegen.ir.dtypes import DTYPES, MODEL_DTYPE
 from trtllm_port.codegen.ir.nodes import Leaf
 from trtllm_port.codegen.ir.operation_names import CASTS
 from trtllm_port.codegen.ir.record import Call, Operation, Value
 from trtllm_port.codegen.ir.trees import leaves, map_structure
-from trtllm_port.codegen.rules import DTYPES, MODEL_DTYPE
 from trtllm_port.errors import ConfigError
+from trtllm_port.foundation.quoting import is_word
 from trtllm_port.layers.config.rope import inverse_frequencies, switch_length
 
 if TYPE_CHECKING:
-    from trtllm_port.codegen.record.tracing import Trace
+    from trtllm_port.codegen.ir.trace import Trace
 
 POSITIONS = torch.tensor([[0, 1, 2, 3, 5, 8, 13, 21, 29, 31]])  # within any original context length
 BEYOND = 3  # the last position of another probe, past the length from which on the frequencies are other ones

@@ -8,7 +8,7 @@ from typing import Any
 from trtllm_port.codegen.ir.nodes import Block, Node
 from trtllm_port.codegen.ir.record import Call, Operation, Value
 from trtllm_port.codegen.recognise.rotary_tables import Rotary
-from trtllm_port.codegen.rules import node
+from trtllm_port.codegen.rules.base import node
 
 PARTS = ("cos", "sin")  # real and imaginary part of a table of complex numbers, by the names that they have in the port
 

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trtllm_port.codegen.ir.operation_names import words
 from trtllm_port.codegen.ir.record import Call, Operation, Value
 from trtllm_port.codegen.ir.trees import leaves
 from trtllm_port.codegen.record.state_log import StateLog
-from trtllm_port.codegen.rules import canonical_name
+from trtllm_port.codegen.rules.translation import canonical_name
+from trtllm_port.foundation.words import words
 
 ADD, TIMES, CUT = words("add"), words("mul multiply"), words("getitem __getitem__")
 TOLERANCE = 0.02  # of the trace's bfloat16, relative to the largest element

@@ -17,14 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trtllm_port.codegen.ir.arguments import is_in_place
-from trtllm_port.codegen.ir.operation_names import CASTS, words
+from trtllm_port.codegen.ir.operation_names import CASTS
 from trtllm_port.codegen.ir.record import Attribute, Call, Literal, Operation, Value
 from trtllm_port.codegen.ir.trees import leaves, map_structure
 from trtllm_port.codegen.recognise.constants import stored_tensor
 from trtllm_port.codegen.record.experts import combine
-from trtllm_port.codegen.rules import canonical_name
 from trtllm_port.codegen.rules.base import argument, is_tensor
 from trtllm_port.codegen.rules.elementwise import BINARY, FUNCTIONS, IDENTITIES, METHODS
+from trtllm_port.codegen.rules.translation import canonical_name
+from trtllm_port.foundation.words import words
 
 BY_ELEMENT = {*BINARY, *METHODS, *FUNCTIONS, *IDENTITIES, *CASTS} - words("matmul bmm") | words(
     "neg negative square gelu clamp clip where maximum minimum leaky_relu hardswish mish elu"

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from trtllm_port.codegen.ir.operation_names import words
-from trtllm_port.codegen.record.active_recorder import active_recorder
+from trtllm_port.codegen.record.recorder import active_recorder
+from trtllm_port.huggingface.interception.attention import AttentionCall, EagerAttention, to_additive
 
-# Arguments of attention functions that say nothing a port has to know: masks are explicit, nothing is trained.
-SILENT_ARGUMENTS = words(
-    "dropout is_causal sliding_window position_ids cache_position use_cache output_attentions output_hidden_states "
-    "return_dict position_embeddings past_key_values past_key_value layer_idx local_window_size"
-)
-OPTIONS = {"softcap": "softcap", "s_aux": "sinks"}  # transformers' name → that of `layers.attention`
 TOLERANCE = 1e-5  # relative, in float32
 
 
-def attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None = None,
-    scaling: float | None = None,
-    **options: Any,
-) -> Any:
+def attention(call: AttentionCall) -> Any:
     """The registered attention function: for [B, N, L, H], gives [B, L, N, H].
 
     Where the model's own eager attention computes something else, that is recorded, operation by operation.
@@ -37,21 +21,18 @@ def attention(
     recorder = active_recorder()
     if recorder is not None:
         recorder.asked_for.add("attention")
-    indices = options.pop("indices", None)  # slots that the tokens chose, for kernels that read only these
-    if indices is not None and attention_mask is not None:
-        attention_mask = _only_chosen(attention_mask, indices)
-    scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
-    named = {OPTIONS[name]: option for name, option in options.items() if name in OPTIONS and option is not None}
-    own = _own_attention(module, options, scale)
+    query, key, value, mask = call.query, call.key, call.value, call.mask
+    if call.chosen is not None and mask is not None:
+        mask = _only_chosen(mask, call.chosen)
     with torch._C.DisableTorchFunction():
-        out = compute_attention(query, key, value, attention_mask, scale, **named)
-        is_known = own is None or _agrees(own, (query, key, value, attention_mask), scale, named)
-    if own is not None and not is_known:
-        mask = attention_mask
-        return own(query, key, value, to_additive(mask, query.dtype) if _is_bool(mask) else mask)
+        out = compute_attention(query, key, value, mask, call.scale, **call.options)
+        is_known = call.own is None or _agrees(call.own, (query, key, value, mask), call.scale, call.options)
+    if call.own is not None and not is_known:
+        return call.own(query, key, value, _added(mask, query.dtype))
     if recorder is not None:
         recorder.learn_names()
-        tensors, kwargs = recorder.reference(((query, key, value), {"mask": attention_mask, "scale": scale, **named}))
+        options = {"mask": mask, "scale": call.scale, **call.options}
+        tensors, kwargs = recorder.reference(((query, key, value), options))
         recorder.record("attention", tensors, kwargs, out, recorder.location())
     return out, None
 
@@ -74,21 +55,12 @@ def only_chosen(mask: Tensor, indices: Tensor) -> Tensor:
     return mask & torch.zeros_like(mask[:, 0]).scatter(-1, indices.long(), True).unsqueeze(1)
 
 
-def _own_attention(module: nn.Module, options: dict[str, Any], scale: float) -> Callable[..., Any] | None:
-    """The eager attention of the file that defines a module, as a function of query, key, value and added mask."""
-    function = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-    if function is None:
-        return None
-    rest = {name: option for name, option in options.items() if option is not None and name not in SILENT_ARGUMENTS}
-    return lambda query, key, value, mask: function(module, query, key, value, mask, scaling=scale, **rest)
-
-
-def _agrees(own: Callable[..., Any], inputs: tuple[Any, ...], scale: float, options: dict[str, Any]) -> bool:
+def _agrees(own: EagerAttention, inputs: tuple[Any, ...], scale: float, options: dict[str, Any]) -> bool:
     """Whether a model's own attention is, in float32, `compute_attention`."""
     query, key, value, mask = (_wide(x) for x in inputs)
     expected = compute_attention(query, key, value, mask, scale, **{name: _wide(x) for name, x in options.items()})
     try:
-        found = own(query, key, value, to_additive(mask, torch.float32) if _is_bool(mask) else mask)[0]
+        found = own(query, key, value, _added(mask, torch.float32))[0]
     except (TypeError, RuntimeError, AttributeError, ValueError):
         return True  # it is there, but not made for this module
     tolerance = TOLERANCE * float(expected.abs().max())
@@ -125,11 +97,6 @@ def compute_attention(
     return torch.matmul(weights, value).transpose(1, 2).contiguous()
 
 
-def to_additive(mask: Any, dtype: torch.dtype) -> Tensor:
-    """0 where a bool mask allows, else -inf: every token may attend to itself, so no row is all -inf."""
-    allowed, masked = (torch.tensor(number, dtype=dtype) for number in (0.0, float("-inf")))
-    return torch.where(mask, allowed, masked)
-
-
-def _is_bool(mask: Tensor | None) -> bool:
-    return mask is not None and mask.dtype == torch.bool
+def _added(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """A mask as eager attention takes it."""
+    return to_additive(mask, dtype) if mask is not None and mask.dtype == torch.bool else mask

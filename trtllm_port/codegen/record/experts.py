@@ -7,70 +7,25 @@ the same as the weighted sum over all experts in which those that a token did no
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
-from transformers.integrations.moe import ExpertsInterface, _default_apply_gate
 
 from trtllm_port.codegen.ir.nodes import Leaf
 from trtllm_port.codegen.ir.record import Call, Value
 from trtllm_port.codegen.ir.trees import leaves
-from trtllm_port.codegen.record.active_recorder import active_recorder
 from trtllm_port.codegen.record.probing import activation_name, options
+from trtllm_port.codegen.record.recorder import active_recorder
+from trtllm_port.huggingface.interception.experts import computed_by_default, outputs_of_all
 
 TOLERANCE = 2e-6  # relative, in float32
 CAST = 0.25  # of the error that the model's own precision makes: another cast would make one of about that size
 
 
 def dense_experts(module: Any, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
-    """The implementation that is traced; what a module is, says `use_experts_implementation` of transformers."""
-    name = "gate_up_proj" if module.has_gate else "up_proj"
-    output = _project(module, name, hidden_states)
-    output = _activated(module, output)
-    output = _project(module, "down_proj", output)
-    if module.has_post_expert_norm:
-        output = module.post_expert_norm(output)
-    return _combined(output, top_k_index, top_k_weights)
-
-
-def _project(module: Any, name: str, states: Tensor) -> Tensor:
-    weight = getattr(module, name)
-    output = torch.matmul(states, weight if module.is_transposed else weight.transpose(1, 2))
-    return output + getattr(module, f"{name}_bias").unsqueeze(1) if module.has_bias else output
-
-
-def _activated(module: Any, output: Tensor) -> Any:
-    """The gate or activation; the activation's `forward` is no module's call, which it is for one expert in HF."""
-    if not module.has_gate:
-        return _activation(module)(output)
-    if type(module)._apply_gate is not _default_apply_gate:
-        with _functions(module):
-            return module._apply_gate(output)
-    gate, up = output.chunk(2, dim=-1)
-    return _activation(module)(gate) * up
-
-
-@contextmanager
-def _functions(module: Any) -> Iterator[None]:
-    """A module's activations as plain functions, for the same reason."""
-    held = {name: child for name, child in module._modules.items() if not any(True for _ in child.parameters())}
-    for name, child in held.items():
-        del module._modules[name]
-        module.__dict__[name] = child.forward
-    try:
-        yield
-    finally:
-        for name, child in held.items():
-            del module.__dict__[name]
-            module._modules[name] = child
-
-
-def _activation(module: Any) -> Any:
-    return getattr(module.act_fn, "forward", module.act_fn)  # some models have a plain function there
+    """The implementation that is traced."""
+    return _combined(outputs_of_all(module, hidden_states), top_k_index, top_k_weights)
 
 
 def _combined(output: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
@@ -146,19 +101,10 @@ def _is_gated(module: nn.Module, given: tuple[Value, ...]) -> bool:
 
 def _original(module: nn.Module, states: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
     """The module as transformers computes it by default."""
-    config: Any = getattr(module, "config", None)
-    context: AbstractContextManager[Any] = nullcontext()
-    if config is not None:
-        context = mock.patch.object(config, "_experts_implementation_internal", "batched_mm")
-    with context:
+    with computed_by_default(module):
         output: Tensor = module(states, indices, weights)
     return output
 
 
 def _distance(found: Tensor, expected: Tensor) -> float:
     return float(torch.linalg.vector_norm(found - expected) / torch.linalg.vector_norm(expected))
-
-
-def register(name: str) -> None:
-    """Make `dense_experts` known to `transformers` by a name."""
-    ExpertsInterface.register(name, dense_experts)

@@ -3,7 +3,7 @@
 attention(query, key, value, mask=…, scale=…, …)      transformers' `AttentionInterface`, see `attentions.py`
 causal_mask(position_ids, cache, kind=…, window=…)    transformers' `AttentionMaskInterface`
 combine_experts(output, experts, weights)             the end of transformers' `ExpertsInterface`, see `experts.py`
-cache_update(cache, layer_idx, key, value)            a `DynamicCache` that reports its updates
+cache_update(cache, layer_idx, key, value)            a cache that reports its updates, see `cache_operations.py`
 indexer_update(cache, layer_idx, key)                 the same of the keys by which a layer chooses slots
 only_chosen(mask, indices)                            the slots that a layer chose, see `attentions.py`
 linear_attention(…, state), selective_scan(…, state)  functions that `recurrences.py` proves equal to them
@@ -14,52 +14,30 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from itertools import product
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel, masking_utils
-from transformers.cache_utils import (
-    DynamicLayer,
-    DynamicSlidingWindowLayer,
-    LinearAttentionAndFullAttentionLayer,
-    LinearAttentionAndSlidingWindowAttentionLayer,
-)
 
-from trtllm_port.codegen.ir.record import Recorder
 from trtllm_port.codegen.record import attentions, experts, recurrences
-from trtllm_port.codegen.record.active_recorder import active_recorder
-from trtllm_port.codegen.record.attentions import to_additive
-from trtllm_port.errors import UnsupportedModelError
-from trtllm_port.huggingface.caches import cache_argument
-from trtllm_port.huggingface.models import BLANK
+from trtllm_port.codegen.record.recorder import Recorder, active_recorder
+from trtllm_port.huggingface.interception.attention import register_attention
+from trtllm_port.huggingface.interception.experts import register_experts
+from trtllm_port.huggingface.interception.masks import Allows, MaskCall, eager_masks, evaluate_mask, register_masks
+from trtllm_port.huggingface.interception.modelling_code import replaced_functions
 
 IMPLEMENTATION = "trtllm_port"
-WARNING = "warn_if_padding_and_no_attention_mask"  # looks for padding among the tokens; computes nothing
 
 
-def _mask(
-    *,
-    batch_size: int,
-    q_length: int,
-    kv_length: int,
-    q_offset: int = 0,
-    kv_offset: int = 0,
-    mask_function: Callable[..., Any],
-    attention_mask: Tensor | None = None,
-    **_: Any,
-) -> Tensor:
-    """The mask that `mask_function` describes, recorded by kind when the recorder runs."""
+def _mask(call: MaskCall) -> Tensor:
+    """The mask that a model asks for, recorded by kind when the recorder runs."""
     recorder = active_recorder()
     with torch._C.DisableTorchFunction():
-        allowed = evaluate_mask(mask_function, q_length, kv_length, q_offset, kv_offset)
-        mask = allowed.expand(batch_size, 1, q_length, kv_length).clone()
-        kind = classify_mask(mask_function, q_offset + q_length)
+        mask = call.compute()
+        kind = classify_mask(call.allows, call.first_token + call.tokens)
     if recorder is None:
         return mask
     recorder.asked_for.add("mask")
@@ -71,23 +49,7 @@ def _mask(
     return mask
 
 
-def _additive_mask(*, dtype: torch.dtype = torch.float32, **arguments: Any) -> Tensor:
-    """As `_mask`, to be added to scores: what models with an attention of their own expect."""
-    return to_additive(_mask(**arguments), dtype)
-
-
-def evaluate_mask(function: Callable[..., Any], rows: int, columns: int, row_offset: int, column_offset: int) -> Tensor:
-    """[rows, columns] bool: what a mask function of (batch, head, query, key) allows."""
-    query = torch.arange(rows)[:, None] + row_offset
-    key = torch.arange(columns)[None, :] + column_offset
-    zero = torch.zeros((), dtype=torch.long)
-    allowed = function(zero, zero, query, key)
-    if not isinstance(allowed, Tensor):
-        allowed = torch.tensor(bool(allowed))
-    return allowed.reshape(allowed.shape[-2:] if allowed.ndim >= 2 else (1, 1)).expand(rows, columns)
-
-
-def classify_mask(function: Callable[..., Any], known: int, grid: int = 96) -> tuple[str, int | None]:
+def classify_mask(function: Allows, known: int, grid: int = 96) -> tuple[str, int | None]:
     """("causal", None), ("window", size), ("chunk", size) or ("full", None), found by evaluating the function.
 
     ("unknown", None) for any other function.
@@ -98,10 +60,10 @@ def classify_mask(function: Callable[..., Any], known: int, grid: int = 96) -> t
         grid: tokens to ask for otherwise.
     """
     try:
-        allowed = evaluate_mask(function, grid, grid, 0, 0)
+        allowed = evaluate_mask(function, grid, grid)
     except IndexError:
         grid = known
-        allowed = evaluate_mask(function, grid, grid, 0, 0)
+        allowed = evaluate_mask(function, grid, grid)
     query, key = torch.arange(grid)[:, None], torch.arange(grid)[None, :]
     causal = key <= query
     if torch.equal(allowed, causal):
@@ -115,92 +77,6 @@ def classify_mask(function: Callable[..., Any], known: int, grid: int = 96) -> t
         if torch.equal(allowed, causal & (key // size == query // size)):
             return "chunk", size
     return "unknown", None
-
-
-class RecordedCache(DynamicCache):  # type: ignore[misc]  # transformers is untyped
-    """A growing KV cache, with the states of a config's layers; while a recorder runs, updates are its operations.
-
-    Layers of a sliding window keep all keys and values here: slots are positions in a port.
-    """
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config=config)
-        self.layers: list[Any] = [_unlimited(layer) for layer in self.layers]
-
-    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
-        recorder = active_recorder()
-        if recorder is None:
-            return super().update(key_states, value_states, layer_idx, *args, **kwargs)
-        recorder.learn_names()
-        reference = (recorder.model_inputs["cache"], layer_idx, *recorder.reference((key_states, value_states)))
-        with torch._C.DisableTorchFunction():
-            out = super().update(key_states, value_states, layer_idx, *args, **kwargs)
-        recorder.record("cache_update", reference, {}, out, recorder.location())
-        return out
-
-    def update_indexer(self, indexer_key_states: Tensor, layer_idx: int) -> Any:
-        recorder = active_recorder()
-        if recorder is None:
-            return super().update_indexer(indexer_key_states, layer_idx)
-        recorder.learn_names()
-        reference = (recorder.model_inputs["cache"], layer_idx, *recorder.reference((indexer_key_states,)))
-        with torch._C.DisableTorchFunction():
-            out = super().update_indexer(indexer_key_states, layer_idx)
-        recorder.record("indexer_update", reference, {}, out, recorder.location())
-        return out
-
-    def get_recurrent_state(self, layer_idx: int, state_idx: int = 0) -> Any:
-        recorder = active_recorder()
-        if recorder is not None:
-            recorder.states.read = layer_idx, state_idx
-        return super().get_recurrent_state(layer_idx, state_idx)
-
-    def update_conv_state(self, conv_states: Tensor, layer_idx: int, state_idx: int = 0, **kwargs: Any) -> Any:
-        """The new tokens alone: that a convolution takes those before from the state is part of its operation."""
-        recorder = active_recorder()
-        with torch._C.DisableTorchFunction():
-            out = super().update_conv_state(conv_states, layer_idx, state_idx, **kwargs)
-        if recorder is None:
-            return out
-        recorder.states.counts[layer_idx] = self.layers[layer_idx].number_of_states
-        recorder.states.convolved[id(conv_states)] = conv_states, layer_idx, state_idx
-        return conv_states
-
-    def update_recurrent_state(self, recurrent_states: Tensor, layer_idx: int, state_idx: int = 0, **_: Any) -> Any:
-        recorder = active_recorder()
-        if recorder is not None:
-            recorder.states.store(layer_idx, state_idx)
-        with torch._C.DisableTorchFunction():
-            return super().update_recurrent_state(recurrent_states, layer_idx, state_idx)
-
-
-def _unlimited(layer: Any) -> Any:
-    if isinstance(layer, LinearAttentionAndSlidingWindowAttentionLayer):
-        return LinearAttentionAndFullAttentionLayer(number_of_states=layer.number_of_states)
-    if not isinstance(layer, DynamicSlidingWindowLayer):
-        return layer
-    own = [
-        name for name in dir(type(layer)) if not name.startswith("_") and not hasattr(DynamicSlidingWindowLayer, name)
-    ]
-    if own:
-        raise UnsupportedModelError(
-            f"`{type(layer).__name__}` keeps more in the cache than the keys and values of a window: "
-            f"{', '.join(f'`{name}`' for name in own)}",
-            hint=BLANK,
-        )
-    return DynamicLayer()
-
-
-def whole_cache(model: nn.Module) -> RecordedCache | None:
-    """A cache that forgets nothing, for a model whose own one forgets what is behind a window; else None.
-
-    What a window hides the masks say. Where they hide nothing (a window that the cache alone has), what such a model
-    computes would depend on how a text is cut into calls.
-    """
-    config: Any = model.config
-    layers = DynamicCache(config=config.get_text_config(decoder=True)).layers
-    forgets = cache_argument(model) == "past_key_values" and any(_unlimited(layer) is not layer for layer in layers)
-    return RecordedCache(config.get_text_config(decoder=True)) if forgets else None
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool) -> Tensor:
@@ -314,37 +190,23 @@ def _record_apart(recorder: Recorder, x: Tensor) -> Tensor:
 
 def register() -> None:
     """Make `IMPLEMENTATION` known to `transformers`, before a model is built with it."""
-    AttentionInterface.register(IMPLEMENTATION, attentions.attention)
-    AttentionMaskInterface.register(IMPLEMENTATION, _mask)
-    experts.register(IMPLEMENTATION)
+    register_attention(IMPLEMENTATION, attentions.attention)
+    register_masks(IMPLEMENTATION, _mask)
+    register_experts(IMPLEMENTATION, experts.dense_experts)
 
 
 @contextmanager
 def hooks(model: nn.Module) -> Iterator[None]:
     """Everything above in force for `model`, which uses the attention implementation `IMPLEMENTATION`, or "eager"."""
-    with ExitStack() as stack:
-        masks = masking_utils.ALL_MASK_ATTENTION_FUNCTIONS._global_mapping
-        stack.enter_context(mock.patch.dict(masks, {"eager": _additive_mask}))
-        stack.enter_context(mock.patch.object(masking_utils, "find_packed_sequence_indices", return_value=None))
-        stack.enter_context(mock.patch.object(PreTrainedModel, WARNING))
-        for name in sorted({type(module).__module__ for module in model.modules()}):
-            source = sys.modules.get(name)
-            for attribute, function in list(vars(source).items()) if source else []:
-                hooked = _hook(attribute, function) if inspect.isfunction(function) else None
-                if hooked is not None:
-                    stack.enter_context(mock.patch.object(source, attribute, hooked))
-        for kind in sorted({type(module) for module in model.modules()}, key=lambda kind: kind.__qualname__):
-            for attribute, function in list(vars(kind).items()):
-                is_method = inspect.isfunction(function) and attribute not in ("__init__", "forward")
-                hooked = recurrences.hook(function, active_recorder) if is_method else None
-                if hooked is not None:
-                    stack.enter_context(mock.patch.object(kind, attribute, hooked))
+    with eager_masks(_mask), replaced_functions(model, _hook, _recurrence_hook):
         yield
 
 
 def _hook(name: str, function: Callable[..., Any]) -> Callable[..., Any] | None:
     """What stands for a function of a modelling file while `hooks` are in force, or None: it stays."""
-    if "rotary" in name and "apply" in name:
-        return _rotation_hook(function)
+    return _rotation_hook(function) if "rotary" in name and "apply" in name else _recurrence_hook(function)
+
+
+def _recurrence_hook(function: Callable[..., Any]) -> Callable[..., Any] | None:
     hooked: Callable[..., Any] | None = recurrences.hook(function, active_recorder)
     return hooked

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trtllm_port.codegen.ir.nodes import Leaf
+from trtllm_port.huggingface.activations import is_activation, make_activation
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
@@ -102,9 +103,7 @@ def options(module: nn.Module) -> str:
 @cache
 def named_activation(name: str) -> str | None:
     """The name in `layers.ACT2FN` of the function that transformers calls `name`."""
-    from transformers.activations import ACT2FN
-
-    return activation_name(ACT2FN[name]) if name in ACT2FN else None
+    return activation_name(make_activation(name)) if is_activation(name) else None
 
 
 def _probe_activation(module: nn.Module) -> Leaf | None:

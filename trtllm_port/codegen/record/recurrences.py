@@ -15,13 +15,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 
-from trtllm_port.codegen.ir.instances import layer_number
-from trtllm_port.codegen.ir.record import Recorder
+from trtllm_port.codegen.ir.module_paths import layer_number
 from trtllm_port.codegen.ir.trees import map_structure
 from trtllm_port.codegen.record import probing
 from trtllm_port.codegen.record.formulas import FORMULAS, PRIMITIVES, Formula
+from trtllm_port.codegen.record.recorder import Recorder
+from trtllm_port.huggingface.activations import make_activation
 
 TOLERANCE = 1e-4  # relative, in float32: two orders of summation of up to a few dozen tokens
 
@@ -89,7 +89,7 @@ def _record_convolution(recorder: Recorder, function: Any, given: dict[str, Any]
 
 def _activation(model: nn.Module, convolution: nn.Module, name: str) -> Any:
     """The activation of a name: the one beside the convolution, if there is one that the model would use elsewhere."""
-    fresh = ACT2FN[name]
+    fresh = make_activation(name)
     beside = next(list(module.children()) for module in model.modules() if convolution in module.children())
     return next((child for child in beside if type(child) is type(fresh)), fresh)
 

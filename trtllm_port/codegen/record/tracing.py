@@ -2,75 +2,38 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
-from types import FrameType
+import functools
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from trtllm_port.codegen.configs.depth import require_small
 from trtllm_port.codegen.configs.sizes import Sample
-from trtllm_port.codegen.ir.record import Call, Recorder, Value
-from trtllm_port.codegen.record.active_recorder import recording
+from trtllm_port.codegen.ir.dtypes import TRACE_DTYPE
+from trtllm_port.codegen.ir.trace import Trace
 from trtllm_port.codegen.record.attribute_states import held_tensors
-from trtllm_port.codegen.record.custom_caches import fill_cache, recorded_cache
+from trtllm_port.codegen.record.cache_operations import recorded_cache
 from trtllm_port.codegen.record.hooks import IMPLEMENTATION, hooks, register
-from trtllm_port.codegen.rules import TRACE_DTYPE
+from trtllm_port.codegen.record.recorder import Recorder, recording
 from trtllm_port.huggingface.caches import cache_argument, keeps_cache, positions_are_slots
+from trtllm_port.huggingface.interception.construction import absent_keys, constructor_arguments
+from trtllm_port.huggingface.interception.observed_cache import fill_cache
+from trtllm_port.huggingface.loading import EAGER, make_model, make_on_paper
 from trtllm_port.huggingface.random_weights import condition
-
-MadeWith = dict[nn.Module, dict[str, Any]]
-
-
-@dataclass(eq=False)
-class Trace:
-    """The record of one step of one model.
-
-    Attributes:
-        inputs: "input_ids", "position_ids" and "cache": what the root call starts from.
-        logits: the value of the logits.
-        made_with: module → the arguments of its class's `__init__`, by name; modules among them are made by the port.
-            The model's config is called `config`, whatever the class calls it.
-        config_names: class → how its `__init__` calls the model's config, where that is not `config`.
-        absent: config keys that the modelling code asks for, with a default, and that the config does not have.
-        keeps_cache: whether the model has a cache; if not, the step is all tokens, and a port has to keep one itself.
-        kept: buffers that no checkpoint holds and that have half a precision in a model of float32, too.
-    """
-
-    sample: Sample
-    model: nn.Module
-    root: Call
-    inputs: dict[str, Value]
-    logits: Value
-    made_with: MadeWith
-    config_names: dict[type, str]
-    absent: frozenset[str]
-    keeps_cache: bool = True
-    kept: frozenset[str] = frozenset()
-
-    @cached_property
-    def in_float32(self) -> nn.Module:
-        """The same model in float32."""
-        return build_model(self.sample.config, torch.float32, implementation=IMPLEMENTATION)
 
 
 def build_model(config: Any, dtype: torch.dtype, *, implementation: str, trust_remote_code: bool = False) -> nn.Module:
     """A conditioned random model of a config, in eval mode."""
     register()
     with require_small():
-        model: nn.Module = AutoModelForCausalLM.from_config(
+        model: nn.Module = make_model(
             config,
             dtype=dtype,
-            attn_implementation=implementation,
-            experts_implementation=IMPLEMENTATION,
+            attention=implementation,
+            experts=IMPLEMENTATION,
             trust_remote_code=trust_remote_code,
         )
     condition(model, seed=0)
@@ -89,13 +52,13 @@ def trace(sample: Sample, *, trust_remote_code: bool = False) -> Trace:
     except KeyError as error:
         if error.args != (IMPLEMENTATION,):
             raise
-        return _trace(sample, "eager", trust_remote_code)
+        return _trace(sample, EAGER, trust_remote_code)
 
 
 def _trace(sample: Sample, implementation: str, trust_remote_code: bool) -> Trace:
     with ExitStack() as stack:
-        absent = stack.enter_context(_absent_keys())
-        with _constructor_arguments() as (made_with, config_names):
+        absent = stack.enter_context(absent_keys())
+        with constructor_arguments() as (made_with, config_names):
             model = build_model(
                 sample.config, TRACE_DTYPE, implementation=implementation, trust_remote_code=trust_remote_code
             )
@@ -122,19 +85,29 @@ def _trace(sample: Sample, implementation: str, trust_remote_code: bool) -> Trac
     assert recorder.root is not None  # the model was called
     if implementation == IMPLEMENTATION and recorder.asked_for == {"mask"}:  # with masks for the registered attention
         raise KeyError(IMPLEMENTATION)
-    logits, kept = recorder.value(out.logits), _kept_buffers(model, sample.config, trust_remote_code)
-    record = (recorder.root, inputs, logits, made_with, config_names)
-    return Trace(sample, model, *record, frozenset(absent), remembers, kept)
+    wide = functools.partial(build_model, sample.config, torch.float32, implementation=IMPLEMENTATION)
+    return Trace(
+        sample,
+        model,
+        recorder.root,
+        inputs,
+        logits=recorder.value(out.logits),
+        made_with=made_with,
+        config_names=config_names,
+        absent=frozenset(absent),
+        in_float32=functools.cache(wide),
+        keeps_cache=remembers,
+        bfloat16_buffers=_bfloat16_buffers(model, sample.config, trust_remote_code),
+    )
 
 
-def _kept_buffers(model: nn.Module, config: Any, trust_remote_code: bool) -> frozenset[str]:
-    """Names of a model's buffers that are of half precision in a model of float32, too."""
+def _bfloat16_buffers(model: nn.Module, config: Any, trust_remote_code: bool) -> frozenset[str]:
+    """Names of a model's buffers that no checkpoint holds and that are in bfloat16 in a model of float32, too."""
     stored = model.state_dict()
     half = {name for name, buffer in model.named_buffers() if buffer.dtype == TRACE_DTYPE and name not in stored}
     if not half:
         return frozenset()
-    with torch.device("meta"):
-        wide = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
+    wide = make_on_paper(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
     return frozenset(name for name, buffer in wide.named_buffers() if name in half and buffer.dtype == TRACE_DTYPE)
 
 
@@ -148,49 +121,3 @@ def _inputs(sample: Sample) -> tuple[dict[str, torch.Tensor], dict[str, torch.Te
     parts = (slice(0, sample.past), slice(sample.past, total))
     first, step = ({"input_ids": ids[:, p].clone(), "position_ids": positions[:, p].clone()} for p in parts)
     return first, step
-
-
-@contextmanager
-def _constructor_arguments() -> Iterator[tuple[MadeWith, dict[type, str]]]:
-    """Collect what every module is made with while the context lasts, other modules apart; see `Trace`."""
-    found: MadeWith = {}
-    config_names: dict[type, str] = {}
-    original = nn.Module.__init__
-
-    def init(self: nn.Module, *args: Any, **kwargs: Any) -> None:
-        frame = sys._getframe(1)
-        while frame.f_back is not None and _makes(frame.f_back, self):
-            frame = frame.f_back
-        if _makes(frame, self):  # the outermost `__init__`: that of the module's own class
-            code = frame.f_code
-            names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
-            taken = {name: frame.f_locals[name] for name in names if name in frame.f_locals}
-            config = next((name for name, value in taken.items() if isinstance(value, PreTrainedConfig)), "config")
-            if "config" not in names and config in taken:
-                config_names[type(self)] = config
-                taken = {"config" if name == config else name: value for name, value in taken.items()}
-            found[self] = {name: value for name, value in taken.items() if not isinstance(value, nn.Module)}
-        original(self, *args, **kwargs)
-
-    with mock.patch.object(nn.Module, "__init__", init):
-        yield found, config_names
-
-
-@contextmanager
-def _absent_keys() -> Iterator[set[str]]:
-    """Collect the attributes that modelling files look for on configs in vain while the context lasts."""
-    found: set[str] = set()
-
-    def missing(self: PreTrainedConfig, name: str) -> Any:
-        file = Path(sys._getframe(1).f_code.co_filename)
-        is_model = file.name.startswith("modeling_") and file.parent.name != "transformers"  # whose helpers serve all
-        if is_model and not name.startswith("_"):
-            found.add(name)
-        raise AttributeError(f"`{type(self).__name__}` has no attribute `{name}`")
-
-    with mock.patch.object(PreTrainedConfig, "__getattr__", missing, create=True):
-        yield found
-
-
-def _makes(frame: FrameType, module: nn.Module) -> bool:
-    return frame.f_code.co_name == "__init__" and frame.f_locals.get("self") is module

@@ -13,17 +13,6 @@ from trtllm_port.codegen.ir.record import Attribute, Literal, Operation, Value
 Result = Node | Value | None
 Rule = Callable[[Operation], Result]
 
-MODEL_DTYPE = "model dtype"  # the precision of the trace stands for the port's own
-TRACE_DTYPE = torch.bfloat16  # so that the casts to float32 in the modelling code are seen
-DTYPES = {
-    TRACE_DTYPE: MODEL_DTYPE,
-    torch.float32: "float32",
-    torch.float16: "float16",
-    torch.int64: "int64",
-    torch.int32: "int32",
-    torch.bool: "bool",
-}
-
 
 class RuleTable(dict[str, Rule]):
     """Operation name → rule; a rule returns a node, the value that the output equals, or None (does not apply)."""

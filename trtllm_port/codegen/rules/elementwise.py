@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 
-from trtllm_port.codegen.ir.operation_names import CASTS, words
+from trtllm_port.codegen.ir.dtypes import DTYPES
+from trtllm_port.codegen.ir.operation_names import CASTS
 from trtllm_port.codegen.ir.record import Operation, Value
-from trtllm_port.codegen.rules.base import DTYPES, Result, RuleTable, argument, is_tensor, node, unchanged
+from trtllm_port.codegen.rules.base import Result, RuleTable, argument, is_tensor, node, unchanged
+from trtllm_port.foundation.words import words
 
 ELEMENTWISE = RuleTable()
 BINARY = {

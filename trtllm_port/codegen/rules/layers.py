@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from trtllm_port.codegen.ir.dtypes import DTYPES
 from trtllm_port.codegen.ir.record import Operation
-from trtllm_port.codegen.rules.base import DTYPES, Result, RuleTable, argument, dtype_of, node
+from trtllm_port.codegen.rules.base import Result, RuleTable, argument, dtype_of, node
 
 LAYERS = RuleTable()
 

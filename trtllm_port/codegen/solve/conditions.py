@@ -7,7 +7,7 @@ from typing import Any
 
 from trtllm_port.codegen.configs.size_tables import LAYER_COUNTS
 from trtllm_port.codegen.ir.expressions import ATOM, Expression, Values
-from trtllm_port.codegen.ir.formatting import is_word, literal
+from trtllm_port.foundation.quoting import is_word, literal
 
 COMPARISON, NOT, AND, OR = 30, 25, 20, 15
 LAYER = "layer_idx"

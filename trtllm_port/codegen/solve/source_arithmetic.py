@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from trtllm_port.codegen.ir.expressions import CONDITION, Expression, Values, all_close
-from trtllm_port.codegen.ir.instances import Instance
+from trtllm_port.codegen.ir.nodes import Instance
 
 _PLAIN = (ast.Call, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop, ast.Constant, ast.Attribute, ast.Name, ast.Load)
 _NAMES = {"self", "config", "int", "layer_idx", "math"}

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trtllm_port.codegen.ir.expressions import MISSING, Values
-from trtllm_port.codegen.ir.formatting import is_name, is_word, literal
-from trtllm_port.codegen.ir.instances import Instance
+from trtllm_port.codegen.ir.nodes import Instance
+from trtllm_port.foundation.quoting import is_name, is_word, literal
 from trtllm_port.layers import PretrainedConfig
 
 LONGEST = 8  # list whose elements have a meaning of their own each

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from trtllm_port.codegen.ir.expressions import Expression
 from trtllm_port.codegen.ir.formatting import indent
 from trtllm_port.codegen.ir.nodes import Block, Node
 from trtllm_port.codegen.ir.record import Value
+from trtllm_port.codegen.write.printing import Printer
+from trtllm_port.codegen.write.variables import Variables
 
-if TYPE_CHECKING:
-    from trtllm_port.codegen.write.statements import Writer
 
-
-class Branches:
+class BranchWriter:
     """Writes the branches of one `forward`.
 
     Args:
-        writer: what writes the statements around them.
+        variables: of the `forward`.
+        printer: its expressions.
+        write_nodes: appends the statements of a block to the lines.
     """
 
-    def __init__(self, writer: Writer) -> None:
-        self.writer = writer
+    def __init__(self, variables: Variables, printer: Printer, write_nodes: Callable[[Block], None]) -> None:
+        self.variables = variables
+        self.ranges = variables.ranges
+        self.printer = printer
+        self.write_nodes = write_nodes
 
     def write(self, node: Node, block: Block) -> None:
-        """Append the lines of a branch to those of the writer, and let its results have names.
+        """Append the lines of a branch to those of the `forward`, and let its results have names.
 
         Raises:
             Undecided: nothing in the config tells the sides apart.
@@ -36,27 +39,27 @@ class Branches:
         """
         branch = node.branch
         assert branch is not None
-        writer = self.writer
+        variables, ranges = self.variables, self.ranges
         names = self._names(node, block)
-        before, stop = dict(writer.names), writer.ends[node]
+        before, stop = dict(variables.names), ranges.ends[node]
         texts: list[list[str]] = []
         given = dict(before)
-        for number, side in enumerate(writer.sides[node]):
-            outer, writer.lines, writer.names = writer.lines, [], dict(before)
+        for number, side in enumerate(ranges.sides[node]):
+            outer, variables.lines, variables.names = variables.lines, [], dict(before)
             with self._within(node, number, names):
-                writer._nodes(side)
+                self.write_nodes(side)
                 self._hand_over(node, number, names)
-            texts.append(writer.lines)
-            given |= {value: name for value, name in writer.names.items() if value in node.outputs}
-            writer.lines = outer
+            texts.append(variables.lines)
+            given |= {value: name for value, name in variables.names.items() if value in node.outputs}
+            variables.lines = outer
         if texts[0] == texts[1]:  # the sides differ in what a sub-module is
-            writer.lines += texts[0]
+            variables.lines += texts[0]
         else:
-            condition = writer.printer.scope.condition(branch, node.location)
-            writer.lines += _lines(condition, texts, self._otherwise(node, texts))
-        kept = {value: name for value, name in before.items() if writer.last_use.get(value, -1) > stop}
+            condition = self.printer.scope.condition(branch, node.location)
+            variables.lines += _lines(condition, texts, self._otherwise(node, texts))
+        kept = {value: name for value, name in before.items() if ranges.last_use.get(value, -1) > stop}
         results = {value: names.get(value, given.get(value)) for value in node.outputs}
-        writer.names = {**kept, **{value: name for value, name in results.items() if name is not None}}
+        variables.names = {**kept, **{value: name for value, name in results.items() if name is not None}}
 
     def _otherwise(self, node: Node, texts: list[list[str]]) -> Expression | None:
         """The condition of the second side of a branch, where some instances take neither side."""
@@ -64,24 +67,24 @@ class Branches:
         if node.branch.second is None or not texts[1]:
             return None
         guard = node.branch.second if texts[0] else tuple(taken is True for taken in node.branch.second)
-        return self.writer.printer.scope.condition(replace(node.branch, guard=guard), node.location)
+        return self.printer.scope.condition(replace(node.branch, guard=guard), node.location)
 
     def _names(self, node: Node, block: Block) -> dict[Value, str]:
         """Names for what is one value or the other behind the branch."""
-        writer, stop = self.writer, self.writer.ends[node]
+        variables, ranges, stop = self.variables, self.ranges, self.ranges.ends[node]
         assert node.branch is not None
-        held = {name for value, name in writer.names.items() if writer.last_use.get(value, -1) > stop}
+        held = {name for value, name in variables.names.items() if ranges.last_use.get(value, -1) > stop}
         names: dict[Value, str] = {}
         for result, sources in zip(node.outputs, node.branch.results, strict=True):
-            if result in sources or result not in writer.last_use:
+            if result in sources or result not in ranges.last_use:
                 continue
-            if result in writer.forced:  # of a branch within a side: named behind the outer one
-                names[result] = writer.forced[result]
+            if result in variables.forced:  # of a branch within a side: named behind the outer one
+                names[result] = variables.forced[result]
                 continue
-            current = [writer.names[s] for s in sources if s in writer.names]
-            candidates = writer._candidates(result, block)
+            current = [variables.names[s] for s in sources if s in variables.names]
+            candidates = variables.candidates(result, block)
             wanted = [name for name in current if name in candidates or not candidates] + candidates
-            wanted += [writer.common[result]] if result in writer.common else []
+            wanted += [variables.common[result]] if result in variables.common else []
             free = (name for name in wanted if name not in held and name not in names.values())
             name = next(free, "")
             number = 2
@@ -95,34 +98,34 @@ class Branches:
     @contextmanager
     def _within(self, node: Node, number: int, names: dict[Value, str]) -> Iterator[None]:
         """Names and uses as they are on one side: what only the other side needs is not needed here."""
-        writer = self.writer
+        variables, ranges = self.variables, self.ranges
         assert node.branch is not None
-        last_use, protected, forced = dict(writer.last_use), set(writer.protected), dict(writer.forced)
-        begin, stop = writer.positions[node], writer.ends[node]
+        last_use, protected, forced = dict(ranges.last_use), set(variables.protected), dict(variables.forced)
+        begin, stop = ranges.positions[node], ranges.ends[node]
         sources = {r: pair[number] for r, pair in zip(node.outputs, node.branch.results, strict=True)}
         needed = {source for source in sources.values() if source is not None}
-        side = writer.sides[node][number]
+        side = ranges.sides[node][number]
         reads: dict[Value, int] = {}
         for one in side.nodes:
-            if writer._is_statement(one):
-                reads.update(dict.fromkeys(writer._reads(one), writer.positions[one]))
-        for value in writer.names:
-            if begin <= writer.last_use.get(value, -1) <= stop:
-                writer.last_use[value] = stop if value in needed else reads.get(value, begin - 1)
-        writer.protected |= {value for value in writer.names if writer.last_use.get(value, -1) > stop}
+            if ranges.is_statement(one):
+                reads.update(dict.fromkeys(ranges.reads(one), ranges.positions[one]))
+        for value in variables.names:
+            if begin <= ranges.last_use.get(value, -1) <= stop:
+                ranges.last_use[value] = stop if value in needed else reads.get(value, begin - 1)
+        variables.protected |= {value for value in variables.names if ranges.last_use.get(value, -1) > stop}
         made = {value for one in side.nodes for value in one.outputs}
-        writer.forced |= {s: names[r] for r, s in sources.items() if r in names and s in made and s is not None}
+        variables.forced |= {s: names[r] for r, s in sources.items() if r in names and s in made and s is not None}
         yield
-        writer.last_use, writer.protected, writer.forced = last_use, protected, forced
+        ranges.last_use, variables.protected, variables.forced = last_use, protected, forced
 
     def _hand_over(self, node: Node, number: int, names: dict[Value, str]) -> None:
         """Give what a side took from before the branch the name that it has behind."""
-        writer = self.writer
+        variables = self.variables
         assert node.branch is not None
         for result, sources in zip(node.outputs, node.branch.results, strict=True):
             source = sources[number]
-            if result in names and source is not None and writer.names[source] != names[result]:
-                writer.lines.append(f"{names[result]} = {writer.names[source]}")
+            if result in names and source is not None and variables.names[source] != names[result]:
+                variables.lines.append(f"{names[result]} = {variables.names[source]}")
 
 
 def _lines(condition: Expression, texts: list[list[str]], otherwise: Expression | None) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from trtllm_port.codegen.ir.formatting import indent, literal
+from trtllm_port.codegen.ir.formatting import indent
 from trtllm_port.codegen.ir.record import Value
 from trtllm_port.codegen.lower.lowering import Lowered
 from trtllm_port.codegen.merge.classes import PortClass
@@ -13,8 +13,8 @@ from trtllm_port.codegen.write.constructors import Constructor, ConstructorWrite
 from trtllm_port.codegen.write.named_sizes import SizeNames
 from trtllm_port.codegen.write.printing import Untranslated
 from trtllm_port.codegen.write.scope import NotExpressible, Scope
-from trtllm_port.codegen.write.statements import Body, Writer
-from trtllm_port.foundation.quoting import require_name
+from trtllm_port.codegen.write.statements import Body, ForwardWriter
+from trtllm_port.foundation.quoting import literal, require_name
 from trtllm_port.layers import Tensor, functional
 
 #: Functions of `trtllm_port.layers` that are printed as calls, not as methods: no names for variables.
@@ -118,7 +118,7 @@ class ClassWriter:
         try:
             if port_class.block.host_reads:
                 raise DependsOnData(", ".join(port_class.block.host_reads))
-            return Writer(scope, self.preferred, self.common, RESERVED).write(port_class.block), None
+            return ForwardWriter(scope, self.preferred, self.common, RESERVED).write(port_class.block), None
         except (Untranslated, NotExpressible, DependsOnData) as reason:
             return None, Skeleton(port_class.name, port_class.block.path, str(reason))
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from unittest import mock
 
-import torch
-import transformers
 from torch import nn
-from transformers import AutoModel
-from transformers.core_model_loading import revert_weight_conversion
 
 from trtllm_port.codegen.write.weight_names import WeightNames, ignored_names
 from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.huggingface.conversion_mapping import tensors_in_files
+from trtllm_port.huggingface.loading import find_class, make_whole_on_paper
 
 
 @dataclass(frozen=True)
@@ -47,17 +42,14 @@ def whole_names(whole: Any, text_class: type[nn.Module], text: Any) -> WholeName
         UnsupportedModelError: the whole does not contain the text part as a module.
     """
     architecture = (whole.architectures or [""])[0]
-    whole_class = getattr(transformers, architecture, None)
-    if whole_class is None:
-        raise UnsupportedModelError(f"transformers has no class `{architecture}`, which `config.json` names")
+    whole_class = find_class(architecture)
     if whole_class is text_class:  # made from the text part's config alone, so its files are those of the text part
         return WholeNames(architecture)
-    with torch.device("meta"), _without_libraries():
-        model, part = whole_class(whole), text_class(text)
+    model, part = make_whole_on_paper(whole_class, whole), make_whole_on_paper(text_class, text)
     places = _places(model, part)
     own, small = model.state_dict(), part.state_dict()  # both stay alive: their tensors are told apart by identity
-    files = {id(tensor): name for name, tensor in revert_weight_conversion(model, dict(own)).items()}
-    stored = {id(tensor): name for name, tensor in revert_weight_conversion(part, dict(small)).items()}
+    files = {id(tensor): name for name, tensor in tensors_in_files(model, own).items()}
+    stored = {id(tensor): name for name, tensor in tensors_in_files(part, small).items()}
     saved = {id(tensor): name for name, tensor in own.items()}
     prefixes: dict[str, str] = {}
     others: set[str] = set()
@@ -73,30 +65,6 @@ def whole_names(whole: Any, text_class: type[nn.Module], text: Any) -> WholeName
     prefixes = dict(sorted(prefixes.items(), key=lambda item: -len(item[0])))
     kept = {other for other in others if not any(prefix.startswith(other) for prefix in prefixes)}
     return WholeNames(architecture, prefixes, tuple(sorted(kept)), frozenset(ignored_names(model)))
-
-
-class _Unknown(nn.Module):
-    """A part that cannot be made; its weights have some name."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weights = nn.Parameter(torch.empty(1))
-
-
-@contextmanager
-def _without_libraries() -> Iterator[None]:
-    """Make models whose other parts need libraries that are not installed: only the names of those parts matter."""
-    make = AutoModel.from_config
-
-    def from_config(*args: Any, **kwargs: Any) -> nn.Module:
-        try:
-            made: nn.Module = make(*args, **kwargs)
-        except ImportError:
-            return _Unknown()
-        return made
-
-    with mock.patch.object(AutoModel, "from_config", from_config):
-        yield
 
 
 def add_whole_names(names: WeightNames, whole: WholeNames) -> None:

@@ -11,19 +11,19 @@ from typing import Any
 from torch import nn
 
 from trtllm_port.codegen.configs.sizes import LAYER_COUNTS, layer_count_key
+from trtllm_port.codegen.ir.dtypes import DTYPES, MODEL_DTYPE
 from trtllm_port.codegen.ir.expressions import MISSING, Symbol, merge_values
-from trtllm_port.codegen.ir.formatting import indent, literal, reference
-from trtllm_port.codegen.ir.instances import Instance
-from trtllm_port.codegen.ir.nodes import Leaf
+from trtllm_port.codegen.ir.formatting import indent, reference
+from trtllm_port.codegen.ir.nodes import Instance, Leaf
 from trtllm_port.codegen.lower.lowering import Lowered
 from trtllm_port.codegen.merge.classes import Child, PortClass
 from trtllm_port.codegen.merge.shared_weights import repeated_blocks
 from trtllm_port.codegen.recognise.constants import stored_tensor
-from trtllm_port.codegen.rules import DTYPES, MODEL_DTYPE
 from trtllm_port.codegen.write.branches import together
 from trtllm_port.codegen.write.conditional_sizes import widened
 from trtllm_port.codegen.write.scope import NotExpressible, Scope
 from trtllm_port.codegen.write.weight_names import used_by, used_tensors
+from trtllm_port.foundation.quoting import literal
 
 DEFAULTS: dict[str, dict[str, Any]] = {  # of the layers' arguments, which are not printed
     "Linear": {"bias": True},

@@ -16,11 +16,12 @@ import torch
 
 from trtllm_port.codegen.configs.size_tables import META_KEYS
 from trtllm_port.codegen.configs.sizes import SIZES, config_values
-from trtllm_port.codegen.ir.instances import structure
 from trtllm_port.codegen.ir.record import Attribute
+from trtllm_port.codegen.ir.structure import structure
 from trtllm_port.codegen.lower.lowering import Lowered
 from trtllm_port.codegen.merge.classes import flat_values
 from trtllm_port.codegen.recognise.constants import stored_tensor
+from trtllm_port.huggingface.activations import is_activation
 
 
 @dataclass
@@ -95,9 +96,7 @@ def _hints(config: Any) -> dict[str, Any]:
 
 
 def _other_names(value: str) -> list[Any]:
-    from transformers.activations import ACT2FN
-
-    if value in ACT2FN:
+    if is_activation(value):
         return [name for name in ("relu", "gelu") if name != value]
     kinds = ("full_attention", "sliding_attention", "chunked_attention")
     return [kind for kind in kinds if kind != value] if value.endswith("attention") else [f"not_{value}"]

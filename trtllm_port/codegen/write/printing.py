@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import chain, count
 from typing import Any
 
+from trtllm_port.codegen.ir.dtypes import MODEL_DTYPE
 from trtllm_port.codegen.ir.expressions import (
     ATOM,
     MISSING,
@@ -20,15 +21,15 @@ from trtllm_port.codegen.ir.expressions import (
     Symbol,
     power_text,
 )
-from trtllm_port.codegen.ir.formatting import literal, reference
-from trtllm_port.codegen.ir.instances import relative_path
+from trtllm_port.codegen.ir.formatting import reference
 from trtllm_port.codegen.ir.nodes import Node
 from trtllm_port.codegen.ir.record import Attribute, Literal, Value
+from trtllm_port.codegen.ir.structure import relative_path
 from trtllm_port.codegen.lower.parallel_calls import PARTS
 from trtllm_port.codegen.lower.shared_caches import NO_KINDS
-from trtllm_port.codegen.rules import MODEL_DTYPE
 from trtllm_port.codegen.solve.symbols import named
 from trtllm_port.codegen.write.scope import NotExpressible, RoundScope, Scope
+from trtllm_port.foundation.quoting import literal
 
 COMPARISON, BIT_OR, BIT_AND = 30, 40, 50
 OPERATORS = {

@@ -12,15 +12,14 @@ from operator import gt
 from typing import Any
 
 from trtllm_port.codegen.ir.expressions import ATOM, MISSING, Expression, Symbol, Values, merge_values
-from trtllm_port.codegen.ir.formatting import is_name, literal
-from trtllm_port.codegen.ir.instances import Instance
-from trtllm_port.codegen.ir.nodes import Branch
+from trtllm_port.codegen.ir.nodes import Branch, Instance
 from trtllm_port.codegen.ir.record import Value
 from trtllm_port.codegen.merge.classes import PortClass
 from trtllm_port.codegen.record.probing import named_activation
 from trtllm_port.codegen.solve.solver import Solver
 from trtllm_port.codegen.solve.source_arithmetic import in_source
 from trtllm_port.codegen.solve.symbols import atoms_of, is_told, named
+from trtllm_port.foundation.quoting import is_name, literal
 
 _PLAIN = 3  # the cost of an expression that needs no help
 _NO_SIZES = frozenset(("training", "layer_idx"))  # attributes and arguments of HF's modules that are no sizes

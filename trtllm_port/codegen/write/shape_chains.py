@@ -6,7 +6,7 @@ import ast
 import re
 
 from trtllm_port.codegen.ir.formatting import WIDTH
-from trtllm_port.codegen.ir.operation_names import words
+from trtllm_port.foundation.words import words
 
 SHAPING = words("view transpose permute unsqueeze squeeze flatten expand")
 LONGEST = WIDTH - 8  # of what is joined, in a method

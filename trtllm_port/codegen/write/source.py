@@ -8,10 +8,10 @@ from dataclasses import astuple
 from typing import Any
 
 from trtllm_port.codegen.configs.size_tables import META_KEYS
-from trtllm_port.codegen.ir.formatting import docstring, formatted, literal
+from trtllm_port.codegen.ir.formatting import formatted
 from trtllm_port.codegen.write.classes import ClassText
 from trtllm_port.codegen.write.weight_names import WeightNames
-from trtllm_port.foundation.quoting import require_name
+from trtllm_port.foundation.quoting import docstring, literal, require_name
 from trtllm_port.layers.weights import Step
 
 LAYERS = "trtllm_port.layers"

@@ -10,17 +10,18 @@ from trtllm_port.verification.bundle.record import Logits, RecordedPhase
 from trtllm_port.verification.bundle.sketch import sketch, sketched_errors
 from trtllm_port.verification.decode.incremental import RUNS, module_of_layer
 from trtllm_port.verification.judge.divergence import first_divergence, mark_benign
-from trtllm_port.verification.judge.fused_modules import part_by_part
 from trtllm_port.verification.judge.gates import Gate, logit_gates, skipped, tap_gates
 from trtllm_port.verification.judge.metrics import relative_error_per_token, token_errors
 from trtllm_port.verification.judge.tap_errors import NO_SUCH_TAP, TapComparison, failure, judge
 from trtllm_port.verification.judge.verdict import Verdict
 from trtllm_port.verification.phases.phase import PhaseResult
-from trtllm_port.verification.sides.noise_floor import HuggingFaceFacts
-from trtllm_port.verification.sides.session_runner import PortRunner
+from trtllm_port.verification.sides.fused_modules import part_by_part
+from trtllm_port.verification.sides.hugging_face_sides import HuggingFaceFacts
 from trtllm_port.verification.stimulus.inputs import Stimulus
-from trtllm_port.verification.taps.names import LOGITS, Pairing, module_of, pair
+from trtllm_port.verification.taps.names import LOGITS, module_of
+from trtllm_port.verification.taps.pairing import Pairing, pair
 from trtllm_port.verification.taps.rotary_tables import is_rotary
+from trtllm_port.verification.taps.runner import PortRunner
 
 NO_INJECTION = "needs Hugging Face's tensors, of which a bundle has sketches only"
 

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from trtllm_port.verification.bundle.sketch import Sketch, sampled, sketch, sketched_errors
 from trtllm_port.verification.judge.metrics import TokenErrors
-from trtllm_port.verification.phases.phase import LoadHuggingFace, Phase
-from trtllm_port.verification.sides.noise_floor import HuggingFaceFacts
+from trtllm_port.verification.sides.hugging_face_sides import HuggingFaceFacts, LoadHuggingFace
 from trtllm_port.verification.sides.recording import row_logits
-from trtllm_port.verification.sides.session_runner import Runner
 from trtllm_port.verification.stimulus.inputs import Stimulus
-from trtllm_port.verification.taps.names import ModuleFacts, is_input, module_of
+from trtllm_port.verification.stimulus.precisions import Phase
+from trtllm_port.verification.taps.names import is_input, module_of
+from trtllm_port.verification.taps.pairing import ModuleFacts
 from trtllm_port.verification.taps.rotary_tables import is_rotary, match_table
+from trtllm_port.verification.taps.runner import Runner
 
 LOGIT_BYTES = 16 << 20  # of one set of logits; of a large vocabulary fewer tokens are kept
 FEWEST_TOKENS = 16

@@ -7,7 +7,7 @@ Ensures: a report; with a report directory also its files.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from trtllm_port.errors import BundleError
 from trtllm_port.foundation.atomic_files import real_path, require_writable
 from trtllm_port.foundation.foreign import reading, typed
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.foundation.quoting import shell_command
 from trtllm_port.layers.weights import SafetensorsFile
 from trtllm_port.runtime.engines.directory import CONFIG, EngineDirectory
@@ -23,24 +24,17 @@ from trtllm_port.verification.bundle.judge import NO_INJECTION, judge_recorded
 from trtllm_port.verification.bundle.record import RecordedPhase
 from trtllm_port.verification.bundle.store import from_parts
 from trtllm_port.verification.phases.not_exercised import NotExercised
-from trtllm_port.verification.phases.phase import Phase, PhaseResult
-from trtllm_port.verification.report.assembly import (
-    divergences_of,
-    position_profile,
-    summary,
-    tap_reports,
-    verdict_of,
-    versions,
-)
+from trtllm_port.verification.phases.phase import PhaseResult
+from trtllm_port.verification.report.assembly import report_of
 from trtllm_port.verification.report.finish import finish
 from trtllm_port.verification.report.report import Report, Subject
 from trtllm_port.verification.sides.preparation import open_port
 from trtllm_port.verification.sides.provenance import require_engine_like
 from trtllm_port.verification.sides.session_runner import SessionRunner
 from trtllm_port.verification.stimulus.inputs import Stimulus
+from trtllm_port.verification.stimulus.precisions import Phase
 
 FREE_CHOICE = "a replay compares values and lets the port choose: near a tie it may choose otherwise, and values follow"
-Progress = Callable[[str, int, int], None]
 
 
 def replay(
@@ -141,33 +135,17 @@ def _report(
     engine_dir: Path | None,
 ) -> Report:
     gates = tuple(gate for phase in phases for gate in phase.gates)
-    verdict, divergences = verdict_of(gates), divergences_of(phases, None)
-    first = divergences[0] if divergences else None
+    report = report_of(phases, gates, subject, stimulus, None)
     words = ["trtllm-port", "diff-layers", bundle, *(("--engine-dir", engine_dir) if engine_dir else ())]
-    return Report(
-        kind="diff-layers",
-        verdict=verdict,
-        summary=f"{summary(verdict, divergences, gates, subject.dtype)} (replayed)",
-        subject=subject,
-        executor=phases[-1].executor,
+    return replace(
+        report,
+        summary=f"{report.summary} (replayed)",
         reference={phase.phase.name: f"{phase.facts.name}, recorded; floor: {phase.yardstick}" for phase in phases},
-        stimulus=stimulus.to_dict(),
-        first_divergence=None if first is None else first.module,
-        divergence=first,
-        divergences=divergences,
-        causes=(),
-        stages=(),
-        gates=gates,
-        taps=tap_reports(phases),
-        ignored=phases[-1].ignored,
-        position_profile=position_profile(phases),
         not_exercised=(
             NotExercised(what="causes, and each module on Hugging Face's own input", reason=NO_INJECTION),
             NotExercised(what="rows of tables that the prompt does not look up", reason=NO_INJECTION),
         ),
-        versions=versions(),
         commands=(shell_command(words),),
-        seconds=0.0,
     )
 
 

@@ -17,9 +17,10 @@ from trtllm_port.runtime.engines.directory import CONFIG, EngineDirectory, netwo
 from trtllm_port.verification.bundle.files import BUNDLE_JSON, is_bundle, write_manifest
 from trtllm_port.verification.bundle.record import record_phase
 from trtllm_port.verification.bundle.store import to_parts
-from trtllm_port.verification.phases.phase import LoadHuggingFace, Phase
 from trtllm_port.verification.report.report import REPORT_JSON, Report
+from trtllm_port.verification.sides.hugging_face_sides import LoadHuggingFace
 from trtllm_port.verification.stimulus.inputs import Stimulus
+from trtllm_port.verification.stimulus.precisions import Phase
 
 WEIGHTS_LIMIT = 256 << 20  # of all networks together; beyond it a replay needs an engine directory
 

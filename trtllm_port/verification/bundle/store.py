@@ -17,8 +17,9 @@ from trtllm_port.foundation.foreign import typed
 from trtllm_port.layers.definition.dtypes import FLOAT_DTYPES
 from trtllm_port.verification.bundle.record import Floor, Logits, RecordedPhase
 from trtllm_port.verification.bundle.sketch import COLUMNS, Sketch
-from trtllm_port.verification.phases.phase import Phase
-from trtllm_port.verification.taps.names import ModuleFacts, module_of
+from trtllm_port.verification.stimulus.precisions import Phase
+from trtllm_port.verification.taps.names import module_of
+from trtllm_port.verification.taps.pairing import ModuleFacts
 
 LOGIT_PARTS = ("tokens_N", "reference_NV", "yardstick_NV")
 # Sketches of a float64 reference keep its precision, for its floor is one float32 rounding; others need no such.

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from trtllm_port.verification.judge.tap_errors import TapComparison
-from trtllm_port.verification.sides.noise_floor import HuggingFaceFacts, injectable
+from trtllm_port.verification.sides.hugging_face_sides import HuggingFaceFacts
+from trtllm_port.verification.sides.noise_floor import injectable
 from trtllm_port.verification.sides.port_run import Expected
 from trtllm_port.verification.sides.recording import Recording
-from trtllm_port.verification.sides.session_runner import PortRunner
 from trtllm_port.verification.stimulus.inputs import Stimulus
 from trtllm_port.verification.taps.names import LOGITS, ROOT, input_of, is_input, module_of, parent_of, within
+from trtllm_port.verification.taps.runner import PortRunner
 
 MAX_TAPS = 64  # the guilty module's own: all taps of a large model would not fit in memory
 

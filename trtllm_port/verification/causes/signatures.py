@@ -19,12 +19,12 @@ from torch.nn import functional
 from trtllm_port.verification.causes.evidence import Evidence, collect
 from trtllm_port.verification.causes.locations import Look
 from trtllm_port.verification.judge.tap_errors import TapComparison
-from trtllm_port.verification.sides.noise_floor import HuggingFaceFacts
+from trtllm_port.verification.sides.hugging_face_sides import HuggingFaceFacts
 from trtllm_port.verification.sides.port_run import Expected
-from trtllm_port.verification.sides.session_runner import PortRunner
 from trtllm_port.verification.stimulus.inputs import Stimulus
 from trtllm_port.verification.taps.names import module_of, within
 from trtllm_port.verification.taps.rotary_tables import is_rotary
+from trtllm_port.verification.taps.runner import PortRunner
 
 EXPLAINED = 0.1  # a law must take away nine tenths of the error ["falls at least tenfold", hypothesis replay]
 NOISE = 1.2  # what is left over may exceed Hugging Face's own error by this, as clean ports do

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,13 +19,11 @@ from trtllm_port.verification.decode.single_token import Fed, token_comparisons
 from trtllm_port.verification.judge.divergence import first_divergence
 from trtllm_port.verification.judge.gates import Gate
 from trtllm_port.verification.judge.tap_errors import TapComparison, failure
+from trtllm_port.verification.sides.hugging_face_sides import HuggingFaceSides
+from trtllm_port.verification.sides.port_run import Expected
 from trtllm_port.verification.taps.names import LOGITS, ROOT, within
-
-if TYPE_CHECKING:
-    from trtllm_port.verification.phases.phase import HuggingFaceSides
-    from trtllm_port.verification.sides.port_run import Expected
-    from trtllm_port.verification.sides.session_runner import PortRunner
-    from trtllm_port.verification.taps.names import ModuleFacts
+from trtllm_port.verification.taps.pairing import ModuleFacts
+from trtllm_port.verification.taps.runner import PortRunner
 
 MASK = r"causal_mask\("
 POSITIONS = r"^(?!.*causal_mask\().*position_ids"

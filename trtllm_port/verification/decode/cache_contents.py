@@ -17,16 +17,17 @@ from trtllm_port.verification.judge.metrics import token_errors
 from trtllm_port.verification.judge.tap_errors import judge
 from trtllm_port.verification.judge.thresholds import RATIO
 from trtllm_port.verification.judge.verdict import Verdict
+from trtllm_port.verification.taps.runner import CacheLayer
 
-Layer = tuple[Tensor, Tensor] | None
-"""Keys and values [K, S, H] of a layer of Hugging Face's cache; None where it keeps something else."""
-Layers = Sequence[Layer]
 PARTS = ("key", "value")
 OTHER_FORM = "; the decode steps are right, so the port reads it as it wrote it: another form of the same"
 
 
 def cache_gates(
-    phase: tuple[str, str], port: Mapping[str, Tensor], sides: tuple[Layers, Layers], decode: Sequence[Gate]
+    phase: tuple[str, str],
+    port: Mapping[str, Tensor],
+    sides: tuple[Sequence[CacheLayer], Sequence[CacheLayer]],
+    decode: Sequence[Gate],
 ) -> list[Gate]:
     """Judge keys and values of all layers.
 
@@ -43,7 +44,7 @@ def _part_gate(
     phase: tuple[str, str],
     part: str,
     port: Mapping[str, Tensor],
-    sides: tuple[Layers, Layers],
+    sides: tuple[Sequence[CacheLayer], Sequence[CacheLayer]],
     decode: Sequence[Gate],
 ) -> Gate:
     (name, dtype), index = phase, PARTS.index(part)

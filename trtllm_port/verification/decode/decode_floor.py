@@ -9,18 +9,13 @@ S steps, V vocabulary
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from torch import Tensor
 
 from trtllm_port.verification.judge.gates import Gate, logit_gates
 from trtllm_port.verification.judge.metrics import metrics
-from trtllm_port.verification.judge.routing import force_rows
 from trtllm_port.verification.judge.thresholds import RATIO, ROUNDING
 from trtllm_port.verification.judge.verdict import Verdict
-from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.sides.recording import Recording
-from trtllm_port.verification.stimulus.inputs import Stimulus
 
 
 def decode_gates(
@@ -46,10 +41,3 @@ def decode_gates(
     floor = max(metrics(forward, reference).rel_l2, ROUNDING[phase[1]])
     usual = floor < metrics(steps, reference).rel_l2 <= RATIO.warns * floor
     return logit_gates("decode", *phase, (port, reference, steps)) if usual else gates
-
-
-def own_steps(runner: HuggingFaceRunner, stimulus: Stimulus, recording: Recording) -> Tensor | None:
-    """Return logits [S, V] of Hugging Face's decode steps, with the reference's experts; None where it has none."""
-    prefill = len(stimulus.ids) - stimulus.decode_steps
-    logits_LV = runner.run_steps(stimulus.ids, prefill, partial(force_rows, [recording.taps]), recording.forced)
-    return None if logits_LV is None else logits_LV[prefill:]

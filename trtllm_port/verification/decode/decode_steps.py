@@ -18,9 +18,9 @@ from trtllm_port.verification.judge.gates import Gate
 from trtllm_port.verification.judge.tap_errors import TapComparison
 from trtllm_port.verification.judge.verdict import Verdict
 from trtllm_port.verification.sides.port_run import Expected
-from trtllm_port.verification.sides.session_runner import PortRunner
 from trtllm_port.verification.stimulus.inputs import Stimulus
 from trtllm_port.verification.taps.names import LOGITS
+from trtllm_port.verification.taps.runner import PortRunner
 
 BATCH = "batch"
 LOGITS_INDICES = "logits_indices"

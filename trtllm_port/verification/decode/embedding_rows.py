@@ -1,17 +1,15 @@
 """All rows of embedding tables: a prompt looks up few of them, and the others could be anything.
 
-A table is looked up by token ids or by positions; which of the two shows in the reference's run. Then both sides are
-asked for every row, in pieces, and nothing behind the table is computed. Output heads need no such run: each of their
-rows gives a logit of every token.
+Both sides are asked for every row, in pieces, and nothing behind the table is computed. Output heads need no such run:
+each of their rows gives a logit of every token.
 
 L tokens of a piece, E size of a row
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,60 +20,14 @@ from trtllm_port.verification.judge.metrics import relative_error_per_token, tok
 from trtllm_port.verification.judge.tap_errors import TapComparison, failure
 from trtllm_port.verification.judge.thresholds import ROUNDING
 from trtllm_port.verification.judge.verdict import Verdict
-from trtllm_port.verification.sides.hugging_face import Table
-from trtllm_port.verification.sides.session_runner import PortRunner
-from trtllm_port.verification.taps.names import input_of
+from trtllm_port.verification.sides.embedding_tables import Index, Table
+from trtllm_port.verification.taps.runner import PortRunner
 
 PIECE = 4096  # rows at once
 ROUNDINGS = 4.0  # a row is copied, and multiplied once or twice; both sides round each time
 NAMED = 3
 NO_TAP = "the port does not tap it"
 NEITHER = "what it is given is neither the token nor the position of each row"
-
-
-class Index(NamedTuple):
-    """What a table is looked up by: "tokens", or "positions" plus an offset."""
-
-    by: str
-    offset: int = 0
-
-    @classmethod
-    def of(cls, given: Tensor, ids: Sequence[int]) -> Index | None:
-        """Tell it by what a table was given for a prompt; None if it is neither.
-
-        Args:
-            given: the table's input.
-            ids: the prompt.
-        """
-        if given.is_floating_point() or given.numel() != len(ids) or len(ids) < 2:
-            return None
-        given_L, ids_L = given.flatten().cpu(), torch.tensor(ids)
-        if torch.equal(given_L, ids_L):
-            return cls("tokens")
-        offset = int(given_L[0])
-        return cls("positions", offset) if torch.equal(given_L, offset + torch.arange(len(ids))) else None
-
-
-def indices_of(taps: Mapping[str, Tensor], tables: Mapping[str, Table], ids: Sequence[int]) -> dict[str, Index]:
-    """Tell of each table what it is looked up by, as far as that is known.
-
-    Args:
-        taps: the reference's.
-        tables: by path.
-        ids: the prompt.
-    """
-    found: dict[str, Index] = {}
-    for path, table in tables.items():
-        given = taps.get(input_of(path))
-        index = None if given is None else Index.of(given, ids)
-        if given is not None and index is not None and _follows(table, given.flatten()):
-            found[path] = index
-    return found
-
-
-def _follows(table: Table, given_L: Tensor) -> bool:
-    """Whether a table's rows are those of what it is given: BART's positions are given tokens, and count them."""
-    return torch.equal(table.look_up(given_L).flip(0), table.look_up(given_L.flip(0)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, TypedDict
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,11 +24,9 @@ from trtllm_port.verification.judge.routing import force_rows
 from trtllm_port.verification.judge.tap_errors import TapComparison, failure
 from trtllm_port.verification.judge.thresholds import RATIO, ROUNDING
 from trtllm_port.verification.judge.verdict import Verdict
-
-if TYPE_CHECKING:
-    from trtllm_port.verification.phases.phase import HuggingFaceSides
-    from trtllm_port.verification.sides.recording import Recording
-    from trtllm_port.verification.sides.session_runner import Force, PortRunner
+from trtllm_port.verification.sides.hugging_face_sides import HuggingFaceSides
+from trtllm_port.verification.sides.recording import Recording
+from trtllm_port.verification.taps.runner import Forced, PortRunner
 
 LAST = "batch.last"
 RUNS = "port.runs"
@@ -113,7 +111,7 @@ def _decode(sides: HuggingFaceSides, port: PortRunner) -> Decoded:
     prefill = len(sides.stimulus.ids) - sides.stimulus.decode_steps
     forced = _forced_routing(sides.recording, port, [sides.recording.taps])
     cache: dict[str, Tensor] = {}
-    logits_LV = port.run_incrementally([sides.stimulus.ids], [prefill], **forced, keep=cache)[0]
+    logits_LV = port.run_incrementally([sides.stimulus.ids], [prefill], forced=forced, keep=cache)[0]
     return logits_LV, cache
 
 
@@ -124,10 +122,10 @@ def _judge_batch(sides: HuggingFaceSides, port: PortRunner) -> Used:
     if port.max_batch_size < len(stimulus.rows):
         return Used([skipped("batch", phase.name, f"the port takes {port.max_batch_size} rows at once")])
     forced = _forced_routing(recording, port, recording.row_routing)
-    rows_LV = port.run_incrementally(stimulus.rows, stimulus.row_prefill, **forced)
+    rows_LV = port.run_incrementally(stimulus.rows, stimulus.row_prefill, forced=forced)
     rows_TV = torch.cat(rows_LV)
     prompts = [row[:length] for row, length in zip(stimulus.rows, stimulus.row_prefill, strict=True)]
-    last_B1V = port.run_last(prompts, **forced)
+    last_B1V = port.run_last(prompts, forced=forced)
     expected = torch.cat(recording.rows), torch.cat(yardstick.rows)
     named = (phase.name, phase.dtype)
     gates = [
@@ -187,12 +185,7 @@ def last_token_gate(
     return threshold_gate(LAST, name, float(found.max()) / worst, RATIO)
 
 
-class _Forced(TypedDict, total=False):
-    force: Force
-    taps: tuple[str, ...]
-
-
-def _forced_routing(recording: Recording, port: PortRunner, routing: Sequence[Mapping[str, Tensor]]) -> _Forced:
-    """The arguments that make a run with a cache choose the reference's experts, where the port can be made to."""
+def _forced_routing(recording: Recording, port: PortRunner, routing: Sequence[Mapping[str, Tensor]]) -> Forced | None:
+    """What makes a run with a cache choose the reference's experts; None where the port has no such taps."""
     taps = tuple(sorted(recording.forced.intersection(port.tap_names)))
-    return {"force": partial(force_rows, routing), "taps": taps} if taps else {}
+    return Forced(partial(force_rows, routing), taps) if taps else None

@@ -18,9 +18,9 @@ from trtllm_port.verification.judge.tap_errors import TapComparison, failure, ju
 from trtllm_port.verification.judge.thresholds import RATIO, ROUNDING
 from trtllm_port.verification.judge.verdict import Verdict
 from trtllm_port.verification.sides.port_run import Expected, told_otherwise
-from trtllm_port.verification.sides.session_runner import PortRunner
 from trtllm_port.verification.taps.names import LOGITS
 from trtllm_port.verification.taps.rotary_tables import match_table
+from trtllm_port.verification.taps.runner import Forced, PortRunner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,18 +74,18 @@ def token_comparisons(port: PortRunner, fed: Fed, expected: Expected, taps: Sequ
         taps: which.
     """
     found: dict[str, TapComparison] = {}
-    forced = expected.recording.forced.intersection(port.tap_names)
+    routed = expected.recording.forced.intersection(port.tap_names)
 
     def observe(tap: str, value: Tensor, places: Sequence[range]) -> Tensor:
         if tap in wanted and fed.position in places[fed.row]:
             comparison = _compare(tap, value, places, fed, expected)
             if comparison is not None:
                 found[tap] = replace(comparison, note=fed.note)
-        return force_rows(fed.routing, tap, value, places) if tap in forced else value
+        return force_rows(fed.routing, tap, value, places) if tap in routed else value
 
     wanted: Collection[str] = frozenset(taps).intersection(expected.floors)
     try:
-        rows_LV = port.run_incrementally(fed.rows, fed.prefill, force=observe, taps=sorted(forced.union(wanted)))
+        rows_LV = port.run_incrementally(fed.rows, fed.prefill, forced=Forced(observe, sorted(routed.union(wanted))))
     except LayerExecutionError as error:  # what came before it was compared
         module = module_of_layer(error.layer)
         if module in expected.modules:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -318,6 +319,12 @@ def soft_caps(e: Experiment) -> Iterator[Variant]:
             )
 
 
+MULTIPLIER = Hypothesis(
+    id="multiplier",
+    cause="a multiplier is wrong or left out",
+    look=(r"multiplier|scal(e|ing)|return",),
+    variants=lambda e: multipliers(e, scores=False),
+)
 TABLE: tuple[Hypothesis, ...] = (
     Hypothesis(id="norm.epsilon", cause="wrong epsilon", look=(r"eps",), variants=epsilons),
     Hypothesis(
@@ -341,12 +348,7 @@ TABLE: tuple[Hypothesis, ...] = (
         look=(r"scale=", r"scaling"),
         variants=lambda e: multipliers(e, scores=True),
     ),
-    Hypothesis(
-        id="multiplier",
-        cause="a multiplier is wrong or left out",
-        look=(r"multiplier|scal(e|ing)|return",),
-        variants=lambda e: multipliers(e, scores=False),
-    ),
+    MULTIPLIER,
     Hypothesis(
         id="residual.left_out",
         cause="a summand (a residual) is left out",
@@ -355,13 +357,7 @@ TABLE: tuple[Hypothesis, ...] = (
     ),
 )
 LATE: tuple[Hypothesis, ...] = (
-    Hypothesis(
-        id="multiplier",
-        cause="a multiplier is wrong or left out",
-        look=(r"multiplier|scal(e|ing)|return",),
-        variants=one_factor,
-        general=True,
-    ),
+    replace(MULTIPLIER, variants=one_factor, general=True),  # the same bug, where no operation of the module shows it
     Hypothesis(
         id="residual.source",
         cause="a summand is taken from the wrong place",

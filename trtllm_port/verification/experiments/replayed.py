@@ -10,15 +10,17 @@ from torch import Tensor
 from trtllm_port.verification.causes.evidence import free_values
 from trtllm_port.verification.causes.locations import Look
 from trtllm_port.verification.causes.signatures import Cause
-from trtllm_port.verification.experiments import HYPOTHESES, Trial, own_weights, replay, shared
-from trtllm_port.verification.judge.fused_modules import declaration
+from trtllm_port.verification.experiments.catalogue import HYPOTHESES
+from trtllm_port.verification.experiments.judge import Trial, replay
+from trtllm_port.verification.experiments.weights import own_weights, shared
 from trtllm_port.verification.judge.tap_errors import NO_SUCH_TAP, TapComparison
 from trtllm_port.verification.judge.thresholds import ROUNDING
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.sides.port_run import Expected
-from trtllm_port.verification.sides.session_runner import PortRunner
 from trtllm_port.verification.stimulus.inputs import Stimulus
 from trtllm_port.verification.taps.names import LOGITS, is_input, module_of, nearest_tapped_parent, within
+from trtllm_port.verification.taps.pairing import declaration
+from trtllm_port.verification.taps.runner import PortRunner
 
 LAYER = re.compile(r"(^|.*\.)\d+\.")
 NEAREST = 3  # bugs that are named where none explains the port

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from trtllm_port.verification.judge.fused_modules import declaration
 from trtllm_port.verification.judge.logit_metrics import LogitMetrics, agreement, confident_margin, logit_metrics
 from trtllm_port.verification.judge.tap_errors import TapComparison
 from trtllm_port.verification.judge.thresholds import (
@@ -27,7 +26,7 @@ from trtllm_port.verification.judge.thresholds import (
     Threshold,
 )
 from trtllm_port.verification.judge.verdict import Verdict, worst
-from trtllm_port.verification.taps.names import Pairing
+from trtllm_port.verification.taps.pairing import Pairing, declaration
 
 INJECTED = " where each module works on Hugging Face's values"
 

@@ -15,16 +15,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from trtllm_port.verification.decode.embedding_rows import Index, indices_of
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.verification.judge.metrics import TokenErrors
 from trtllm_port.verification.judge.routing import Routing
+from trtllm_port.verification.phases.lockstep_taps import AlteredError, Awaited, PassingTaps
 from trtllm_port.verification.phases.phase import (
-    HuggingFaceSides,
     Judged,
-    LoadHuggingFace,
-    Phase,
     PhaseResult,
-    Progress,
     decode_fails,
     gates_of,
     pairing_of,
@@ -32,15 +29,24 @@ from trtllm_port.verification.phases.phase import (
     run_phase,
     tables_of,
 )
-from trtllm_port.verification.sides.lockstep_taps import AlteredError, Awaited, PassingTaps
+from trtllm_port.verification.sides.embedding_tables import Index, indices_of
+from trtllm_port.verification.sides.hugging_face_sides import (
+    HuggingFaceFacts,
+    HuggingFaceSides,
+    LoadHuggingFace,
+    input_variances,
+)
 from trtllm_port.verification.sides.mapped_weights import keep_freed_memory, return_freed_memory
-from trtllm_port.verification.sides.noise_floor import Floors, HuggingFaceFacts, Yardstick, input_variances
+from trtllm_port.verification.sides.noise_floor import Floors, Yardstick
 from trtllm_port.verification.sides.port_run import Expected, Judge, everywhere, inputs_last
 from trtllm_port.verification.sides.recording import Recording
-from trtllm_port.verification.sides.session_runner import OnTap, SessionRunner
-from trtllm_port.verification.sides.soft_caps import ScorePeak
+from trtllm_port.verification.sides.session_runner import SessionRunner
 from trtllm_port.verification.stimulus.inputs import Stimulus
-from trtllm_port.verification.taps.names import LOGITS, Pairing, is_input, module_of
+from trtllm_port.verification.stimulus.precisions import Phase
+from trtllm_port.verification.taps.names import LOGITS, is_input, module_of
+from trtllm_port.verification.taps.pairing import Pairing
+from trtllm_port.verification.taps.runner import OnTap
+from trtllm_port.verification.taps.soft_caps import ScorePeak
 
 OWN_TOKENS = 128  # of the prompt: enough to see what error a module makes itself
 NO_PAIRS = Pairing(paired=(), missing=(), extra=(), ignored={})  # they are known when all taps have come

@@ -12,7 +12,7 @@ from trtllm_port.verification.judge.verdict import Verdict
 from trtllm_port.verification.phases.phase import PhaseResult
 from trtllm_port.verification.stimulus.input_log import ROWS, STEPS, never_differed
 from trtllm_port.verification.stimulus.inputs import BEYOND, Stimulus, position_bounds, switch_lengths
-from trtllm_port.verification.taps.names import DECLARED_START
+from trtllm_port.verification.taps.pairing import DECLARED_START
 
 NEAR_CAP = 0.3  # tanh(x) differs from x by 3 % here; below, a missing soft cap hides in the noise
 NAMED = 3

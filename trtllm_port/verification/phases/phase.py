@@ -1,85 +1,42 @@
-"""One phase of a comparison: reference, yardstick and port in turn on the same stimulus.
-
-A port in bfloat16 or float16 has two phases. The logic phase runs the port's own network in float32 against Hugging
-Face in float64, with float32 as the yardstick: the floor there is so low that even a wrong epsilon shows. The precision
-phase runs the port in its dtype against Hugging Face in float32. A float32 port has the logic phase only.
-"""
+"""One phase of a comparison: reference, yardstick and port in turn on the same stimulus."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 from torch import Tensor
 
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.verification.causes.signatures import Cause, explain
 from trtllm_port.verification.decode.batches import batch_cause, batch_divergence, row_comparisons
-from trtllm_port.verification.decode.cache_contents import Layer, Layers
-from trtllm_port.verification.decode.decode_floor import own_steps
 from trtllm_port.verification.decode.decode_steps import failed_causes, step_comparisons, step_divergence
-from trtllm_port.verification.decode.embedding_rows import (
-    Index,
-    TableResult,
-    compare_tables,
-    indices_of,
-    table_causes,
-    table_gate,
-)
+from trtllm_port.verification.decode.embedding_rows import TableResult, compare_tables, table_causes, table_gate
 from trtllm_port.verification.decode.incremental import Decoded, Used, judge_use
 from trtllm_port.verification.decode.single_token import right_taps
 from trtllm_port.verification.experiments.replayed import with_replay
 from trtllm_port.verification.judge.divergence import first_divergence, mark_benign
-from trtllm_port.verification.judge.fused_modules import part_by_part
 from trtllm_port.verification.judge.gates import Gate, logit_gates, tap_gates
 from trtllm_port.verification.judge.metrics import relative_error_per_token
 from trtllm_port.verification.judge.routing import Routing, RoutingFacts, routing_gate
 from trtllm_port.verification.judge.tap_errors import TapComparison
 from trtllm_port.verification.judge.verdict import Verdict
-from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner, Table
+from trtllm_port.verification.sides.fused_modules import part_by_part
+from trtllm_port.verification.sides.hugging_face_sides import (
+    HuggingFaceFacts,
+    HuggingFaceSides,
+    LoadHuggingFace,
+    run_hugging_face,
+)
 from trtllm_port.verification.sides.idle_modules import without_idle
 from trtllm_port.verification.sides.injected_run import own_divergences, run_injected
-from trtllm_port.verification.sides.noise_floor import (
-    HuggingFaceFacts,
-    Yardstick,
-    input_variances,
-    run_yardstick,
-)
 from trtllm_port.verification.sides.port_run import Expected, PortTaps, run_port
-from trtllm_port.verification.sides.recording import Recording, record
-from trtllm_port.verification.sides.session_runner import PortRunner
-from trtllm_port.verification.sides.soft_caps import ScorePeak
 from trtllm_port.verification.stimulus.inputs import Stimulus
-from trtllm_port.verification.taps.names import Pairing, pair
+from trtllm_port.verification.stimulus.precisions import Phase
+from trtllm_port.verification.taps.pairing import Pairing, pair
+from trtllm_port.verification.taps.runner import PortRunner
 
-Progress = Callable[[str, int, int], None]
-"""Called with (phase, done, total)."""
-LoadHuggingFace = Callable[[str], HuggingFaceRunner]
-"""Loads the model in a dtype; two precisions need not be in memory together."""
 UNREAD = "the network does not read it"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Phase:
-    """Which precisions meet.
-
-    Attributes:
-        name: "logic" or "precision".
-        dtype: of the port and of the yardstick.
-        reference_dtype: of the reference.
-    """
-
-    name: str
-    dtype: str
-    reference_dtype: str
-
-
-def phases_of(dtype: str) -> tuple[Phase, ...]:
-    """Return the phases for a port's dtype, in the order of running."""
-    logic = Phase(name="logic", dtype="float32", reference_dtype="float64")
-    if dtype == "float32":
-        return (logic,)
-    return logic, Phase(name="precision", dtype=dtype, reference_dtype="float32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,41 +88,6 @@ class PhaseResult:
         return next(iter(self.divergences), None)
 
 
-@dataclass(frozen=True, kw_only=True)
-class HuggingFaceSides:
-    """Reference and yardstick of a phase: what a port is compared with, and several ports can be.
-
-    Attributes:
-        phase: the precisions.
-        load: gives Hugging Face's model in a dtype.
-        stimulus: the input.
-        recording, yardstick: the two runs.
-        caches: what the KV caches of the two hold after the prompt; empty where that was not asked for.
-        variances: per normalisation, the smallest mean square of a token of its input.
-        tables: the yardstick's embedding tables.
-        indices: what they are looked up by.
-        left: the yardstick's logits of the rows from a left-padded batch, None if it cannot run one.
-        facts: about the model.
-    """
-
-    phase: Phase
-    load: LoadHuggingFace
-    stimulus: Stimulus
-    recording: Recording = field(repr=False)
-    yardstick: Yardstick = field(repr=False)
-    variances: Mapping[str, float]
-    left: tuple[Tensor, ...] | None = field(repr=False)
-    caches: tuple[Layers, Layers] = field(default=((), ()), repr=False)
-    tables: Mapping[str, Table] = field(repr=False)
-    indices: Mapping[str, Index] = field(repr=False)
-    facts: HuggingFaceFacts = field(repr=False)
-
-    @cached_property
-    def own_steps(self) -> Tensor | None:
-        """The yardstick's logits [S, V] of its own decode steps, run when first asked for; None if it makes none."""
-        return own_steps(self.load(self.phase.dtype), self.stimulus, self.recording)
-
-
 def run_phase(
     phase: Phase, load: LoadHuggingFace, port: PortRunner, stimulus: Stimulus, progress: Progress | None = None
 ) -> PhaseResult:
@@ -183,52 +105,6 @@ def run_phase(
     if progress is not None:
         progress(f"compare {phase.dtype}", 3, 3)
     return result
-
-
-def run_hugging_face(
-    phase: Phase, load: LoadHuggingFace, stimulus: Stimulus, progress: Progress | None = None
-) -> HuggingFaceSides:
-    """Run reference and yardstick (arguments as `run_phase`)."""
-
-    def step(done: int) -> None:
-        if progress is not None:
-            progress(f"compare {phase.dtype}", done, 3)
-
-    step(0)
-    runner = load(phase.reference_dtype)
-    # Of a large model the first layers' cache is compared.
-    with_cache = stimulus.decode_steps > 0 and not runner.streamed
-    caches: tuple[list[Layer], list[Layer]] = ([], [])
-    recording, facts = _reference(runner, stimulus, caches[0] if with_cache else None)
-    step(1)
-    runner.forget_weights()  # two precisions need not be in memory together
-    runner = load(phase.dtype)
-    yardstick = run_yardstick(runner, stimulus, recording, caches[1] if with_cache else None)
-    left = runner.run_left_padded(stimulus.rows)
-    tables = runner.tables()
-    runner.forget_weights()
-    step(2)
-    return HuggingFaceSides(
-        phase=phase,
-        load=load,
-        stimulus=stimulus,
-        recording=recording,
-        yardstick=yardstick,
-        variances=input_variances(recording.taps, facts.modules),
-        left=left,
-        caches=caches,
-        tables=tables,
-        indices=indices_of(recording.taps, tables, stimulus.ids),
-        facts=facts,
-    )
-
-
-def _reference(
-    runner: HuggingFaceRunner, stimulus: Stimulus, cache: list[Layer] | None
-) -> tuple[Recording, HuggingFaceFacts]:
-    with ScorePeak() as scores:
-        recording = record(runner, stimulus, on_disk=runner.streamed, cache=cache)
-    return recording, replace(HuggingFaceFacts.of(runner), score_peak=scores.peak)
 
 
 @dataclass(frozen=True, kw_only=True)

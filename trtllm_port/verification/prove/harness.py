@@ -7,34 +7,42 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from trtllm_port.errors import CheckpointError, PortError
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.runtime.reference.evaluators.errors import LayerExecutionError
 from trtllm_port.verification.decode.incremental import RUNS
 from trtllm_port.verification.judge.metrics import metrics, summarise
 from trtllm_port.verification.judge.thresholds import RATIO, ROUNDING
 from trtllm_port.verification.judge.verdict import Verdict
-from trtllm_port.verification.phases.phase import HuggingFaceSides, PhaseResult, judge_port, phases_of, run_hugging_face
+from trtllm_port.verification.phases.phase import PhaseResult, judge_port
 from trtllm_port.verification.prove.bugs import Bug, Injection, Patient, modules_in_order
 from trtllm_port.verification.prove.catalogue import CATALOGUE
 from trtllm_port.verification.prove.outcome import Outcome, Proof
 from trtllm_port.verification.prove.patients import Ward
 from trtllm_port.verification.report.assembly import causes_of, divergences_of, verdict_of
-from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.sides.preparation import Model, opened, settle_dtype
+from trtllm_port.verification.sides.hugging_face_sides import HuggingFaceSides, run_hugging_face
+from trtllm_port.verification.sides.preparation import (
+    Model,
+    PortOptions,
+    hugging_face_loader,
+    opened,
+    settle_dtype,
+    stimulus_of,
+)
 from trtllm_port.verification.sides.session_runner import SessionRunner
-from trtllm_port.verification.stimulus.inputs import Stimulus, make_stimulus, on_one_side, switch_lengths
+from trtllm_port.verification.stimulus.inputs import Stimulus
+from trtllm_port.verification.stimulus.precisions import phases_of
 from trtllm_port.verification.stimulus.settings import DiffSettings
 from trtllm_port.verification.taps.names import LOGITS
 
-Progress = Callable[[str, int, int], None]
 DEFAULTS = DiffSettings()
 TOKENS = 272  # unless told otherwise: past 256, where positions in bfloat16 begin to round
 
@@ -61,34 +69,27 @@ class Laboratory:
 def prove(
     model_dir: Path,
     *,
-    workspace: Path = Path("."),
-    dtype: str = "auto",
-    random_weights: bool = False,
     report_dir: Path | None = None,
     settings: DiffSettings = DEFAULTS,
     catalogue: Sequence[Bug] = CATALOGUE,
     progress: Progress | None = None,
+    **port: Unpack[PortOptions],
 ) -> Proof:
     """Put bugs into a port and see whether the comparison finds them.
 
     Args:
         model_dir: a Hugging Face model directory.
-        workspace: where the port is.
-        dtype: of the port; "auto" follows the checkpoint.
-        random_weights: take seeded random weights instead of the directory's own.
         report_dir: where `prove.json` is written, and what a run that was interrupted had found.
         settings: prompt and seed.
         catalogue: the bugs.
         progress: called with (phase, done, total).
+        port: which port, and with which weights.
 
     Raises:
         PortError: the model or the port cannot be used, or the port fails the comparison without any bug.
     """
     started = time.perf_counter()
-    with opened(model_dir, workspace=workspace, dtype=dtype, random_weights=random_weights, settings=settings) as (
-        model,
-        work,
-    ):
+    with opened(model_dir, settings, **port) as (model, work):
         model = settle_dtype(model, work, None, progress)
         laboratory = equip(model, work, settings)
         done = Diary(report_dir, model, settings)
@@ -116,23 +117,8 @@ def equip(model: Model, work: Path, settings: DiffSettings) -> Laboratory:
     Raises:
         PortError: the sound port does not pass.
     """
-    stimulus = make_stimulus(
-        model.given,
-        tokens=settings.tokens or TOKENS,
-        longest=model.longest,
-        vocab_size=model.vocab_size,
-        padding=model.padding,
-        prompt_file=settings.prompt_file,
-        seed=settings.seed,
-        trust_remote_code=model.trust_remote_code,
-    )
-    stimulus = on_one_side(stimulus, switch_lengths(model.config))
-
-    def load(dtype: str) -> HuggingFaceRunner:
-        return HuggingFaceRunner.load(
-            model.source, dtype, device=settings.device, trust_remote_code=model.trust_remote_code
-        )
-
+    stimulus = stimulus_of(model, replace(settings, tokens=settings.tokens or TOKENS), model.longest)
+    load = hugging_face_loader(model, settings.device)
     sides = tuple(run_hugging_face(phase, load, stimulus) for phase in phases_of(model.dtype))
     ward = Ward(model=model, work=work, length=len(stimulus.ids), rows=max(1, len(stimulus.rows)))
     results, logits = [], []

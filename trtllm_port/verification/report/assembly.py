@@ -21,17 +21,19 @@ from trtllm_port.verification.judge.tap_errors import TapComparison
 from trtllm_port.verification.judge.thresholds import ROUNDING
 from trtllm_port.verification.judge.verdict import Verdict, overall
 from trtllm_port.verification.phases.phase import PhaseResult
-from trtllm_port.verification.report.report import Divergence, Subject, TapReport, metric_values
-from trtllm_port.verification.sides.noise_floor import HuggingFaceFacts
+from trtllm_port.verification.report.report import Divergence, Report, Subject, TapReport, metric_values
+from trtllm_port.verification.sides.hugging_face_sides import HuggingFaceFacts
 from trtllm_port.verification.sides.preparation import Model
+from trtllm_port.verification.stimulus.inputs import Stimulus
 from trtllm_port.verification.taps.grouping import group_alike
 from trtllm_port.verification.taps.names import LOGITS, ROOT, input_of, is_input, module_of, parent_of, within
 
 POSITION_BINS = 32
+NO_OPTIONS: Mapping[str, None] = {}
 VERSIONED = ("trtllm-port", "torch", "transformers", "safetensors", "tensorrt-rtx-cu13", "tensorrt", "tokenizers")
 
 
-def subject_of(model: Model, *, random_weights: bool, seed: int) -> Subject:
+def subject_of(model: Model) -> Subject:
     """Say what is verified."""
     return Subject(
         model=str(model.given),
@@ -39,8 +41,46 @@ def subject_of(model: Model, *, random_weights: bool, seed: int) -> Subject:
         port=model.port.name,
         port_digest=model.port.digest,
         dtype=model.dtype,
-        random_weights=random_weights,
-        seed=seed,
+        random_weights=model.random_weights,
+        seed=model.seed,
+    )
+
+
+def report_of(
+    phases: Sequence[PhaseResult], gates: tuple[Gate, ...], subject: Subject, stimulus: Stimulus, code: PortCode | None
+) -> Report:
+    """Return a report of what the phases found by numbers; it says nothing of causes, nor of how to repeat them.
+
+    Args:
+        phases: in the order of running.
+        gates: those of the phases, and any others.
+        subject: what was verified.
+        stimulus: what was fed.
+        code: the port's source; None: it is not at hand.
+    """
+    verdict, divergences = verdict_of(gates), divergences_of(phases, code)
+    first = divergences[0] if divergences else None
+    return Report(
+        kind="diff-layers",
+        verdict=verdict,
+        summary=summary(verdict, divergences, gates, subject.dtype),
+        subject=subject,
+        executor=phases[-1].executor,
+        reference={phase.phase.name: f"{phase.facts.name}; floor: {phase.yardstick}" for phase in phases},
+        stimulus=stimulus.to_dict(),
+        first_divergence=None if first is None else first.module,
+        divergence=first,
+        divergences=divergences,
+        causes=(),
+        stages=(),
+        gates=gates,
+        taps=tap_reports(phases),
+        ignored=phases[-1].ignored,
+        position_profile=position_profile(phases),
+        not_exercised=(),
+        versions=versions(),
+        commands=(),
+        seconds=0.0,
     )
 
 
@@ -281,12 +321,12 @@ def verdict_of(gates: Sequence[Gate]) -> Verdict:
     return overall(gate.verdict for gate in gates)
 
 
-def command(name: str, model: Model, settings: Mapping[str, str | int | Path | bool | None]) -> str:
-    """Return the command line that repeats a run."""
+def command(name: str, model: Model, options: Mapping[str, str | int | Path | None] = NO_OPTIONS) -> str:
+    """Return the command line that repeats a run; an option without a value is left out."""
     words: list[object] = ["trtllm-port", name, model.given, "--workspace", model.workspace, "--dtype", model.dtype]
-    for option, value in settings.items():
-        if value is True:
-            words.append(f"--{option}")
-        elif value not in (None, False):
+    if model.random_weights:
+        words.append("--random-weights")
+    for option, value in options.items():
+        if value:
             words += [f"--{option}", value]
     return shell_command(words)

@@ -19,7 +19,7 @@ from trtllm_port.verification.report.assembly import class_names, excerpts_at
 from trtllm_port.verification.report.report import Report
 from trtllm_port.verification.report.unrunnable import unrun_report
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.sides.noise_floor import HuggingFaceFacts
+from trtllm_port.verification.sides.hugging_face_sides import HuggingFaceFacts
 from trtllm_port.verification.sides.preparation import Model
 
 PROBLEM = re.compile(r"^\s*(missing|unexpected|shape of) `([^`]+)`", re.MULTILINE)
@@ -30,14 +30,12 @@ MEANINGS = {
 }
 
 
-def mismatch_report(model: Model, error: CheckpointError, *, random_weights: bool, seed: int) -> Report:
+def mismatch_report(model: Model, error: CheckpointError) -> Report:
     """Turn a refused conversion into a failing report, if the port is to blame.
 
     Args:
         model: the model and its port.
         error: of the conversion.
-        random_weights: whether the weights are random.
-        seed: of those.
 
     Raises:
         CheckpointError: the weights do not fit Hugging Face's model either, or the error is about something else.
@@ -61,7 +59,6 @@ def mismatch_report(model: Model, error: CheckpointError, *, random_weights: boo
         module=module,
         excerpts=excerpts_at(module, code, facts),
         reference={"weights": runner.name},
-        weights=(random_weights, seed),
     )
 
 

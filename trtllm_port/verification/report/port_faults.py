@@ -57,20 +57,18 @@ class Fault:
         return f"`{self.excerpt.path}` line {line}: `{self.excerpt.lines[line - self.excerpt.first_line].strip()}`"
 
 
-def blame(model: Model, error: Exception, *, random_weights: bool, seed: int) -> Report:
+def blame(model: Model, error: Exception) -> Report:
     """Turn an error into a failing report, if it is the port that is to blame.
 
     Args:
         model: the model and its port.
         error: what came of converting, defining or running it.
-        random_weights: whether the weights are random.
-        seed: of those.
 
     Raises:
         Exception: the error itself, which is about something else.
     """
     if isinstance(error, CheckpointError):
-        return mismatch_report(model, error, random_weights=random_weights, seed=seed)
+        return mismatch_report(model, error)
     fault = fault_of(error, model.port)
     if fault is None:
         raise error
@@ -85,7 +83,6 @@ def blame(model: Model, error: Exception, *, random_weights: bool, seed: int) ->
         module=module,
         excerpts=() if fault.excerpt is None else (fault.excerpt,),
         reference={},
-        weights=(random_weights, seed),
     )
 
 

@@ -25,7 +25,6 @@ def unrun_report(
     module: str | None,
     excerpts: tuple[Excerpt, ...],
     reference: Mapping[str, str],
-    weights: tuple[bool, int],
 ) -> Report:
     """Return a failing report.
 
@@ -37,14 +36,12 @@ def unrun_report(
         module: where; None where that is not known.
         excerpts: the lines of it.
         reference: what of Hugging Face's was used.
-        weights: whether they are random, and their seed.
     """
-    random_weights, seed = weights
     return Report(
         kind="diff-layers",
         verdict=Verdict.FAIL,
         summary=summary,
-        subject=subject_of(model, random_weights=random_weights, seed=seed),
+        subject=subject_of(model),
         executor="none: nothing was run to its end",
         reference=reference,
         stimulus=NOTHING_FED,

@@ -8,12 +8,13 @@ from __future__ import annotations
 import copy
 import inspect
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from importlib.metadata import version
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,26 +25,19 @@ from trtllm_port.foundation.foreign import reading, reason
 from trtllm_port.huggingface.caches import Continuation, keeps_cache
 from trtllm_port.huggingface.configs import whole_config
 from trtllm_port.huggingface.exact_arithmetic import ExactArithmetic, tensors_as_they_are
-from trtllm_port.huggingface.loading import weights_as_stored
+from trtllm_port.huggingface.loading import load_model
 from trtllm_port.huggingface.quiet import quiet_transformers
 from trtllm_port.layers.weights import HuggingFaceWeights, TensorSource
-from trtllm_port.verification.decode.cache_contents import Layer, Layers
+from trtllm_port.verification.sides.embedding_tables import Table
 from trtllm_port.verification.sides.mapped_weights import MappedCheckpoint
-from trtllm_port.verification.sides.session_runner import Force, OnTap
 from trtllm_port.verification.sides.streamed_model import CastAsUsed, streamed_model
 from trtllm_port.verification.taps import hooks
 from trtllm_port.verification.taps.hooks import tapped
-from trtllm_port.verification.taps.names import ModuleFacts
+from trtllm_port.verification.taps.pairing import ModuleFacts
+from trtllm_port.verification.taps.runner import CacheLayer, Force, OnTap
 
 PACKAGE = Path(trtllm_port.__file__).parent
 EPSILON_NAMES = ("variance_epsilon", "eps", "epsilon", "layer_norm_eps")
-
-
-class Table(NamedTuple):
-    """An embedding table: how many rows it has, and what gives them [L, E] for indices [L]."""
-
-    rows: int
-    look_up: Callable[[Tensor], Tensor]
 
 
 class HuggingFaceRunner:
@@ -85,25 +79,12 @@ class HuggingFaceRunner:
             UnsupportedModelError: transformers cannot build the model.
             CheckpointError: weights are missing from the directory, so that transformers would invent them.
         """
-        from transformers import AutoModelForCausalLM
-
         hint = "check that the directory holds a causal language model with safetensors"
         failed = f"cannot be loaded by transformers in {dtype}"
         config = whole_config(model_dir, trust_remote_code)
-        with (
-            quiet_transformers(),
-            weights_as_stored(),
-            reading(model_dir, UnsupportedModelError, hint=hint, failed=failed),
-        ):
-            model, info = AutoModelForCausalLM.from_pretrained(
-                model_dir,
-                config=config,
-                dtype=getattr(torch, dtype),
-                attn_implementation="eager",
-                experts_implementation="eager",  # the default, `grouped_mm`, knows no float64
-                trust_remote_code=trust_remote_code,
-                use_safetensors=True,
-                output_loading_info=True,
+        with reading(model_dir, UnsupportedModelError, hint=hint, failed=failed):
+            model, info = load_model(
+                model_dir, config, getattr(torch, dtype), eager=True, trust_remote_code=trust_remote_code
             )
         _refuse_invented_weights(model_dir, info)
         if exactly and info.get("unexpected_keys"):
@@ -158,9 +139,7 @@ class HuggingFaceRunner:
     @property
     def name(self) -> str:
         """The library, its version and the dtype."""
-        import transformers
-
-        return f"transformers {transformers.__version__}, eager attention, {self.dtype} on {self.device}" + (
+        return f"transformers {version('transformers')}, eager attention, {self.dtype} on {self.device}" + (
             ", layer by layer" if self.streamed else ""
         )
 
@@ -216,7 +195,7 @@ class HuggingFaceRunner:
         *,
         on_tap: OnTap | None = None,
         taps: Collection[str] | None = None,
-        cache: list[Layer] | None = None,
+        cache: list[CacheLayer] | None = None,
     ) -> Tensor:
         """Return logits [B, L, V] of a full forward (see `Runner.run`).
 
@@ -315,7 +294,7 @@ def _at(place: range, force: Force, tap: str, tensor: Tensor) -> Tensor:
     return force(tap, tensor, [place])
 
 
-def _layers(output: Any, length: int) -> Layers:
+def _layers(output: Any, length: int) -> Sequence[CacheLayer]:
     """What the KV cache in a model's output holds after a prompt of `length` tokens."""
     layers = getattr(getattr(output, "past_key_values", None), "layers", ())
     pairs = ((getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in layers)

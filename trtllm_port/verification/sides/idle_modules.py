@@ -8,9 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from trtllm_port.verification.sides.session_runner import Runner
 from trtllm_port.verification.stimulus.inputs import Stimulus
-from trtllm_port.verification.taps.names import Pairing, is_input, parent_of
+from trtllm_port.verification.taps.names import is_input, parent_of
+from trtllm_port.verification.taps.pairing import Pairing
+from trtllm_port.verification.taps.runner import Runner
 
 REASON = "with nothing but NaN in its place Hugging Face gives the same logits, to the last bit"
 PASSED_ON = "Hugging Face hands on what the module before it gave, to the last bit"

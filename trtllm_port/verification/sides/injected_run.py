@@ -12,9 +12,9 @@ from functools import partial
 
 from trtllm_port.verification.judge.tap_errors import NO_SUCH_TAP, TapComparison
 from trtllm_port.verification.sides.port_run import Expected, everywhere, run_port
-from trtllm_port.verification.sides.session_runner import PortRunner
 from trtllm_port.verification.stimulus.inputs import Stimulus
 from trtllm_port.verification.taps.names import LOGITS, is_input, module_of, nearest_tapped_parent, parent_of, within
+from trtllm_port.verification.taps.runner import PortRunner
 
 MAX_FREED = 3  # queries and keys, then the context, then whatever else a re-parameterisation may pass through
 

@@ -1,56 +1,22 @@
-"""The three sides of a comparison: reference and yardstick by Hugging Face, and the port.
+"""The noise floor: what error the yardstick, Hugging Face in the port's dtype, makes against the reference.
 
-Only the reference's taps are kept; those of the others are compared when they arrive and then dropped.
+Its taps are compared when they arrive and then dropped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from trtllm_port.verification.decode.cache_contents import Layer
 from trtllm_port.verification.judge.metrics import TokenErrors, token_errors
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.sides.recording import Recording, forced_row_logits
 from trtllm_port.verification.stimulus.inputs import Stimulus
-from trtllm_port.verification.taps.names import LOGITS, ModuleFacts, input_of, is_input
-
-
-@dataclass(frozen=True, kw_only=True)
-class HuggingFaceFacts:
-    """What is kept of Hugging Face's model when its weights are gone.
-
-    Attributes:
-        root: class name of the model.
-        modules: every module by path.
-        vectors: the one-dimensional parameters (gains, biases).
-        name: library, version and dtype of the run.
-        source: the Python file of the model's class, None if there is none.
-        score_peak: how near attention scores came to a soft cap (1 is the cap itself), None where there is no cap.
-    """
-
-    root: str
-    modules: Mapping[str, ModuleFacts]
-    vectors: Mapping[str, Tensor] = field(repr=False)
-    name: str
-    source: Path | None = None
-    score_peak: float | None = None
-
-    @classmethod
-    def of(cls, runner: HuggingFaceRunner) -> HuggingFaceFacts:
-        """Read them from a loaded model."""
-        vectors = runner.vectors()
-        return cls(
-            root=type(runner.model).__name__,
-            modules=runner.modules(),
-            vectors={name: p.detach().to("cpu", torch.float64) for name, p in vectors.items()},
-            name=runner.name,
-            source=runner.source,
-        )
+from trtllm_port.verification.taps.names import LOGITS, is_input
+from trtllm_port.verification.taps.runner import CacheLayer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +42,7 @@ class Yardstick:
 
 
 def run_yardstick(
-    runner: HuggingFaceRunner, stimulus: Stimulus, recording: Recording, cache: list[Layer] | None = None
+    runner: HuggingFaceRunner, stimulus: Stimulus, recording: Recording, cache: list[CacheLayer] | None = None
 ) -> Yardstick:
     """Run Hugging Face in the port's dtype, end to end and on the reference's values; keep its errors only.
 
@@ -125,7 +91,7 @@ class Floors:
         self.routing: dict[str, Tensor] = {}
         self._routed = {tap for router in recording.routers for tap in (*router.taps, router.scores)}
 
-    def measure(self, runner: HuggingFaceRunner, ids: Sequence[int], cache: list[Layer] | None = None) -> Tensor:
+    def measure(self, runner: HuggingFaceRunner, ids: Sequence[int], cache: list[CacheLayer] | None = None) -> Tensor:
         """Run, fill `errors`, `routing` and `cache`, and return the logits [L, V]."""
         logits_1LV = runner.run(torch.tensor([ids[: self.tokens]]), on_tap=self._compare, cache=cache)
         self.errors[LOGITS] = token_errors(
@@ -161,16 +127,6 @@ def injectable(tap: str, reference: Tensor) -> bool:
 def placed(reference: Tensor, tensor: Tensor) -> Tensor:
     """Return the reference's value as the tensor that it replaces."""
     return reference.reshape(tensor.shape).to(tensor, copy=True)
-
-
-def input_variances(taps: Mapping[str, Tensor], modules: Mapping[str, ModuleFacts]) -> dict[str, float]:
-    """Return, per normalisation with an epsilon, the smallest mean square of any token of its input."""
-    found = {}
-    for path, facts in modules.items():
-        tensor = taps.get(input_of(path)) if facts.epsilon is not None else None
-        if tensor is not None and tensor.is_floating_point():
-            found[path] = float(tensor.to(torch.float32).square().mean(-1).min())
-    return found
 
 
 def comparable(tensor: Tensor, reference: Tensor) -> bool:

@@ -14,11 +14,12 @@ from trtllm_port.verification.judge.tap_errors import NO_SUCH_TAP, TapComparison
 from trtllm_port.verification.judge.verdict import Verdict
 from trtllm_port.verification.sides.noise_floor import beginning, comparable, injectable, placed
 from trtllm_port.verification.sides.recording import Recording
-from trtllm_port.verification.sides.session_runner import PortRunner
 from trtllm_port.verification.stimulus.inputs import Stimulus
-from trtllm_port.verification.taps.names import LOGITS, ModuleFacts, Pairing, is_input, module_of
+from trtllm_port.verification.taps.names import LOGITS, is_input, module_of
+from trtllm_port.verification.taps.pairing import ModuleFacts, Pairing
 from trtllm_port.verification.taps.rotary_tables import is_rotary, match_table
 from trtllm_port.verification.taps.routers import chooses_slots
+from trtllm_port.verification.taps.runner import PortRunner
 
 
 @dataclass(frozen=True, kw_only=True)

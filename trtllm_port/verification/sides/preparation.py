@@ -1,32 +1,49 @@
-"""From a model directory to something that runs: the port, its checkpoint and its network, in a working directory.
+"""From a model directory to what runs: Hugging Face's model, the port's network in a working directory, their input.
 
 This is composition of the stages `convert` and `build`; neither knows the other, nor this.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from trtllm_port.errors import ConfigError, UnsupportedModelError
 from trtllm_port.foundation.claims import scratch
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.huggingface.configs import whole_config
 from trtllm_port.huggingface.quiet import quiet_transformers
-from trtllm_port.huggingface.text_part import loads_whole
-from trtllm_port.layers.config.pretrained import load_hf_config
+from trtllm_port.huggingface.text_part import load_hf_config, loads_whole
 from trtllm_port.layers.weights import HuggingFaceWeights, SafetensorsFile, TensorSource
 from trtllm_port.registry.ports import PortEntry, find_port
+from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.sides.hugging_face_sides import LoadHuggingFace
 from trtllm_port.verification.sides.session_runner import SessionRunner
+from trtllm_port.verification.stimulus.inputs import Stimulus, enough_tokens, make_stimulus, on_one_side, switch_lengths
 from trtllm_port.verification.stimulus.settings import DiffSettings
 
 if TYPE_CHECKING:
     from trtllm_port.conversion import ConvertResult
 
-Progress = Callable[[str, int, int], None]
 FALLBACK_LENGTH = 2048  # where a config names no longest position
+
+
+class PortOptions(TypedDict, total=False):
+    """Which port of a model is verified, and with which weights.
+
+    Attributes:
+        workspace: where the port is; by default the current directory.
+        dtype: of the port; "auto", the default, follows the checkpoint.
+        random_weights: take seeded random weights instead of the directory's own.
+    """
+
+    workspace: Path
+    dtype: str
+    random_weights: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +59,8 @@ class Model:
         port: the registered port.
         workspace: where the port is.
         trust_remote_code: run Python code that comes with the model.
+        random_weights: whether the weights are random.
+        seed: of those.
         in_memory: its weights; None: they are those of `source`.
     """
 
@@ -53,6 +72,8 @@ class Model:
     port: PortEntry
     workspace: Path
     trust_remote_code: bool
+    random_weights: bool
+    seed: int
     in_memory: TensorSource | None = field(default=None, repr=False)
 
     @property
@@ -84,24 +105,28 @@ class Model:
 
 
 def find_model(
-    model_dir: Path, work: Path, *, workspace: Path, dtype: str, random_seed: int | None, trust_remote_code: bool
+    model_dir: Path,
+    work: Path,
+    settings: DiffSettings,
+    *,
+    workspace: Path = Path("."),
+    dtype: str = "auto",
+    random_weights: bool = False,
 ) -> Model:
     """Find the port of a model; write random weights for it if they are asked for.
 
     Args:
         model_dir: a Hugging Face model directory.
         work: where random weights are written.
-        workspace: where the port is.
-        dtype: "auto" follows the checkpoint.
-        random_seed: of random weights; None takes the directory's own.
-        trust_remote_code: run Python code that comes with the model.
+        settings: whether code that comes with the model may run, and the seed of random weights.
+        workspace, dtype, random_weights: see `PortOptions`.
 
     Raises:
         ConfigError: the config cannot be read.
         UnsupportedModelError: it names no architecture.
         RegistryError: no port serves the architecture.
     """
-    config = load_hf_config(model_dir, trust_remote_code)
+    config = load_hf_config(model_dir, settings.trust_remote_code)
     if not config.architectures:
         raise UnsupportedModelError(
             f"`{model_dir / 'config.json'}` names no architecture",
@@ -110,37 +135,49 @@ def find_model(
     text = config.get_text_config()
     port = find_port(workspace, *config.architectures)
     source = model_dir
-    if random_seed is None:
-        _refuse_whole(model_dir, trust_remote_code)
+    if random_weights:
+        source = _random_weights(model_dir, work / "random", settings.seed, settings.trust_remote_code)
     else:
-        source = _random_weights(model_dir, work / "random", random_seed, trust_remote_code)
+        _refuse_whole(model_dir, settings.trust_remote_code)
     return Model(
         given=model_dir,
         source=source,
         config={**text.to_dict(), **_aliases(text)},
         architecture=port.architecture,
-        dtype=_dtype(text, config) if dtype == "auto" and random_seed is not None else dtype,
+        dtype=_dtype(text, config) if dtype == "auto" and random_weights else dtype,
         port=port,
         workspace=workspace,
-        trust_remote_code=trust_remote_code,
+        trust_remote_code=settings.trust_remote_code,
+        random_weights=random_weights,
+        seed=settings.seed,
     )
 
 
 @contextmanager
-def opened(
-    model_dir: Path, *, workspace: Path, dtype: str, random_weights: bool, settings: DiffSettings
-) -> Iterator[tuple[Model, Path]]:
+def opened(model_dir: Path, settings: DiffSettings, **port: Unpack[PortOptions]) -> Iterator[tuple[Model, Path]]:
     """Give a model with its port, as `find_model` finds it, and a working directory that lasts as long."""
     with scratch() as work:
-        model = find_model(
-            model_dir,
-            work,
-            workspace=workspace,
-            dtype=dtype,
-            random_seed=settings.seed if random_weights else None,
-            trust_remote_code=settings.trust_remote_code,
-        )
-        yield model, work
+        yield find_model(model_dir, work, settings, **port), work
+
+
+def hugging_face_loader(model: Model, device: str) -> LoadHuggingFace:
+    """Return what loads Hugging Face's model in a dtype."""
+    return partial(HuggingFaceRunner.load, model.source, device=device, trust_remote_code=model.trust_remote_code)
+
+
+def stimulus_of(model: Model, settings: DiffSettings, longest: int) -> Stimulus:
+    """Return what a model is fed, of at most `longest` tokens."""
+    stimulus = make_stimulus(
+        model.given,
+        tokens=settings.tokens or enough_tokens(model.config),
+        longest=longest,
+        vocab_size=model.vocab_size,
+        padding=model.padding,
+        prompt_file=settings.prompt_file,
+        seed=settings.seed,
+        trust_remote_code=model.trust_remote_code,
+    )
+    return on_one_side(stimulus, switch_lengths(model.config))
 
 
 def settle_dtype(model: Model, work: Path, engine: SessionRunner | None, progress: Progress | None = None) -> Model:

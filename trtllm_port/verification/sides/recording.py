@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from trtllm_port.huggingface.module_outputs import CHOSEN, WEIGHTS
-from trtllm_port.verification.decode.cache_contents import Layer
 from trtllm_port.verification.judge.pair_errors import PairErrors
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
-from trtllm_port.verification.sides.session_runner import Runner
 from trtllm_port.verification.stimulus.inputs import Stimulus
 from trtllm_port.verification.taps.names import LOGITS
 from trtllm_port.verification.taps.routers import Router, routers_of
+from trtllm_port.verification.taps.runner import CacheLayer, Runner
 from trtllm_port.verification.taps.store import TapStore
 
 
@@ -57,7 +56,7 @@ class Recording:
 
 
 def record(
-    runner: HuggingFaceRunner, stimulus: Stimulus, *, on_disk: bool = False, cache: list[Layer] | None = None
+    runner: HuggingFaceRunner, stimulus: Stimulus, *, on_disk: bool = False, cache: list[CacheLayer] | None = None
 ) -> Recording:
     """Run the long prompt with all taps, then every row alone.
 
@@ -129,7 +128,7 @@ def _forced(routing: Mapping[str, Tensor], tap: str, tensor: Tensor) -> Tensor:
 
 
 def _record_taps(
-    runner: HuggingFaceRunner, ids_BL: Tensor, cache: list[Layer] | None, *, copy: bool
+    runner: HuggingFaceRunner, ids_BL: Tensor, cache: list[CacheLayer] | None, *, copy: bool
 ) -> tuple[dict[str, Tensor], Tensor, bool]:
     kept: dict[str, Tensor] = {}
     versions: dict[str, int] = {}

@@ -1,10 +1,10 @@
-"""What is compared: something that turns token ids into logits and hands out its intermediate tensors by name."""
+"""The port's runner: a session of the engine, or of the reference executor, that can be tapped."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,116 +12,12 @@ from torch import Tensor
 from trtllm_port.layers.weights import MappingWeights, TensorSource
 from trtllm_port.runtime.generation import pad_prompts
 from trtllm_port.verification.stimulus.input_log import InputLog
+from trtllm_port.verification.taps.runner import Force, Forced, OnTap
 
 if TYPE_CHECKING:
     from trtllm_port.runtime.session import Session
 
 NO_WEIGHTS = MappingWeights({})
-
-OnTap = Callable[[str, Tensor], Tensor | None]
-"""Is given a tap's name and its value; a tensor that it returns takes the value's place for all that follows."""
-
-Force = Callable[[str, Tensor, Sequence[range]], Tensor]
-"""Is given a tap's name, its value for a padded batch, and per row the positions that its tokens stand for."""
-
-
-class Runner(Protocol):
-    """Computes logits for token ids, all positions at once."""
-
-    @property
-    def name(self) -> str:
-        """What computes, with versions, for the report."""
-        ...
-
-    def run(self, ids_BL: Tensor, *, on_tap: OnTap | None = None, taps: Collection[str] | None = None) -> Tensor:
-        """Return logits [B, L, V].
-
-        Args:
-            ids_BL: token ids.
-            on_tap: receives each of `taps`, valid during the call; what it returns takes the tensor's place.
-            taps: None: all.
-        """
-        ...
-
-
-class PortRunner(Runner, Protocol):
-    """A runner with a KV cache."""
-
-    @property
-    def tap_names(self) -> tuple[str, ...]:
-        """Every tap it has."""
-        ...
-
-    @property
-    def weights(self) -> TensorSource:
-        """Every parameter it has; a tap without any below it is a helper of the port's own."""
-        ...
-
-    @property
-    def computed_elsewhere(self) -> Mapping[str, str | None]:
-        """Modules of Hugging Face's that it does without → its own module whose output holds them, or None."""
-        ...
-
-    @property
-    def unread(self) -> tuple[str, ...]:
-        """Those of its parameters that it computes nothing with."""
-        ...
-
-    @property
-    def max_batch_size(self) -> int:
-        """Rows that it takes at once."""
-        ...
-
-    @property
-    def inputs(self) -> Mapping[str, Collection[str]]:
-        """In which ways each of its inputs differed so far (see `InputLog.differed`)."""
-        ...
-
-    def run_incrementally(
-        self,
-        rows: Sequence[Sequence[int]],
-        prefill: Sequence[int],
-        *,
-        force: Force | None = None,
-        taps: Collection[str] = (),
-        keep: dict[str, Tensor] | None = None,
-    ) -> list[Tensor]:
-        """Feed a prefix of each row at once, padded on the right, then one token of each row per step.
-
-        Args:
-            rows: token ids; every row has the same number of tokens after its prefix.
-            prefill: length of each row's prefix.
-            force: gives the values that take the place of each of `taps`.
-            taps: names of taps.
-            keep: is given the cache as it is at the end, by the names of the network's inputs.
-
-        Returns:
-            Per row, logits [L_b, V] for all of its positions.
-        """
-        ...
-
-    def run_last(
-        self, prompts: Sequence[Sequence[int]], *, force: Force | None = None, taps: Collection[str] = ()
-    ) -> Tensor:
-        """Feed prompts at once and ask for their last tokens' logits alone, as `generate` does.
-
-        Args:
-            prompts: token ids of unequal lengths.
-            force, taps: see `run_incrementally`.
-
-        Returns:
-            Logits [B, 1, V].
-        """
-        ...
-
-    def look_up(self, tap: str, ids_L: Tensor, positions_L: Tensor) -> Tensor:
-        """Return a tap of one row of tokens, and compute nothing behind it.
-
-        Args:
-            tap: which.
-            ids_L, positions_L: tokens and their positions; these need not fit the KV cache.
-        """
-        ...
 
 
 class SessionRunner:
@@ -177,30 +73,27 @@ class SessionRunner:
         rows: Sequence[Sequence[int]],
         prefill: Sequence[int],
         *,
-        force: Force | None = None,
-        taps: Collection[str] = (),
+        forced: Forced | None = None,
         keep: dict[str, Tensor] | None = None,
     ) -> list[Tensor]:
         cache = self.session.new_cache(len(rows))
         calls = self._calls(rows, prefill)
-        if self.together and force is None:
+        if self.together and forced is None:
             for call in calls:
                 self._note(*call.feeds)
             outputs = iter(self.session.forward_together([(*call.feeds, cache) for call in calls]))
         else:
-            outputs = (self._forward(call, cache, force, taps) for call in calls)
+            outputs = (self._forward(call, cache, forced) for call in calls)
         rows_LV = _by_row(outputs, prefill)
         self._log.note(cache)
         if keep is not None:
             keep.update(cache)
         return rows_LV
 
-    def run_last(
-        self, prompts: Sequence[Sequence[int]], *, force: Force | None = None, taps: Collection[str] = ()
-    ) -> Tensor:
+    def run_last(self, prompts: Sequence[Sequence[int]], *, forced: Forced | None = None) -> Tensor:
         call = self._calls(prompts, [len(prompt) for prompt in prompts])[0]
         last = call._replace(wanted=pad_prompts(prompts).last_B1)
-        return self._forward(last, self.session.new_cache(len(prompts)), force, taps).cpu()
+        return self._forward(last, self.session.new_cache(len(prompts)), forced).cpu()
 
     def look_up(self, tap: str, ids_L: Tensor, positions_L: Tensor) -> Tensor:
         return self.session.forward_to(tap, ids_L[None], positions_L[None]).cpu()
@@ -243,8 +136,8 @@ class SessionRunner:
         positions_1L = torch.arange(len(ids))[None]
         return torch.tensor([list(ids)]), positions_1L, positions_1L, self.session.new_cache(1)
 
-    def _forward(self, call: _Call, cache: dict[str, Tensor], force: Force | None, taps: Collection[str]) -> Tensor:
-        on_tap = None if force is None else partial(_forced, force, call.places)
+    def _forward(self, call: _Call, cache: dict[str, Tensor], forced: Forced | None) -> Tensor:
+        on_tap, taps = (None, ()) if forced is None else (partial(_at, call.places, forced.force), forced.taps)
         self._note(*call.feeds, cache)
         return self.session.forward(call.ids, call.positions, cache, call.wanted, on_tap=on_tap, taps=taps)
 
@@ -288,5 +181,5 @@ def _by_row(outputs: Iterator[Tensor], prefill: Sequence[int]) -> list[Tensor]:
     return [torch.cat(parts) for parts in collected]
 
 
-def _forced(force: Force, places: Sequence[range], tap: str, tensor: Tensor) -> Tensor:
+def _at(places: Sequence[range], force: Force, tap: str, tensor: Tensor) -> Tensor:
     return force(tap, tensor, places)

@@ -8,7 +8,6 @@ is stored in another data type than the model computes in stays as it is, and is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.foundation.foreign import reading
 from trtllm_port.huggingface.configs import whole_config
 from trtllm_port.huggingface.exact_arithmetic import DTYPE
+from trtllm_port.huggingface.loading import make_without_weights
 from trtllm_port.verification.sides.mapped_weights import MappedCheckpoint
 
 PIECE_BYTES = 16 << 20  # of a matrix that is cast as it is used: it stays in the cache until it is multiplied
@@ -93,17 +93,9 @@ def streamed_model(
     Raises:
         UnsupportedModelError: the checkpoint's tensors are not the model's parameters, one by one.
     """
-    from transformers import AutoModelForCausalLM
-
     config = whole_config(model_dir, trust_remote_code)
-    with _parameters_on_meta(), reading(model_dir, UnsupportedModelError, failed="is of a model that cannot be made"):
-        model: nn.Module = AutoModelForCausalLM.from_config(
-            config,
-            dtype=dtype,
-            attn_implementation="eager",
-            experts_implementation="eager",
-            trust_remote_code=trust_remote_code,
-        )
+    with reading(model_dir, UnsupportedModelError, failed="is of a model that cannot be made"):
+        model = make_without_weights(config, dtype, trust_remote_code=trust_remote_code)
     model.eval().requires_grad_(False)
     names = _checkpoint_names(model, checkpoint)
     for path, unit, recurse in _units(model):
@@ -116,23 +108,6 @@ def streamed_model(
         unit.register_forward_pre_hook(partial(_fill, weights, checkpoint, dtype))
         unit.register_forward_hook(partial(_empty, parameters, checkpoint))
     return model, names
-
-
-@contextmanager
-def _parameters_on_meta() -> Iterator[None]:
-    """Move every parameter to the meta device when a module takes it: memory that was not written yet costs nothing."""
-    original = nn.Module.register_parameter
-
-    def register(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        if parameter is not None and not parameter.is_meta:  # one that is tied stays the same object
-            parameter = nn.Parameter(parameter.to("meta"), requires_grad=False)
-        original(module, name, parameter)
-
-    nn.Module.register_parameter = register  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
-        nn.Module.register_parameter = original  # type: ignore[method-assign]
 
 
 def _checkpoint_names(model: nn.Module, checkpoint: MappedCheckpoint) -> dict[str, str]:

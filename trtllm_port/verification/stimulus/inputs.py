@@ -12,7 +12,7 @@ import torch
 from trtllm_port.errors import ConfigError, EnvironmentLackError, PortError
 from trtllm_port.foundation.foreign import reading
 from trtllm_port.foundation.text_files import read_text
-from trtllm_port.huggingface.tokenizers import loading
+from trtllm_port.huggingface.tokenizers import pretrained_tokenizer
 from trtllm_port.layers.config.rope import switch_length
 from trtllm_port.verification.stimulus.passages import PASSAGE
 
@@ -181,13 +181,10 @@ def _ropes(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def load_tokenizer(model_dir: Path, trust_remote_code: bool = False) -> tuple[Any, str]:
     """Return the directory's tokenizer, or None and the reason why there is none."""
-    from transformers import AutoTokenizer
-
     if not any((model_dir / name).is_file() for name in TOKENIZER_FILES):
         return None, "the model directory has no tokenizer"
     try:
-        with loading(model_dir):
-            return AutoTokenizer.from_pretrained(model_dir, trust_remote_code=trust_remote_code), ""
+        return pretrained_tokenizer(model_dir, trust_remote_code=trust_remote_code), ""
     except EnvironmentLackError as error:
         return None, f"{error.message}: {error.hint}"
     except PortError as error:

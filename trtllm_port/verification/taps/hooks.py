@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from trtllm_port.huggingface.module_outputs import choice_given, of_tokens
-from trtllm_port.verification.sides.session_runner import OnTap
 from trtllm_port.verification.taps.names import further_output, input_of
+from trtllm_port.verification.taps.runner import OnTap
 
 PASSING = (nn.Dropout, nn.Identity)  # give back what they are given
 # Where a module is called by keywords, its first tensor is not the first that happens to be passed.
