@@ -155,7 +155,7 @@ def homeless_imports(tree: SourceTree) -> list[str]:
         "needs it there, and import that"
         for each in tree.imports
         for library, home in HOMES.items()
-        if belongs(each.name, (library,)) and each.by.room != home
+        if belongs(each.name, (library,)) and not belongs(each.by.room, (home,))
     }
     return list(problems.values())
 
