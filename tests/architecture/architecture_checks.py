@@ -20,7 +20,6 @@ from architecture_rules import (
     MAX_LINES,
     MAX_PARAMETERS,
     ORDER,
-    matches,
     objection,
 )
 from architecture_tree import PACKAGE, Import, Module, SourceTree, belongs, imported_names
@@ -156,7 +155,7 @@ def homeless_imports(tree: SourceTree) -> list[str]:
         "needs it there, and import that"
         for each in tree.imports
         for library, home in HOMES.items()
-        if belongs(each.name, (library,)) and not matches(each.by.room, (home, f"{home}.*"))
+        if belongs(each.name, (library,)) and not belongs(each.by.room, (home,))
     }
     return list(problems.values())
 

@@ -15,7 +15,6 @@ ORDER = (
     "layers.definition",
     "layers.weights",
     "huggingface",
-    "huggingface.interception",
     "layers.config",
     "layers.operations",
     "layers.functional",
@@ -27,6 +26,7 @@ ORDER = (
     "runtime.engines",
     "runtime",
     "registry",
+    "huggingface.interception",
     "codegen.configs",
     "codegen.ir",
     "codegen.record",
@@ -83,6 +83,7 @@ class Bar:
 
 DEFINING = ("layers.definition", "layers.config", "layers.operations", "layers.functional", "layers.modules", "layers")
 RUNTIME = ("runtime", "runtime.*")
+HUGGING_FACE = ("huggingface", "huggingface.*")
 
 BARS = (
     Bar(("huggingface",), ("layers.definition",), "Hugging Face's side is there without any network of ours"),
@@ -109,7 +110,7 @@ BARS = (
         "a phase hands data to the next one; only the check of the finished port, in `codegen`, runs anything",
     ),
     Bar(("conversion",), RUNTIME, "a checkpoint is written without anything that runs it"),
-    Bar(("building",), ("huggingface",), "an engine is built from a checkpoint alone"),
+    Bar(("building",), HUGGING_FACE, "an engine is built from a checkpoint alone"),
     Bar(
         ("shipped_model", "shipped_model.corpus"),
         (*DEFINING, "layers.weights", *RUNTIME, "registry"),
@@ -117,15 +118,20 @@ BARS = (
     ),
     Bar(
         ("verification.judge",),
-        ("huggingface", *DEFINING, "layers.weights", *RUNTIME, "registry"),
+        (*HUGGING_FACE, *DEFINING, "layers.weights", *RUNTIME, "registry"),
         "a verdict is a pure function of numbers, whoever computed them",
     ),
     Bar(
         ("verification.report", "verification.bundle"),
-        ("huggingface",),
+        HUGGING_FACE,
         "a comparison is told, kept and repeated without Hugging Face",
     ),
-    Bar(("doctor",), ("huggingface", *DEFINING, "layers.weights"), "it must run where torch and transformers do not"),
+    Bar(("doctor",), (*HUGGING_FACE, *DEFINING, "layers.weights"), "it must run where torch and transformers do not"),
+    Bar(
+        ("porting", "inspection", "shipped_model", "evaluation", "verification", "verification.*", "cli.*"),
+        ("huggingface.interception",),
+        "only the generator puts functions of ours in place of Hugging Face's",
+    ),
 )
 
 #: The stages, each with the rooms below it: functions from paths to a result, which do not know each other.
@@ -147,11 +153,11 @@ COMPOSERS = {
     "verification.sides": ("conversion", "building"),  # a port is compared as it is converted and built
     "verification": ("building", "evaluation"),  # `verify` is the verdict on the whole way
     "demo": ("porting", "evaluation", "verification"),
-    "cli.terminal": ("codegen", "porting", "evaluation", "verification"),  # how their results look on a terminal
+    "cli.terminal": ("codegen", "porting", "evaluation", "verification"),  # how their results look
     "cli.commands": STAGES,
 }
 
-#: Imported in one room and those below it only, by functions and for type checkers, too.
+#: Library → the room that alone imports it, with the rooms below: by functions and for type checkers, too.
 HOMES = {"transformers": "huggingface", "huggingface_hub": "huggingface"}
 
 #: What is not imported while the command line starts: `--help` is instant.
