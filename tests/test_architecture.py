@@ -63,6 +63,13 @@ def test_every_bar_says_more_than_the_order() -> None:
             assert any(rules.objection(*pair) == bar.why for pair in pairs), (bar, pattern)
 
 
+def test_what_is_composed_is_imported(tree: SourceTree) -> None:
+    """A room that composes stages no longer is taken out."""
+    for room, stages in rules.COMPOSERS.items():
+        imported = {rules.stage_of(other) for other in tree.room_arrows[room]}
+        assert set(stages) <= imported, room
+
+
 def test_exemptions_are_needed(tree: SourceTree) -> None:
     """An exemption for what no longer exists is removed."""
     names = {name for module in tree.modules.values() for name, _ in checks.functions(module)}

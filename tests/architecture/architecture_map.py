@@ -66,7 +66,12 @@ def page(tree: SourceTree) -> str:
 
 def _head() -> str:
     others = _listed([f"`{name.rpartition('.')[2]}.py` (of {_room(room)})" for name, room in OTHER_ROOM.items()])
-    homes = _listed([f"`{home}` alone imports {_listed(_at_home(home))}" for home in dict.fromkeys(HOMES.values())])
+    homes = _listed(
+        [
+            f"`{home}`, with the rooms below it, alone imports {_listed(_at_home(home))}"
+            for home in dict.fromkeys(HOMES.values())
+        ]
+    )
     facts = {"package": PACKAGE, "others": others, "homes": homes, "linked": _listed([f"`{x}/`" for x in LINKED])}
     numbers = {"files": MAX_FILES, "levels": MAX_LEVELS}
     text = HEAD.format(**facts, **numbers, stages=_listed([f"`{stage}`" for stage in STAGES]))
@@ -154,11 +159,13 @@ def _order() -> str:
 def _objections(room: str) -> Iterator[str]:
     """What a room may not import of those before it, and why, in words."""
     before = ORDER[: ORDER.index(room)]
-    stages = {stage for stage in map(stage_of, before) if stage not in (None, stage_of(room))}
-    if stages - {*COMPOSERS.get(room, ())}:
-        composed = _listed([f"`{stage}`" for stage in COMPOSERS.get(room, ())])
-        what = "other stages" if stage_of(room) else "stages"
-        yield f"{what}, except {composed}" if composed else what
+    stages = dict.fromkeys(stage for stage in map(stage_of, before) if stage not in (None, stage_of(room)))
+    allowed = [f"`{stage}`" for stage in stages if stage in COMPOSERS.get(room, ())]
+    refused = [f"`{stage}`" for stage in stages if stage not in COMPOSERS.get(room, ())]
+    if refused:
+        all_of_them = "other stages" if stage_of(room) else "stages"
+        few = len(refused) < len(allowed)
+        yield _listed(refused) if few else f"{all_of_them}, except {_listed(allowed)}" if allowed else all_of_them
     barred: dict[str, list[str]] = {}
     for other in before:
         why = objection(room, other)

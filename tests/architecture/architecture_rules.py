@@ -154,7 +154,7 @@ COMPOSERS = {
     "verification": ("building", "evaluation"),  # `verify` is the verdict on the whole way
     "demo": ("porting", "evaluation", "verification"),
     "cli.terminal": ("codegen", "porting", "evaluation", "verification"),  # how their results look
-    "cli.commands": STAGES,
+    "cli.commands": STAGES[1:],  # all but `codegen`, which `porting` and `inspection` ask
 }
 
 #: Library → the room that alone imports it, with the rooms below: by functions and for type checkers, too.
