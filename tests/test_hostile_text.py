@@ -28,7 +28,7 @@ from trtllm_port.codegen import PortSource
 from trtllm_port.codegen.ir.formatting import formatted, reference
 from trtllm_port.codegen.ir.nodes import Instance
 from trtllm_port.codegen.solve.solver import Solver
-from trtllm_port.codegen.solve.symbols import atoms_of, named
+from trtllm_port.codegen.solve.symbols import field_values, symbols_of
 from trtllm_port.codegen.write.classes import ClassText
 from trtllm_port.codegen.write.ledger import Ledger
 from trtllm_port.codegen.write.source import config_file, convert_file, model_file
@@ -296,7 +296,7 @@ def test_expressions_read_keys_and_tell_kinds_that_are_words_only(text: str) -> 
         )
         for each in values
     ]
-    atoms = atoms_of(cast("list[Instance]", instances))
+    atoms = symbols_of(cast("list[Instance]", instances))
     for found, column in atoms.items():
         config = [SimpleNamespace(**each) for each in values]
         assert [eval(found, {"__builtins__": {}}, {"config": one}) for one in config] == list(column)
@@ -306,7 +306,7 @@ def test_expressions_read_keys_and_tell_kinds_that_are_words_only(text: str) -> 
     if conditions is not None:
         kinds = [SimpleNamespace(kind=kind) for kind in (text, "other")]
         assert [eval(conditions.text, {"__builtins__": {}}, {"config": one}) for one in kinds] == [True, False]
-    assert set(named({text: 1})) <= {text if text.isidentifier() else ""}
+    assert set(field_values({text: 1})) <= {text if text.isidentifier() else ""}
 
 
 # files of a workspace
