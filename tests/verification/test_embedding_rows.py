@@ -15,7 +15,7 @@ from trtllm_port.porting.create import create_port
 from trtllm_port.verification import DiffSettings, Report, Verdict, diff_layers
 from trtllm_port.verification.decode.embedding_rows import compare_tables
 from trtllm_port.verification.phases import large_models as large
-from trtllm_port.verification.sides.embedding_tables import Index, Table, indices_of
+from trtllm_port.verification.sides.embedding_tables import EmbeddingTable, TableIndex, table_indices
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.taps.names import input_of
 
@@ -108,7 +108,7 @@ def test_tables_of_positions_are_compared_too(tmp_path: Path) -> None:
 
 
 def test_a_table_of_unknown_use_is_listed(model_dir: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trtllm_port.verification.sides.embedding_tables.Index.of", lambda *_: None)
+    monkeypatch.setattr("trtllm_port.verification.sides.embedding_tables.TableIndex.of", lambda *_: None)
     report = compared(model_dir, workspace)
     assert "rows of `model.embed_tokens` that the prompt does not look up" in [x.what for x in report.not_exercised]
 
@@ -129,8 +129,8 @@ class PositionPort:
 
 
 def test_positions_are_looked_up_behind_their_offset() -> None:
-    table = Table(len(WEIGHT), WEIGHT.__getitem__)
-    found = compare_tables(PositionPort(), {"wpe": table}, {"wpe": Index("positions", 2)}, "float32")  # type: ignore[arg-type]
+    table = EmbeddingTable(len(WEIGHT), WEIGHT.__getitem__)
+    found = compare_tables(PositionPort(), {"wpe": table}, {"wpe": TableIndex("positions", 2)}, "float32")  # type: ignore[arg-type]
     assert found.rows == {"wpe": 30}
     assert "9 of 30 rows are wrong: positions 21, 22, 23 …" in found.wrong["wpe"].note
 
@@ -138,16 +138,16 @@ def test_positions_are_looked_up_behind_their_offset() -> None:
 @pytest.mark.parametrize(
     ("given", "index"),
     [
-        ([[5, 9, 7]], Index("tokens")),
-        ([0, 1, 2], Index("positions")),
-        ([[2, 3, 4]], Index("positions", 2)),
+        ([[5, 9, 7]], TableIndex("tokens")),
+        ([0, 1, 2], TableIndex("positions")),
+        ([[2, 3, 4]], TableIndex("positions", 2)),
         ([[0, 0, 0]], None),
         ([[1.0, 1.0, 1.0]], None),
         ([[5, 9]], None),
     ],
 )
-def test_what_a_table_is_looked_up_by(given: list[float], index: Index | None) -> None:
-    assert Index.of(torch.tensor(given), [5, 9, 7]) == index
+def test_what_a_table_is_looked_up_by(given: list[float], index: TableIndex | None) -> None:
+    assert TableIndex.of(torch.tensor(given), [5, 9, 7]) == index
 
 
 def test_tables_outlive_the_weights(model_dir: Path) -> None:
@@ -160,6 +160,9 @@ def test_tables_outlive_the_weights(model_dir: Path) -> None:
 
 def test_a_table_that_only_counts_what_it_is_given_is_not_looked_up_by_it() -> None:
     rows, ids = torch.rand(8, 2), [5, 3, 6]
-    by_token, by_place = Table(8, lambda ids_L: rows[ids_L]), Table(8, lambda ids_L: rows[: len(ids_L)])
+    by_token, by_place = (
+        EmbeddingTable(8, lambda ids_L: rows[ids_L]),
+        EmbeddingTable(8, lambda ids_L: rows[: len(ids_L)]),
+    )
     taps = {input_of(path): torch.tensor([ids]) for path in ("tokens", "places")}
-    assert indices_of(taps, {"tokens": by_token, "places": by_place}, ids) == {"tokens": Index("tokens")}
+    assert table_indices(taps, {"tokens": by_token, "places": by_place}, ids) == {"tokens": TableIndex("tokens")}

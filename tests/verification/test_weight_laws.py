@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trtllm_port.verification.causes.weight_laws import Pair, law_of, same_bits
+from trtllm_port.verification.causes.weight_laws import ParameterPair, law_of, same_bits
 
 NAME = "layers.1.attn.q_proj.weight"
 
@@ -21,7 +21,7 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 def said(port: Tensor, reference: Tensor, name: str = NAME, **others: Tensor) -> tuple[str, str]:
     others = {key.replace("__", "."): value for key, value in others.items()}
-    law = law_of(Pair(name=name, port=port, reference=reference, others=others.items()))
+    law = law_of(ParameterPair(name=name, port=port, reference=reference, others=others.items()))
     return law.id, law.words
 
 

@@ -1,9 +1,12 @@
 """The generator: from a Hugging Face model to the source of its port, and the check of a finished port.
 
-In: a config, or a model directory. Out: `PortSource`. The way of a model through the rooms here, each of which hands
-data to the next, in the forms of `ir`:
+It is a compiler whose phases stand in a room each, in this order; a phase imports from earlier ones only:
 
-    configs → record → recognise, rules, lower → merge → solve → write
+    configs → ir → record → rules → recognise → lower → merge → solve → write
+
+`ir` is no phase: it holds the forms that they hand on. `lower` asks `rules` and `recognise`, `write` asks `solve`. What
+composes them is here: `exploration.py` changes every key of a config and sees what follows, `generate.py` writes the
+files, `check.py` compares a finished port with Hugging Face's model.
 """
 
 from trtllm_port.codegen.check import SelfCheck, check_port

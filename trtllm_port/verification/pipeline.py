@@ -94,11 +94,8 @@ def verify(
     """Take a port all the way and prove it.
 
     Args:
-        model_dir: a Hugging Face model directory.
-        report_dir: where the report is written; None writes nothing.
+        model_dir, report_dir, progress, port: see `diff_layers`.
         settings: everything else.
-        progress: called with (phase, done, total).
-        port: which port, and with which weights.
 
     Raises:
         PortError: the model, the port or a library cannot be used. A difference is not an error but the verdict.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from trtllm_port.runtime.reference.evaluators.errors import LayerExecutionError
-from trtllm_port.verification.bundle.record import Logits, RecordedPhase
+from trtllm_port.verification.bundle.record import RecordedLogits, RecordedPhase
 from trtllm_port.verification.bundle.sketch import sketch, sketched_errors
 from trtllm_port.verification.decode.generation_gates import RUNS, module_of_layer
 from trtllm_port.verification.judge.divergence import first_divergence, mark_benign
@@ -117,7 +117,9 @@ class _Comparison:
         return self.taps
 
 
-def _logit_gates(where: str, recorded: RecordedPhase, logits_TV: Tensor, known: Logits, start: int = 0) -> list[Gate]:
+def _logit_gates(
+    where: str, recorded: RecordedPhase, logits_TV: Tensor, known: RecordedLogits, start: int = 0
+) -> list[Gate]:
     """Judge logits of the tokens from `start` on, as far as they were recorded."""
     chosen_N = known.tokens_N >= start
     runs = (logits_TV[known.tokens_N[chosen_N]], known.reference_NV[chosen_N], known.yardstick_NV[chosen_N])

@@ -27,7 +27,7 @@ FEWEST_TOKENS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Floor:
+class RecordedFloor:
     """The yardstick's error at a tap, by its sketch.
 
     Attributes:
@@ -56,7 +56,7 @@ class Floor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Logits:
+class RecordedLogits:
     """Logits of both runs at sampled tokens of one sequence, or of several one after another.
 
     Attributes:
@@ -89,16 +89,16 @@ class RecordedPhase:
     phase: Phase
     order: tuple[str, ...]
     sketches: Mapping[str, tuple[Sketch, ...]] = field(repr=False)
-    floors: Mapping[str, tuple[Floor, ...]] = field(repr=False)
+    floors: Mapping[str, tuple[RecordedFloor, ...]] = field(repr=False)
     decisions: tuple[str, ...]
-    prompt: Logits
-    rows: Logits | None
+    prompt: RecordedLogits
+    rows: RecordedLogits | None
     root: str
     modules: Mapping[str, ModuleFacts] = field(repr=False)
     reference: str
     yardstick: str
 
-    def at(self, tap: str, shape: Sequence[int]) -> tuple[Sketch, Floor] | None:
+    def at(self, tap: str, shape: Sequence[int]) -> tuple[Sketch, RecordedFloor] | None:
         """Return a tap's sketch and floor in a layout of this shape, None if there is none."""
         pairs = zip(self.sketches.get(tap, ()), self.floors.get(tap, ()), strict=False)
         return next((pair for pair in pairs if pair[0].shape == tuple(shape)), None)
@@ -109,7 +109,7 @@ def record_phase(phase: Phase, load: LoadHuggingFace, stimulus: Stimulus) -> Rec
     runner = load(phase.reference_dtype)
     facts = HuggingFaceFacts.of(runner)
     sketches: dict[str, tuple[Sketch, ...]] = {}
-    floors: dict[str, tuple[Floor, ...]] = {}
+    floors: dict[str, tuple[RecordedFloor, ...]] = {}
     decisions: list[str] = []
 
     def layouts(tap: str, tensor: Tensor) -> tuple[Sketch, ...]:
@@ -165,15 +165,15 @@ def _is_decision(tap: str, tensor: Tensor) -> bool:
     return not is_input(tap) and not tensor.is_floating_point() and not tensor.is_complex()
 
 
-def _floor(value: Sketch, reference: Sketch) -> Floor:
+def _floor(value: Sketch, reference: Sketch) -> RecordedFloor:
     errors = sketched_errors(value, reference)
-    return Floor(error_N=errors.error_T, max_error=errors.max_error, finite=errors.finite)
+    return RecordedFloor(error_N=errors.error_T, max_error=errors.max_error, finite=errors.finite)
 
 
-def _logits(reference_TV: Tensor, yardstick_TV: Tensor) -> Logits:
+def _logits(reference_TV: Tensor, yardstick_TV: Tensor) -> RecordedLogits:
     fitting = LOGIT_BYTES // (4 * reference_TV.shape[-1])
     tokens_N = sampled(reference_TV.shape[0], max(FEWEST_TOKENS, fitting))
-    return Logits(
+    return RecordedLogits(
         tokens_N=tokens_N,
         reference_NV=reference_TV[tokens_N].to(torch.float32),
         yardstick_NV=yardstick_TV[tokens_N].clone(),

@@ -15,7 +15,7 @@ from torch import Tensor
 from trtllm_port.foundation.digests import bytes_digest
 from trtllm_port.foundation.foreign import typed
 from trtllm_port.layers.definition.dtypes import FLOAT_DTYPES
-from trtllm_port.verification.bundle.record import Floor, Logits, RecordedPhase
+from trtllm_port.verification.bundle.record import RecordedFloor, RecordedLogits, RecordedPhase
 from trtllm_port.verification.bundle.sketch import COLUMNS, Sketch
 from trtllm_port.verification.stimulus.precisions import Phase
 from trtllm_port.verification.taps.names import module_of
@@ -70,7 +70,7 @@ def to_parts(recorded: RecordedPhase) -> tuple[dict[str, Any], dict[str, Tensor]
     """Return the JSON part and the tensors."""
     tensors, dtype = _Tensors(), SKETCH_DTYPES.get(recorded.phase.reference_dtype, torch.float32)
 
-    def layout(reference: Sketch, floor: Floor) -> dict[str, Any]:
+    def layout(reference: Sketch, floor: RecordedFloor) -> dict[str, Any]:
         return {
             "shape": list(reference.shape),
             "values": tensors.add(reference.values_NK.to(dtype)),
@@ -80,7 +80,7 @@ def to_parts(recorded: RecordedPhase) -> tuple[dict[str, Any], dict[str, Tensor]
             "floor_max": floor.max_error if floor.finite else None,
         }
 
-    def logits(found: Logits | None) -> dict[str, str] | None:
+    def logits(found: RecordedLogits | None) -> dict[str, str] | None:
         return None if found is None else {name: tensors.add(getattr(found, name)) for name in LOGIT_PARTS}
 
     content = {
@@ -121,12 +121,12 @@ def from_parts(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Rec
             finite=layout.largest is not None,
         )
 
-    def floor(layout: _Layout) -> Floor:
+    def floor(layout: _Layout) -> RecordedFloor:
         largest = float("inf") if layout.floor_max is None else layout.floor_max
-        return Floor(error_N=tensors[layout.floor], max_error=largest, finite=layout.floor_max is not None)
+        return RecordedFloor(error_N=tensors[layout.floor], max_error=largest, finite=layout.floor_max is not None)
 
-    def logits(names: Mapping[str, str]) -> Logits:
-        return Logits(**{part: tensors[names[part]] for part in LOGIT_PARTS})
+    def logits(names: Mapping[str, str]) -> RecordedLogits:
+        return RecordedLogits(**{part: tensors[names[part]] for part in LOGIT_PARTS})
 
     return RecordedPhase(
         phase=parts.phase,

@@ -45,7 +45,7 @@ class Law:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class ParameterPair:
     """The two sides of a parameter.
 
     Attributes:
@@ -68,7 +68,7 @@ def same_bits(port: Tensor, reference: Tensor) -> bool:
     return torch.equal(port, reference.to(port))
 
 
-def law_of(pair: Pair) -> Law:
+def law_of(pair: ParameterPair) -> Law:
     """Say how the port's tensor comes from Hugging Face's; the two differ."""
     for law in LAWS:
         found = law(pair)
@@ -80,7 +80,7 @@ def law_of(pair: Pair) -> Law:
     return Law(id="weight.values", words=words)
 
 
-def _constant(pair: Pair) -> Law | None:
+def _constant(pair: ParameterPair) -> Law | None:
     value = float(pair.port.flatten()[0])
     if pair.port.numel() < 2 or not bool((pair.port == pair.port.flatten()[0]).all()):
         return None
@@ -91,7 +91,7 @@ def _constant(pair: Pair) -> Law | None:
     return Law(id="norm.gain_left_out" if is_gain else "weight.values", words=words)
 
 
-def _another(pair: Pair) -> Law | None:
+def _another(pair: ParameterPair) -> Law | None:
     for name, other in pair.others:
         if not torch.equal(pair.port, other):
             continue
@@ -105,7 +105,7 @@ def _another(pair: Pair) -> Law | None:
     return None
 
 
-def _transposed(pair: Pair) -> Law | None:
+def _transposed(pair: ParameterPair) -> Law | None:
     if pair.port.ndim < 2 or pair.port.shape[-1] != pair.port.shape[-2]:
         return None
     if not torch.equal(pair.port, pair.reference.transpose(-1, -2)):
@@ -113,7 +113,7 @@ def _transposed(pair: Pair) -> Law | None:
     return Law(id="weight.transposed", words="is Hugging Face's transposed")
 
 
-def _permuted(pair: Pair) -> Law | None:
+def _permuted(pair: ParameterPair) -> Law | None:
     for dim, size in enumerate(pair.port.shape):
         order = _order(pair.port, pair.reference, dim) if size > 1 else None
         if order is not None:
@@ -171,7 +171,7 @@ def _some(numbers: Sequence[int]) -> str:
     return " ".join(str(number) for number in numbers[:SHOWN]) + more
 
 
-def _scaled(pair: Pair) -> Law | None:
+def _scaled(pair: ParameterPair) -> Law | None:
     port, reference = pair.port.double(), pair.reference.double()
     power = float(reference.square().sum())
     factor = float((port * reference).sum()) / power if power else 0.0
@@ -187,7 +187,7 @@ def _scaled(pair: Pair) -> Law | None:
     return None
 
 
-def _function(pair: Pair) -> Law | None:
+def _function(pair: ParameterPair) -> Law | None:
     for name, function in FUNCTIONS.items():
         if _close(pair, pair.port.double(), function(pair.reference.double())):
             is_gain = name == "1 +" and pair.port.ndim == 1 and pair.name.endswith("weight")
@@ -196,12 +196,12 @@ def _function(pair: Pair) -> Law | None:
     return None
 
 
-def _close(pair: Pair, port: Tensor, made: Tensor) -> bool:
+def _close(pair: ParameterPair, port: Tensor, made: Tensor) -> bool:
     limit = ROUNDINGS * torch.finfo(pair.port.dtype).eps
     return bool(((port - made).abs() <= limit * made.abs().maximum(port.abs())).all())
 
 
-def _rounded(pair: Pair) -> Law | None:
+def _rounded(pair: ParameterPair) -> Law | None:
     for dtype in HALVES:
         if pair.port.dtype != dtype and torch.equal(pair.port, pair.reference.to(dtype).to(pair.port)):
             name = str(dtype).removeprefix("torch.")
@@ -209,7 +209,7 @@ def _rounded(pair: Pair) -> Law | None:
     return None
 
 
-def _part(pair: Pair, most: float) -> Law | None:
+def _part(pair: ParameterPair, most: float) -> Law | None:
     """Something is wrong with some rows, columns or experts only, no more than a share of them."""
     differs = pair.port != pair.reference
     if differs.ndim < 2 and int(differs.sum()) < 2:
@@ -228,19 +228,19 @@ def _part(pair: Pair, most: float) -> Law | None:
         side.select(dim, numbers[0]) if one else side.index_select(dim, wrong) for side in (pair.port, pair.reference)
     ]
     twins = [i for i, each in enumerate(pair.reference.unbind(dim)) if one and torch.equal(sides[0], each)]
-    inner = law_of(Pair(name="", port=sides[0], reference=sides[1], others=()))
+    inner = law_of(ParameterPair(name="", port=sides[0], reference=sides[1], others=()))
     if twins:
         inner = Law(id="weight.permuted", words=f"has what belongs at {twins[0]}")
     axis = {1: "entries", 2: _axis(dim, 2)}.get(pair.port.ndim, f"dimension {dim}, at")
     return Law(id=inner.id, words=f"differs in {axis} {_some(numbers)} only: there it {inner.words}")
 
 
-def _not_finite(pair: Pair) -> Law | None:
+def _not_finite(pair: ParameterPair) -> Law | None:
     count = int((~pair.port.isfinite() & pair.reference.isfinite()).sum())
     return Law(id="weight.values", words=f"has {count} numbers that are not finite") if count else None
 
 
-LAWS: tuple[Callable[[Pair], Law | None], ...] = (
+LAWS: tuple[Callable[[ParameterPair], Law | None], ...] = (
     _not_finite,
     _constant,
     _another,

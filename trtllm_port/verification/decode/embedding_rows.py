@@ -20,7 +20,7 @@ from trtllm_port.verification.judge.metrics import relative_error_per_token, tok
 from trtllm_port.verification.judge.tap_errors import TapComparison, failure
 from trtllm_port.verification.judge.thresholds import ROUNDING
 from trtllm_port.verification.judge.verdict import Verdict
-from trtllm_port.verification.sides.embedding_tables import Index, Table
+from trtllm_port.verification.sides.embedding_tables import EmbeddingTable, TableIndex
 from trtllm_port.verification.taps.runner import PortRunner
 
 PIECE = 4096  # rows at once
@@ -46,7 +46,7 @@ class TableResult:
 
 
 def compare_tables(
-    port: PortRunner, tables: Mapping[str, Table], indices: Mapping[str, Index], dtype: str
+    port: PortRunner, tables: Mapping[str, EmbeddingTable], indices: Mapping[str, TableIndex], dtype: str
 ) -> TableResult:
     """Look up every row of every table on both sides.
 
@@ -72,7 +72,7 @@ def compare_tables(
     return TableResult(rows=rows, wrong=wrong, left_out=left_out)
 
 
-def _wrong_rows(port: PortRunner, path: str, table: Table, index: Index, limit: float) -> list[int]:
+def _wrong_rows(port: PortRunner, path: str, table: EmbeddingTable, index: TableIndex, limit: float) -> list[int]:
     """Return the tokens or positions whose rows differ."""
     wrong: list[int] = []
     for start in range(0, table.rows - index.offset, PIECE):

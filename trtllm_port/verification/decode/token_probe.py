@@ -20,7 +20,7 @@ from trtllm_port.verification.judge.verdict import Verdict
 from trtllm_port.verification.sides.port_run import Expected, equivalent_indices
 from trtllm_port.verification.taps.names import LOGITS
 from trtllm_port.verification.taps.rotary_tables import match_table
-from trtllm_port.verification.taps.runner import Forced, PortRunner
+from trtllm_port.verification.taps.runner import Forced, PortRunner, Rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class TokenProbe:
         note: says of the token where it is.
     """
 
-    rows: Sequence[Sequence[int]]
+    rows: Rows
     prefill: Sequence[int]
     row: int
     position: int

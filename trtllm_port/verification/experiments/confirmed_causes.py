@@ -11,7 +11,7 @@ from trtllm_port.verification.causes.cause import Cause
 from trtllm_port.verification.causes.evidence import free_values
 from trtllm_port.verification.causes.locations import WhereToLook
 from trtllm_port.verification.experiments.catalogue import HYPOTHESES
-from trtllm_port.verification.experiments.port_weights import own_weights, shared
+from trtllm_port.verification.experiments.port_weights import comparable_parameters, own_weights
 from trtllm_port.verification.experiments.trials import Trial, try_hypotheses
 from trtllm_port.verification.judge.tap_errors import NO_SUCH_TAP, TapComparison
 from trtllm_port.verification.judge.thresholds import ROUNDING
@@ -65,7 +65,7 @@ def with_confirmed_causes(
         trials = try_hypotheses(runner, stimulus.ids, module, measured, hypotheses) if measured else ()
         explaining = [trial for trial in trials if trial.status != "excluded"]
         replayed = [_cause(trial, module, measured[0][0]) for trial in explaining]
-        compared = sum(1 for _ in shared(port.weights, runner.model, module))
+        compared = sum(1 for _ in comparable_parameters(port.weights, runner.model, module))
         found[module] = _merged(replayed, guessed) or (_unknown(module, measured, trials, compared),)
     return found
 

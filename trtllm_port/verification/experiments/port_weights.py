@@ -9,7 +9,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from trtllm_port.layers.weights import TensorSource
-from trtllm_port.verification.causes.weight_laws import Law, Pair, law_of, same_bits
+from trtllm_port.verification.causes.weight_laws import Law, ParameterPair, law_of, same_bits
 from trtllm_port.verification.experiments.experiment import Experiment, parameter
 from trtllm_port.verification.experiments.hypotheses import Hypothesis, Variant
 
@@ -50,18 +50,21 @@ def _port_weights(weights: TensorSource, e: Experiment) -> Iterator[Variant]:
 
 def different_weights(weights: TensorSource, model: nn.Module, module: str) -> dict[str, tuple[Tensor, Tensor]]:
     """Return the parameters in a module that the port has with other bits: the port's, and Hugging Face's."""
-    pairs = ((name, weights.tensor(own).cpu(), tensor.cpu()) for name, own, tensor in shared(weights, model, module))
+    pairs = (
+        (name, weights.tensor(own).cpu(), tensor.cpu())
+        for name, own, tensor in comparable_parameters(weights, model, module)
+    )
     return {name: (port, reference) for name, port, reference in pairs if not same_bits(port, reference)}
 
 
-def shared(weights: TensorSource, model: nn.Module, module: str) -> Iterator[tuple[str, str, Tensor]]:
+def comparable_parameters(weights: TensorSource, model: nn.Module, module: str) -> Iterator[tuple[str, str, Tensor]]:
     """Return Hugging Face's parameters in a module that can be compared: its name, the port's, and the tensor.
 
     Where the port has one of another name or shape, it lays it out in its own way; some of Hugging Face's are not in
     memory. One that Hugging Face has under several names, as a tied head, the port may have under any of them.
     """
     known, prefix = set(weights.names()), f"{module}." if module else ""
-    tensors = stored(model)
+    tensors = checkpoint_parameters(model)
     names: dict[int, list[str]] = {}
     for name, reference in tensors.items():
         names.setdefault(reference.data_ptr(), []).append(name)
@@ -73,7 +76,7 @@ def shared(weights: TensorSource, model: nn.Module, module: str) -> Iterator[tup
             yield name, own, reference
 
 
-def stored(model: nn.Module) -> dict[str, Tensor]:
+def checkpoint_parameters(model: nn.Module) -> dict[str, Tensor]:
     """Return what a checkpoint of a model holds: parameters under all of their names, and some buffers."""
     names = model.state_dict(keep_vars=True)
     return {name: value.detach() for name, value in names.items() if isinstance(value, Tensor)}
@@ -82,10 +85,10 @@ def stored(model: nn.Module) -> dict[str, Tensor]:
 def _law(model: nn.Module, name: str, port: Tensor, reference: Tensor) -> Law:
     others = (
         (other, value.to(port))
-        for other, value in stored(model).items()
+        for other, value in checkpoint_parameters(model).items()
         if other != name and value.shape == port.shape and not value.is_meta and value.is_floating_point()
     )
-    return law_of(Pair(name=name, port=port, reference=reference.to(port), others=others))
+    return law_of(ParameterPair(name=name, port=port, reference=reference.to(port), others=others))
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from trtllm_port.verification.phases.phase import (
     run_phase,
     tables_of,
 )
-from trtllm_port.verification.sides.embedding_tables import Index, indices_of
+from trtllm_port.verification.sides.embedding_tables import TableIndex, table_indices
 from trtllm_port.verification.sides.hugging_face_sides import (
     HuggingFaceFacts,
     HuggingFaceSides,
@@ -90,7 +90,7 @@ class _Lockstep:
         self.variances: dict[str, float] = {}
         self.logits: dict[int | None, Tensor] = {}
         self.tables = self.reference.tables()
-        self.indices: dict[str, Index] = {}
+        self.indices: dict[str, TableIndex] = {}
         self.yardstick_name = ""
 
     def run(self, whole_layers: bool) -> PhaseResult:
@@ -117,7 +117,7 @@ class _Lockstep:
             if not is_input(tap) and not tensor.is_floating_point():
                 raise AllTapsNeeded
             if is_input(tap):
-                self.indices |= indices_of({tap: tensor}, self.tables, self.stimulus.ids)
+                self.indices |= table_indices({tap: tensor}, self.tables, self.stimulus.ids)
                 self.variances |= input_variances({tap: tensor}, {module: self.facts.modules[module]})
             if self.progress is not None and tap in self.layers:
                 self.progress(f"compare {self.phase.dtype}", self.layers.index(tap), len(self.layers))

@@ -18,7 +18,6 @@ from trtllm_port.verification.prove.source_edits import (
 )
 
 EPSILON = re.compile(r"eps(ilon)?\b")
-OTHER_ACTIVATION = {"gelu": "gelu_pytorch_tanh", "silu": "gelu"}
 
 
 def epsilon(template: str, *, root: bool = False) -> Change:

@@ -16,7 +16,6 @@ from trtllm_port.verification.prove.source_edits import Change, EditSpot, calls,
 from trtllm_port.verification.prove.weight_bugs import layer_of
 
 LATER = "(cache.position_ids[:, 0:1] > 0)"  # [B, 1]: the call continues a sequence
-CONTINUES = "({0}[:, 0:1] > 0).to({0}.dtype)"  # the same of positions [B, L], as a number
 FIRST_ROW = "{0} * 0 + {0}[0:1]"
 
 

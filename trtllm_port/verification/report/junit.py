@@ -8,8 +8,6 @@ from xml.etree import ElementTree
 from trtllm_port.foundation.quoting import visible
 from trtllm_port.verification.judge.verdict import counted
 
-FAILURES = ("fail", "cannot_tell")
-
 
 def junit_xml(report: dict[str, Any]) -> str:
     """Render a report's JSON form as JUnit XML.

@@ -14,21 +14,21 @@ from torch import Tensor
 from trtllm_port.verification.taps.names import input_of
 
 
-class Table(NamedTuple):
+class EmbeddingTable(NamedTuple):
     """An embedding table: how many rows it has, and what gives them [L, E] for indices [L]."""
 
     rows: int
     look_up: Callable[[Tensor], Tensor]
 
 
-class Index(NamedTuple):
+class TableIndex(NamedTuple):
     """What a table is looked up by: "tokens", or "positions" plus an offset."""
 
     by: str
     offset: int = 0
 
     @classmethod
-    def of(cls, given: Tensor, ids: Sequence[int]) -> Index | None:
+    def of(cls, given: Tensor, ids: Sequence[int]) -> TableIndex | None:
         """Tell it by what a table was given for a prompt; None if it is neither.
 
         Args:
@@ -44,7 +44,9 @@ class Index(NamedTuple):
         return cls("positions", offset) if torch.equal(given_L, offset + torch.arange(len(ids))) else None
 
 
-def indices_of(taps: Mapping[str, Tensor], tables: Mapping[str, Table], ids: Sequence[int]) -> dict[str, Index]:
+def table_indices(
+    taps: Mapping[str, Tensor], tables: Mapping[str, EmbeddingTable], ids: Sequence[int]
+) -> dict[str, TableIndex]:
     """Tell of each table what it is looked up by, as far as that is known.
 
     Args:
@@ -52,15 +54,15 @@ def indices_of(taps: Mapping[str, Tensor], tables: Mapping[str, Table], ids: Seq
         tables: by path.
         ids: the prompt.
     """
-    found: dict[str, Index] = {}
+    found: dict[str, TableIndex] = {}
     for path, table in tables.items():
         given = taps.get(input_of(path))
-        index = None if given is None else Index.of(given, ids)
+        index = None if given is None else TableIndex.of(given, ids)
         if given is not None and index is not None and _follows(table, given.flatten()):
             found[path] = index
     return found
 
 
-def _follows(table: Table, given_L: Tensor) -> bool:
+def _follows(table: EmbeddingTable, given_L: Tensor) -> bool:
     """Whether a table's rows are those of what it is given: BART's positions are given tokens, and count them."""
     return torch.equal(table.look_up(given_L).flip(0), table.look_up(given_L.flip(0)))

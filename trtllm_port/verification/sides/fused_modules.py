@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trtllm_port.verification.taps.runner import Forced, OnTap, PortRunner
+from trtllm_port.verification.taps.runner import Forced, OnTap, PortRunner, Rows
 
 Parts = Mapping[str, Sequence[tuple[str, int]]]
 """Tap of the port → Hugging Face's modules that are its output side by side, and the width of each."""
@@ -64,16 +64,11 @@ class _SplitTaps:
         return self.port.run(ids_BL, on_tap=see, taps=self._own(wanted))
 
     def run_incrementally(
-        self,
-        rows: Sequence[Sequence[int]],
-        prefill: Sequence[int],
-        *,
-        forced: Forced | None = None,
-        keep: dict[str, Tensor] | None = None,
+        self, rows: Rows, prefill: Sequence[int], *, forced: Forced | None = None, keep: dict[str, Tensor] | None = None
     ) -> list[Tensor]:
         return self.port.run_incrementally(rows, prefill, forced=self._split(forced), keep=keep)
 
-    def run_last(self, prompts: Sequence[Sequence[int]], *, forced: Forced | None = None) -> Tensor:
+    def run_last(self, prompts: Rows, *, forced: Forced | None = None) -> Tensor:
         return self.port.run_last(prompts, forced=self._split(forced))
 
     def look_up(self, tap: str, ids_L: Tensor, positions_L: Tensor) -> Tensor:

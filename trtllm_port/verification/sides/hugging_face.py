@@ -28,7 +28,7 @@ from trtllm_port.huggingface.exact_arithmetic import ExactArithmetic, tensors_as
 from trtllm_port.huggingface.loading import load_model
 from trtllm_port.huggingface.quiet import quiet_transformers
 from trtllm_port.layers.weights import HuggingFaceWeights, TensorSource
-from trtllm_port.verification.sides.embedding_tables import Table
+from trtllm_port.verification.sides.embedding_tables import EmbeddingTable
 from trtllm_port.verification.sides.mapped_weights import MappedCheckpoint
 from trtllm_port.verification.sides.streamed_model import CastAsUsed, streamed_model
 from trtllm_port.verification.taps import hooks
@@ -116,13 +116,13 @@ class HuggingFaceRunner:
         checkpoint.release()
         return cls(model, vectors, computes_in)
 
-    def tables(self) -> dict[str, Table]:
+    def tables(self) -> dict[str, EmbeddingTable]:
         """Return the embedding tables by path. They can be looked up when the other weights were forgotten."""
         found = {}
         for path, module in self.model.named_modules():
             if isinstance(module, nn.Embedding):
                 own = module if self.streamed else copy.deepcopy(module)
-                found[path] = Table(module.num_embeddings, partial(self._look_up, own))
+                found[path] = EmbeddingTable(module.num_embeddings, partial(self._look_up, own))
         return found
 
     @torch.no_grad()

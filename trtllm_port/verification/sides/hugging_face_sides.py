@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trtllm_port.foundation.progress import Progress
 from trtllm_port.verification.judge.routing import force_rows
-from trtllm_port.verification.sides.embedding_tables import Index, Table, indices_of
+from trtllm_port.verification.sides.embedding_tables import EmbeddingTable, TableIndex, table_indices
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.sides.noise_floor import Yardstick, run_yardstick
 from trtllm_port.verification.sides.recording import Recording, record
@@ -89,8 +89,8 @@ class HuggingFaceSides:
     variances: Mapping[str, float]
     left: tuple[Tensor, ...] | None = field(repr=False)
     caches: tuple[Sequence[CacheLayer], Sequence[CacheLayer]] = field(default=((), ()), repr=False)
-    tables: Mapping[str, Table] = field(repr=False)
-    indices: Mapping[str, Index] = field(repr=False)
+    tables: Mapping[str, EmbeddingTable] = field(repr=False)
+    indices: Mapping[str, TableIndex] = field(repr=False)
     facts: HuggingFaceFacts = field(repr=False)
 
     @cached_property
@@ -132,7 +132,7 @@ def run_hugging_face(
         left=left,
         caches=caches,
         tables=tables,
-        indices=indices_of(recording.taps, tables, stimulus.ids),
+        indices=table_indices(recording.taps, tables, stimulus.ids),
         facts=facts,
     )
 

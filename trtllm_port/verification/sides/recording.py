@@ -15,7 +15,7 @@ from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.stimulus.stimulus import Stimulus
 from trtllm_port.verification.taps.names import LOGITS
 from trtllm_port.verification.taps.routers import Router, routers_of
-from trtllm_port.verification.taps.runner import CacheLayer, Runner
+from trtllm_port.verification.taps.runner import CacheLayer, Rows, Runner
 from trtllm_port.verification.taps.store import TapStore
 
 
@@ -107,14 +107,12 @@ def _record_row(runner: Runner, row: Sequence[int], routers: Sequence[Router]) -
     return runner.run(torch.tensor([row]), on_tap=keep, taps=wanted)[0], kept
 
 
-def row_logits(runner: Runner, rows: Sequence[Sequence[int]]) -> tuple[Tensor, ...]:
+def row_logits(runner: Runner, rows: Rows) -> tuple[Tensor, ...]:
     """Return logits [L_b, V] of every row, each run alone, without padding."""
     return forced_row_logits(runner, rows, [{} for _ in rows])
 
 
-def forced_row_logits(
-    runner: Runner, rows: Sequence[Sequence[int]], routing: Sequence[Mapping[str, Tensor]]
-) -> tuple[Tensor, ...]:
+def forced_row_logits(runner: Runner, rows: Rows, routing: Sequence[Mapping[str, Tensor]]) -> tuple[Tensor, ...]:
     """Return logits [L_b, V] of every row, each run alone with the routing given for it, without padding."""
     results = []
     for row, forced in zip(rows, routing, strict=True):

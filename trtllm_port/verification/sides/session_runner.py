@@ -12,7 +12,7 @@ from torch import Tensor
 from trtllm_port.layers.weights import MappingWeights, TensorSource
 from trtllm_port.runtime.generation import pad_prompts
 from trtllm_port.verification.stimulus.input_log import InputLog
-from trtllm_port.verification.taps.runner import Force, Forced, OnTap
+from trtllm_port.verification.taps.runner import Force, Forced, OnTap, Rows
 
 if TYPE_CHECKING:
     from trtllm_port.runtime.session import Session
@@ -69,12 +69,7 @@ class SessionRunner:
         return logits.cpu()
 
     def run_incrementally(
-        self,
-        rows: Sequence[Sequence[int]],
-        prefill: Sequence[int],
-        *,
-        forced: Forced | None = None,
-        keep: dict[str, Tensor] | None = None,
+        self, rows: Rows, prefill: Sequence[int], *, forced: Forced | None = None, keep: dict[str, Tensor] | None = None
     ) -> list[Tensor]:
         cache = self.session.new_cache(len(rows))
         calls = self._calls(rows, prefill)
@@ -90,7 +85,7 @@ class SessionRunner:
             keep.update(cache)
         return rows_LV
 
-    def run_last(self, prompts: Sequence[Sequence[int]], *, forced: Forced | None = None) -> Tensor:
+    def run_last(self, prompts: Rows, *, forced: Forced | None = None) -> Tensor:
         call = self._calls(prompts, [len(prompt) for prompt in prompts])[0]
         last = call._replace(wanted=pad_prompts(prompts).last_B1)
         return self._forward(last, self.session.new_cache(len(prompts)), forced).cpu()
@@ -141,7 +136,7 @@ class SessionRunner:
         self._note(*call.feeds, cache)
         return self.session.forward(call.ids, call.positions, cache, call.wanted, on_tap=on_tap, taps=taps)
 
-    def _calls(self, rows: Sequence[Sequence[int]], prefill: Sequence[int]) -> list[_Call]:
+    def _calls(self, rows: Rows, prefill: Sequence[int]) -> list[_Call]:
         longest = max(prefill)
         prompts = pad_prompts([row[:n] for row, n in zip(rows, prefill, strict=True)])
         everywhere_BL = torch.arange(longest).expand_as(prompts.ids_BL)

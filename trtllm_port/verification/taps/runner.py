@@ -15,6 +15,9 @@ from trtllm_port.layers.weights import TensorSource
 CacheLayer = tuple[Tensor, Tensor] | None
 """Keys and values [K, S, H] of a layer of Hugging Face's cache; None where it keeps something else."""
 
+Rows = Sequence[Sequence[int]]
+"""Token ids of each row of a batch."""
+
 OnTap = Callable[[str, Tensor], Tensor | None]
 """Is given a tap's name and its value; a tensor that it returns takes the value's place for all that follows."""
 
@@ -87,12 +90,7 @@ class PortRunner(Runner, Protocol):
         ...
 
     def run_incrementally(
-        self,
-        rows: Sequence[Sequence[int]],
-        prefill: Sequence[int],
-        *,
-        forced: Forced | None = None,
-        keep: dict[str, Tensor] | None = None,
+        self, rows: Rows, prefill: Sequence[int], *, forced: Forced | None = None, keep: dict[str, Tensor] | None = None
     ) -> list[Tensor]:
         """Feed a prefix of each row at once, padded on the right, then one token of each row per step.
 
@@ -107,7 +105,7 @@ class PortRunner(Runner, Protocol):
         """
         ...
 
-    def run_last(self, prompts: Sequence[Sequence[int]], *, forced: Forced | None = None) -> Tensor:
+    def run_last(self, prompts: Rows, *, forced: Forced | None = None) -> Tensor:
         """Feed prompts at once and ask for their last tokens' logits alone, as `generate` does.
 
         Args:
