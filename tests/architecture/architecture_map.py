@@ -136,7 +136,7 @@ def picture(arrows: Arrows, packages: tuple[str, ...] = ()) -> str:
     framed = {room for room in arrows for frame in FRAMES if matches(room, (frame, f"{frame}.*"))}
     lines += [_box(room, packages) for room in arrows if room not in framed]
     kept = reduced(arrows)
-    for room in reversed(arrows):
+    for room in reversed(list(arrows)):
         lines += [f"    {_id(room)} --> {_id(other)}" for other in arrows if other in kept[room]]
     return "\n".join([*lines, "```", ""])
 
