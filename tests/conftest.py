@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -63,6 +66,32 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("tiny_llama")
     LlamaForCausalLM(config).save_pretrained(directory)
     return directory
+
+
+@pytest.fixture
+def place(tiny_llama: Path, llama_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a `model` and the `models` of a workspace, which a test may change; the current directory."""
+    shutil.copytree(tiny_llama, tmp_path / "model")
+    shutil.copytree(llama_workspace / "models", tmp_path / "models")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def import_file() -> Callable[[Path], ModuleType]:
+    """Imports a Python file wherever it lies, under a name that no other file has."""
+
+    def imported(path: Path) -> ModuleType:
+        name = f"imported_{abs(hash(path))}_{path.stem}"
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # dataclasses look their module up
+        spec.loader.exec_module(module)
+        return module
+
+    return imported
 
 
 @pytest.fixture(scope="session")

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
 from trtllm_port.cli.app import main
-
-
-@pytest.fixture
-def place(tiny_llama: Path, llama_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with a `model` and a workspace whose port a test may change; the current directory."""
-    shutil.copytree(tiny_llama, tmp_path / "model")
-    shutil.copytree(llama_workspace / "models", tmp_path / "models")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def begin_with(place: Path, line: str, *, only: bool = False) -> int:

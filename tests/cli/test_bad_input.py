@@ -21,19 +21,18 @@ from trtllm_port.cli.app import main
 Damage = Callable[[Path], None]
 
 
-@pytest.fixture
-def place(tiny_llama: Path, llama_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with a `model` that a test may damage and the `models` of a workspace; the current directory."""
-    (tmp_path / "model").mkdir()
-    for name in ("config.json", "model.safetensors"):
-        shutil.copy(tiny_llama / name, tmp_path / "model" / name)
-    shutil.copytree(llama_workspace / "models", tmp_path / "models")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def files(directory: Path) -> dict[str, bytes | None]:
     return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(directory.rglob("*"))}
+
+
+def refused(words: list[str], place: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a command that must refuse, write nothing and print nothing but messages, which are returned."""
+    before = files(place)
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert files(place) == before
+    return err
 
 
 def edit_config(model: Path, **values: object) -> None:
@@ -147,13 +146,9 @@ def missing_shard(model: Path) -> None:
 )
 def test_convert(damage: Damage, what: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damage(place / "model")
-    before = files(place)
-    assert main(["convert", "--model-dir", "model", "--output-dir", "ckpt"]) == 2
-    out, err = capsys.readouterr()
+    err = refused(["convert", "--model-dir", "model", "--output-dir", "ckpt"], place, capsys)
     assert what in err
     assert "\nhint: " in err
-    assert out == ""
-    assert files(place) == before
 
 
 @pytest.mark.parametrize(
@@ -169,12 +164,7 @@ def test_convert(damage: Damage, what: str, place: Path, capsys: pytest.CaptureF
 )
 def test_new(damage: Damage, what: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damage(place / "model")
-    before = files(place)
-    assert main(["new", "model", "--workspace", "fresh", "--name", "mine"]) == 2
-    out, err = capsys.readouterr()
-    assert what in err
-    assert out == ""
-    assert files(place) == before
+    assert what in refused(["new", "model", "--workspace", "fresh", "--name", "mine"], place, capsys)
 
 
 @pytest.mark.parametrize(
@@ -192,12 +182,7 @@ def test_new(damage: Damage, what: str, place: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize("command", ["verify", "diff-layers"])
 def test_verification(command: str, damage: Damage, what: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damage(place / "model")
-    before = files(place)
-    assert main([command, "model", "--random-weights"]) == 2
-    out, err = capsys.readouterr()
-    assert what in err
-    assert out == ""
-    assert files(place) == before
+    assert what in refused([command, "model", "--random-weights"], place, capsys)
 
 
 @pytest.mark.parametrize(
@@ -212,13 +197,9 @@ def test_an_adapter_is_not_passed_over(
 ) -> None:
     """Transformers applies it where `peft` is installed, and passes it over where it is not."""
     damage(place / "model")
-    before = files(place)
-    assert main([*command.split(), "model", *(["--test-hf"] if "summarize" in command else [])]) == 2
-    out, err = capsys.readouterr()
+    err = refused([*command.split(), "model", *(["--test-hf"] if "summarize" in command else [])], place, capsys)
     assert what in err
     assert "merge_and_unload" in err
-    assert out == ""
-    assert files(place) == before
 
 
 @pytest.mark.parametrize("name", ["not-a-name", "../outside", "class", ""])

@@ -70,13 +70,10 @@ def test_a_workspace_of_an_earlier_release_is_one_by_its_entry_point(
 
 
 @pytest.fixture
-def place(tiny_llama: Path, llama_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory `ck` with a checkpoint and what must not be lost; the current directory."""
-    shutil.copytree(llama_workspace / "models", tmp_path / "models")
-    shutil.copytree(tiny_llama, tmp_path / "hf")
-    monkeypatch.chdir(tmp_path)
-    assert main(["convert", "--model-dir", "hf", "--output-dir", "ck"]) == 0
-    return tmp_path
+def place(place: Path) -> Path:
+    """A directory with a `model`, a checkpoint `ck` of it, and what must not be lost; the current directory."""
+    assert main(["convert", "--model-dir", "model", "--output-dir", "ck"]) == 0
+    return place
 
 
 def files(place: Path) -> dict[Path, int]:
@@ -96,18 +93,20 @@ def test_an_engine_and_notes_in_a_checkpoint_are_kept(place: Path, capsys: pytes
     build = ["build", "--checkpoint-dir", "ck", "--backend", "reference", "--output-dir"]
     refused(place, [*build, "ck/engine"], "lies in the input `ck`", capsys)
     (place / "ck" / "engine").mkdir()
-    shutil.copy(place / "hf" / "config.json", place / "ck" / "engine")
+    shutil.copy(place / "model" / "config.json", place / "ck" / "engine")
     (place / "ck" / "notes.txt").write_text("mine")
-    convert = ["convert", "--model-dir", "hf", "--output-dir", "ck"]
+    convert = ["convert", "--model-dir", "model", "--output-dir", "ck"]
     refused(place, convert, "does not write: `engine/config.json`, `notes.txt`", capsys)
 
 
 def test_a_source_in_the_output_is_kept(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (place / "hf").rename(place / "ck" / "hf")
-    refused(place, ["convert", "--model-dir", "ck/hf", "--output-dir", "ck"], "does not write: `hf/", capsys)
+    (place / "model").rename(place / "ck" / "model")
+    refused(place, ["convert", "--model-dir", "ck/model", "--output-dir", "ck"], "does not write: `model/", capsys)
     (place / "link").symlink_to("ck")
-    refused(place, ["convert", "--model-dir", "link/hf", "--output-dir", "ck"], "does not write: `hf/", capsys)
-    refused(place, ["convert", "--model-dir", "ck/hf", "--output-dir", "link/hf/new"], "lies in the input", capsys)
+    refused(place, ["convert", "--model-dir", "link/model", "--output-dir", "ck"], "does not write: `model/", capsys)
+    refused(
+        place, ["convert", "--model-dir", "ck/model", "--output-dir", "link/model/new"], "lies in the input", capsys
+    )
 
 
 def test_a_checkpoint_in_the_engine_is_kept(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,12 +119,12 @@ def test_a_checkpoint_in_the_engine_is_kept(place: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     "words",
     [
-        ["convert", "--model-dir", "hf", "--output-dir", "loop"],
-        ["convert", "--model-dir", "hf", "--output-dir", "loop/ck"],
+        ["convert", "--model-dir", "model", "--output-dir", "loop"],
+        ["convert", "--model-dir", "model", "--output-dir", "loop/ck"],
         ["build", "--checkpoint-dir", "ck", "--output-dir", "loop"],
-        ["verify", "hf", "--save", "loop"],
-        ["verify", "hf", "--report-dir", "loop/report"],
-        ["diff-layers", "hf", "--report-dir", "loop"],
+        ["verify", "model", "--save", "loop"],
+        ["verify", "model", "--report-dir", "loop/report"],
+        ["diff-layers", "model", "--report-dir", "loop"],
         ["new", "--blank", "mine", "--workspace", "loop"],
     ],
 )
@@ -144,7 +143,7 @@ def test_links_in_a_circle_are_told_before_the_work(
 def test_all_files_have_the_mode_that_the_user_wants(place: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
-        assert main(["convert", "--model-dir", "hf", "--output-dir", "fresh"]) == 0
+        assert main(["convert", "--model-dir", "model", "--output-dir", "fresh"]) == 0
         assert main(["build", "--checkpoint-dir", "fresh", "--output-dir", "e", "--backend", "reference"]) == 0
         assert main(["new", "--blank", "mine", "--workspace", "w"]) == 0
     finally:

@@ -15,15 +15,6 @@ from trtllm_port.shipped_model import MODEL_DIR
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.fixture
-def place(tiny_llama: Path, llama_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with a `model` that a test may damage and the `models` of a workspace; the current directory."""
-    shutil.copytree(tiny_llama, tmp_path / "model")
-    shutil.copytree(llama_workspace / "models", tmp_path / "models")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.fixture(scope="module")
 def engine(llama_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An engine of the model that ships with the package, whose tokenizer is at hand."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +12,19 @@ import transformers
 from trtllm_port.codegen import PortSource, generate_port
 from trtllm_port.codegen.configs.sizes import META_KEYS
 from trtllm_port.errors import ConfigError
+
+ConfigModule = Callable[[PortSource], ModuleType]
+
+
+@pytest.fixture
+def config_module(tmp_path: Path, import_file: Callable[[Path], ModuleType]) -> ConfigModule:
+    """Writes and imports the config of a port."""
+
+    def written(port: PortSource) -> ModuleType:
+        (tmp_path / "config.py").write_text(port.files["config.py"])
+        return import_file(tmp_path / "config.py")
+
+    return written
 
 
 def test_every_key_of_llama_has_one_place(llama: PortSource) -> None:
@@ -36,11 +48,11 @@ def test_a_key_that_transformers_does_not_know_changes_nothing() -> None:
 
 
 @pytest.mark.slow
-def test_what_is_built_in_is_refused_by_name(tmp_path: Path) -> None:
+def test_what_is_built_in_is_refused_by_name(tmp_path: Path, config_module: ConfigModule) -> None:
     port = generate_port(transformers.GPTNeoXConfig())
     assert port.ledger.fixed == {"head_dim": None}
     assert "use_parallel_residual" in port.ledger.used
-    config_class = _module(port, tmp_path).GPTNeoXConfig
+    config_class = config_module(port).GPTNeoXConfig
     model = tmp_path / "model"
     transformers.GPTNeoXConfig(architectures=["GPTNeoXForCausalLM"]).save_pretrained(model)
     assert config_class.from_hugging_face(model).num_attention_heads == 64
@@ -50,21 +62,23 @@ def test_what_is_built_in_is_refused_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_key_that_only_the_modelling_code_knows_is_followed(tmp_path: Path) -> None:
+def test_a_key_that_only_the_modelling_code_knows_is_followed(tmp_path: Path, config_module: ConfigModule) -> None:
     assert "head_dim" not in transformers.Qwen2Config().to_dict()
     port = generate_port(transformers.Qwen2Config())
     assert "head_dim" in port.ledger.used
     model = tmp_path / "model"
     transformers.Qwen2Config(architectures=["Qwen2ForCausalLM"]).save_pretrained(model)
-    assert _module(port, tmp_path).Qwen2Config.from_hugging_face(model).head_dim is None
+    assert config_module(port).Qwen2Config.from_hugging_face(model).head_dim is None
     transformers.Qwen2Config(architectures=["Qwen2ForCausalLM"], head_dim=64).save_pretrained(model)
-    assert _module(port, tmp_path).Qwen2Config.from_hugging_face(model).head_dim == 64
+    assert config_module(port).Qwen2Config.from_hugging_face(model).head_dim == 64
 
 
 @pytest.mark.slow
-def test_per_layer_values_that_are_built_in_do_not_fix_the_number_of_layers(tmp_path: Path) -> None:
+def test_per_layer_values_that_are_built_in_do_not_fix_the_number_of_layers(
+    tmp_path: Path, config_module: ConfigModule
+) -> None:
     port = generate_port(transformers.Qwen2Config())
-    config_class = _module(port, tmp_path).Qwen2Config
+    config_class = config_module(port).Qwen2Config
     model = tmp_path / "model"
     transformers.Qwen2Config(num_hidden_layers=7, architectures=["Qwen2ForCausalLM"]).save_pretrained(model)
     assert config_class.from_hugging_face(model).num_hidden_layers == 7
@@ -77,21 +91,10 @@ def test_meta_keys_are_no_sizes() -> None:
     assert not META_KEYS & {"hidden_size", "vocab_size", "tie_word_embeddings", "hidden_act"}
 
 
-def _module(port: PortSource, folder: Path) -> ModuleType:
-    path = folder / "config.py"
-    path.write_text(port.files["config.py"])
-    name = f"checked_{port.name}_config"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.slow
-def test_what_is_built_in_of_a_config_within_the_config_is_refused_by_name(tmp_path: Path) -> None:
+def test_what_is_built_in_of_a_config_within_the_config_is_refused_by_name(
+    tmp_path: Path, config_module: ConfigModule
+) -> None:
     sizes = {"d_model": 64, "n_heads": 4, "n_layers": 2, "max_seq_len": 128, "vocab_size": 96}
 
     def config(**experts: object) -> transformers.DbrxConfig:
@@ -103,7 +106,7 @@ def test_what_is_built_in_of_a_config_within_the_config_is_refused_by_name(tmp_p
 
     port = generate_port(config())
     assert "ffn_config" in port.ledger.used
-    config_class = _module(port, tmp_path).DbrxConfig
+    config_class = config_module(port).DbrxConfig
     model = tmp_path / "model"
     config(moe_num_experts=8, moe_top_k=3).save_pretrained(model)  # the port follows these
     assert config_class.from_hugging_face(model).ffn_config["moe_top_k"] == 3

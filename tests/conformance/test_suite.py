@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import onnx_suite
 import pytest
@@ -74,10 +75,6 @@ def test_refusals_name_a_layer_of_the_network() -> None:
 
 
 @pytest.mark.slow
-def test_the_page_is_what_the_suite_says() -> None:
-    spec = importlib.util.spec_from_file_location("conformance_report", Path(__file__).parent / "report.py")
-    assert spec is not None
-    assert spec.loader is not None
-    report = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(report)
+def test_the_page_is_what_the_suite_says(import_file: Callable[[Path], ModuleType]) -> None:
+    report = import_file(Path(__file__).with_name("report.py"))
     assert report.PAGE.read_text(encoding="utf-8") == report.render(_outcomes())

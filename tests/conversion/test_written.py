@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from trtllm_port.conversion import convert_checkpoint, pipeline, safetensors_writer
 from trtllm_port.conversion.written import IntendedFile, check_written
 from trtllm_port.errors import CheckpointError
-from trtllm_port.foundation.atomic_files import file_digest
+from trtllm_port.foundation.digests import file_digest
 
 Tensors = dict[str, torch.Tensor]
 LAYERS, EXPERTS = 3, 4

@@ -1,4 +1,4 @@
-"""One row of the table: a model type from `config.json` to a verified port and an engine.
+"""How a row is measured; of the table: a model type from `config.json` to a verified port and an engine.
 
 `new` → `verify --random-weights` in float32 and in bfloat16 → a float16 engine compiled ahead of time. Ports are made
 from the class's default config and verified at a tiny size that no trace has seen. The first thing that falls short
@@ -11,12 +11,14 @@ import ast
 import json
 import time
 import traceback
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from coverage_rows import DEFECT, DIFFERS, INCOMPLETE, NO_ENGINE, PASSES, REFUSED, Row, TableRow
 from coverage_types import family_of, write_config
 from coverage_warnings import warnings_of
 
@@ -30,60 +32,55 @@ DTYPES = ("float32", "bfloat16")
 PREFILL, STEPS = 512, 64  # of the comparison with Hugging Face
 ANSWER = 16  # tokens that are generated for each prompt
 CAPABILITY = "8.9"
-PASSES, NO_ENGINE, DIFFERS, INCOMPLETE, REFUSED, DEFECT = STATUSES = (
-    *("passes", "no engine", "differs"),
-    *("incomplete", "refused", "defect"),
-)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """What became of one model type.
-
-    Attributes:
-        model_type: as in `config.json`.
-        family: see `model_types.toml`.
-        status: one of `STATUSES`.
-        stage: where it fell short: "config", "new", "verify float32", "verify bfloat16" or "engine"; "" if nowhere.
-        reason: why, in the error's own words; "" if it passes.
-        lines: of `model.py`.
-        longest_class: lines of its longest class.
-        ratio: the largest error of any tap in bfloat16, in units of Hugging Face's own error there.
-        seconds: of processor time, which other processes do not stretch.
-        warnings: per data type that was verified, see `coverage_warnings`.
-    """
-
-    model_type: str
-    family: str
-    status: str
-    stage: str = ""
-    reason: str = ""
-    lines: int | None = None
-    longest_class: int | None = None
-    ratio: float | None = None
-    seconds: float = 0.0
-    warnings: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON form."""
-        return asdict(self)
+RowT = TypeVar("RowT", bound=Row)
 
 
 class FallsShortError(Exception):
     """A stage says no; the arguments are status and reason."""
 
 
-class Measurement:
-    """The stages of one type, in a directory of their own."""
+class Measurement(ABC, Generic[RowT]):
+    """What is asked of one type, in a directory of its own.
+
+    Args:
+        row: what is known before anything was measured.
+        directory: empty.
+    """
+
+    def __init__(self, row: RowT, directory: Path) -> None:
+        self.row, self.directory = row, directory
+
+    def run(self) -> RowT:
+        """Measure; whatever goes wrong becomes a part of the row."""
+        began = time.process_time()
+        self.measure()
+        return replace(self.row, seconds=round(time.process_time() - began, 1))
+
+    @abstractmethod
+    def measure(self) -> None:
+        """Note what becomes of the type."""
+
+    def note(self, **values: Any) -> None:
+        """Fields of the row."""
+        self.row = replace(self.row, **values)
+
+    def verify(self, tiny: Path, dtype: str) -> Report:
+        """Verify the port of the directory with random weights of a tiny size, and note what that warns of."""
+        report = report_on(tiny, workspace=self.directory, dtype=dtype)
+        self.note(warnings=self.row.warnings | {dtype: warnings_of(report)})
+        return report
+
+
+class TableMeasurement(Measurement[TableRow]):
+    """The stages from a config to an engine."""
 
     def __init__(self, model_type: str, directory: Path) -> None:
-        self.directory = directory
-        self.row = Row(model_type=model_type, family=family_of(model_type), status=PASSES)
+        super().__init__(TableRow(model_type=model_type, family=family_of(model_type), status=PASSES), directory)
         self.stage = "config"
 
-    def run(self) -> Row:
+    def measure(self) -> None:
         """Run the stages until one falls short."""
-        began = time.process_time()
         try:
             self._stages()
         except FallsShortError as error:
@@ -93,10 +90,9 @@ class Measurement:
         except Exception as error:  # any other is a defect
             self._falls_short(DEFECT, describe(error))
             traceback.print_exc()
-        return replace(self.row, seconds=round(time.process_time() - began, 1))
 
     def _falls_short(self, status: str, reason: str) -> None:
-        self.row = replace(self.row, status=status, stage=self.stage, reason=one_line(reason))
+        self.note(status=status, stage=self.stage, reason=one_line(reason))
 
     def _stages(self) -> None:
         from trtllm_port.porting.create import create_port
@@ -105,27 +101,26 @@ class Measurement:
         write_config(self.row.model_type, given)
         self.stage = "new"
         result = create_port(given, workspace=self.directory)
-        self._measure(result)
+        self._read(result)
         write_tiny(given, tiny)
         for dtype in DTYPES:
             self.stage = f"verify {dtype}"
-            self._verify(tiny, dtype)
+            self._must_pass(tiny, dtype)
         self.stage = "engine"
         self._compile(tiny)
 
-    def _measure(self, result: PortResult) -> None:
+    def _read(self, result: PortResult) -> None:
         assert result.source is not None  # no blank port was asked for
         text = result.source.files["model.py"]
-        self.row = replace(self.row, lines=len(text.splitlines()), longest_class=longest_class(text))
+        self.note(lines=len(text.splitlines()), longest_class=longest_class(text))
         outcome = unlike_a_port(result)
         if outcome is not None:
             raise FallsShortError(*outcome)
 
-    def _verify(self, tiny: Path, dtype: str) -> None:
-        report = report_on(tiny, workspace=self.directory, dtype=dtype)
-        self.row = replace(self.row, warnings=self.row.warnings | {dtype: warnings_of(report)})
+    def _must_pass(self, tiny: Path, dtype: str) -> None:
+        report = self.verify(tiny, dtype)
         if dtype == DTYPES[-1]:
-            self.row = replace(self.row, ratio=largest_ratio(report))
+            self.note(ratio=largest_ratio(report))
         if report.verdict != "pass":
             failed = [f"{gate.name}: {gate.reason}" for gate in report.gates if gate.verdict == report.verdict]
             raise FallsShortError(DIFFERS, "; ".join([report.summary, *failed[:2]]))
@@ -223,13 +218,8 @@ def quietly() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def measure(model_type: str, directory: Path) -> Row:
-    """Measure one type in an empty directory."""
+def measure_into(measurement: Callable[[str, Path], Measurement[Any]], name: str, directory: str, result: str) -> None:
+    """What a process of the pool does: measure one type in an empty directory, and write the row to a file."""
     with quietly():
-        return Measurement(model_type, directory).run()
-
-
-def measure_into(model_type: str, directory: str, result: str) -> None:
-    """What a process of the pool does: `measure`, and write the row to a file."""
-    row = measure(model_type, Path(directory))
+        row = measurement(name, Path(directory)).run()
     Path(result).write_text(json.dumps(row.to_dict()), encoding="utf-8")

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from coverage_beyond import Beyond
-from coverage_measure import NO_ENGINE, PASSES, STATUSES, Row
+from coverage_rows import NO_ENGINE, PASSES, STATUSES, BeyondRow, Row, TableRow
 from coverage_types import DENSE, family_of, model_types, sizes_of_families, table
 from coverage_warnings import counted, told
 
@@ -75,7 +74,7 @@ def load() -> dict[str, Any]:
     return json.loads(DATA.read_text(encoding="utf-8")) if DATA.is_file() else empty
 
 
-def merge(part: str, rows: Sequence[Row | Beyond], versions: dict[str, str]) -> dict[str, Any]:
+def merge(part: str, rows: Sequence[Row], versions: dict[str, str]) -> dict[str, Any]:
     """The committed data with these rows in place of the old ones of a part."""
     data = load()
     known = {row["model_type"]: row for row in data[part]["rows"]}
@@ -97,8 +96,8 @@ def render(data: dict[str, Any]) -> str:
     """The page."""
     from coverage_measure import CAPABILITY, PREFILL, STEPS
 
-    known = {row["model_type"]: Row(**row) for row in data[TABLE]["rows"]}
-    beyond = [Beyond(**row) for row in data[BEYOND]["rows"]]
+    known = {row["model_type"]: TableRow(**row) for row in data[TABLE]["rows"]}
+    beyond = [BeyondRow(**row) for row in data[BEYOND]["rows"]]
     warned = {row.model_type: row.warnings for row in beyond}
     rows = [known.get(name) or _not_measured(name) for name in model_types()]
     short = [status for status in (*STATUSES, NOT_MEASURED) if status != PASSES]
@@ -127,7 +126,7 @@ def _versions(part: dict[str, Any]) -> str:
     return ", ".join(f"{name} {version}" for name, version in part["versions"].items())
 
 
-def _minutes(rows: Sequence[Row | Beyond]) -> str:
+def _minutes(rows: Sequence[Row]) -> str:
     return f"{sum(row.seconds for row in rows) / 60:.0f} minutes"
 
 
@@ -136,7 +135,7 @@ def _warned(rows: Sequence[dict[str, Any]]) -> str:
     return f"Of {verified} verifications {some or 'none'} do" if verified else "How many do is not measured yet"
 
 
-def _float16(rows: list[Beyond]) -> str:
+def _float16(rows: list[BeyondRow]) -> str:
     """How the verdicts in float16 fall out."""
     verdicts = Counter(row.float16 for row in rows if row.float16)
     others = {row.float16: [r.model_type for r in rows if r.float16 == row.float16] for row in rows}
@@ -146,7 +145,7 @@ def _float16(rows: list[Beyond]) -> str:
     return ", ".join([f"{verdicts['pass']} of {verdicts.total()} pass", *named])
 
 
-def _combinations(rows: list[Beyond]) -> str:
+def _combinations(rows: list[BeyondRow]) -> str:
     """How the ports with other options fall out; what is not right is told."""
     tried = [row for row in rows if row.combination]
     short = [row for row in tried if row.combination != PASSES]
@@ -162,15 +161,15 @@ def _code(options: dict[str, Any] | None) -> str:
     return f"`{json.dumps(options)}`"
 
 
-def _not_measured(model_type: str) -> Row:
-    return Row(model_type=model_type, family=family_of(model_type), status=NOT_MEASURED)
+def _not_measured(model_type: str) -> TableRow:
+    return TableRow(model_type=model_type, family=family_of(model_type), status=NOT_MEASURED)
 
 
 def _families() -> list[str]:
     return [DENSE, *table()["families"]]
 
 
-def _family_lines(rows: list[Row], short: list[str]) -> list[str]:
+def _family_lines(rows: list[TableRow], short: list[str]) -> list[str]:
     targets, sizes = table()["targets"], sizes_of_families()
     lines = []
     for family in _families():
@@ -182,7 +181,7 @@ def _family_lines(rows: list[Row], short: list[str]) -> list[str]:
     return [*lines, f"| {' | '.join(str(cell) for cell in cells)} |"]
 
 
-def _median_lines(rows: list[Row]) -> list[str]:
+def _median_lines(rows: list[TableRow]) -> list[str]:
     counted = [row for row in rows if row.family == DENSE and row.status in (PASSES, NO_ENGINE)]
     lines = [row.lines for row in counted if row.lines is not None]
     classes = [row.longest_class for row in counted if row.longest_class is not None]
@@ -192,7 +191,7 @@ def _median_lines(rows: list[Row]) -> list[str]:
     ]
 
 
-def _family_table(family: str, rows: list[Row], beyond: dict[str, dict[str, Any]]) -> str:
+def _family_table(family: str, rows: list[TableRow], beyond: dict[str, dict[str, Any]]) -> str:
     lines = [
         f"## {family[0].upper()}{family[1:]}\n",
         "`ratio` is the largest error of any tensor in bfloat16, in units of Hugging Face's own error in bfloat16.\n",

@@ -12,10 +12,12 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -26,15 +28,25 @@ sys.path.insert(0, str(HERE))  # the folder is no package
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import coverage_page  # noqa: E402  (the path must be known first)
-from coverage_beyond import Beyond, measure_beyond_into  # noqa: E402
-from coverage_measure import DEFECT, PASSES, Row, measure_into  # noqa: E402
+from coverage_beyond import BeyondMeasurement  # noqa: E402
+from coverage_measure import Measurement, TableMeasurement, measure_into  # noqa: E402
 from coverage_page import BEYOND, TABLE  # noqa: E402
-from coverage_pool import GB, Ended, Limits, run_all  # noqa: E402
-from coverage_types import family_of, model_types  # noqa: E402
-from coverage_warnings import counted, told  # noqa: E402
+from coverage_pool import GB, Limits, run_all  # noqa: E402
+from coverage_rows import PASSES, BeyondRow, Row, TableRow  # noqa: E402
+from coverage_types import model_types  # noqa: E402
+from coverage_warnings import counted  # noqa: E402
 
 from trtllm_port.foundation.digests import bytes_digest  # noqa: E402
 
+
+class Part(NamedTuple):
+    """A part of the data: what measures a type for it, and what a row of it is."""
+
+    measurement: Callable[[str, Path], Measurement[Any]]
+    row: type[Row]
+
+
+PARTS = {TABLE: Part(TableMeasurement, TableRow), BEYOND: Part(BeyondMeasurement, BeyondRow)}
 SOURCES = ("trtllm_port", "layers", "runtime", "scaffolds", "tests/coverage")
 LIBRARIES = ("transformers", "torch", "tensorrt-rtx-cu13")
 
@@ -53,45 +65,20 @@ def digest() -> str:
     return bytes_digest(b"\0".join(parts)).partition(":")[2][:16]
 
 
-def measure_all(part: str, types: Sequence[str], results: Path, *, jobs: int, limits: Limits) -> Iterator[Row | Beyond]:
+def measure_all(part: str, types: Sequence[str], results: Path, *, jobs: int, limits: Limits) -> Iterator[Row]:
     """Measure some types; each row is kept."""
-    work = measure_into if part == TABLE else measure_beyond_into
+    work = partial(measure_into, PARTS[part].measurement)
     for ended in run_all(work, types, results, jobs=jobs, limits=limits):
         path = results / f"{ended.name}.json"
         if ended.problem is not None or not path.is_file():
-            path.write_text(json.dumps(_broken(part, ended).to_dict()), encoding="utf-8")
+            problem = ended.problem or "the process wrote no result"
+            row = PARTS[part].row.broken(ended.name, problem, ended.seconds)
+            path.write_text(json.dumps(row.to_dict()), encoding="utf-8")
         yield _read(part, path)
 
 
-def _read(part: str, path: Path) -> Row | Beyond:
-    made = json.loads(path.read_text(encoding="utf-8"))
-    return Row(**made) if part == TABLE else Beyond(**made)
-
-
-def _broken(part: str, ended: Ended) -> Row | Beyond:
-    reason = ended.problem or "the process wrote no result"
-    if part != TABLE:
-        told = f"{DEFECT}: {reason}"
-        return Beyond(model_type=ended.name, float16=told, combination=told, seconds=ended.seconds)
-    return Row(
-        model_type=ended.name,
-        family=family_of(ended.name),
-        status=DEFECT,
-        stage="process",
-        reason=reason,
-        seconds=ended.seconds,
-    )
-
-
-def _told(row: Row | Beyond) -> str:
-    warned = f"; warnings: {told(row.warnings)}" if row.warnings else ""
-    if isinstance(row, Beyond):
-        return f"float16 {row.float16}; another combination: {row.combination}{warned}"
-    return (f"{row.status} {row.stage}: {row.reason}" if row.reason else row.status) + warned
-
-
-def _passes(row: Row | Beyond) -> bool:
-    return row.combination == PASSES if isinstance(row, Beyond) else row.status == PASSES
+def _read(part: str, path: Path) -> Row:
+    return PARTS[part].row(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def _types(text: str) -> list[str]:
@@ -133,12 +120,12 @@ def main() -> None:
         task = progress.add_task("coverage", total=len(types), completed=len(kept))
         for row in measure_all(part, todo, results, jobs=arguments.jobs, limits=limits):
             rows.append(row)
-            progress.update(task, advance=1, description=f"{sum(map(_passes, rows))} pass")
-            line = f"{row.model_type} ({row.seconds:.0f} s): {_told(row)}"
+            progress.update(task, advance=1, description=f"{sum(row.passes for row in rows)} pass")
+            line = f"{row.model_type} ({row.seconds:.0f} s): {row.told()}"
             progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
     coverage_page.write(coverage_page.merge(part, rows, versions()))
     warned, verified = counted(row.warnings for row in rows)
-    print(f"{coverage_page.PAGE}: {sum(map(_passes, rows))} of {len(rows)} pass")
+    print(f"{coverage_page.PAGE}: {sum(row.passes for row in rows)} of {len(rows)} pass")
     print(f"{warned} of {verified} verifications warn")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import coverage_page
 import pytest
 import run
-from coverage_measure import Row
+from coverage_rows import TableRow
 from coverage_warnings import counted, told, warnings_of
 
 from trtllm_port.verification.judge.gates import Gate
@@ -59,7 +59,7 @@ def test_a_clean_row_says_none_and_one_that_was_not_measured_nothing() -> None:
 
 def test_the_page_names_them_in_the_row_of_the_type() -> None:
     warned = {"float16": {"taps": 0, "gates": 1, "why": "decode.error (logic) 1.57"}}
-    row = Row(model_type="llama", family="dense and MoE", status="passes")
+    row = TableRow(model_type="llama", family="dense and MoE", status="passes")
     table = coverage_page._family_table(row.family, [row], {"llama": warned})
     assert "| float16: 0 taps, 1 gates: decode.error (logic) 1.57 |" in table
     assert coverage_page._warned([warned]) == "Of 1 verifications 1 do"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -98,13 +96,6 @@ def compile_engine() -> Callable[[Network, Mapping[str, tuple[int, ...]]], list[
 
 
 @pytest.fixture(scope="session")
-def llama() -> ModuleType:
+def llama(import_file: Callable[[Path], ModuleType]) -> ModuleType:
     """The hand-written port in `llama.py` beside this file."""
-    name = "hand_written_llama"
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("llama.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return import_file(Path(__file__).with_name("llama.py"))

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from trtllm_port.building import build_engine
 from trtllm_port.errors import EngineError, EnvironmentLackError
-from trtllm_port.foundation.atomic_files import file_digest
+from trtllm_port.foundation.digests import file_digest
 from trtllm_port.registry.ports import find_port
 from trtllm_port.runtime import Session
 

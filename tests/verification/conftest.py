@@ -113,24 +113,10 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture(scope="session")
-def clean_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with a hand-written port for it, for all tests to read."""
-    root = tmp_path_factory.mktemp("workspace")
-    package = root / "models" / "llama"
-    package.mkdir(parents=True)
-    (package / "model.py").write_text((Path(__file__).parents[1] / "layers" / "llama.py").read_text())
-    (package / "__init__.py").write_text("from .model import LlamaForCausalLM\n")
-    registry = 'from .llama import LlamaForCausalLM\n\nMODEL_MAP = {"LlamaForCausalLM": LlamaForCausalLM}\n'
-    (package.parent / "__init__.py").write_text(registry)
-    (package.parent / "trtllm-port.toml").touch()
-    return root
-
-
 @pytest.fixture
-def workspace(clean_workspace: Path, tmp_path: Path) -> Path:
-    """The same in a copy that a test may edit."""
-    shutil.copytree(clean_workspace, tmp_path / "workspace", ignore=shutil.ignore_patterns("__pycache__"))
+def workspace(llama_workspace: Path, tmp_path: Path) -> Path:
+    """A copy of the workspace with the hand-written port that a test may edit."""
+    shutil.copytree(llama_workspace, tmp_path / "workspace", ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path / "workspace"
 
 

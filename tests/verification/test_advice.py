@@ -24,9 +24,9 @@ from trtllm_port.verification.report.advice import next_steps
     ],
 )
 def test_no_data_type_is_advised_that_was_used(
-    model_dir: Path, clean_workspace: Path, dtype: str, reason: str, advised: list[str]
+    model_dir: Path, llama_workspace: Path, dtype: str, reason: str, advised: list[str]
 ) -> None:
-    report = diff_layers(model_dir, workspace=clean_workspace, dtype="float32", settings=DiffSettings(tokens=8))
+    report = diff_layers(model_dir, workspace=llama_workspace, dtype="float32", settings=DiffSettings(tokens=8))
     gate = Gate(name="prefill.error", phase="logic", verdict=Verdict.CANNOT_TELL, reason=reason)
     doubtful = replace(report, verdict=Verdict.CANNOT_TELL, gates=(gate,), subject=replace(report.subject, dtype=dtype))
     first = next_steps(doubtful)[0]

@@ -28,8 +28,8 @@ def compared(model_dir: Path, workspace: Path, **options: Any) -> Report:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-def test_a_clean_port_makes_no_warning(model_dir: Path, clean_workspace: Path, dtype: str) -> None:
-    report = compared(model_dir, clean_workspace, dtype=dtype, settings=DiffSettings(tokens=160))
+def test_a_clean_port_makes_no_warning(model_dir: Path, llama_workspace: Path, dtype: str) -> None:
+    report = compared(model_dir, llama_workspace, dtype=dtype, settings=DiffSettings(tokens=160))
     assert report.verdict is Verdict.PASS
     assert report.counts["taps"] == {**dict.fromkeys(report.counts["taps"], 0), "pass": len(report.taps)}
     assert [gate.name for gate in report.gates if gate.verdict not in (Verdict.PASS, Verdict.SKIPPED)] == []

@@ -41,15 +41,15 @@ def longrope_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("tokens", [SWITCH - 8, SWITCH, SWITCH + 1, SWITCH + 8, SWITCH + 64, SWITCH + 100])
-def test_a_right_port_passes_whatever_the_length(longrope_dir: Path, clean_workspace: Path, tokens: int) -> None:
-    report = diff_layers(longrope_dir, workspace=clean_workspace, settings=DiffSettings(tokens=tokens))
+def test_a_right_port_passes_whatever_the_length(longrope_dir: Path, llama_workspace: Path, tokens: int) -> None:
+    report = diff_layers(longrope_dir, workspace=llama_workspace, settings=DiffSettings(tokens=tokens))
     assert report.verdict is Verdict.PASS
     assert f"a text that grows past {SWITCH} tokens as it is generated" in [item.what for item in report.not_exercised]
 
 
 @pytest.mark.parametrize("prefix", [SWITCH - 8, SWITCH, SWITCH + 1])
 def test_steps_past_the_length_are_those_of_hugging_faces_forward(
-    longrope_dir: Path, clean_workspace: Path, prefix: int
+    longrope_dir: Path, llama_workspace: Path, prefix: int
 ) -> None:
     """The cache keeps the keys of the shorter text, on both sides."""
     ids = torch.randint(96, (1, SWITCH + 12), generator=torch.Generator().manual_seed(3))
@@ -60,7 +60,7 @@ def test_steps_past_the_length_are_those_of_hugging_faces_forward(
         for place in range(prefix, ids.shape[1]):
             output = model(ids[:, place : place + 1], past_key_values=output.past_key_values, use_cache=True)
             expected.append(output.logits[0])
-    port = find_port(clean_workspace, "LlamaForCausalLM").cls.from_hugging_face(longrope_dir, "float32")
+    port = find_port(llama_workspace, "LlamaForCausalLM").cls.from_hugging_face(longrope_dir, "float32")
     runner = SessionRunner(Session.from_network(port.define(max_seq_len=64)))
     found = runner.run_incrementally([ids[0].tolist()], [prefix])[0]
     torch.testing.assert_close(found, torch.cat(expected), rtol=1e-3, atol=1e-4)

@@ -1,7 +1,8 @@
-"""Stage `build`: a checkpoint and its port become an engine directory.
+"""The stage `build`: a checkpoint and its port become an engine directory.
 
-Requires: a directory that `convert` wrote, and the port that it was written with in the workspace.
-Ensures: `output_dir` is a complete engine directory (see `runtime/engines/directory.py`), or is as it was before.
+Requires a directory that `convert` wrote, and the port that it was written with in the workspace. Ensures that
+`output_dir` is a complete engine directory (see `runtime/engines/directory.py`), or is as it was before. A newcomer
+adds a check of the checkpoint in `checkpoint.py`; how TensorRT compiles is in `runtime/engines/`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any, TypedDict, Unpack
 
 from trtllm_port.building.checkpoint import Checkpoint
 from trtllm_port.errors import EngineError, PortError, RegistryError
-from trtllm_port.foundation.atomic_files import file_digest, require_space, write_json
+from trtllm_port.foundation.atomic_files import require_space, write_json
+from trtllm_port.foundation.digests import file_digest
 from trtllm_port.foundation.publishing import Kind, check_output, output_directory
 from trtllm_port.layers.definition.flavour import load_flavour
 from trtllm_port.registry.port_code import port_code

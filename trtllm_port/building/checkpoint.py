@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trtllm_port.errors import CheckpointError
-from trtllm_port.foundation.atomic_files import file_digest
+from trtllm_port.foundation.digests import file_digest
 from trtllm_port.foundation.foreign import read_json, reading, typed
 from trtllm_port.layers.definition.mapping import Mapping
 

@@ -2,7 +2,7 @@
 
 Requires a registered port for the model's architecture. Ensures that `config.json` and every `rank{r}.safetensors` are
 complete, that every tensor of the source was used once or dropped with a reason, that every weight is finite, and that
-the files hold what was converted.
+the files hold what was converted. A newcomer adds a check of weights to what `stream.py` does with every tensor.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from trtllm_port import __version__
 from trtllm_port.errors import ConfigError
-from trtllm_port.foundation.atomic_files import file_digest, require_space, write_json
+from trtllm_port.foundation.atomic_files import require_space, write_json
+from trtllm_port.foundation.digests import file_digest
 from trtllm_port.foundation.foreign import read_json
 from trtllm_port.foundation.publishing import Kind, check_output, output_directory
 from trtllm_port.registry.port_code import port_code, require_finished

@@ -49,7 +49,7 @@ class IntendedFile:
 
     @property
     def digest(self) -> str:
-        """Of all bytes, as `trtllm_port.foundation.atomic_files.file_digest` would give it."""
+        """Of all bytes, as `trtllm_port.foundation.digests.file_digest` would give it."""
         return digest_text(self._state)
 
 

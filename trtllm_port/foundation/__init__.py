@@ -1,5 +1,5 @@
-"""The ground: files, names, and words from outside. Knows neither torch's models nor ours.
+"""The ground: files, names, and what others wrote. Knows neither models nor ports.
 
-In: paths, bytes and texts that others wrote. Out: files that are whole or absent, digests, errors that name what was
-wrong, and texts that are safe where they are printed. A newcomer adds here what every room may need and none owns.
+In: paths, bytes and texts from outside. Out: files that are whole or absent, digests, errors that name what was wrong,
+texts that are safe where they are printed. A newcomer adds here what several rooms need and none of them owns.
 """

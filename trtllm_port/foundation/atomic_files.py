@@ -1,4 +1,4 @@
-"""Small files that are either complete or absent: written under a name of their own, then renamed; and digests.
+"""Small files that are either complete or absent: written under a name of their own, then renamed.
 
 Whatever ends it early (an error, Ctrl-C, SIGTERM turned into SystemExit), what was there before is still there; what a
 killed process left is removed by the next one that writes the file.
@@ -16,8 +16,6 @@ from typing import Any
 
 from trtllm_port.errors import DiskSpaceError, PortError
 from trtllm_port.foundation.claims import claimed
-from trtllm_port.foundation.digests import bytes_digest as bytes_digest
-from trtllm_port.foundation.digests import file_digest as file_digest
 from trtllm_port.foundation.quoting import json_text
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

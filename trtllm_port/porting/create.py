@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trtllm_port.foundation.atomic_files import file_digest
+from trtllm_port.foundation.digests import file_digest
 from trtllm_port.foundation.quoting import literal
 from trtllm_port.huggingface.configs import read_config
 from trtllm_port.porting.blank import blank_source

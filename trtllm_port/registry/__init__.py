@@ -1,6 +1,7 @@
-"""Ports that are there: workspaces, the registry that finds the port of an architecture, and its code.
+"""The ports that are there: workspaces, and the registry that finds the port of an architecture.
 
-In: a directory, an architecture. Out: `PortEntry`. A newcomer adds here what is known of a port without running it.
+In: a workspace's directory, an architecture. Out: a `PortEntry`, whose own code runs within `port_code`, which tells
+its faults from ours. A newcomer adds here what is asked of a port that is written; writing one is `porting`.
 """
 
 from trtllm_port.registry.ports import PortEntry, find_port, list_ports

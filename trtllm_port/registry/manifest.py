@@ -8,7 +8,7 @@ from typing import Any
 
 from trtllm_port import __version__
 from trtllm_port.errors import WorkspaceError
-from trtllm_port.foundation.atomic_files import bytes_digest, file_digest
+from trtllm_port.foundation.digests import bytes_digest, file_digest
 from trtllm_port.foundation.foreign import read_json, reading
 from trtllm_port.foundation.quoting import json_text
 

@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any
 
 from trtllm_port.errors import PortError, RegistryError
-from trtllm_port.foundation.atomic_files import bytes_digest
+from trtllm_port.foundation.digests import bytes_digest
 from trtllm_port.foundation.quoting import shell_command
 from trtllm_port.registry.workspace import ENTRY_POINT_GROUP, is_workspace, unmarked_models
 

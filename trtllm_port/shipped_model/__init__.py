@@ -1,8 +1,8 @@
 """A small trained Llama with held-out articles, shipped so that the whole way can be tried offline.
 
 `model/` is a Hugging Face model directory, `data/articles.jsonl` holds article and summary pairs that the model has
-never seen. Both are made by this package: `python -m trtllm_port.shipped_model.make_tokenizer`, `make_dataset` and
-`train`.
+never seen. Both are made here: `python -m trtllm_port.shipped_model.make_tokenizer`, then `train` and `make_dataset`.
+A newcomer who wants another model changes `train.py`, and what the articles tell of in `corpus/`.
 """
 
 from __future__ import annotations

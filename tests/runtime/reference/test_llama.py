@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,15 +17,8 @@ SLOTS = 128
 
 
 @pytest.fixture(scope="module")
-def port() -> ModuleType:
-    path = Path(__file__).parents[2] / "layers" / "llama.py"
-    spec = importlib.util.spec_from_file_location("llama_of_the_layers_tests", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def port(import_file: Callable[[Path], ModuleType]) -> ModuleType:
+    return import_file(Path(__file__).parents[2] / "layers" / "llama.py")
 
 
 class Runner:

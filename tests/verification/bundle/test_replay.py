@@ -50,10 +50,10 @@ def saved(model_dir: Path, workspace: Path, tmp_path: Path) -> Callable[..., tup
 
 
 @pytest.fixture(scope="module")
-def clean_bundle(model_dir: Path, clean_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clean_bundle(model_dir: Path, llama_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of a right port, for all tests to read."""
     bundle = tmp_path_factory.mktemp("saved") / "bundle"
-    diff_layers(model_dir, workspace=clean_workspace, dtype="float16", settings=replace(SHORT, save=bundle))
+    diff_layers(model_dir, workspace=llama_workspace, dtype="float16", settings=replace(SHORT, save=bundle))
     return bundle
 
 

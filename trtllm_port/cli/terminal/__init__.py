@@ -1,1 +1,4 @@
-"""What commands share: the only place that prints, options, and how results look."""
+"""What commands share: the only place that prints, common options, and how results look.
+
+In: results of stages. Out: text on stdout and stderr, or JSON. A newcomer adds the rendering of a result here.
+"""

@@ -240,7 +240,7 @@ def test_what_is_written_passes_the_linter(tmp_path: Path) -> None:
 
 def assert_passes_the_linter(workspace: Path) -> None:
     pytest.importorskip("ruff")
-    project = Path(__file__).parents[1] / "pyproject.toml"
+    project = Path(__file__).parents[2] / "pyproject.toml"
     for command in ("check", "format"):
         words = [sys.executable, "-m", "ruff", command, "--config", str(project), "."]
         words += ["--check"] if command == "format" else []

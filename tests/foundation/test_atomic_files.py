@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from trtllm_port.errors import DiskSpaceError
-from trtllm_port.foundation.atomic_files import bytes_digest, file_digest, require_space, write_json, write_text
+from trtllm_port.foundation.atomic_files import require_space, write_json, write_text
+from trtllm_port.foundation.digests import bytes_digest, file_digest
 
 
 def test_text_is_replaced_in_one_step(tmp_path: Path) -> None:

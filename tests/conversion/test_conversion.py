@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from trtllm_port.conversion import ConvertResult, convert_checkpoint
 from trtllm_port.conversion import pipeline as pipeline_module
 from trtllm_port.errors import CheckpointError, ConfigError, DiskSpaceError, PortError, RegistryError
-from trtllm_port.foundation.atomic_files import file_digest
+from trtllm_port.foundation.digests import file_digest
 
 
 @pytest.fixture

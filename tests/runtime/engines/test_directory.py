@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from trtllm_port.errors import EngineError
-from trtllm_port.foundation.atomic_files import file_digest
+from trtllm_port.foundation.digests import file_digest
 from trtllm_port.runtime.engines import directory as engine_directory
 from trtllm_port.runtime.engines.directory import BuildConfig, EngineDirectory
 
