@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trtllm_port.codegen.ir.expressions import ATOM, Expression, Rounded, Values
-from trtllm_port.codegen.solve.candidates import Deeper, Goal, Operands, fitting, needed
+from trtllm_port.codegen.solve.candidates import Goal, MeetInTheMiddle, Operands, fitting, operand_interval
 from trtllm_port.codegen.solve.operators import FUNCTIONS
 
 SIZES = Expression("size", (12, 30, 56), ATOM, 1)
@@ -20,16 +20,16 @@ ALL = np.arange(4)
 
 
 @pytest.mark.parametrize("swapped", [False, True])
-@pytest.mark.parametrize("symbol", FUNCTIONS)
-def test_what_gives_a_value_lies_within_what_is_needed_for_it(symbol: str, swapped: bool) -> None:
+@pytest.mark.parametrize("operator", FUNCTIONS)
+def test_what_gives_a_value_lies_within_what_is_needed_for_it(operator: str, swapped: bool) -> None:
     numbers = np.array([-12.0, -0.75, 0.0, 0.25, 1.0, 3.0, 4.0, 12.0, 1e-5, 7.3e6])
     for operand, known in product(numbers, numbers):
         pair = (known, operand) if swapped else (operand, known)
-        if (symbol in ("/", "//") and pair[1] == 0) or (symbol == "//" and pair[0] % pair[1]):
+        if (operator in ("/", "//") and pair[1] == 0) or (operator == "//" and pair[0] % pair[1]):
             continue
-        value = float(FUNCTIONS[symbol](*pair))
-        low, high = needed(symbol, swapped, (value, 1e-9 * abs(value)), np.array([known]))
-        assert low <= operand <= high, f"{operand} {symbol} {known}: {value} not between {low} and {high}"
+        value = float(FUNCTIONS[operator](*pair))
+        low, high = operand_interval(operator, swapped, (value, 1e-9 * abs(value)), np.array([known]))
+        assert low <= operand <= high, f"{operand} {operator} {known}: {value} not between {low} and {high}"
 
 
 def _texts(values: Values) -> set[str]:
@@ -52,9 +52,9 @@ def test_half_precision_is_near_enough() -> None:
 
 
 def test_one_operator_more_comes_cheapest_first() -> None:
-    longer = Deeper(OPERANDS, OPERANDS.pairs(ALL, ALL), OPERANDS.alone(ALL))
+    longer = MeetInTheMiddle(OPERANDS, OPERANDS.pairs(ALL, ALL), OPERANDS.alone(ALL))
     found = list(longer.fitting(Goal.of((50, 182, 450)), range(3)))
-    texts = {f"{one.text} {symbol} {other.text}" for one, other, symbol in found}
+    texts = {f"{one.text} {operator} {other.text}" for one, other, operator in found}
     assert {"size * heads + 2", "heads * size + 2"} <= texts
-    costs = [one.cost + other.cost for one, other, symbol in found]
+    costs = [one.cost + other.cost for one, other, operator in found]
     assert costs == sorted(costs)

@@ -10,7 +10,7 @@ from trtllm_port.codegen.ir.expressions import MISSING
 from trtllm_port.codegen.solve.solver import Solver
 
 KINDS = ["full_attention", "sliding_attention", "sliding_attention", "full_attention"]
-ATOMS: dict[str, tuple[Any, ...]] = {  # three configurations of four layers
+SYMBOLS: dict[str, tuple[Any, ...]] = {  # three configurations of four layers
     "config.first_dense": (1,) * 4 + (2,) * 4 + (3,) * 4,
     "config.step": (2,) * 4 + (3,) * 4 + (4,) * 4,
     "config.dense_layers": ([0, 3],) * 4 + ([1],) * 4 + ([],) * 4,
@@ -45,7 +45,7 @@ ATOMS: dict[str, tuple[Any, ...]] = {  # three configurations of four layers
     ],
 )
 def test_conditions_are_found(text: str) -> None:
-    names = {key.removeprefix("config."): column for key, column in ATOMS.items()}
+    names = {key.removeprefix("config."): column for key, column in SYMBOLS.items()}
     values = []
     for i in range(12):
         scope = {name: column[i] for name, column in names.items()}
@@ -56,7 +56,7 @@ def test_conditions_are_found(text: str) -> None:
         )
         scope |= {"kind": scope["layer_types[layer_idx]"], "rope": scope["rope_layers[layer_idx]"]}
         values.append(bool(eval(plain, {}, scope)))  # the texts above
-    found = Solver(ATOMS).solve(tuple(values))
+    found = Solver(SYMBOLS).solve(tuple(values))
     assert found is not None
     assert found.text == text
 
@@ -85,10 +85,10 @@ def test_there_is_no_condition_for_what_the_config_does_not_say() -> None:
 
 
 def test_instances_without_a_value_do_not_matter() -> None:
-    found = Solver(ATOMS).solve((True, *[MISSING] * 3, False, *[MISSING] * 3, True, *[MISSING] * 3))
+    found = Solver(SYMBOLS).solve((True, *[MISSING] * 3, False, *[MISSING] * 3, True, *[MISSING] * 3))
     assert found is not None
     assert found.text == "config.use_norm"
-    one = Solver({"config.use_norm": ATOMS["config.use_norm"]})
+    one = Solver({"config.use_norm": SYMBOLS["config.use_norm"]})
     assert one.solve((True, False, *[MISSING] * 10)) is None
 
 

@@ -15,11 +15,11 @@ from transformers.models.xglm.modeling_xglm import XGLMSinusoidalPositionalEmbed
 
 from trtllm_port.codegen import check_port, generate_port
 from trtllm_port.codegen.configs.sizes import Sample
-from trtllm_port.codegen.recognise.constants import Recognizer, sinusoid, uniform
+from trtllm_port.codegen.recognise.constants import ConstantRecognizer, sinusoid, uniform
 
 LENGTH, PAST = 11, 6
 SLOTS = LENGTH + PAST
-STEP = Recognizer(Sample(config=None, batch=2, length=LENGTH, past=PAST))
+STEP = ConstantRecognizer(Sample(config=None, batch=2, length=LENGTH, past=PAST))
 POSITIONS = torch.arange(PAST, SLOTS)
 QUERY, SLOT = POSITIONS[:, None], torch.arange(SLOTS)[None]
 

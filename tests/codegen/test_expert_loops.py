@@ -81,7 +81,7 @@ def _call(module: Any, *shape: int) -> tuple[Call, ExpertLoops]:
 )
 def test_all_experts_at_once_are_what_the_loop_gives(module: Any, shape: tuple[int, ...]) -> None:
     call, loops = _call(module, *shape)
-    joined = loops.join(call)
+    joined = loops.vectorized(call)
     assert call.host_reads
     assert joined.host_reads == []
     *before, last = [item for item in joined.body if isinstance(item, Operation)]
@@ -102,7 +102,7 @@ def test_all_experts_at_once_are_what_the_loop_gives(module: Any, shape: tuple[i
 @pytest.mark.parametrize("module", [DbrxExperts(DBRX.ffn_config), LongcatFlashExperts(LONGCAT)])
 def test_the_activation_stays_the_module_that_the_config_names(module: Any) -> None:
     call, loops = _call(module, *((1, TOKENS) if isinstance(module, DbrxExperts) else (TOKENS,)))
-    (activation,) = (item for item in loops.join(call).body if isinstance(item, Call))
+    (activation,) = (item for item in loops.vectorized(call).body if isinstance(item, Call))
     assert activation.module is dict(module.named_modules())[activation.path]
     (given,) = activation.args.values()
     (output,) = activation.outputs
@@ -121,7 +121,7 @@ def test_a_port_takes_the_activation_of_its_experts_from_the_config() -> None:
 @pytest.mark.parametrize("module", [OfOthers(), Sized()])
 def test_a_loop_whose_experts_need_to_know_their_tokens_stays(module: Any) -> None:
     call, loops = _call(module, TOKENS)
-    assert loops.join(call) is call
+    assert loops.vectorized(call) is call
 
 
 def test_a_module_that_is_no_loop_stays() -> None:
@@ -130,4 +130,4 @@ def test_a_module_that_is_no_loop_stays() -> None:
     with torch.no_grad(), recorder:
         model(torch.ones(3, 4))
     assert recorder.root is not None
-    assert ExpertLoops(model).join(recorder.root) is recorder.root
+    assert ExpertLoops(model).vectorized(recorder.root) is recorder.root

@@ -12,7 +12,7 @@ from torch import nn
 
 from trtllm_port.codegen.configs.depth import require_small
 from trtllm_port.codegen.configs.resizing import Plan, resize
-from trtllm_port.codegen.ir.expressions import Rounded, Single, close
+from trtllm_port.codegen.ir.expressions import Float32, Rounded, close
 from trtllm_port.codegen.ir.record import Attribute
 from trtllm_port.codegen.recognise.constants import exact_number
 from trtllm_port.codegen.solve.solver import Solver
@@ -21,7 +21,7 @@ from trtllm_port.layers import normal_quantile
 
 
 def test_a_number_of_float32_is_the_shortest_that_gives_it() -> None:
-    number = Single(torch.tensor(0.1).item())
+    number = Float32(torch.tensor(0.1).item())
     assert repr(float(number)) == "0.1"
     assert close(number, 0.1 + 1e-9)
     assert not close(number, 0.1001)
@@ -39,7 +39,7 @@ def test_quantiles_of_the_normal_distribution_are_as_in_torch() -> None:
     shares = (0.95, 0.9, 0.8)
     wanted = tuple(float(torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor(share))) for share in shares)
     assert torch.allclose(torch.tensor([normal_quantile(share) for share in shares]), torch.tensor(wanted), atol=1e-5)
-    found = Solver({"config.share": shares}).solve(tuple(map(Single, wanted)))
+    found = Solver({"config.share": shares}).solve(tuple(map(Float32, wanted)))
     assert found is not None
     assert found.text == "normal_quantile(config.share)"
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 
-from trtllm_port.codegen.ir.record import Attribute, Call, Literal, Operation, Value
-from trtllm_port.codegen.record.recorder import Recorder
+from tests.codegen.conftest import hf_config
+from trtllm_port.codegen.configs.sizes import make_samples
+from trtllm_port.codegen.ir.def_use import items, operations
+from trtllm_port.codegen.ir.record import Attribute, Call, Literal, Location, Operation, Value
+from trtllm_port.codegen.record import formulas
+from trtllm_port.codegen.record.recorder import Recorder, is_between, names_variables
+from trtllm_port.codegen.record.tracing import trace
 from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.huggingface.quiet import quiet_transformers
 
 
 class Inner(nn.Module):
@@ -161,3 +171,45 @@ def test_variables_of_a_comprehension_name_nothing() -> None:
     names = {name for item in root.body for value in item.outputs for name in value.names.get(root, ())}
     assert "inner" not in names
     assert "key" not in names
+
+
+def _files_of_ours() -> set[str]:
+    modules = [module for name, module in sys.modules.items() if name.partition(".")[0] == "trtllm_port"]
+    return {str(module.__file__) for module in modules}
+
+
+def test_only_formulas_name_variables_of_a_port_among_the_files_of_ours() -> None:
+    files = _files_of_ours()
+    assert len(files) > 20
+    assert all(map(is_between, files))
+    assert {file for file in files if names_variables(file)} == {formulas.__file__}
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What is known of a model's run: where each operation is, and the names of all variables."""
+
+    places: dict[str, Location | None]
+    names: set[str]
+
+
+@pytest.fixture(scope="module", params=["llama", "mamba"])
+def traced(request: pytest.FixtureRequest) -> Traced:
+    """The run of a model, with everything that stands between modelling code and the recorder."""
+    with quiet_transformers():
+        root = trace(make_samples(hf_config(request.param)).traced[0]).root
+    values = (value for item in items(root) for value in item.outputs)
+    names = {name for value in values for known in value.names.values() for name in known}
+    return Traced({operation.name: operation.location for operation in operations(root)}, names)
+
+
+def test_the_place_of_an_operation_is_in_modelling_code(traced: Traced) -> None:
+    recorded = traced.places.keys()
+    assert recorded >= {"attention", "cache_update", "mask"} or recorded >= {"selective_scan", "cache_state"}
+    for name, location in traced.places.items():
+        assert location is not None, name
+        assert Path(location.file).is_relative_to(Path(transformers.__file__).parent), f"{name}: {location}"
+
+
+def test_variables_of_formulas_name_values(traced: Traced) -> None:
+    assert ("dt" in traced.names) == ("selective_scan" in traced.places)  # a variable of the formula alone

@@ -12,7 +12,7 @@ from tests.codegen.conftest import hf_config
 from trtllm_port.codegen import check_port, generate_port
 from trtllm_port.codegen.ir.nodes import Block, Leaf
 from trtllm_port.codegen.ir.record import Call, Operation, Value
-from trtllm_port.codegen.recognise.rotary_tables import Rotary
+from trtllm_port.codegen.recognise.rotary_tables import RotaryTables
 from trtllm_port.codegen.recognise.rotations import Rotations
 from trtllm_port.codegen.record.hooks import hooks, rotate
 from trtllm_port.codegen.record.recorder import Recorder, recording
@@ -88,7 +88,7 @@ def test_a_table_of_complex_numbers_is_two_in_the_port() -> None:
     table = Value(torch.polar(torch.ones_like(angles), angles))
     call = Call("rotary_emb", nn.Module(), {}, None, outputs=(table,))
     rotations = Rotations()
-    rotations.note(call, Rotary(Leaf("RotaryEmbedding", ()), None, doubled=False))
+    rotations.note(call, RotaryTables(Leaf("RotaryEmbedding", ()), None, doubled=False))
     given = Value(torch.zeros(1)), Value(torch.zeros(1))
     turn = Operation("rotary_embedding", (given[0], table), {"interleaved": True, "tables": "once"}, (given[1],), None)
     _, cos, sin = rotations.prepared(Block("", nn.Module()), turn).args

@@ -15,8 +15,8 @@ from trtllm_port.codegen.configs.sizes import config_values, make_config
 from trtllm_port.codegen.exploration import Exploration
 from trtllm_port.codegen.ir.expressions import MISSING
 from trtllm_port.codegen.ir.record import Call, Operation, Value
-from trtllm_port.codegen.lower.aliasing import copies_apart
-from trtllm_port.codegen.merge.shared_weights import Pair, repeated_blocks
+from trtllm_port.codegen.lower.aliasing import distinct_copies
+from trtllm_port.codegen.merge.shared_weights import Pair, shared_blocks
 from trtllm_port.errors import ConfigError
 
 
@@ -39,16 +39,16 @@ def _model(layers: str, sources: dict[int, int]) -> tuple[nn.Module, set[Pair]]:
 
 def test_blocks_are_repeated_in_turn() -> None:
     one, two = _model(".x.xx", {3: 1, 4: 1}), _model("xx.xxx", {3: 0, 4: 1, 5: 0})
-    (found,) = repeated_blocks([one[0], two[0]], [one[1], two[1] | {("a", "b")}])
+    (found,) = shared_blocks([one[0], two[0]], [one[1], two[1] | {("a", "b")}])
     assert (found.layers, found.block, found.counts) == ("layers", "block", (1, 2))
     assert [set(pairs) for pairs in found.pairs] == [one[1], two[1]]
 
 
 def test_other_orders_and_single_weights_are_not_blocks_in_turn() -> None:
     model, pairs = _model("xxxx", {2: 1, 3: 0})
-    assert not list(repeated_blocks([model], [pairs]))
+    assert not list(shared_blocks([model], [pairs]))
     model, pairs = _model("xxxx", {2: 0, 3: 1})
-    assert not list(repeated_blocks([model], [set(list(pairs)[1:])]))
+    assert not list(shared_blocks([model], [set(list(pairs)[1:])]))
 
 
 def test_a_copy_is_told_apart_where_a_module_is_given_both() -> None:
@@ -57,7 +57,7 @@ def test_a_copy_is_told_apart_where_a_module_is_given_both() -> None:
     layers = [Call("0", nn.Identity(), {"a": x, "b": copy}, None), Call("1", nn.Identity(), {"b": other}, None)]
     root = Call("", nn.Identity(), {}, None)
     root.body += [*made, *layers]
-    assert copies_apart(root) == {copy}
+    assert distinct_copies(root) == {copy}
 
 
 def test_two_layers_show_that_one_has_the_others_weights() -> None:
@@ -76,6 +76,6 @@ def test_a_model_that_cannot_be_built_at_any_size_is_told_so() -> None:
 
 def test_a_block_that_is_shared_in_one_model_and_not_in_another_says_so() -> None:
     shared, own = _model("xx", {1: 0}), _model("xx", {})
-    (found,) = repeated_blocks([shared[0], own[0]], [shared[1], own[1]])
+    (found,) = shared_blocks([shared[0], own[0]], [shared[1], own[1]])
     assert found.counts == (1, MISSING)
-    assert not list(repeated_blocks([own[0]], [own[1]]))
+    assert not list(shared_blocks([own[0]], [own[1]]))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from trtllm_port.codegen.ir.record import Call, Operation
-from trtllm_port.codegen.recognise.token_loops import join_token_loops
+from trtllm_port.codegen.recognise.token_loops import fuse_token_loops
 from trtllm_port.codegen.record.cache_operations import recorded_cache
 from trtllm_port.codegen.record.recorder import Recorder, recording
 from trtllm_port.errors import UnsupportedModelError
@@ -86,7 +86,7 @@ def test_the_cache_is_of_the_model_s_own_class() -> None:
 
 def test_a_loop_is_one_operation() -> None:
     call = record(ModelWithLoop())
-    joined = [item for item in join_token_loops(call.body) if isinstance(item, Operation)]
+    joined = [item for item in fuse_token_loops(call.body) if isinstance(item, Operation)]
     names = [item.name for item in joined]
     assert names.count("linear_attention") == names.count("cache_state") == 1
     assert not {"matmul", "cat", "__getitem__", "state_stored"} & set(names)
@@ -99,4 +99,4 @@ def test_a_loop_is_one_operation() -> None:
 
 def test_another_loop_is_refused() -> None:
     with pytest.raises(UnsupportedModelError, match="follows from no recurrence"):
-        join_token_loops(record(ModelWithLoop(twice=True)).body)
+        fuse_token_loops(record(ModelWithLoop(twice=True)).body)

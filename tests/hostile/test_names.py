@@ -14,7 +14,7 @@ from hostile_texts import HOSTILE, Bodies, hostile, parts
 from trtllm_port.codegen.ir.formatting import reference
 from trtllm_port.codegen.ir.nodes import Instance
 from trtllm_port.codegen.solve.solver import Solver
-from trtllm_port.codegen.solve.symbols import atoms_of, named
+from trtllm_port.codegen.solve.symbols import field_values, symbols_of
 from trtllm_port.codegen.write.source import config_file
 from trtllm_port.errors import PortError
 from trtllm_port.foundation.quoting import require_name
@@ -77,7 +77,7 @@ def test_expressions_read_keys_and_tell_kinds_that_are_words_only(text: str) -> 
         )
         for each in values
     ]
-    atoms = atoms_of(cast("list[Instance]", instances))
+    atoms = symbols_of(cast("list[Instance]", instances))
     for found, column in atoms.items():
         config = [SimpleNamespace(**each) for each in values]
         assert [eval(found, {"__builtins__": {}}, {"config": one}) for one in config] == list(column)
@@ -87,4 +87,4 @@ def test_expressions_read_keys_and_tell_kinds_that_are_words_only(text: str) -> 
     if conditions is not None:
         kinds = [SimpleNamespace(kind=kind) for kind in (text, "other")]
         assert [eval(conditions.text, {"__builtins__": {}}, {"config": one}) for one in kinds] == [True, False]
-    assert set(named({text: 1})) <= {text if text.isidentifier() else ""}
+    assert set(field_values({text: 1})) <= {text if text.isidentifier() else ""}

@@ -1,11 +1,12 @@
 """The generator: from a Hugging Face model to the source of its port, and the check of a finished port.
 
-The way of a model through the files here:
+It is a compiler whose phases stand in a room each, in this order; a phase imports from earlier ones only:
 
-    sizes → tracing (recorder, hooks) → lowering (operations, probing, rotary, folding)
-          → merging (instances, alignment, variants)
-          → classes (scope, conditions, expressions, statements, branches, printing, formatting)
-          → source;  generate, ledger;  check
+    configs → ir → record → rules → recognise → lower → merge → solve → write
+
+`ir` is no phase: it holds the forms that they hand on. `lower` asks `rules` and `recognise`, `write` asks `solve`. What
+composes them is here: `exploration.py` changes every key of a config and sees what follows, `generate.py` writes the
+files, `check.py` compares a finished port with Hugging Face's model.
 """
 
 from trtllm_port.codegen.check import SelfCheck, check_port

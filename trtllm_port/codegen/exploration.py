@@ -20,7 +20,7 @@ from trtllm_port.codegen.configs.sizes import (
 )
 from trtllm_port.codegen.ir.structure import structure
 from trtllm_port.codegen.lower.lowering import Lowered, lower
-from trtllm_port.codegen.merge.anti_unification import Differ
+from trtllm_port.codegen.merge.anti_unification import NotMergeable
 from trtllm_port.codegen.merge.classes import make_classes
 from trtllm_port.codegen.record.causality import require_causal
 from trtllm_port.codegen.record.tracing import trace
@@ -130,14 +130,14 @@ class Exploration:
     def _first_classes(self) -> list[ClassText]:
         try:
             return self._write(self.samples)
-        except (Differ, NotExpressible) as reason:
+        except (NotMergeable, NotExpressible) as reason:
             raise UnsupportedModelError(
                 f"`{self.config.model_type}` depends on its sizes in a way that the generator cannot express: {reason}",
                 hint=BLANK,
             ) from reason
 
     def _write(self, samples: list[Lowered]) -> list[ClassText]:
-        """The classes over some samples; raises Differ, NotExpressible or UnsupportedModelError."""
+        """The classes over some samples; raises NotMergeable, NotExpressible or UnsupportedModelError."""
         classes = make_classes(samples)
         writer = ClassWriter(samples, f"{self.title}Config")
         return [writer.write(item, is_model=item is classes[-1]) for item in classes]
@@ -203,7 +203,7 @@ class Exploration:
         if any(key in text.deciding for text in self.classes):
             try:
                 self.classes = self._write([*self.samples, changed])
-            except (Differ, NotExpressible, UnsupportedModelError) as error:
+            except (NotMergeable, NotExpressible, UnsupportedModelError) as error:
                 self.ledger.notes[key] = first_line(error)
             else:
                 self.samples.append(changed)
@@ -229,7 +229,7 @@ class Exploration:
                 self.ledger.notes[key] = f"not tried together with other changes: {first_line(error)}"
         try:
             classes = self._write([*self.samples, *added])
-        except (Differ, NotExpressible, UnsupportedModelError) as error:
+        except (NotMergeable, NotExpressible, UnsupportedModelError) as error:
             return first_line(error)
         skeletons = [sum(text.skeleton is not None for text in texts) for texts in (classes, self.classes)]
         if skeletons[0] > skeletons[1]:

@@ -1,4 +1,6 @@
-"""The intermediate forms that the phases hand on: the record of a trace, the nodes of a block, expressions.
+"""The intermediate forms that the phases hand on: the record in a `Trace`, the nodes of a `Block`, expressions.
 
-Nothing is computed here that a phase decides. A newcomer adds a form of node here, and what makes and prints it there.
+They are data, with what one can ask of them (`def_use.py`, `structure.py`, `alignment.py`); what to make of them the
+phases decide. A newcomer adds a form of node to `nodes.py`, a rule or recogniser that makes it, and a method of the
+`Printer` that prints it.
 """

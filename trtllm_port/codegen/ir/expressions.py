@@ -14,7 +14,7 @@ ATOM, POWER, UNARY, PRODUCT, SUM, CONDITION = 100, 90, 80, 70, 60, 10  # how tig
 
 
 @dataclass(frozen=True)
-class Symbol:
+class SymbolicValue:
     """A Python value that differs between instances: its value in each."""
 
     values: Values
@@ -36,21 +36,21 @@ def merge_values(values: Values) -> Any:
     first = there[0]
     if all(type(value) is type(first) and value == first for value in there):
         return first
-    return Symbol(values)
+    return SymbolicValue(values)
 
 
 class Rounded(float):
     """A number that went through half precision: equal to what it stands for within a relative 2⁻⁸."""
 
 
-class Kept(Rounded):
+class Bfloat16(Rounded):
     """A number that Hugging Face holds in bfloat16, whatever the precision of the model."""
 
 
-class Single(float):
+class Float32(float):
     """A number that went through float32: the shortest one that gives it, equal to others within 2⁻²⁰."""
 
-    def __new__(cls, number: float) -> Single:
+    def __new__(cls, number: float) -> Float32:
         return super().__new__(cls, str(np.float32(number)))
 
 
@@ -79,7 +79,7 @@ def close(a: Any, b: Any) -> bool:
         return type(a) is type(b) and bool(a == b)
     if isinstance(a, int) and isinstance(b, int):
         return a == b
-    kinds = ((Rounded, 2**-8), (Single, 2**-20), (float | int, 1e-9))
+    kinds = ((Rounded, 2**-8), (Float32, 2**-20), (float | int, 1e-9))
     tolerance = next(one for kind, one in kinds if isinstance(a, kind) or isinstance(b, kind))
     return a == b or math.isclose(a, b, rel_tol=tolerance)
 

@@ -55,7 +55,7 @@ def _node_structure(node: Node, order: Mapping[Value, int], block: Block, deep: 
     if node.block is not None:
         inner = node.block.leaf.kind if node.block.leaf else structure(node.block) if deep else node.block.keys
     rounds = tuple(structure(one, deep=deep) for one in node.rounds)
-    shape = shape_of((node.args, node.keywords), block, order)
+    shape = _argument_structure((node.args, node.keywords), block, order)
     return node.form, node.name, shape, len(node.outputs), node.roles, inner, rounds
 
 
@@ -68,19 +68,19 @@ def label(node: Node, block: Block, keys: tuple[str, ...] | None) -> Any:
     inner: Any = keys
     if node.block is not None and node.block.leaf is not None:
         inner = node.block.leaf.kind
-    shape = None if node.form in ("call", "loop") else shape_of((node.args, node.keywords), block)
+    shape = None if node.form in ("call", "loop") else _argument_structure((node.args, node.keywords), block)
     roles = tuple(one == "carried" for one in node.roles)
     return node.form, node.name, shape, len(node.outputs), roles, inner, str(node.location)
 
 
-def shape_of(tree: Any, block: Block, order: Mapping[Value, int] | None = None) -> Any:
+def _argument_structure(tree: Any, block: Block, order: Mapping[Value, int] | None = None) -> Any:
     """The form of arguments; values by their `order`, or any for any other."""
     if isinstance(tree, (tuple, list)):
-        return tuple([shape_of(item, block, order) for item in tree])
+        return tuple([_argument_structure(item, block, order) for item in tree])
     if isinstance(tree, dict):
-        return tuple((key, shape_of(item, block, order)) for key, item in tree.items())
+        return tuple((key, _argument_structure(item, block, order)) for key, item in tree.items())
     if isinstance(tree, slice):
-        return "slice", shape_of((tree.start, tree.stop, tree.step), block, order)
+        return "slice", _argument_structure((tree.start, tree.stop, tree.step), block, order)
     if isinstance(tree, Value):
         return "value", None if order is None else order[tree]
     if isinstance(tree, Attribute):

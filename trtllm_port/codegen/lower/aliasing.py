@@ -12,7 +12,7 @@ from trtllm_port.codegen.ir.record import Call, Value
 from trtllm_port.codegen.ir.trees import leaves
 
 
-def copies_apart(root: Call) -> frozenset[Value]:
+def distinct_copies(root: Call) -> frozenset[Value]:
     """The copies that some module is given beside what they are copies of."""
     sources = {one.outputs[0]: one.args[0] for one in operations(root) if one.name == "clone"}
     given = (

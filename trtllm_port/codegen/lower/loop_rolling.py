@@ -20,7 +20,7 @@ LAYER = re.compile(r"^(?P<list>\w+(?:\.\w+)*)\.(?P<index>\d+)$")
 Place = tuple[int, int]  # (slot, output) in a round
 
 
-def fold(block: Block, layers: int) -> None:
+def roll_loops(block: Block, layers: int) -> None:
     """Replace the calls of `layers.0`, `layers.1`, … in a block, and in the blocks it calls, by a node "loop".
 
     Args:
@@ -32,14 +32,14 @@ def fold(block: Block, layers: int) -> None:
     """
     for node in block.nodes:
         if node.block is not None and node.block.leaf is None:
-            fold(node.block, layers)
+            roll_loops(node.block, layers)
     starts = [i for i, node in enumerate(block.nodes) if node.form == "call" and LAYER.match(node.name)]
     lists = dict.fromkeys(LAYER.match(block.nodes[i].name)["list"] for i in starts)  # type: ignore[index]
     for name in lists:
-        _fold_list(block, name, layers)
+        _roll_list(block, name, layers)
 
 
-def _fold_list(block: Block, name: str, layers: int) -> None:
+def _roll_list(block: Block, name: str, layers: int) -> None:
     indices = [i for i, node in enumerate(block.nodes) if node.form == "call" and _list_of(node) == name]
     numbers = [int(block.nodes[i].name.rpartition(".")[2]) for i in indices]
     every = list(range(_length(block, name) if numbers else 0))

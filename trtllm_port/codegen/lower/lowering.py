@@ -18,24 +18,25 @@ from trtllm_port.codegen.ir.operation_names import CASTS
 from trtllm_port.codegen.ir.record import Call, Literal, Location, Operation, Value, substitute
 from trtllm_port.codegen.ir.trace import Trace
 from trtllm_port.codegen.ir.trees import leaves, map_structure
-from trtllm_port.codegen.lower.aliasing import copies_apart
-from trtllm_port.codegen.lower.expansion import expanded
+from trtllm_port.codegen.lower.aliasing import distinct_copies
+from trtllm_port.codegen.lower.decomposition import decomposed
 from trtllm_port.codegen.lower.liveness import Interfaces, complete_signatures, find_inputs, remove_dead, walk
-from trtllm_port.codegen.lower.loop_rolling import fold
+from trtllm_port.codegen.lower.loop_rolling import roll_loops
 from trtllm_port.codegen.lower.parallel_calls import join_parallel
-from trtllm_port.codegen.lower.parameter_lifting import Handed
-from trtllm_port.codegen.lower.repeated_calls import Repeated
+from trtllm_port.codegen.lower.parameter_lifting import LiftedParameters
+from trtllm_port.codegen.lower.repeated_calls import RepeatedCalls
 from trtllm_port.codegen.lower.shared_caches import SharedCaches
 from trtllm_port.codegen.lower.type_promotion import cast_first, promote, promote_rotation, without_expansions
-from trtllm_port.codegen.recognise.allocations import Filling
-from trtllm_port.codegen.recognise.attention_patterns import join_attention
-from trtllm_port.codegen.recognise.constants import Recognition, constant_of
+from trtllm_port.codegen.recognise.allocations import Allocations
+from trtllm_port.codegen.recognise.attention_patterns import fuse_attention
+from trtllm_port.codegen.recognise.constant_folding import ConstantFolder
+from trtllm_port.codegen.recognise.constants import constant_of
 from trtllm_port.codegen.recognise.convolutions import causal_convolution
 from trtllm_port.codegen.recognise.expert_loops import ExpertLoops
-from trtllm_port.codegen.recognise.piecewise_constants import with_parts
+from trtllm_port.codegen.recognise.piecewise_constants import replace_piecewise_constant
 from trtllm_port.codegen.recognise.rotary_tables import probe_rotary
 from trtllm_port.codegen.recognise.rotations import Rotations
-from trtllm_port.codegen.recognise.token_loops import join_token_loops
+from trtllm_port.codegen.recognise.token_loops import fuse_token_loops
 from trtllm_port.codegen.record import probing
 from trtllm_port.codegen.record.experts import experts_arguments, probe_experts
 from trtllm_port.codegen.rules.base import node
@@ -80,7 +81,7 @@ def lower(trace: Trace) -> Lowered:
         blocks = list(walk(root))
         if not alike.learn(blocks):
             break
-    fold(root, layer_count(trace.sample.config))
+    roll_loops(root, layer_count(trace.sample.config))
     return Lowered(trace, root, blocks, logits_indices, frozenset(lowering.repeated.caches))
 
 
@@ -123,12 +124,12 @@ class _Lowering:
         self.uses = uses(trace.root)
         self.cut: set[Value] = set()  # what convolutions give, without what is behind the last token
         self.taken = taken(trace.root)
-        self.apart = copies_apart(trace.root)
-        self.handed = Handed(trace.model)
-        self.filling = Filling()
+        self.distinct_copies = distinct_copies(trace.root)
+        self.lifted = LiftedParameters(trace.model)
+        self.allocations = Allocations()
         self.casts = {_place(operation) for operation in operations(trace.root) if _casts(operation)}
-        self.recognition = Recognition(trace)
-        self.repeated = Repeated(trace.root, trace.inputs["cache"])
+        self.constants = ConstantFolder(trace)
+        self.repeated = RepeatedCalls(trace.root, trace.inputs["cache"])
         self.expert_loops = ExpertLoops(trace.model)
 
     def resolve(self, value: Value | Literal) -> Any:
@@ -144,11 +145,11 @@ class _Lowering:
         block = Block(call.path, call.module)
         if call is self.trace.root:
             self.shared = SharedCaches(self.trace.inputs["cache"], self.trace.sample.values)
-        self.handed.blocks.append(block)
-        joined = self.expert_loops.join(call)
-        for item in join_attention(replace(joined, body=join_token_loops(joined.body)), self.trace):
+        self.lifted.blocks.append(block)
+        joined = self.expert_loops.vectorized(call)
+        for item in fuse_attention(replace(joined, body=fuse_token_loops(joined.body)), self.trace):
             if isinstance(item, Operation):
-                for part in expanded(item, self.trace.model):
+                for part in decomposed(item, self.trace.model):
                     self._operation(block, part)
             else:
                 self._call(block, item)
@@ -160,7 +161,7 @@ class _Lowering:
         self.shared.rename(block)
         block.host_reads = tuple(f"`{name}` ({location})" for name, location in joined.host_reads)
         block.signature = _signature(call, self)
-        self.handed.blocks.pop()
+        self.lifted.blocks.pop()
         return block
 
     def _operation(self, block: Block, operation: Operation) -> None:
@@ -169,20 +170,20 @@ class _Lowering:
         args, kwargs = self.tree((operation.args, operation.kwargs))
         args, kwargs = self.shared.tree(block, (args, kwargs), operation.location)
         operation = self.repeated.operation(replace(operation, args=args, kwargs=kwargs))
-        known = self.recognition.outputs(block, operation)
+        known = self.constants.outputs(block, operation)
         if known is not None:
             self.same.update(known)
             return
-        operation = self.recognition.rows.operation(self.recognition.without_fillings(block, operation))
-        operation = replace(operation, args=self.handed.tree(operation.args), kwargs=self.handed.tree(operation.kwargs))
+        operation = self.constants.rows.operation(self.constants.without_uniform_constants(block, operation))
+        operation = replace(operation, args=self.lifted.tree(operation.args), kwargs=self.lifted.tree(operation.kwargs))
         if operation.name == "rotary_embedding":
             operation = promote_rotation(block, self.rotations.prepared(block, operation))
-        operation = with_parts(block, operation, lambda arg: constant_of(arg, self.trace.model))
-        operation = self._values_alone(cast_first(block, operation))
+        operation = replace_piecewise_constant(block, operation, lambda arg: constant_of(arg, self.trace.model))
+        operation = self._without_positions(cast_first(block, operation))
         result = self._written(block, operation) or translate(operation)
         if operation.name in CASTS and isinstance(result, Value) and _place(operation) in self.casts:
             result = node(operation, "cast", DTYPES[operation.outputs[0].tensor.dtype], result)
-        if isinstance(result, Value) and operation.outputs[0] in self.apart:
+        if isinstance(result, Value) and operation.outputs[0] in self.distinct_copies:
             result = Node("alias", "", (result,), {}, operation.outputs, operation.location)
         if isinstance(result, Value):
             self.same[operation.outputs[0]] = result
@@ -193,7 +194,7 @@ class _Lowering:
         if result.name in JOINS and result.form == "function":
             joined = promote(block, replace(result, args=tuple(result.args[0])), self.trace.model)
             result = replace(joined, args=(joined.args,))
-        source = _turned_back_axes(block, result)
+        source = _before_transpose(block, result)
         if source is not None:
             self.same[operation.outputs[0]] = source
             return
@@ -202,9 +203,9 @@ class _Lowering:
 
     def _written(self, block: Block, operation: Operation) -> Node | None:
         """What a write into a tensor gives: a join of what was there and what is written."""
-        return self.filling.joined(operation) or self.filling.overwritten(block, operation)
+        return self.allocations.joined(operation) or self.allocations.overwritten(block, operation)
 
-    def _values_alone(self, operation: Operation) -> Operation:
+    def _without_positions(self, operation: Operation) -> Operation:
         """The greatest or smallest values along a dimension without the positions, if nobody asks where they are."""
         if operation.name not in EXTREMA or len(operation.outputs) != 2 or operation.outputs[1] in self.taken:
             return operation
@@ -281,7 +282,7 @@ class _Lowering:
             return tuple(self.resolve(value) for value in experts_arguments(call) or ())
         given = [self.resolve(value) for value in leaves(call.args) if isinstance(value, Value)]
         given = [
-            (self.recognition.filled(block, arg.tensor, call.location) or arg) if isinstance(arg, Literal) else arg
+            (self.constants.filled(block, arg.tensor, call.location) or arg) if isinstance(arg, Literal) else arg
             for arg in given
         ]
         if leaf.kind == "RotaryEmbedding":
@@ -289,7 +290,7 @@ class _Lowering:
         return tuple(given if leaf.kind in ("RotaryEmbedding", "CausalConv1d") else given[:1])
 
 
-def _turned_back_axes(block: Block, turned: Node) -> Value | None:
+def _before_transpose(block: Block, turned: Node) -> Value | None:
     """What a tensor was before its axes were exchanged, if a node puts them back where they were."""
     source = turned.args[0] if turned.form == "method" and turned.name in ("transpose", "permute") else None
     before = next((node for node in block.nodes if source in node.outputs), None)
@@ -356,7 +357,7 @@ def _all_values(call: Call) -> Iterable[Value]:
 def _signature(call: Call, lowering: _Lowering) -> dict[str, Value]:
     """The tensors that `forward` was given, by the names of its parameters; those of a tuple are numbered."""
     named: dict[str, Value] = {}
-    for name, arg in lowering.handed.arguments(call).items():
+    for name, arg in lowering.lifted.arguments(call).items():
         resolved_leaves = [lowering.resolve(leaf) for leaf in leaves(arg) if isinstance(leaf, Value)]
         given = lowering.rotations.of(tuple(resolved_leaves))
         for i, resolved in enumerate(given):

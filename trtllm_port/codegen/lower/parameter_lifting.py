@@ -11,7 +11,7 @@ from trtllm_port.codegen.ir.record import Attribute, Call, Value
 from trtllm_port.codegen.ir.trees import map_structure
 
 
-class Handed:
+class LiftedParameters:
     """The blocks that are being made, outermost first, and what they hand over.
 
     Args:

@@ -21,7 +21,7 @@ from trtllm_port.foundation.words import words
 OF_LAYERS = words("cache_update indexer_update cache_state")  # whose second argument is a layer's number
 
 
-class Repeated:
+class RepeatedCalls:
     """Follows which part of the cache the modules of a trace use.
 
     Args:

@@ -1,4 +1,5 @@
-"""Phase 5: blocks of all traces and layers merged into classes.
+"""Phase 6: the blocks of all traces and layers merged into classes.
 
-In: `Lowered` of each trace. Out: `PortClass`, where what differs is a symbol or a branch.
+In: the `Lowered` of each trace. Out: `PortClass`, inner ones first, in which what differs between instances is a
+`SymbolicValue` or a branch. A newcomer adds what may differ.
 """

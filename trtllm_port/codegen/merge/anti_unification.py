@@ -14,17 +14,17 @@ from typing import Any
 import torch
 
 from trtllm_port.codegen.ir.alignment import Slot, align
-from trtllm_port.codegen.ir.expressions import MISSING, Kept, Rounded, Single, merge_values
+from trtllm_port.codegen.ir.expressions import MISSING, Bfloat16, Float32, Rounded, merge_values
 from trtllm_port.codegen.ir.nodes import Block, Instance, Node, values_in
 from trtllm_port.codegen.ir.record import Attribute, Literal, Value
 from trtllm_port.codegen.ir.structure import label, relative_path, structure_number
-from trtllm_port.codegen.merge.case_chains import Chain, Item, branch_node, chain_node, find_chain
+from trtllm_port.codegen.merge.case_chains import Chain, Region, branch_node, chain_node, find_chain
 from trtllm_port.codegen.recognise.constants import constant_of, exact_number, stays_bfloat16
 
 Keys = Callable[[Block], "tuple[str, ...] | None"]
 
 
-class Differ(Exception):
+class NotMergeable(Exception):
     """Instances are not of one structure; says where."""
 
 
@@ -35,7 +35,7 @@ def merge(instances: list[Instance], keys: Keys) -> Block:
         keys: block of a call → what the class of the port for it takes, by name; None for basic layers.
 
     Raises:
-        Differ: no block can stand for all of them.
+        NotMergeable: no block can stand for all of them.
     """
     return _Merger(instances, keys).merge()
 
@@ -47,10 +47,10 @@ class _Merger:
         self.everybody = frozenset(range(len(instances)))
         self.merged: list[dict[Value, Value]] = [{} for _ in instances]  # own value → that of the merged block
         self.names: dict[Value, list[str]] = {}
-        self.home: dict[Value, int] = {}  # merged value → its item; -1 for inputs
+        self.home: dict[Value, int] = {}  # merged value → its region; -1 for inputs
         self.having: dict[Value, frozenset[int]] = {}  # merged value → the instances that have it; inputs are not here
-        self.items: list[Item] = []
-        self.chains: dict[int, Chain] = {}  # by the number of their first item
+        self.regions: list[Region] = []
+        self.chains: dict[int, Chain] = {}  # by the number of their first region
         self.chosen: dict[tuple[Value | None, ...], Value] = {}  # values by instance → the one that is any of them
 
     def merge(self) -> Block:
@@ -61,7 +61,7 @@ class _Merger:
         counts = {len(block.outputs) for block in blocks}
         if len(counts) > 1:
             pair = [next(block.path for block in blocks if len(block.outputs) == count) for count in sorted(counts)[:2]]
-            raise Differ(f"`{pair[0]}` and `{pair[1]}` return different numbers of tensors")
+            raise NotMergeable(f"`{pair[0]}` and `{pair[1]}` return different numbers of tensors")
         outputs = tuple(
             self._resolve({i: block.outputs[number] for i, block in enumerate(blocks)})
             for number in range(counts.pop())
@@ -122,19 +122,19 @@ class _Merger:
         return self.keys(node.block) if node.block is not None and node.block.leaf is None else None
 
     def _place(self, slot: Slot) -> None:
-        """Put a slot's node into the items."""
+        """Put a slot's node into the regions."""
         guard = frozenset(slot)
         node = self._node(slot)
-        last = self.items[-1] if self.items else Item(frozenset())
+        last = self.regions[-1] if self.regions else Region(frozenset())
         same = last.guard in (guard, self.everybody - guard) and guard != self.everybody
-        closed = any(chain.stop == len(self.items) for chain in self.chains.values())
+        closed = any(chain.stop == len(self.regions) for chain in self.chains.values())
         if not same or not last.sides[0] or last.results or closed:
-            last = Item(guard)
-            self.items.append(last)
+            last = Region(guard)
+            self.regions.append(last)
         last.sides[0 if last.guard == guard else 1].append(node)
         for i, own in slot.items():
             self.merged[i].update(zip(own.outputs, node.outputs, strict=True))
-        self.home.update(dict.fromkeys(node.outputs, len(self.items) - 1))
+        self.home.update(dict.fromkeys(node.outputs, len(self.regions) - 1))
         self.having.update(dict.fromkeys(node.outputs, guard))
 
     def _node(self, slot: Slot) -> Node:
@@ -160,16 +160,16 @@ class _Merger:
         }
         value = self._resolve(column)
         if len(column) < len(slot) and self.home.get(value, 0) >= 0 and value not in self.chosen.values():
-            holder = self.items[self.home[value]]
+            holder = self.regions[self.home[value]]
             if holder.guard != self.everybody:
-                raise Differ(f"`{self.instances[0].block.path}` does not always compute what `{key}` is")
+                raise NotMergeable(f"`{self.instances[0].block.path}` does not always compute what `{key}` is")
         return value
 
     def _loop(self, slot: Slot) -> Node:
         """One loop: its rounds in all instances merged into one body."""
         first = slot[min(slot)]
         if frozenset(slot) != self.everybody or any(len(n.args) != len(first.args) for n in slot.values()):
-            raise Differ(f"`{self.instances[0].block.path}` has not always a loop over the same tensors")
+            raise NotMergeable(f"`{self.instances[0].block.path}` has not always a loop over the same tensors")
         rounds = [
             Instance(self.instances[i].trace, one, n) for i in sorted(slot) for n, one in enumerate(slot[i].rounds)
         ]
@@ -236,13 +236,13 @@ class _Merger:
         self.having[result] = frozenset(i for i, value in enumerate(values) if value is not None)
         distinct = list(dict.fromkeys(value for value in values if value is not None))
         latest = max(self.home[value] for value in distinct)
-        for number in range(len(self.items) - 1, max(latest, 0) - 1, -1):
-            item = self.items[number]
+        for number in range(len(self.regions) - 1, max(latest, 0) - 1, -1):
+            region = self.regions[number]
             sides = [
-                {v for i, v in enumerate(values) if v is not None and (i in item.guard) is s} for s in (True, False)
+                {v for i, v in enumerate(values) if v is not None and (i in region.guard) is s} for s in (True, False)
             ]
-            if item.guard != self.everybody and len(sides[0]) == len(sides[1]) == 1:
-                self.items[number].results.append((result, sides[0].pop(), sides[1].pop()))
+            if region.guard != self.everybody and len(sides[0]) == len(sides[1]) == 1:
+                self.regions[number].results.append((result, sides[0].pop(), sides[1].pop()))
                 self.home[result] = number
                 return
             if self._decide_in_chain(number + 1, values, result):
@@ -253,12 +253,12 @@ class _Merger:
         if len(distinct) > 2:
             self._decide(others, other)
         either = frozenset(i for i, value in enumerate(values) if value is None)
-        self.items.append(Item(guard | either, either))
-        self.items[-1].results.append((result, distinct[0], other))
-        self.home[result] = len(self.items) - 1
+        self.regions.append(Region(guard | either, either))
+        self.regions[-1].results.append((result, distinct[0], other))
+        self.home[result] = len(self.regions) - 1
 
     def _decide_in_chain(self, stop: int, values: tuple[Value | None, ...], result: Value) -> bool:
-        found = find_chain(self.items, stop, self.everybody, values)
+        found = find_chain(self.regions, stop, self.everybody, values)
         if found is None:
             return False
         chain, column = found
@@ -274,16 +274,16 @@ class _Merger:
     def _nodes(self, outputs: tuple[Value, ...]) -> list[Node]:
         nodes: list[Node] = []
         number = 0
-        while number < len(self.items):
-            item, chain = self.items[number], self.chains.get(number)
+        while number < len(self.regions):
+            region, chain = self.regions[number], self.chains.get(number)
             stop = chain.stop if chain is not None else number + 1
             if chain is not None:
                 used = self._used_outside(number, stop, outputs)
-                nodes.append(chain_node(chain, self.items[number:stop], self.everybody, used, self._guarded))
-            elif item.guard == self.everybody:
-                nodes += item.sides[0]
+                nodes.append(chain_node(chain, self.regions[number:stop], self.everybody, used, self._guarded))
+            elif region.guard == self.everybody:
+                nodes += region.sides[0]
             else:
-                nodes.append(self._branch(item, self._used_outside(number, stop, outputs)))
+                nodes.append(self._branch(region, self._used_outside(number, stop, outputs)))
             number = stop
         for node in nodes:
             self._name_results(node)
@@ -302,23 +302,23 @@ class _Merger:
             known += [n for n in dict.fromkeys([*shared, *(n for one in lists for n in one)]) if n not in known]
 
     def _used_outside(self, start: int, stop: int, outputs: tuple[Value, ...]) -> set[Value]:
-        """What is needed of some items: by the other ones, and behind all."""
+        """What is needed of some regions: by the other ones, and behind all."""
         used = {*outputs}
-        for number, item in enumerate(self.items):
+        for number, region in enumerate(self.regions):
             if not start <= number < stop:
-                used |= {v for side in item.sides for node in side for v in _reads(node)}
-                used |= {v for _, *sources in item.results for v in sources if v is not None}
+                used |= {v for side in region.sides for node in side for v in _reads(node)}
+                used |= {v for _, *sources in region.results for v in sources if v is not None}
         for chain in self.chains.values():
             if chain.start != start:
                 used |= {v for _, column in chain.results for v in column if v is not None}
         return used
 
-    def _branch(self, item: Item, used: set[Value]) -> Node:
-        made = [{value for node in side for value in node.outputs} for side in item.sides]
-        escaping = [v for v in dict.fromkeys(v for side in item.sides for n in side for v in n.outputs) if v in used]
-        results = [*item.results, *((v, v if v in made[0] else None, v if v in made[1] else None) for v in escaping)]
-        guard = tuple(None if i in item.either else i in item.guard for i in range(len(self.instances)))
-        node = self._guarded(guard, item.sides, results)
+    def _branch(self, region: Region, used: set[Value]) -> Node:
+        made = [{value for node in side for value in node.outputs} for side in region.sides]
+        escaping = [v for v in dict.fromkeys(v for side in region.sides for n in side for v in n.outputs) if v in used]
+        results = [*region.results, *((v, v if v in made[0] else None, v if v in made[1] else None) for v in escaping)]
+        guard = tuple(None if i in region.either else i in region.guard for i in range(len(self.instances)))
+        node = self._guarded(guard, region.sides, results)
         assert node.branch is not None
         taken = frozenset(i for i in self.everybody if guard[i] is False)
         able = taken.intersection(*(self.having.get(b, taken) for _, _, b in results if b is not None))
@@ -356,7 +356,7 @@ def _number(tree: Any, instance: Instance) -> Any:
         return None
     number = constant.item()
     if stays_bfloat16(tree, instance.trace.bfloat16_buffers) and constant.dtype == torch.bfloat16:
-        return Kept(number)
+        return Bfloat16(number)
     if constant.dtype == torch.float32 and math.isfinite(number):
-        return Single(number)
+        return Float32(number)
     return Rounded(number) if constant.dtype in (torch.bfloat16, torch.float16) else number

@@ -12,8 +12,8 @@ Column = tuple[Value | None, ...]  # by instance
 
 
 @dataclass
-class Item:
-    """A node that all instances have, or what only those of `guard` have, and the others instead.
+class Region:
+    """Nodes that all instances have, or that only those of `guard` have, and what the others have instead.
 
     Attributes:
         either: instances for which the side does not matter.
@@ -28,11 +28,11 @@ class Item:
 
 @dataclass
 class Chain:
-    """Items one after the other, each with one side, for instances of its own.
+    """Regions one after the other, each with one side, for instances of its own.
 
     Attributes:
-        start, stop: the numbers of the items; those from `start` to before `stop`.
-        results: what is one value behind each item, and perhaps another where there is none of them.
+        start, stop: the numbers of the regions; those from `start` to before `stop`.
+        results: what is one value behind each region, and perhaps another where there is none of them.
     """
 
     start: int
@@ -41,17 +41,17 @@ class Chain:
 
 
 def find_chain(
-    items: Sequence[Item], stop: int, everybody: frozenset[int], values: Column
+    regions: Sequence[Region], stop: int, everybody: frozenset[int], values: Column
 ) -> tuple[Chain, Column] | None:
-    """The longest chain that ends before `stop` and decides which of `values` there is, and what each item gives.
+    """The longest chain that ends before `stop` and decides which of `values` there is, and what each region gives.
 
-    None if there is none of two items or more.
+    None if there is none of two regions or more.
     """
     start, seen = stop, frozenset[int]()
-    while start and _has_one_side(items[start - 1], everybody) and not seen & items[start - 1].guard:
+    while start and _has_one_side(regions[start - 1], everybody) and not seen & regions[start - 1].guard:
         start -= 1
-        seen |= items[start].guard
-    groups = [item.guard for item in items[start:stop]]
+        seen |= regions[start].guard
+    groups = [region.guard for region in regions[start:stop]]
     groups += [everybody - seen] if seen != everybody else []
     columns = [{values[i] for i in group} - {None} for group in groups]
     if stop - start < 2 or any(len(column) > 1 for column in columns):
@@ -59,27 +59,27 @@ def find_chain(
     return Chain(start, stop), tuple(next(iter(column), None) for column in columns)
 
 
-def _has_one_side(item: Item, everybody: frozenset[int]) -> bool:
-    return item.guard != everybody and bool(item.sides[0]) and not item.sides[1] and not item.results
+def _has_one_side(region: Region, everybody: frozenset[int]) -> bool:
+    return region.guard != everybody and bool(region.sides[0]) and not region.sides[1] and not region.results
 
 
 def chain_node(
-    chain: Chain, items: Sequence[Item], everybody: frozenset[int], used: set[Value], branch: Callable[..., Node]
+    chain: Chain, regions: Sequence[Region], everybody: frozenset[int], used: set[Value], branch: Callable[..., Node]
 ) -> Node:
     """The choice, from the inside out.
 
     Args:
-        items: of the chain.
+        regions: of the chain.
         used: values that are needed behind it.
         branch: makes a node of the guard, the nodes of both sides, and results.
     """
-    made = [[v for node in item.sides[0] for v in node.outputs if v in used] for item in items]
-    covered = frozenset[int]().union(*(item.guard for item in items))
-    levels = list(items) if covered != everybody else list(items[:-1])
-    rest = [] if covered != everybody else items[-1].sides[0]
+    made = [[v for node in region.sides[0] for v in node.outputs if v in used] for region in regions]
+    covered = frozenset[int]().union(*(region.guard for region in regions))
+    levels = list(regions) if covered != everybody else list(regions[:-1])
+    rest = [] if covered != everybody else regions[-1].sides[0]
     others = [column[-1] for _, column in chain.results]
     for number in reversed(range(len(levels))):
-        item = levels[number]
+        region = levels[number]
         results = [
             (result if number == 0 else Value(result.tensor), column[number], other)
             for (result, column), other in zip(chain.results, others, strict=True)
@@ -87,8 +87,8 @@ def chain_node(
         escaping: list[tuple[Value, Value | None, Value | None]] = [(v, v, None) for v in made[number]]
         escaping += [(v, None, v) for later in made[number + 1 :] for v in later]
         before = frozenset[int]().union(*(level.guard for level in levels[:number]))
-        guard = tuple(None if i in before else i in item.guard for i in sorted(everybody))
-        node = branch(guard, (item.sides[0], rest), [*results, *escaping])
+        guard = tuple(None if i in before else i in region.guard for i in sorted(everybody))
+        node = branch(guard, (region.sides[0], rest), [*results, *escaping])
         rest, others = [node], [result for result, _, _ in results]
     return rest[0]
 

@@ -1,4 +1,4 @@
-"""Blocks merged into classes: what differs between instances becomes a `Symbol`, or a branch.
+"""Blocks merged into classes: what differs between instances becomes a `SymbolicValue`, or a branch.
 
 An instance is one call of one module in one trace. Instances of a class have the same Hugging Face class. Those that
 compute the same operations on the same operands are of one class wherever they are; those that compute different things
@@ -18,7 +18,7 @@ from trtllm_port.codegen.ir.structure import relative_path, role, structure_numb
 from trtllm_port.codegen.ir.trace import Trace
 from trtllm_port.codegen.ir.trees import leaves
 from trtllm_port.codegen.lower.lowering import Lowered
-from trtllm_port.codegen.merge.anti_unification import Differ, merge
+from trtllm_port.codegen.merge.anti_unification import NotMergeable, merge
 from trtllm_port.codegen.recognise.constants import constant_of
 from trtllm_port.codegen.record import probing
 
@@ -73,7 +73,7 @@ def make_classes(samples: list[Lowered]) -> list[PortClass]:
     """The classes of the port, inner ones first, the model's own last.
 
     Raises:
-        Differ: blocks of one class cannot be merged.
+        NotMergeable: blocks of one class cannot be merged.
     """
     instances: dict[str, list[Instance]] = {}
     for sample in samples:
@@ -98,7 +98,7 @@ def _inner_first(samples: list[Lowered]) -> list[str]:
     """The names of Hugging Face's classes, every class behind those that it calls.
 
     Raises:
-        Differ: a class contains itself.
+        NotMergeable: a class contains itself.
     """
     uses: dict[str, set[str]] = {}
     for sample in samples:
@@ -109,7 +109,9 @@ def _inner_first(samples: list[Lowered]) -> list[str]:
     while len(ordered) < len(uses):
         free = [name for name in uses if name not in ordered and uses[name] <= {*ordered}]
         if not free:
-            raise Differ(f"{' and '.join(f'`{name}`' for name in uses if name not in ordered)} contain each other")
+            raise NotMergeable(
+                f"{' and '.join(f'`{name}`' for name in uses if name not in ordered)} contain each other"
+            )
         ordered += free
     return ordered
 

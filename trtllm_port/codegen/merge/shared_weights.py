@@ -16,7 +16,7 @@ _OF_LAYER = re.compile(r"^(?P<layers>.+)\.(?P<index>\d+)\.(?P<block>\w+)\.")
 
 
 @dataclass(frozen=True)
-class Repeated:
+class SharedBlocks:
     """Blocks with the same weights.
 
     Attributes:
@@ -32,7 +32,7 @@ class Repeated:
     pairs: tuple[frozenset[Pair], ...]
 
 
-def repeated_blocks(models: list[nn.Module], tied: list[set[Pair]]) -> Iterator[Repeated]:
+def shared_blocks(models: list[nn.Module], tied: list[set[Pair]]) -> Iterator[SharedBlocks]:
     """The blocks that are repeated in turn in all models.
 
     Args:
@@ -44,7 +44,7 @@ def repeated_blocks(models: list[nn.Module], tied: list[set[Pair]]) -> Iterator[
         of_place = [frozenset(pair for pair in pairs if _is_at(pair, layers, block)) for pairs in tied]
         counts = [_in_turn(model, layers, block, own) for model, own in zip(models, of_place, strict=True)]
         if None not in counts and any(of_place):
-            yield Repeated(layers, block, tuple(counts), tuple(of_place))
+            yield SharedBlocks(layers, block, tuple(counts), tuple(of_place))
 
 
 def _same_place(pairs: Iterable[Pair]) -> Iterator[re.Match[str]]:

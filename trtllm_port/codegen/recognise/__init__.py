@@ -1,4 +1,5 @@
-"""Phase 3: parts of a record that are one thing in the words of `trtllm_port.layers`.
+"""Phase 4: what a record spells in many operations, and `trtllm_port.layers` has in one word.
 
-In: operations of a record. Out: nodes, or None where a recogniser does not know them. A newcomer adds a recogniser.
+In: operations or a call of a record. Out: fewer operations, nodes or a basic layer; None where a recogniser does not
+know them. A newcomer adds a recogniser, and asks it in `lower/lowering.py`.
 """

@@ -15,7 +15,7 @@ ALLOCATIONS = words("new_empty empty_like")
 
 
 @dataclass
-class Filling:
+class Allocations:
     """Follows allocated tensors until all of them is written.
 
     Attributes:

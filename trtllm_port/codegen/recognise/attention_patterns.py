@@ -21,7 +21,7 @@ from trtllm_port.codegen.ir.module_paths import layer_number
 from trtllm_port.codegen.ir.record import Attribute, Call, Literal, Operation, Value
 from trtllm_port.codegen.ir.trace import Trace
 from trtllm_port.codegen.ir.trees import leaves
-from trtllm_port.codegen.recognise.constants import RANDOM, Recognizer
+from trtllm_port.codegen.recognise.constants import RANDOM, ConstantRecognizer
 from trtllm_port.codegen.record.attentions import compute_attention
 from trtllm_port.codegen.rules.base import numbers
 from trtllm_port.codegen.rules.translation import canonical_name
@@ -53,11 +53,11 @@ class Scores:
     zeroed: list[Tensor] = field(default_factory=list)
 
 
-def join_attention(call: Call, trace: Trace) -> list[Item]:
+def fuse_attention(call: Call, trace: Trace) -> list[Item]:
     """The body of a call, with an "attention" in place of every one that is written out."""
     body = list(call.body)
     for end in [item for item in body if isinstance(item, Operation) and item.name == "softmax"]:
-        made = _Chain(body, trace, layer_number(call.path)).join(end)
+        made = _Chain(body, trace, layer_number(call.path)).fuse(end)
         if made is not None:
             new, position = made
             body[position : position + 1] = new
@@ -72,7 +72,7 @@ class _Chain:
         self.makers: dict[Value, Item] = {value: item for item in body for value in item.outputs}
         self.made: list[Operation] = []
 
-    def join(self, softmax: Operation) -> tuple[list[Operation], int] | None:
+    def fuse(self, softmax: Operation) -> tuple[list[Operation], int] | None:
         """The operations that take the place of one of the body's, and which."""
         scores = Scores()
         product = self._back(softmax.args[0], scores)
@@ -255,7 +255,7 @@ class _Chain:
             return self._make("to", (bias, query.tensor.dtype), bias.tensor.to(query.tensor.dtype), use)
         tensor = bias.tensor if isinstance(bias, Value | Literal) else None
         heads = query.tensor.shape[1]
-        options = Recognizer(self.trace.sample).alibi(tensor, heads) if tensor is not None else None
+        options = ConstantRecognizer(self.trace.sample).alibi(tensor, heads) if tensor is not None else None
         if tensor is None or options is None:
             return None
         rows, slots = query.tensor.shape[0], tensor.shape[-1]

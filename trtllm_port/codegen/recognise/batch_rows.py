@@ -18,7 +18,7 @@ BY_ROW = frozenset(BINARY) - {"matmul", "bmm"} | words(
 )
 
 
-class Rows:
+class BatchRows:
     """Values with a dimension for rows that Hugging Face's have not, or have once.
 
     Args:

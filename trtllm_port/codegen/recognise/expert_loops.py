@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from trtllm_port.codegen.ir.operation_names import CASTS
 from trtllm_port.codegen.ir.record import Call, Operation, Value
 from trtllm_port.codegen.ir.trees import leaves
-from trtllm_port.codegen.recognise.vectorization import Batching, Made, NotBatched, nameless, takes_all
+from trtllm_port.codegen.recognise.vectorization import NotVectorizable, Operand, Vectorizer, nameless, takes_all
 from trtllm_port.codegen.record.probing import function
 from trtllm_port.codegen.record.recorder import Recorder
 from trtllm_port.codegen.rules.base import argument
@@ -37,7 +37,7 @@ TOLERANCE = 0.02  # of the trace's bfloat16, relative to the largest element
 
 
 @dataclass(frozen=True)
-class Given:
+class ExpertInputs:
     """What a module of experts takes: hidden states, indices and weights [T, A]."""
 
     states: Value
@@ -45,7 +45,7 @@ class Given:
     weights: Value
 
     @classmethod
-    def of(cls, call: Call) -> Given | None:
+    def of(cls, call: Call) -> ExpertInputs | None:
         """The arguments of a call, if they are those."""
         given = list(dict.fromkeys(leaf for leaf in leaves(call.args) if isinstance(leaf, Value)))
         indices = [value for value in given if value.tensor.dtype == torch.int64 and value.tensor.ndim == 2]
@@ -90,27 +90,27 @@ class ExpertLoops:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self._joined: dict[Call, Call] = {}
+        self._known: dict[Call, Call] = {}
 
-    def join(self, call: Call) -> Call:
+    def vectorized(self, call: Call) -> Call:
         """A call as it is, or with its loop over experts as a computation that depends on no data."""
-        if call not in self._joined:
-            self._joined[call] = self._join(call)
-        return self._joined[call]
+        if call not in self._known:
+            self._known[call] = self._vectorized(call)
+        return self._known[call]
 
-    def _join(self, call: Call) -> Call:
-        given = Given.of(call) if call.host_reads and len(call.outputs) == 1 else None
+    def _vectorized(self, call: Call) -> Call:
+        given = ExpertInputs.of(call) if call.host_reads and len(call.outputs) == 1 else None
         if given is None:
             return call
         kinds = [list(group) for _, group in groupby(self._experts(call, given), lambda expert: expert.kind)]
         try:
             same = bool(kinds) and self._agrees(call, given, kinds)
-            body = _Joined(self.model, call, given, given, kinds).body(call.outputs[0]) if same else []
-        except NotBatched:
+            body = _AllExperts(self.model, call, given, given, kinds).body(call.outputs[0]) if same else []
+        except NotVectorizable:
             return call
         return replace(call, body=body, host_reads=[]) if same else call
 
-    def _experts(self, call: Call, given: Given) -> Iterator[Expert]:
+    def _experts(self, call: Call, given: ExpertInputs) -> Iterator[Expert]:
         """Each expert alone, as if all tokens had chosen it, as often as they choose."""
         recorder = Recorder(self.model)
         like = given.indices.tensor
@@ -124,16 +124,16 @@ class ExpertLoops:
             assert recorder.root is not None  # the module was called
             yield Expert(number, recorder.root)
 
-    def _agrees(self, call: Call, given: Given, kinds: list[list[Expert]]) -> bool:
+    def _agrees(self, call: Call, given: ExpertInputs, kinds: list[list[Expert]]) -> bool:
         """Whether all is what the module computes for tokens that chose any of the experts."""
         generator = torch.Generator().manual_seed(0)
         tokens, chosen = given.indices.tensor.shape
         indices = torch.rand(tokens, sum(map(len, kinds)), generator=generator).argsort(-1)[:, :chosen]
         weights = torch.rand(tokens, chosen, generator=generator).to(given.weights.tensor.dtype)
-        other = Given(given.states, Value(indices), Value(weights))
+        other = ExpertInputs(given.states, Value(indices), Value(weights))
         with torch.no_grad():
             expected = call.module(**given.arguments(call, indices, weights))
-        found = _Joined(self.model, call, given, other, kinds).output().tensor
+        found = _AllExperts(self.model, call, given, other, kinds).output().tensor
         error = (found.float() - expected.float()).abs().max()
         return found.shape == expected.shape and bool(error <= TOLERANCE * expected.float().abs().max())
 
@@ -150,7 +150,7 @@ def _items(call: Call) -> Iterator[Operation | Call]:
             yield item
 
 
-class _Joined:
+class _AllExperts:
     """What all experts compute, as operations.
 
     Args:
@@ -161,7 +161,9 @@ class _Joined:
         kinds: its experts, those of one kind together.
     """
 
-    def __init__(self, model: nn.Module, call: Call, taken: Given, given: Given, kinds: list[list[Expert]]) -> None:
+    def __init__(
+        self, model: nn.Module, call: Call, taken: ExpertInputs, given: ExpertInputs, kinds: list[list[Expert]]
+    ) -> None:
         self.model = model
         self.call = call
         self.inputs = {getattr(taken, name): getattr(given, name) for name in ("states", "indices", "weights")}
@@ -179,21 +181,21 @@ class _Joined:
         first = self.kinds[0][0]
         sums = [total for kind in self.kinds if (total := self._sum(kind)) is not None]
         if first.end is None or not sums:
-            raise NotBatched("the first expert adds nothing")
-        batching = self._batching(self.kinds[0])
+            raise NotVectorizable("the first expert adds nothing")
+        vectorizer = self._vectorizer(self.kinds[0])
         whole = sums[0]
         for other in sums[1:]:
-            (whole,) = batching.record("add", (whole, other), first.end)
-        batching.known[first.end.outputs[0]] = Made(whole)
-        found = batching[first.record.outputs[0]].arg
+            (whole,) = vectorizer.record("add", (whole, other), first.end)
+        vectorizer.known[first.end.outputs[0]] = Operand(whole)
+        found = vectorizer[first.record.outputs[0]].arg
         assert isinstance(found, Value)  # it follows from the sum
         return found
 
-    def _batching(self, kind: list[Expert]) -> Batching:
+    def _vectorizer(self, kind: list[Expert]) -> Vectorizer:
         first = kind[0]
         taken = ((arg, self.call.args[name]) for name, arg in first.record.args.items() if isinstance(arg, Value))
-        known: dict[Any, Made] = {arg: Made(self.inputs[own]) for arg, own in taken}
-        return Batching(self.model, self.call, first.number, len(kind), first.makers, known, self.made)
+        known: dict[Any, Operand] = {arg: Operand(self.inputs[own]) for arg, own in taken}
+        return Vectorizer(self.model, self.call, first.number, len(kind), first.makers, known, self.made)
 
     def _sum(self, kind: list[Expert]) -> Value | None:
         """The weighted sum over the experts of one kind; None: they add nothing."""
@@ -203,39 +205,39 @@ class _Joined:
         begin, dim, tokens, added = (argument(end, key, n) for n, key in enumerate(("input", "dim", "index", "source")))
         count = len(self.given.indices.tensor)
         if dim != 0 or not takes_all(tokens.tensor, count) or not _is_zeros(makers.get(begin)):
-            raise NotBatched("a sum over experts that begins with something")
-        batching = self._batching(kind)
-        output = batching[self._unweighted(added, batching)]
+            raise NotVectorizable("a sum over experts that begins with something")
+        vectorizer = self._vectorizer(kind)
+        output = vectorizer[self._unweighted(added, vectorizer)]
         if not output.batched:
-            return self._alike(kind, output.arg, batching, end)
+            return self._alike(kind, output.arg, vectorizer, end)
         args = (output.arg, self.given.indices, self.given.weights)
-        return batching.record("combine_experts", args, end)[0]
+        return vectorizer.record("combine_experts", args, end)[0]
 
-    def _unweighted(self, added: Any, batching: Batching) -> Any:
+    def _unweighted(self, added: Any, vectorizer: Vectorizer) -> Any:
         """What is multiplied by the tokens' weights before it is added to a sum, and cast."""
-        maker = batching.makers.get(added)
+        maker = vectorizer.makers.get(added)
         while isinstance(maker, Operation) and canonical_name(maker.name)[0] in CASTS:
-            maker = batching.makers.get(maker.args[0])
+            maker = vectorizer.makers.get(maker.args[0])
         if isinstance(maker, Operation) and canonical_name(maker.name)[0] in TIMES:
             for weight, other in (maker.args, maker.args[::-1]):
-                part = batching.makers.get(weight) if isinstance(weight, Value) else None
-                if isinstance(part, Operation) and batching.known.get(part.args[0]) == Made(self.given.weights):
+                part = vectorizer.makers.get(weight) if isinstance(weight, Value) else None
+                if isinstance(part, Operation) and vectorizer.known.get(part.args[0]) == Operand(self.given.weights):
                     return other
-        raise NotBatched("what is added to a sum over experts has no weights")
+        raise NotVectorizable("what is added to a sum over experts has no weights")
 
-    def _alike(self, kind: list[Expert], output: Value, batching: Batching, end: Operation) -> Value:
+    def _alike(self, kind: list[Expert], output: Value, vectorizer: Vectorizer, end: Operation) -> Value:
         """The sum of experts that compute the same: that, times the sum of their weights."""
         like, first, last = nameless(end), kind[0].number, kind[-1].number
-        (chosen,) = batching.record("ge", (self.given.indices, first), like)
+        (chosen,) = vectorizer.record("ge", (self.given.indices, first), like)
         if last < self.kinds[-1][-1].number:
-            (below,) = batching.record("le", (self.given.indices, last), like)
-            (chosen,) = batching.record("and", (chosen, below), like)
-        (weights,) = batching.record("where", (chosen, self.given.weights, 0.0), like)
-        (weight,) = batching.record("sum", (weights, -1), like, keepdim=True)
-        (product,) = batching.record("mul", (output, weight), like)
+            (below,) = vectorizer.record("le", (self.given.indices, last), like)
+            (chosen,) = vectorizer.record("and", (chosen, below), like)
+        (weights,) = vectorizer.record("where", (chosen, self.given.weights, 0.0), like)
+        (weight,) = vectorizer.record("sum", (weights, -1), like, keepdim=True)
+        (product,) = vectorizer.record("mul", (output, weight), like)
         if product.tensor.dtype == output.tensor.dtype:
             return product
-        return batching.record("to", (product, output.tensor.dtype), like)[0]
+        return vectorizer.record("to", (product, output.tensor.dtype), like)[0]
 
 
 def _is_zeros(begin: Operation | Call | None) -> bool:

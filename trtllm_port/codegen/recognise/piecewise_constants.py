@@ -26,7 +26,7 @@ def parts_of(tensor: Tensor) -> tuple[tuple[float, ...], tuple[int, ...]] | None
     return tuple(values.tolist()), tuple(counts.tolist())
 
 
-def with_parts(block: Block, operation: Operation, content: Any) -> Operation:
+def replace_piecewise_constant(block: Block, operation: Operation, content: Any) -> Operation:
     """An operation on a tensor and a buffer that no checkpoint holds, with a function of the port in its place.
 
     Args:

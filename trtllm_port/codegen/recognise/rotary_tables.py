@@ -30,7 +30,7 @@ Layout = Callable[[Tensor], Tensor | None]
 
 
 @dataclass(frozen=True)
-class Rotary:
+class RotaryTables:
     """What a call of a module for rotary tables is.
 
     Attributes:
@@ -44,7 +44,7 @@ class Rotary:
     doubled: bool
 
 
-def probe_rotary(call: Call, trace: Trace, uses: dict[Value, list[Operation]]) -> Rotary | None:
+def probe_rotary(call: Call, trace: Trace, uses: dict[Value, list[Operation]]) -> RotaryTables | None:
     """The `RotaryEmbedding` that a call is, or None.
 
     Its outputs must be cos and sin of position times frequency (or one that is complex, of both), and go into rotations
@@ -78,7 +78,7 @@ def probe_rotary(call: Call, trace: Trace, uses: dict[Value, list[Operation]]) -
             ):
                 keywords = {"dtype": None if dtype == MODEL_DTYPE else dtype}
                 leaf = Leaf("RotaryEmbedding", (dict(chosen), size, *limit), keywords)
-                return Rotary(leaf, key, doubled=layout is not _once)
+                return RotaryTables(leaf, key, doubled=layout is not _once)
     return None
 
 

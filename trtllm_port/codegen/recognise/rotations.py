@@ -7,7 +7,7 @@ from typing import Any
 
 from trtllm_port.codegen.ir.nodes import Block, Node
 from trtllm_port.codegen.ir.record import Call, Operation, Value
-from trtllm_port.codegen.recognise.rotary_tables import Rotary
+from trtllm_port.codegen.recognise.rotary_tables import RotaryTables
 from trtllm_port.codegen.rules.base import node
 
 PARTS = ("cos", "sin")  # real and imaginary part of a table of complex numbers, by the names that they have in the port
@@ -27,7 +27,7 @@ class Rotations:
     sets: dict[Call, str] = field(default_factory=dict)
     parts: dict[Value, tuple[Value, ...]] = field(default_factory=dict)
 
-    def note(self, call: Call, rotary: Rotary) -> None:
+    def note(self, call: Call, rotary: RotaryTables) -> None:
         """Take note of the tables that a call gives."""
         self.halved.update(call.outputs if rotary.doubled else ())
         self.sets.update({call: rotary.key} if rotary.key is not None else {})
@@ -49,7 +49,7 @@ class Rotations:
         """A rotation by the tables that the port has, with nodes for what becomes of them first."""
         x, *tables = operation.args
         operation = replace(operation, args=(x, *self.of(tuple(tables))))
-        return _turned_back(block, self._halve_tables(block, operation))
+        return _by_negative_sine(block, self._halve_tables(block, operation))
 
     def _halve_tables(self, block: Block, operation: Operation) -> Operation:
         """TensorRT's rotation takes every angle once; cut the tables of a model that holds them twice."""
@@ -69,7 +69,7 @@ class Rotations:
         return replace(operation, args=(x, *cut_tables))
 
 
-def _turned_back(block: Block, operation: Operation) -> Operation:
+def _by_negative_sine(block: Block, operation: Operation) -> Operation:
     """A rotation the other way round is one by the negative sine."""
     x, cos, sin = operation.args
     if not operation.kwargs.get("backwards"):

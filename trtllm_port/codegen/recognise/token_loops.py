@@ -40,14 +40,14 @@ class Step:
     before: Value
 
 
-def join_token_loops(body: list[Item]) -> list[Item]:
+def fuse_token_loops(body: list[Item]) -> list[Item]:
     """A call's body with a "linear_attention" in place of every loop over tokens.
 
     Raises:
         UnsupportedModelError: a state is stored that follows from no such loop.
     """
     for end in [item for item in body if isinstance(item, Operation) and item.name == "state_stored"]:
-        joined = _Loop(body).join(end)
+        joined = _Loop(body).fuse(end)
         if joined is None:
             StateLog().store(end.args[1], 0)  # refuses it
         else:
@@ -62,7 +62,7 @@ class _Loop:
         self.inside: list[Item] = []  # what the one operation stands for
         self.made: list[Operation] = []
 
-    def join(self, end: Operation) -> list[Item] | None:
+    def fuse(self, end: Operation) -> list[Item] | None:
         """The body with the loop that ends in a stored state as one operation, or None: it is no such loop."""
         steps = self._steps(end.args[2])
         if not steps or len({id(step.decay) for step in steps}) > 1:

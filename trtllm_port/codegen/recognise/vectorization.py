@@ -34,12 +34,12 @@ RESHAPES = words("view reshape contiguous flatten")
 CUTS = words("chunk split tensor_split")
 
 
-class NotBatched(Exception):
+class NotVectorizable(Exception):
     """An operation of which it is not known what it is for several experts at once."""
 
 
 @dataclass(frozen=True)
-class Made:
+class Operand:
     """What stands for a tensor of the record: an argument of operations; experts may be its first dimension."""
 
     arg: Any
@@ -47,7 +47,7 @@ class Made:
 
 
 @dataclass(eq=False)
-class Batching:
+class Vectorizer:
     """Makes operations anew as somebody asks for what they give.
 
     Attributes:
@@ -57,7 +57,7 @@ class Batching:
         count: how many experts there are, from that on.
         makers: value of the record → the operation that made it, or the call of an activation.
         known: tensors of the record → what stands for them.
-        made: the operations and calls, in order; more than one `Batching` may add to them.
+        made: the operations and calls, in order; more than one `Vectorizer` may add to them.
     """
 
     model: nn.Module
@@ -65,14 +65,14 @@ class Batching:
     number: int
     count: int
     makers: Mapping[Value, Operation | Call]
-    known: dict[Any, Made]
+    known: dict[Any, Operand]
     made: list[Operation | Call]
     parameters: set[Value] = field(default_factory=set)  # made of parameters alone
 
-    def __getitem__(self, arg: Any) -> Made:
+    def __getitem__(self, arg: Any) -> Operand:
         """What stands for a tensor of the record."""
         if not isinstance(arg, Value):
-            return Made(arg)
+            return Operand(arg)
         if arg not in self.known:
             self._make(self.makers.get(arg))
         return self.known[arg]
@@ -104,7 +104,7 @@ class Batching:
 
     def _make(self, operation: Operation | Call | None) -> None:
         if operation is None:
-            raise NotBatched("a tensor from elsewhere")
+            raise NotVectorizable("a tensor from elsewhere")
         if isinstance(operation, Call):
             self._activate(operation)
             return
@@ -115,10 +115,10 @@ class Batching:
         elif self._is_batched((args, operation.kwargs)):
             found = self._batched(name, args, operation)
         elif is_in_place(operation.name, operation.kwargs) and name not in BY_ELEMENT:
-            raise NotBatched(operation.name)
+            raise NotVectorizable(operation.name)
         else:
             args, kwargs = map_structure(lambda arg: self[arg].arg, (args, operation.kwargs))
-            found = [Made(value) for value in self.record(name, args, operation, **kwargs)]
+            found = [Operand(value) for value in self.record(name, args, operation, **kwargs)]
         self.known.update(zip(operation.outputs, found, strict=True))
 
     def _activate(self, call: Call) -> None:
@@ -132,23 +132,23 @@ class Batching:
             output = Value(call.module(self.tensor(given.arg)))
         output.names[self.call] = [label for names in result.names.values() for label in names]
         self.made.append(replace(call, args={name: given.arg}, body=[], outputs=(output,), stands_for_function=True))
-        self.known[result] = Made(output, given.batched)
+        self.known[result] = Operand(output, given.batched)
 
     def _is_batched(self, tree: Any) -> bool:
         return any(self[leaf].batched for leaf in leaves(tree) if isinstance(leaf, Value))
 
-    def _part(self, source: Any, index: Any, operation: Operation) -> list[Made]:
+    def _part(self, source: Any, index: Any, operation: Operation) -> list[Operand]:
         """An expert's part of a parameter is all of it, the tokens that chose the expert are all; any other part."""
         whole = self[source]
         of_parameters = isinstance(whole.arg, Attribute) or whole.arg in self.parameters
         if whole.batched:
-            raise NotBatched("a part of what experts computed")
+            raise NotVectorizable("a part of what experts computed")
         if of_parameters and _is_number(index, self.number):
-            return [Made(self._experts(whole.arg, operation), batched=True)]
+            return [Operand(self._experts(whole.arg, operation), batched=True)]
         if isinstance(index, Value) and takes_all(index.tensor, len(self.tensor(whole.arg))):
             return [whole]
         index = map_structure(lambda arg: self[arg].arg, index)
-        return [Made(value) for value in self.record("getitem", (whole.arg, index), operation)]
+        return [Operand(value) for value in self.record("getitem", (whole.arg, index), operation)]
 
     def _experts(self, parameters: Any, operation: Operation) -> Any:
         """The parameters of those experts that there are, [X, …]."""
@@ -157,7 +157,7 @@ class Batching:
         start = self.number or None
         return self.record("getitem", (parameters, slice(start, self.number + self.count)), operation)[0]
 
-    def _batched(self, name: str, args: tuple[Any, ...], operation: Operation) -> list[Made]:
+    def _batched(self, name: str, args: tuple[Any, ...], operation: Operation) -> list[Operand]:
         if name == "linear":
             made = self._linear(args[0], operation)
         elif name in ("matmul", "bmm"):
@@ -171,14 +171,14 @@ class Batching:
         elif name in RESHAPES and operation.outputs[0].tensor.shape == args[0].tensor.shape:
             made = (self[args[0]].arg,)
         else:
-            raise NotBatched(operation.name)
-        return [Made(value, batched=True) for value in made]
+            raise NotVectorizable(operation.name)
+        return [Operand(value, batched=True) for value in made]
 
     def _linear(self, given: Any, operation: Operation) -> tuple[Value, ...]:
         weight, bias = argument(operation, "weight", 1), argument(operation, "bias", 2)
         parts = [self[weight], self[bias]]
         if not parts[0].batched or (bias is not None and not parts[1].batched):
-            raise NotBatched("a linear layer that experts share")
+            raise NotVectorizable("a linear layer that experts share")
         (turned,) = self.record("transpose", (parts[0].arg, 1, 2), nameless(operation))
         product = self.record("matmul", (self[given].arg, turned), operation)
         if bias is None:
@@ -193,7 +193,7 @@ class Batching:
         for arg in args:
             made = self[arg]
             for _ in range(ndim - arg.tensor.ndim if made.batched else 0):
-                made = Made(self.record("unsqueeze", (made.arg, 1), nameless(operation))[0], batched=True)
+                made = Operand(self.record("unsqueeze", (made.arg, 1), nameless(operation))[0], batched=True)
             given.append(made.arg)
         return self.record(name, tuple(given), operation, **operation.kwargs)
 

@@ -1,4 +1,5 @@
-"""Phase 6: numbers that differ between traces as expressions of the config.
+"""Phase 7: values that differ between instances as expressions of the config.
 
-In: a value for each instance. Out: an `Expression`. A newcomer adds an operator or a kind of operand.
+In: a value for each instance, and the symbols that an expression may use. Out: an `Expression`, or None. A newcomer
+adds a symbol, an operator, or a kind of condition.
 """

@@ -13,57 +13,57 @@ from typing import Any
 
 import numpy as np
 
-from trtllm_port.codegen.ir.expressions import Expression, Rounded, Single, Values
+from trtllm_port.codegen.ir.expressions import Expression, Float32, Rounded, Values
 from trtllm_port.codegen.solve.operators import (
     FUNCTIONS,
     ROOTS,
     WHOLE,
-    Looks,
+    OperandTraits,
     combine,
     cost,
-    looks,
     makes_sense,
     power,
+    traits,
 )
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Numbers = np.ndarray[Any, np.dtype[np.intp]]
-SYMBOLS = (*FUNCTIONS, "power", "itself")
+OPERATORS = (*FUNCTIONS, "power", "itself")
 _WAYS = tuple(product(FUNCTIONS, (False, True)))  # operator, and whether operands are swapped
-_POWER, _ITSELF = SYMBOLS.index("power"), SYMBOLS.index("itself")
+_POWER, _ITSELF = OPERATORS.index("power"), OPERATORS.index("itself")
 
 
 @dataclass(frozen=True)
-class Rows:
+class Candidates:
     """Expressions of one operator over operands, one in each place of four arrays.
 
     Attributes:
-        symbol: place of the operator in `SYMBOLS`; "itself" is the first operand alone.
+        operator: place of the operator in `OPERATORS`; "itself" is the first operand alone.
         first, second: numbers of the operands; of the exponent in `ROOTS` for a power.
         cost: see `Expression`.
     """
 
-    symbol: Numbers
+    operator: Numbers
     first: Numbers
     second: Numbers
     cost: Numbers
 
     def __len__(self) -> int:
-        return len(self.symbol)
+        return len(self.operator)
 
-    def __getitem__(self, rows: Any) -> Rows:
-        return Rows(self.symbol[rows], self.first[rows], self.second[rows], self.cost[rows])
+    def __getitem__(self, rows: Any) -> Candidates:
+        return Candidates(self.operator[rows], self.first[rows], self.second[rows], self.cost[rows])
 
-    def sorted(self) -> Rows:
+    def sorted(self) -> Candidates:
         """The cheap ones first."""
         return self[np.argsort(self.cost, kind="stable")]
 
 
-def joined(parts: Iterable[Rows]) -> Rows:
+def joined(parts: Iterable[Candidates]) -> Candidates:
     """The rows of all parts, one after the other."""
     found = list(parts)
-    columns = ([getattr(part, name) for part in found] for name in ("symbol", "first", "second", "cost"))
-    return Rows(*(np.concatenate(column) for column in columns))
+    columns = ([getattr(part, name) for part in found] for name in ("operator", "first", "second", "cost"))
+    return Candidates(*(np.concatenate(column) for column in columns))
 
 
 class Operands:
@@ -72,64 +72,64 @@ class Operands:
     def __init__(self, expressions: Sequence[Expression]) -> None:
         self.expressions = list(expressions)
         self.values: Array = np.array([one.values for one in expressions], dtype=np.float64)
-        self.looks = Looks(*(np.array(column) for column in zip(*map(looks, expressions), strict=True)))
+        self.traits = OperandTraits(*(np.array(column) for column in zip(*map(traits, expressions), strict=True)))
         self.costs: Numbers = np.array([one.cost for one in expressions], dtype=np.intp)
 
-    def pairs(self, first: Numbers, second: Numbers, symbols: Sequence[str] = tuple(FUNCTIONS)) -> Rows:
+    def pairs(self, first: Numbers, second: Numbers, operators: Sequence[str] = tuple(FUNCTIONS)) -> Candidates:
         """All that makes sense of an operator over two operands."""
         a, b = np.repeat(first, len(second)), np.tile(second, len(first))
-        one, other = (Looks(*(column[numbers] for column in self.looks)) for numbers in (a, b))
-        sensible = np.stack([makes_sense(one, other, symbol) & (a != b) for symbol in symbols], -1)
+        one, other = (OperandTraits(*(column[numbers] for column in self.traits)) for numbers in (a, b))
+        sensible = np.stack([makes_sense(one, other, operator) & (a != b) for operator in operators], -1)
         place, which = np.nonzero(sensible)
-        symbol: Numbers = np.array([SYMBOLS.index(symbol) for symbol in symbols])[which]
+        operator: Numbers = np.array([OPERATORS.index(operator) for operator in operators])[which]
         a, b = a[place], b[place]
-        costs = cost(self.costs[a], self.costs[b], "") + (symbol == SYMBOLS.index("int"))
-        return Rows(symbol, a, b, costs)
+        costs = cost(self.costs[a], self.costs[b], "") + (operator == OPERATORS.index("int"))
+        return Candidates(operator, a, b, costs)
 
-    def powers(self, bases: Numbers) -> Rows:
+    def powers(self, bases: Numbers) -> Candidates:
         """The roots of operands."""
         first = np.repeat(bases, len(ROOTS))
         second: Numbers = np.tile(np.arange(len(ROOTS)), len(bases))
-        return Rows(np.full(len(first), _POWER), first, second, self.costs[first] + 1)
+        return Candidates(np.full(len(first), _POWER), first, second, self.costs[first] + 1)
 
-    def alone(self, bases: Numbers) -> Rows:
+    def alone(self, bases: Numbers) -> Candidates:
         """The operands as they are."""
-        return Rows(np.full(len(bases), _ITSELF), bases, bases, self.costs[bases])
+        return Candidates(np.full(len(bases), _ITSELF), bases, bases, self.costs[bases])
 
-    def written(self, rows: Rows, place: int) -> Expression | None:
+    def written(self, rows: Candidates, place: int) -> Expression | None:
         """The expression in one place, if it makes sense in all instances."""
-        symbol, first = SYMBOLS[int(rows.symbol[place])], self.expressions[int(rows.first[place])]
-        if symbol == "itself":
+        operator, first = OPERATORS[int(rows.operator[place])], self.expressions[int(rows.first[place])]
+        if operator == "itself":
             return first
-        if symbol == "power":
+        if operator == "power":
             return power(first, ROOTS[rows.second[place]])
-        return combine(first, self.expressions[int(rows.second[place])], symbol)
+        return combine(first, self.expressions[int(rows.second[place])], operator)
 
-    def at(self, rows: Rows, instance: int) -> Array:
+    def at(self, rows: Candidates, instance: int) -> Array:
         """What the rows are worth in one instance; not a number where they make no sense."""
         values = self.values[:, instance]
         found: Array = np.full(len(rows), np.nan)
-        for number in range(len(SYMBOLS)):
-            there = rows.symbol == number
+        for number in range(len(OPERATORS)):
+            there = rows.operator == number
             if not there.any():
                 continue
             a, second = values[rows.first[there]], rows.second[there]
             if number == _POWER:
                 found[there] = np.where(a > 0, np.where(a > 0, a, 1.0) ** np.array(ROOTS)[second], np.nan)
             else:
-                found[there] = a if number == _ITSELF else computed(SYMBOLS[number], a, values[second])
+                found[there] = a if number == _ITSELF else computed(OPERATORS[number], a, values[second])
         return found
 
 
-def computed(symbol: str, a: Any, b: Any) -> Array:
-    """`a symbol b` for numbers in float64; not a number where sizes do not divide, and parts are not whole."""
+def computed(operator: str, a: Any, b: Any) -> Array:
+    """`a operator b` for numbers in float64; not a number where sizes do not divide, and parts are not whole."""
     with np.errstate(all="ignore"):
-        if symbol == "//":
+        if operator == "//":
             return np.where(np.fmod(a, b) == 0, np.floor_divide(a, b), np.nan)
-        if symbol == "int":
+        if operator == "int":
             whole = np.abs(a * b - np.round(a * b)) <= 2 * WHOLE  # twice: what is near the limit is decided exactly
             return np.where(whole, np.trunc(a * b), np.nan)
-        found: Array = FUNCTIONS[symbol](a, b)
+        found: Array = FUNCTIONS[operator](a, b)
         return found
 
 
@@ -143,7 +143,7 @@ class Goal:
     @classmethod
     def of(cls, values: Values) -> Goal:
         """For some numbers; the slack is a little more, for what float64 rounds off."""
-        relative = [2**-8 if isinstance(v, Rounded) else 2**-20 if isinstance(v, Single) else 1e-9 for v in values]
+        relative = [2**-8 if isinstance(v, Rounded) else 2**-20 if isinstance(v, Float32) else 1e-9 for v in values]
         numbers: Array = np.array(values, dtype=np.float64)
         return cls(numbers, 1.01 * np.array(relative) * np.abs(numbers))
 
@@ -158,7 +158,7 @@ class Goal:
         return np.abs(found - self.values[instance]) <= self.slack[instance]
 
 
-def fitting(operands: Operands, rows: Rows, goal: Goal, instances: Sequence[int]) -> Numbers:
+def fitting(operands: Operands, rows: Candidates, goal: Goal, instances: Sequence[int]) -> Numbers:
     """The places of those rows that reach a goal in some instances."""
     places: Numbers = np.arange(len(rows))
     for instance in instances:
@@ -166,14 +166,14 @@ def fitting(operands: Operands, rows: Rows, goal: Goal, instances: Sequence[int]
     return places
 
 
-class Deeper:
+class MeetInTheMiddle:
     """Candidates of one operator more: one over a row of `left` and a row of `right`, in this order or the other.
 
     Args:
         operands: of the rows.
     """
 
-    def __init__(self, operands: Operands, left: Rows, right: Rows) -> None:
+    def __init__(self, operands: Operands, left: Candidates, right: Candidates) -> None:
         self.operands = operands
         self.left = left
         self.right = right
@@ -187,26 +187,26 @@ class Deeper:
         """
         ordered = sorted(instances, key=lambda instance: -abs(goal.values[instance]))
         found = []
-        for number, (symbol, swapped) in enumerate(_WAYS):
-            i, j = self._near(symbol, swapped, goal, ordered[0])
+        for number, (operator, swapped) in enumerate(_WAYS):
+            i, j = self._near(operator, swapped, goal, ordered[0])
             for instance in ordered:
                 a, b = self.operands.at(self.left[i], instance), self.operands.at(self.right[j], instance)
-                fits = goal.fits(computed(symbol, *((b, a) if swapped else (a, b))), instance)
+                fits = goal.fits(computed(operator, *((b, a) if swapped else (a, b))), instance)
                 i, j = i[fits], j[fits]
-            costs = cost(self.left.cost[i], self.right.cost[j], symbol)
+            costs = cost(self.left.cost[i], self.right.cost[j], operator)
             found.append((j, i, np.full(len(i), number), costs))
         right, left, ways, costs = (np.concatenate([one[part] for one in found]) for part in range(4))
         for n in np.lexsort((right, left, ways, costs)):
-            symbol, swapped = _WAYS[ways[n]]
+            operator, swapped = _WAYS[ways[n]]
             one, other = self.operands.written(self.left, left[n]), self.operands.written(self.right, right[n])
             if one is not None and other is not None:
-                yield (other, one, symbol) if swapped else (one, other, symbol)
+                yield (other, one, operator) if swapped else (one, other, operator)
 
-    def _near(self, symbol: str, swapped: bool, goal: Goal, instance: int) -> tuple[Numbers, Numbers]:
+    def _near(self, operator: str, swapped: bool, goal: Goal, instance: int) -> tuple[Numbers, Numbers]:
         """Places of pairs that may reach a goal in one instance: all that do are among them."""
         known, places = self._lefts(instance)
         value, slack = float(goal.values[instance]), float(goal.slack[instance])
-        low, high = needed(symbol, swapped, (value, slack), self.operands.at(self.right, instance))
+        low, high = operand_interval(operator, swapped, (value, slack), self.operands.at(self.right, instance))
         starts, stops = np.searchsorted(known, low, "left"), np.searchsorted(known, high, "right")
         counts = np.maximum(stops - starts, 0)
         right: Numbers = np.repeat(np.arange(len(counts)), counts)
@@ -223,11 +223,11 @@ class Deeper:
         return self._sorted[instance]
 
 
-def needed(symbol: str, swapped: bool, goal: tuple[float, float], known: Array) -> tuple[Array, Array]:
+def operand_interval(operator: str, swapped: bool, goal: tuple[float, float], known: Array) -> tuple[Array, Array]:
     """Between which numbers an operand is that gives about a value with another, known one.
 
     Args:
-        symbol: the operator.
+        operator: the operator.
         swapped: whether the known operand is the first.
         goal: what comes out, and how far from it that may be.
         known: the other operands.
@@ -236,12 +236,12 @@ def needed(symbol: str, swapped: bool, goal: tuple[float, float], known: Array) 
     around = near + 1e-14 * (abs(number) + np.abs(known))  # and what float64 rounds off
     ends: Sequence[Any] = (number - near, number + near)
     with np.errstate(all="ignore"):
-        if symbol in ("+", "-"):
-            middle = number - known if symbol == "+" else known - number if swapped else number + known
+        if operator in ("+", "-"):
+            middle = number - known if operator == "+" else known - number if swapped else number + known
             return middle - around, middle + around
-        if symbol == "int":  # what is cut off is less than one
+        if operator == "int":  # what is cut off is less than one
             ends = (number - near - 1 - WHOLE, number + near + 1 + WHOLE)
-        if symbol in ("*", "int"):
+        if operator in ("*", "int"):
             found = [end / known for end in ends]
         elif swapped:
             found = [known / end for end in ends]

@@ -13,10 +13,10 @@ COMPARISON, NOT, AND, OR = 30, 25, 20, 15
 LAYER = "layer_idx"
 
 
-def find_condition(atoms: Sequence[Expression], wanted: Values) -> Expression | None:
+def find_condition(symbols: Sequence[Expression], wanted: Values) -> Expression | None:
     """The simplest condition that is true where `wanted` is, or None."""
     found: dict[tuple[bool, ...], Expression] = {}
-    simple = list(_simple(atoms))  # in pairs: a condition, and that it is not so
+    simple = list(_simple(symbols))  # in pairs: a condition, and that it is not so
     for made in sorted(simple, key=lambda expression: expression.cost):
         found.setdefault(made.values, made)
     if wanted in found:
@@ -28,26 +28,26 @@ def find_condition(atoms: Sequence[Expression], wanted: Values) -> Expression | 
     return _joined(list(found.values()), wanted, "and") or _joined(list(found.values()), wanted, "or")
 
 
-def switches(atoms: Sequence[Expression]) -> list[Expression]:
+def switches(symbols: Sequence[Expression]) -> list[Expression]:
     """Conditions that choose between two numbers: options, and kinds of layers."""
-    return [made for atom in atoms for made in _of_one(atom) if made.cost <= 2 and len(set(made.values)) == 2]
+    return [made for symbol in symbols for made in _of_one(symbol) if made.cost <= 2 and len(set(made.values)) == 2]
 
 
-def _simple(atoms: Sequence[Expression]) -> Iterator[Expression]:
-    layer = next((atom for atom in atoms if atom.text == LAYER), None)
-    depths = [atom for atom in atoms if atom.text.removeprefix("config.") in LAYER_COUNTS]
-    for atom in atoms:
-        if len(set(map(repr, atom.values))) > 1:
-            yield from _of_one(atom)
-        if layer is not None and atom is not layer and not atom.text.endswith(f"[{LAYER}]"):
-            yield from _of_layer(atom, layer.values)
+def _simple(symbols: Sequence[Expression]) -> Iterator[Expression]:
+    layer = next((symbol for symbol in symbols if symbol.text == LAYER), None)
+    depths = [symbol for symbol in symbols if symbol.text.removeprefix("config.") in LAYER_COUNTS]
+    for symbol in symbols:
+        if len(set(map(repr, symbol.values))) > 1:
+            yield from _of_one(symbol)
+        if layer is not None and symbol is not layer and not symbol.text.endswith(f"[{LAYER}]"):
+            yield from _of_layer(symbol, layer.values)
             for depth in depths:
-                yield from _of_the_last(atom, depth, layer.values)
+                yield from _of_the_last(symbol, depth, layer.values)
 
 
-def _of_one(atom: Expression) -> Iterator[Expression]:
+def _of_one(symbol: Expression) -> Iterator[Expression]:
     """An option itself; which of some names it is; whether it is there; whether it is more than nothing."""
-    text, values = atom.text, atom.values
+    text, values = symbol.text, symbol.values
     kinds = {type(value) for value in values}
     if kinds <= {bool, type(None)} or (kinds <= {int, bool} and {*values} <= {0, 1} and text.endswith(f"[{LAYER}]")):
         yield from _both(text, f"not {text}", [bool(value) for value in values], 1 if kinds == {bool} else 2, ATOM, NOT)
@@ -64,27 +64,27 @@ def _of_one(atom: Expression) -> Iterator[Expression]:
             yield from _both(f"{text} > {number}", f"{text} <= {number}", [value > number for value in values], 3)
 
 
-def _of_layer(atom: Expression, layers: Sequence[int]) -> Iterator[Expression]:
+def _of_layer(symbol: Expression, layers: Sequence[int]) -> Iterator[Expression]:
     """Where a layer is: before or behind a number, in a list, every so many."""
-    text, pairs = atom.text, list(zip(layers, atom.values, strict=True))
-    kinds = {type(value) for value in atom.values}
+    text, pairs = symbol.text, list(zip(layers, symbol.values, strict=True))
+    kinds = {type(value) for value in symbol.values}
     if kinds == {int}:
         yield from _both(f"{LAYER} >= {text}", f"{LAYER} < {text}", [n >= value for n, value in pairs], 3)
         yield from _both(f"{LAYER} == {text} - 1", f"{LAYER} != {text} - 1", [n == value - 1 for n, value in pairs], 4)
-        if all(value > 0 for value in atom.values):
+        if all(value > 0 for value in symbol.values):
             for offset in (1, 0):
                 place = f"({LAYER} + 1)" if offset else LAYER
                 divides = [(n + offset) % value == 0 for n, value in pairs]
                 yield from _both(f"{place} % {text} == 0", f"{place} % {text} != 0", divides, 4)
-    if kinds == {list} and all(isinstance(item, int) for value in atom.values for item in value):
+    if kinds == {list} and all(isinstance(item, int) for value in symbol.values for item in value):
         yield from _both(f"{LAYER} in {text}", f"{LAYER} not in {text}", [n in value for n, value in pairs], 3)
 
 
-def _of_the_last(atom: Expression, depth: Expression, layers: Sequence[int]) -> Iterator[Expression]:
+def _of_the_last(symbol: Expression, depth: Expression, layers: Sequence[int]) -> Iterator[Expression]:
     """Whether a layer is one of the last so many."""
-    if atom is not depth and {type(value) for value in atom.values} == {int}:
-        text = f"{depth.text} - {atom.text}"
-        last = [n >= count - few for n, count, few in zip(layers, depth.values, atom.values, strict=True)]
+    if symbol is not depth and {type(value) for value in symbol.values} == {int}:
+        text = f"{depth.text} - {symbol.text}"
+        last = [n >= count - few for n, count, few in zip(layers, depth.values, symbol.values, strict=True)]
         yield from _both(f"{LAYER} >= {text}", f"{LAYER} < {text}", last, 5)
 
 

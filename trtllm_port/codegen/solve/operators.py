@@ -28,28 +28,28 @@ FUNCTIONS: dict[str, Callable[[Any, Any], Any]] = {
 }
 WHOLE = 1e-6  # how far from a whole number a part of a size may be
 ROOTS = (-0.5, 0.5)
-no = np.logical_not
+_not = np.logical_not
 _PRECEDENCE = {"*": PRODUCT, "//": PRODUCT, "/": PRODUCT, "int": ATOM, "+": SUM, "-": SUM}
 
 
-def combine(a: Expression, b: Expression, symbol: str) -> Expression | None:
-    """`a symbol b`, if that makes sense of the operands."""
-    if a is b or not makes_sense(looks(a), looks(b), symbol):  # `x + x` is `2 * x`
+def combine(a: Expression, b: Expression, operator: str) -> Expression | None:
+    """`a operator b`, if that makes sense of the operands."""
+    if a is b or not makes_sense(traits(a), traits(b), operator):  # `x + x` is `2 * x`
         return None
     pairs = list(zip(a.values, b.values, strict=True))
     try:
-        if symbol == "//" and any(x % y for x, y in pairs):
+        if operator == "//" and any(x % y for x, y in pairs):
             return None  # sizes divide evenly
-        if symbol == "int" and any(abs(x * y - round(x * y)) > WHOLE for x, y in pairs):
+        if operator == "int" and any(abs(x * y - round(x * y)) > WHOLE for x, y in pairs):
             return None  # and parts of sizes are whole: what is cut off otherwise would fit by chance
-        function = FUNCTIONS[symbol]
+        function = FUNCTIONS[operator]
         values = tuple(function(x, y) for x, y in pairs)
     except (ZeroDivisionError, OverflowError):
         return None
-    return _written(a, b, symbol, values)
+    return _written(a, b, operator, values)
 
 
-class Looks(NamedTuple):
+class OperandTraits(NamedTuple):
     """What says whether an operator makes sense of an operand; or arrays of that."""
 
     number: Any
@@ -59,42 +59,42 @@ class Looks(NamedTuple):
     has_floats: Any
 
 
-def looks(one: Expression) -> Looks:
-    """See `Looks`."""
-    return Looks(one.cost == 0, one.text.startswith("1"), one.text == "1", one.text == "1.0", one.has_floats)
+def traits(one: Expression) -> OperandTraits:
+    """See `OperandTraits`."""
+    return OperandTraits(one.cost == 0, one.text.startswith("1"), one.text == "1", one.text == "1.0", one.has_floats)
 
 
-def makes_sense(a: Looks, b: Looks, symbol: str) -> Any:
-    """Whether anybody would write `a symbol b`; also for arrays. Sizes divide, and what is no size is cut off."""
+def makes_sense(a: OperandTraits, b: OperandTraits, operator: str) -> Any:
+    """Whether anybody would write `a operator b`; also for arrays. Sizes divide, and what is no size is cut off."""
     has_floats = a.has_floats | b.has_floats
-    of_its_kind = has_floats if symbol == "int" else no(has_floats) if symbol == "//" else True
-    return of_its_kind & _is_sensible(a, b, symbol)
+    of_its_kind = has_floats if operator == "int" else _not(has_floats) if operator == "//" else True
+    return of_its_kind & _is_sensible(a, b, operator)
 
 
-def _is_sensible(a: Looks, b: Looks, symbol: str) -> Any:
+def _is_sensible(a: OperandTraits, b: OperandTraits, operator: str) -> Any:
     """Leave out what nobody would write: two numbers, `x * 2` for `2 * x`, `1 * x`, `x / 1`; also for arrays."""
-    if symbol in ("*", "int"):
-        return no(b.number) & no(a.begins_with_1)
-    if symbol == "+":
-        return no(a.number)
-    if symbol == "/":
-        return no(b.number) & (no(a.number) | a.is_1_0)
-    complement = a.is_1 & b.has_floats & (symbol == "-") & no(b.number)
-    return (complement | no(a.number)) & no(b.is_1 & (symbol == "//")) & no(b.is_1_0)
+    if operator in ("*", "int"):
+        return _not(b.number) & _not(a.begins_with_1)
+    if operator == "+":
+        return _not(a.number)
+    if operator == "/":
+        return _not(b.number) & (_not(a.number) | a.is_1_0)
+    complement = a.is_1 & b.has_floats & (operator == "-") & _not(b.number)
+    return (complement | _not(a.number)) & _not(b.is_1 & (operator == "//")) & _not(b.is_1_0)
 
 
-def cost(a: Any, b: Any, symbol: str) -> Any:
-    """Of `a symbol b`, for the costs of the operands; also for arrays of them. Only numbers cost nothing."""
-    return a + b + 1 + (a == 0) + (b == 0) + (symbol == "int")
+def cost(a: Any, b: Any, operator: str) -> Any:
+    """Of `a operator b`, for the costs of the operands; also for arrays of them. Only numbers cost nothing."""
+    return a + b + 1 + (a == 0) + (b == 0) + (operator == "int")
 
 
-def _written(a: Expression, b: Expression, symbol: str, values: Values) -> Expression:
-    if symbol == "int":
+def _written(a: Expression, b: Expression, operator: str, values: Values) -> Expression:
+    if operator == "int":
         text = f"int({a.inside(PRODUCT)} * {b.inside(PRODUCT + 1)})"
-        return Expression(text, values, ATOM, cost(a.cost, b.cost, symbol))
-    precedence = _PRECEDENCE[symbol]
-    text = f"{a.inside(precedence)} {symbol} {b.inside(precedence + 1)}"
-    return Expression(text, values, precedence, cost(a.cost, b.cost, symbol))
+        return Expression(text, values, ATOM, cost(a.cost, b.cost, operator))
+    precedence = _PRECEDENCE[operator]
+    text = f"{a.inside(precedence)} {operator} {b.inside(precedence + 1)}"
+    return Expression(text, values, precedence, cost(a.cost, b.cost, operator))
 
 
 def power(base: Expression, exponent: float) -> Expression | None:

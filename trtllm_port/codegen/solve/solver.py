@@ -31,7 +31,7 @@ from trtllm_port.codegen.ir.expressions import (
     is_numeric,
     power_text,
 )
-from trtllm_port.codegen.solve.candidates import Deeper, Goal, Numbers, Operands, Rows, fitting, joined
+from trtllm_port.codegen.solve.candidates import Candidates, Goal, MeetInTheMiddle, Numbers, Operands, fitting, joined
 from trtllm_port.codegen.solve.conditions import find_condition, switches
 from trtllm_port.codegen.solve.expression_cache import recall, remember
 from trtllm_port.codegen.solve.operators import ROOTS, combine, power, quantile
@@ -40,16 +40,16 @@ _COLUMNS = 6  # instances that the search looks at before it checks all
 
 
 class Solver:
-    """Finds expressions over a set of atoms.
+    """Finds expressions over a set of symbols.
 
     Args:
-        atoms: text → value in each instance; earlier ones are preferred.
+        symbols: text → value in each instance; earlier ones are preferred.
         options: how many options may choose between expressions, one inside the other.
     """
 
-    def __init__(self, atoms: Mapping[str, Values], options: int = 1) -> None:
+    def __init__(self, symbols: Mapping[str, Values], options: int = 1) -> None:
         self.options = options
-        self.atoms = [Expression(text, values, ATOM, 1) for text, values in atoms.items()]
+        self.symbols = [Expression(text, values, ATOM, 1) for text, values in symbols.items()]
         self._found: dict[Any, Expression | None] = {}
         self._parts: dict[tuple[tuple[int, ...], int], Solver] = {}
 
@@ -61,24 +61,24 @@ class Solver:
             return found and replace(found, values=values)
         key = tuple((type(value).__name__, repr(value)) for value in values)
         if key not in self._found:
-            found = recall(self.atoms, values) or self._solve(values)
+            found = recall(self.symbols, values) or self._solve(values)
             self._found[key] = found
             if found is not None:
-                remember(self.atoms, values, found)
+                remember(self.symbols, values, found)
         return self._found[key]
 
     def _part(self, instances: tuple[int, ...], options: int) -> Solver:
         """A solver for some of the instances."""
         if (instances, options) not in self._parts:
-            atoms = {atom.text: tuple(atom.values[i] for i in instances) for atom in self.atoms}
-            known = {text: values for text, values in atoms.items() if MISSING not in values}
+            symbols = {symbol.text: tuple(symbol.values[i] for i in instances) for symbol in self.symbols}
+            known = {text: values for text, values in symbols.items() if MISSING not in values}
             self._parts[instances, options] = Solver(known, options)
         return self._parts[instances, options]
 
     def _solve(self, values: Values) -> Expression | None:
-        for atom in self.atoms:
-            if all_close(atom.values, values):
-                return atom
+        for symbol in self.symbols:
+            if all_close(symbol.values, values):
+                return symbol
         if all(isinstance(value, bool) for value in values):
             return find_condition(self._known, values)
         if is_numeric(values):
@@ -96,30 +96,30 @@ class Solver:
 
     @cached_property
     def _known(self) -> list[Expression]:
-        """Atoms that all instances have."""
-        return [atom for atom in self.atoms if MISSING not in atom.values]
+        """Symbols that all instances have."""
+        return [symbol for symbol in self.symbols if MISSING not in symbol.values]
 
     # arithmetic
 
     @cached_property
     def _numeric(self) -> list[Expression]:
-        """Numeric atoms that differ between instances, without those that are always equal to an earlier one."""
+        """Numeric symbols that differ between instances, without those that are always equal to an earlier one."""
         unique: dict[Values, Expression] = {}
-        for atom in self.atoms:
-            if is_numeric(atom.values) and len(set(atom.values)) > 1:
-                unique.setdefault(atom.values, atom)
+        for symbol in self.symbols:
+            if is_numeric(symbol.values) and len(set(symbol.values)) > 1:
+                unique.setdefault(symbol.values, symbol)
         return list(unique.values())
 
     @cached_property
     def _numbers(self) -> list[Expression]:
-        count = len(self.atoms[0].values) if self.atoms else 0
+        count = len(self.symbols[0].values) if self.symbols else 0
         return [Expression(str(n), (n,) * count, ATOM, 0) for n in (1, 2, 3, 4, 8, 1.0)]
 
     @cached_property
     def _depths(self) -> list[Expression]:
         """Numbers of layers, which count even if they do not differ."""
-        depths = (atom for atom in self.atoms if atom.text.removeprefix("config.") in LAYER_COUNTS)
-        return [atom for atom in depths if is_numeric(atom.values)]
+        depths = (symbol for symbol in self.symbols if symbol.text.removeprefix("config.") in LAYER_COUNTS)
+        return [symbol for symbol in depths if is_numeric(symbol.values)]
 
     @cached_property
     def _operands(self) -> Operands:
@@ -127,36 +127,36 @@ class Solver:
 
     @cached_property
     def _doubled(self) -> list[Expression]:
-        made = (combine(self._numbers[1], atom, "*") for atom in self._numeric)
+        made = (combine(self._numbers[1], symbol, "*") for symbol in self._numeric)
         return [expression for expression in made if expression is not None]
 
     @cached_property
     def _places(self) -> dict[str, Numbers]:
         """Where the operands of each kind are."""
-        kinds = {"atom": self._numeric, "number": self._numbers, "depth": self._depths, "doubled": self._doubled}
+        kinds = {"symbol": self._numeric, "number": self._numbers, "depth": self._depths, "doubled": self._doubled}
         ends = list(accumulate(map(len, kinds.values()), initial=0))
         return {kind: np.arange(start, stop) for kind, (start, stop) in zip(kinds, pairwise(ends), strict=True)}
 
     @cached_property
-    def _pairs(self) -> Rows:
-        """All expressions of one operator over two atoms, or an atom and a small number, cheap ones first."""
-        both = np.concatenate([self._places["atom"], self._places["number"]])
+    def _pairs(self) -> Candidates:
+        """All expressions of one operator over two symbols, or a symbol and a small number, cheap ones first."""
+        both = np.concatenate([self._places["symbol"], self._places["number"]])
         return self._operands.pairs(both, both).sorted()
 
     @cached_property
-    def _longer(self) -> Deeper:
-        """Those, roots, and queries + 2 keys; with an atom (or its neighbour) or a small number."""
+    def _longer(self) -> MeetInTheMiddle:
+        """Those, roots, and queries + 2 keys; with a symbol (or its neighbour) or a small number."""
         made, place = self._operands, self._places
-        bases = np.concatenate([place["atom"], place["depth"]])
-        left = joined([self._pairs, made.powers(bases), made.pairs(place["atom"], place["doubled"], ("+",))])
-        both = np.concatenate([place["atom"], place["number"]])
-        return Deeper(
-            made, left, joined([made.alone(both), made.pairs(place["atom"], place["number"][:1], ("+", "-"))])
+        bases = np.concatenate([place["symbol"], place["depth"]])
+        left = joined([self._pairs, made.powers(bases), made.pairs(place["symbol"], place["doubled"], ("+",))])
+        both = np.concatenate([place["symbol"], place["number"]])
+        return MeetInTheMiddle(
+            made, left, joined([made.alone(both), made.pairs(place["symbol"], place["number"][:1], ("+", "-"))])
         )
 
     def _simple(self, values: Values) -> Expression | None:
         """One operator, and perhaps a root."""
-        direct = next((atom for atom in self._numeric if all_close(atom.values, values)), None)
+        direct = next((symbol for symbol in self._numeric if all_close(symbol.values, values)), None)
         found = direct or self._first_root(self._numeric, values)
         if found is None and self._numeric:
             found = self._pair(values) or self._root_of_pair(values)
@@ -186,7 +186,7 @@ class Solver:
         """A few instances that differ from each other."""
         seen: dict[Any, int] = {}
         for i, value in enumerate(values):
-            seen.setdefault((value, *(atom.values[i] for atom in self._numeric[:3])), i)
+            seen.setdefault((value, *(symbol.values[i] for symbol in self._numeric[:3])), i)
         return list(seen.values())[:_COLUMNS]
 
     def _deeper(self, values: Values) -> Expression | None:
@@ -194,8 +194,8 @@ class Solver:
         if not self._numeric or not all(map(math.isfinite, values)):
             return None
         best: Expression | None = None
-        for left, right, symbol in self._longer.fitting(Goal.of(values), self._telling(values)):
-            made = combine(left, right, symbol)
+        for left, right, operator in self._longer.fitting(Goal.of(values), self._telling(values)):
+            made = combine(left, right, operator)
             if made is not None and best is not None and made.cost > best.cost:
                 break
             if made is not None and all_close(made.values, values):
@@ -215,15 +215,15 @@ class Solver:
 
     def _defaulted(self, values: Values) -> Expression | None:
         """`key or expression`: a key that may be None, and what the model then takes."""
-        for atom in self.atoms if self.options else ():
-            missing = [value is None for value in atom.values]
+        for symbol in self.symbols if self.options else ():
+            missing = [value is None for value in symbol.values]
             if not any(missing) or all(missing):
                 continue
-            if any(not absent and not close(v, w) for absent, v, w in zip(missing, atom.values, values, strict=True)):
+            if any(not absent and not close(v, w) for absent, v, w in zip(missing, symbol.values, values, strict=True)):
                 continue
             inner = self._among([i for i, absent in enumerate(missing) if absent], values)
             if inner is not None:
-                text = f"{atom.text} or {inner.inside(CONDITION + 1)}"
+                text = f"{symbol.text} or {inner.inside(CONDITION + 1)}"
                 return Expression(text, values, CONDITION, inner.cost + 2)
         return None
 

@@ -19,7 +19,7 @@ _NAMES = {"self", "config", "int", "layer_idx", "math"}
 
 
 @cache
-def sums(kind: Any, config: str = "config") -> tuple[dict[str, str], tuple[str, ...]]:
+def arithmetic_of(kind: Any, config: str = "config") -> tuple[dict[str, str], tuple[str, ...]]:
     """Attribute → the arithmetic over `config` and other attributes that it is set to; and all such arithmetic.
 
     Args:
@@ -30,8 +30,8 @@ def sums(kind: Any, config: str = "config") -> tuple[dict[str, str], tuple[str, 
     if tree is None:
         return {}, ()
     if config != "config":
-        _Given({config: ast.Name("config", ast.Load())}).visit(tree)
-    nodes = list(ast.walk(_Written(kind.__init__.__globals__).visit(tree)))
+        _Substitution({config: ast.Name("config", ast.Load())}).visit(tree)
+    nodes = list(ast.walk(_Inliner(kind.__init__.__globals__).visit(tree)))
     assigned = [(target, node.value) for node in nodes if isinstance(node, ast.Assign) for target in node.targets]
     attributes = {
         target.attr: ast.unparse(value)
@@ -49,7 +49,7 @@ def _tree(function: Any) -> ast.Module | None:
         return None
 
 
-class _Written(ast.NodeTransformer):
+class _Inliner(ast.NodeTransformer):
     """Writes out the calls of functions that return one expression of their arguments.
 
     Args:
@@ -71,11 +71,11 @@ class _Written(ast.NodeTransformer):
         if not told or not isinstance(last, ast.Return) or last.value is None:
             return node
         given = dict(zip((argument.arg for argument in definition.args.args), node.args, strict=True))
-        written: ast.AST = _Given(given).visit(last.value)
+        written: ast.AST = _Substitution(given).visit(last.value)
         return written
 
 
-class _Given(ast.NodeTransformer):
+class _Substitution(ast.NodeTransformer):
     """Puts arguments in the place of parameters."""
 
     def __init__(self, given: Mapping[str, ast.expr]) -> None:
@@ -85,11 +85,11 @@ class _Given(ast.NodeTransformer):
         return self.given.get(node.id, node)
 
 
-def in_source(name: str | None, instances: Sequence[Instance], values: Values) -> Expression | None:
+def from_source(name: str | None, instances: Sequence[Instance], values: Values) -> Expression | None:
     """The expression of Hugging Face's class for an attribute, or without a name any, that gives these values."""
     modules = [instance.block.module for instance in instances]
     kind: Any = type(modules[0])
-    attributes, every = sums(kind, instances[0].trace.config_names.get(kind, "config"))
+    attributes, every = arithmetic_of(kind, instances[0].trace.config_names.get(kind, "config"))
     own = [attributes[name]] if name in attributes else []
     for text in [*own, *(text for text in every if f"self.{name}" not in text)]:
         if text != f"self.{name}" and _gives(text, instances, values):

@@ -18,7 +18,7 @@ LONGEST = 8  # list whose elements have a meaning of their own each
 _TAKEN = frozenset(("architecture", "dtype", "mapping", *dir(PretrainedConfig))) - {"tie_word_embeddings"}
 
 
-def named(values: Mapping[str, Any]) -> dict[str, Any]:
+def field_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a config's values that a port's config can have as fields; others it can have built in."""
     return {key: value for key, value in values.items() if is_name(key) and key not in _TAKEN}
 
@@ -35,7 +35,7 @@ def _entries(text: str, column: Values) -> dict[str, Values]:
     return found
 
 
-def is_told(value: Any) -> bool:
+def is_printable(value: Any) -> bool:
     """Whether a value may stand in the text of a port, to tell others from."""
     return isinstance(value, int) or (isinstance(value, str) and is_word(value))
 
@@ -81,9 +81,9 @@ def _ordered(keys: Iterable[str], instances: list[Instance]) -> list[str]:
     return sorted(keys, key=lambda key: key in within)
 
 
-def atoms_of(instances: list[Instance]) -> dict[str, Values]:
+def symbols_of(instances: list[Instance]) -> dict[str, Values]:
     """Text → value in each instance; earlier ones are preferred."""
-    configs = [named(instance.trace.sample.values) for instance in instances]
+    configs = [field_values(instance.trace.sample.values) for instance in instances]
     found: dict[str, Values] = {}
     for key in _ordered(dict.fromkeys(key for config in configs for key in config), instances):
         column = tuple(config.get(key) for config in configs)

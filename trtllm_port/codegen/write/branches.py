@@ -153,7 +153,7 @@ def _otherwise(lines: list[str]) -> list[str]:
     return [f"el{lines[0]}", *lines[1:]] if is_choice else ["else:", *indent(lines)]
 
 
-def together(lines: list[str]) -> list[str]:
+def merge_conditions(lines: list[str]) -> list[str]:
     """Statements of which those under the same condition, one after the other, stand under it together."""
     made: list[str] = []
     header = ""  # of the condition that the lines before are under

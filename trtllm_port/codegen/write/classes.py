@@ -9,8 +9,8 @@ from trtllm_port.codegen.ir.formatting import indent
 from trtllm_port.codegen.ir.record import Value
 from trtllm_port.codegen.lower.lowering import Lowered
 from trtllm_port.codegen.merge.classes import PortClass
+from trtllm_port.codegen.write.common_subexpressions import SubexpressionNames
 from trtllm_port.codegen.write.constructors import Constructor, ConstructorWriter, tied_parameters
-from trtllm_port.codegen.write.named_sizes import SizeNames
 from trtllm_port.codegen.write.printing import Untranslated
 from trtllm_port.codegen.write.scope import NotExpressible, Scope
 from trtllm_port.codegen.write.statements import Body, ForwardWriter
@@ -90,7 +90,7 @@ class ClassWriter:
         parameters = sorted({*(body.printer.parameters if body is not None else ()), *port_class.lent})
         tied = tied_parameters(self.samples, scope) if is_model else []
         constructor = writer.write(forward, parameters, tied, is_model=is_model)
-        constructor.lines, forward = SizeNames(scope).write(constructor.lines, forward)
+        constructor.lines, forward = SubexpressionNames(scope).write(constructor.lines, forward)
         self.constructors[port_class.name] = constructor
         in_order = any(path.partition(".")[0].isdigit() for path in port_class.children)  # its modules have numbers
         base = "DecoderModelForCausalLM" if is_model else "ModuleList" if in_order else "Module"

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from trtllm_port.codegen.ir.expressions import CONDITION, MISSING, Symbol, Values
+from trtllm_port.codegen.ir.expressions import CONDITION, MISSING, SymbolicValue, Values
 from trtllm_port.codegen.solve.solver import Solver
 from trtllm_port.codegen.write.scope import Scope
 
 
-def widened(value: Any, path: str, scope: Scope) -> Any:
+def complete_size(value: Any, path: str, scope: Scope) -> Any:
     """A size of a sub-module with its values in all instances, where one expression gives them; else as it is.
 
     Args:
@@ -22,17 +22,17 @@ def widened(value: Any, path: str, scope: Scope) -> Any:
         path: of the sub-module.
         scope: of the class around it.
     """
-    if not isinstance(value, Symbol) or MISSING not in value.values or not scope.from_config:
+    if not isinstance(value, SymbolicValue) or MISSING not in value.values or not scope.from_config:
         return value
-    solver = Solver({**scope.atoms, **{f"self.{name}": found.values for name, found in scope.attributes.items()}})
-    for column in _wider(value.values, path, scope):
+    solver = Solver({**scope.symbols, **{f"self.{name}": found.values for name, found in scope.attributes.items()}})
+    for column in _completions(value.values, path, scope):
         found = solver.solve(column)
         if found is not None and found.precedence > CONDITION:
-            return Symbol(column)
+            return SymbolicValue(column)
     return value
 
 
-def _wider(values: Values, path: str, scope: Scope) -> Iterator[Values]:
+def _completions(values: Values, path: str, scope: Scope) -> Iterator[Values]:
     """What numbers that HF's modules were made with, or keep, are everywhere; those that are `values` where that is."""
     if path.endswith("]"):
         return

@@ -12,15 +12,15 @@ from torch import nn
 
 from trtllm_port.codegen.configs.sizes import LAYER_COUNTS, layer_count_key
 from trtllm_port.codegen.ir.dtypes import DTYPES, MODEL_DTYPE
-from trtllm_port.codegen.ir.expressions import MISSING, Symbol, merge_values
+from trtllm_port.codegen.ir.expressions import MISSING, SymbolicValue, merge_values
 from trtllm_port.codegen.ir.formatting import indent, reference
 from trtllm_port.codegen.ir.nodes import Instance, Leaf
 from trtllm_port.codegen.lower.lowering import Lowered
 from trtllm_port.codegen.merge.classes import Child, PortClass
-from trtllm_port.codegen.merge.shared_weights import repeated_blocks
+from trtllm_port.codegen.merge.shared_weights import shared_blocks
 from trtllm_port.codegen.recognise.constants import stored_tensor
-from trtllm_port.codegen.write.branches import together
-from trtllm_port.codegen.write.conditional_sizes import widened
+from trtllm_port.codegen.write.branches import merge_conditions
+from trtllm_port.codegen.write.conditional_sizes import complete_size
 from trtllm_port.codegen.write.scope import NotExpressible, Scope
 from trtllm_port.codegen.write.weight_names import used_by, used_tensors
 from trtllm_port.foundation.quoting import literal
@@ -100,7 +100,7 @@ class ConstructorWriter:
         lines = ["super().__init__(config)" if is_model else "super().__init__()"]
         lines += ["self.config = config"] if "self.config" in text and not is_model else []
         lines += ["self.layer_idx = layer_idx"] if "self.layer_idx" in text else []
-        lines += attributes + together([*children, *own, *tied])
+        lines += attributes + merge_conditions([*children, *own, *tied])
         made.lines = [self._signature(), *indent(lines)]
         return made
 
@@ -196,13 +196,13 @@ class ConstructorWriter:
             yield assigned(name, self._layers(name, options))
             return
         there = tuple(any(column) for column in zip(*(option.there for option in options), strict=True))
-        condition = self.scope.there(there, f"whether there is a `{path}`")
+        condition = self.scope.presence(there, f"whether there is a `{path}`")
         text = self._child(path, options[-1])
         for number, option in reversed(list(enumerate(options[:-1]))):
             rest = [other.there for other in options[number:]]
             column = tuple(any(one) for one in zip(*rest, strict=True))
             known = tuple(mine if some else MISSING for mine, some in zip(option.there, column, strict=True))
-            choice = self.scope.in_init(Symbol(known), what).text
+            choice = self.scope.in_init(SymbolicValue(known), what).text
             text = f"{self._child(path, option)} if {choice} else {text}"
         statement = assigned(name, text)
         yield from [f"if {condition.text}:", f"    {statement}"] if condition else [statement]
@@ -298,7 +298,7 @@ class ConstructorWriter:
         )
         what, known = f"`{name}` of `{path}`", [value for value in column if value is not MISSING]
         if not any(isinstance(value, tuple | list) for value in known):
-            return self.scope.in_init(widened(merge_values(column), path, self.scope), what).text
+            return self.scope.in_init(complete_size(merge_values(column), path, self.scope), what).text
         lengths = {len(value) if isinstance(value, tuple | list) else 0 for value in known}
         if len(lengths) > 1:
             raise NotExpressible(column, what)
@@ -317,7 +317,7 @@ class ConstructorWriter:
         return f"ACT2FN[{args[0]}]" if leaf.kind == "ACT2FN" else f"{leaf.kind}({', '.join(args)})"
 
     def _size(self, value: Any, path: str, what: str) -> str:
-        return self.scope.named(value, path) or self.scope.in_init(widened(value, path, self.scope), what).text
+        return self.scope.named(value, path) or self.scope.in_init(complete_size(value, path, self.scope), what).text
 
     def _parameter(self, path: str) -> Iterator[str]:
         """A parameter that `forward` uses itself."""
@@ -331,7 +331,7 @@ class ConstructorWriter:
         shape = sizes[0].removesuffix("[0]") if sizes else ""  # an argument, if that is the whole of it
         whole = shape in self.scope.arguments and sizes == [f"{shape}[{i}]" for i in range(rank)]
         statement = f"{reference(path)} = Parameter({shape if whole else _tuple(sizes)}{options})"
-        condition = self.scope.there(tuple(shape is not None for shape in shapes), f"whether there is a `{path}`")
+        condition = self.scope.presence(tuple(shape is not None for shape in shapes), f"whether there is a `{path}`")
         yield from [f"if {condition.text}:", f"    {statement}"] if condition else [statement]
 
     def _dtype(self, path: str) -> str:
@@ -379,17 +379,17 @@ def tied_parameters(samples: list[Lowered], scope: Scope) -> list[str]:
         groups = (sorted(group, key=lambda name: name not in used) for group in names.values())
         found.append({(group[0], other) for group in groups if group[0] in used for other in group[1:]})
     lines = []
-    for blocks in repeated_blocks([sample.trace.model for sample in samples], found):
+    for blocks in shared_blocks([sample.trace.model for sample in samples], found):
         count = scope.in_init(merge_values(blocks.counts), f"how many `{blocks.block}` there are").text
         statement = f"share_weights({reference(blocks.layers)}, {literal(blocks.block)}, {count})"
         shared = tuple(count is not MISSING for count in blocks.counts)
-        where = scope.there(shared, f"whether `{blocks.block}` is shared")
+        where = scope.presence(shared, f"whether `{blocks.block}` is shared")
         lines += [f"if {where.text}:", f"    {statement}"] if where else [statement]
         found = [pairs - own for pairs, own in zip(found, blocks.pairs, strict=True)]
     for pair in sorted(set().union(*found)):
         tied = merge_values(tuple(pair in pairs for pairs in found))
         statement = f"{reference(pair[1])} = {reference(pair[0])}"
-        if isinstance(tied, Symbol):
+        if isinstance(tied, SymbolicValue):
             condition = scope.in_init(tied, f"whether `{pair[1]}` is `{pair[0]}`").text
             lines += [f"if {condition}:", f"    {statement}"]
         else:

@@ -16,9 +16,9 @@ from trtllm_port.codegen.ir.expressions import (
     PRODUCT,
     SUM,
     UNARY,
+    Bfloat16,
     Expression,
-    Kept,
-    Symbol,
+    SymbolicValue,
     power_text,
 )
 from trtllm_port.codegen.ir.formatting import reference
@@ -27,7 +27,7 @@ from trtllm_port.codegen.ir.record import Attribute, Literal, Value
 from trtllm_port.codegen.ir.structure import relative_path
 from trtllm_port.codegen.lower.parallel_calls import PARTS
 from trtllm_port.codegen.lower.shared_caches import NO_KINDS
-from trtllm_port.codegen.solve.symbols import named
+from trtllm_port.codegen.solve.symbols import field_values
 from trtllm_port.codegen.write.scope import NotExpressible, RoundScope, Scope
 from trtllm_port.foundation.quoting import literal
 
@@ -102,10 +102,10 @@ class Printer:
         limited = self.scope.limited(arg)
         if limited is not None and "cache" in self.inputs:
             return _atom(f"min({limited.text}, cache.max_seq_len)")
-        if not isinstance(arg, Symbol | int | float | str | bool | None):
+        if not isinstance(arg, SymbolicValue | int | float | str | bool | None):
             raise Untranslated(node, f"`{node.name}` takes a {type(arg).__name__}")
         found = self.scope.in_forward(arg, f"a number of `{node.name}`")
-        if all(isinstance(value, Kept) for value in (arg.values if isinstance(arg, Symbol) else (arg,))):
+        if all(isinstance(value, Bfloat16) for value in (arg.values if isinstance(arg, SymbolicValue) else (arg,))):
             self.functions.add("bfloat16")
             return _atom(f"bfloat16({found.text})")
         negative = isinstance(arg, int | float) and not isinstance(arg, bool) and arg < 0
@@ -176,7 +176,7 @@ class Printer:
     def _cache(self, node: Node) -> Expression:
         cache, layer, *rest = node.args
         instances = self.scope.instances if isinstance(self.scope, Scope) else ()
-        numbers = layer.values if isinstance(layer, Symbol) else (layer,) * len(instances)
+        numbers = layer.values if isinstance(layer, SymbolicValue) else (layer,) * len(instances)
         own = bool(instances) and all(one.layer_idx == n for one, n in zip(instances, numbers, strict=True))
         number = "self.layer_idx" if own else self.argument(layer, node).text
         others = self._kinds(node) if node.name == "shared" else [self._arguments(node, tuple(rest))]
@@ -185,11 +185,13 @@ class Printer:
     def _kinds(self, node: Node) -> list[str]:
         """The list in the config that says which layers are of one kind, if there are kinds."""
         given = node.keywords["kinds"]
-        columns = [keys for keys in (given.values if isinstance(given, Symbol) else (given,)) if keys is not MISSING]
+        columns = [
+            keys for keys in (given.values if isinstance(given, SymbolicValue) else (given,)) if keys is not MISSING
+        ]
         keys = frozenset.intersection(*columns)
         if NO_KINDS in keys:
             return []
-        key = next((key for key in named(self.of_class.instances[0].trace.sample.values) if key in keys), None)
+        key = next((key for key in field_values(self.of_class.instances[0].trace.sample.values) if key in keys), None)
         if key is None:
             raise Untranslated(node, "a layer takes the keys and values of a layer that no list in the config tells")
         self.of_class.fields.add(key)
@@ -271,7 +273,7 @@ class Printer:
         self.sizes[variable] = text
         return variable
 
-    def _run_time_size(self, size: Symbol, node: Node) -> str:
+    def _run_time_size(self, size: SymbolicValue, node: Node) -> str:
         """The name of a size that `forward` asks its inputs for at its beginning; slots of the cache are static."""
         name = self.scope.run_time_size(size)
         assert name is not None  # of a size that is dynamic

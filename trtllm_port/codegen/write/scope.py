@@ -11,14 +11,14 @@ from functools import cached_property
 from operator import gt
 from typing import Any
 
-from trtllm_port.codegen.ir.expressions import ATOM, MISSING, Expression, Symbol, Values, merge_values
+from trtllm_port.codegen.ir.expressions import ATOM, MISSING, Expression, SymbolicValue, Values, merge_values
 from trtllm_port.codegen.ir.nodes import Branch, Instance
 from trtllm_port.codegen.ir.record import Value
 from trtllm_port.codegen.merge.classes import PortClass
 from trtllm_port.codegen.record.probing import named_activation
 from trtllm_port.codegen.solve.solver import Solver
-from trtllm_port.codegen.solve.source_arithmetic import in_source
-from trtllm_port.codegen.solve.symbols import atoms_of, is_told, named
+from trtllm_port.codegen.solve.source_arithmetic import from_source
+from trtllm_port.codegen.solve.symbols import field_values, is_printable, symbols_of
 from trtllm_port.foundation.quoting import is_name, literal
 
 _PLAIN = 3  # the cost of an expression that needs no help
@@ -53,7 +53,7 @@ class Scope:
         arguments: what `__init__` has to take beside `config` and `layer_idx`: name → value in each instance.
         fields: config keys that the class uses.
         deciding: those among them that conditions use.
-        atoms: what expressions in `__init__` are made of: text → value in each instance.
+        symbols: what expressions in `__init__` are made of: text → value in each instance.
         found_attributes: numbers and options that HF's class keeps: name → value in each instance.
     """
 
@@ -71,15 +71,15 @@ class Scope:
         self.from_config = "config" in made_with[0] or not made_with[0] or not self.instances[0].block.path
         self._made_with = made_with
         self._given = _columns([{**table, **_elements(table)} for table in made_with])
-        every = atoms_of(self.instances)
+        every = symbols_of(self.instances)
         number = {name: values for name, values in every.items() if name == "layer_idx"}
-        self.atoms = every if self.from_config else {**self._given, **number}
-        self._solver = Solver(self.atoms)
+        self.symbols = every if self.from_config else {**self._given, **number}
+        self._solver = Solver(self.symbols)
         self.found_attributes = _columns([vars(instance.block.module) for instance in self.instances])
 
     def in_init(self, value: Any, what: str) -> Expression:
         """A value for `__init__`, over `config` and `layer_idx` (or the class's own arguments)."""
-        if not isinstance(value, Symbol):
+        if not isinstance(value, SymbolicValue):
             return Expression(literal(value), (), ATOM, 0)
         plain = self._solver.solve(value.values)
         if self.from_config and self._given and (plain is None or plain.cost > _PLAIN):
@@ -89,7 +89,7 @@ class Scope:
             with_own = self._with_own().solve(value.values)
             plain = with_own if with_own is not None and (plain is None or with_own.cost < plain.cost) else plain
         if plain is None:
-            plain = self._through_attributes(value.values) or self._as_in_source(value.values)
+            plain = self._through_attributes(value.values) or self._from_source(value.values)
         if plain is None:
             raise NotExpressible(value.values, what)
         self._note(plain)
@@ -100,7 +100,7 @@ class Scope:
         names = tuple(self.attributes)
         if names not in self._over_own:
             own = {f"self.{name}": found.values for name, found in self.attributes.items()}
-            self._over_own[names] = Solver({**self.atoms, **own})
+            self._over_own[names] = Solver({**self.symbols, **own})
         return self._over_own[names]
 
     def _through_attributes(self, values: Values) -> Expression | None:
@@ -111,8 +111,8 @@ class Scope:
         if not before or not self.from_config:
             return None
         if len(before) not in self._over_attributes:
-            atoms = {f"self.{name}": self.found_attributes[name] for name in before}
-            self._over_attributes[len(before)] = Solver({**self.atoms, **atoms})
+            symbols = {f"self.{name}": self.found_attributes[name] for name in before}
+            self._over_attributes[len(before)] = Solver({**self.symbols, **symbols})
         found = self._over_attributes[len(before)].solve(values)
         return found if found is not None and self._set_attributes(found) else None
 
@@ -120,26 +120,26 @@ class Scope:
         """The set of parameters in the config that has the name by which the port holds a module, if that is it."""
         if not path.endswith("]"):
             return None
-        column = value.values if isinstance(value, Symbol) else (value,) * len(self.instances)
+        column = value.values if isinstance(value, SymbolicValue) else (value,) * len(self.instances)
         ending = path[path.index("[") :]
-        found = (text for text, values in self.atoms.items() if text.endswith(ending) and _same(column, values))
+        found = (text for text, values in self.symbols.items() if text.endswith(ending) and _same(column, values))
         text = next(found, None)
         self.fields.update(re.findall(r"\bconfig\.(\w+)", text or ""))
         return text
 
-    def _as_in_source(self, values: Values) -> Expression | None:
+    def _from_source(self, values: Values) -> Expression | None:
         """HF's own expression for the attribute that is being set, or for any other size."""
         if not self.from_config:
             return None
         name = self._setting[-1] if self._setting else None
-        found = in_source(name, self.instances, values)
+        found = from_source(name, self.instances, values)
         return found if found is not None and self._set_attributes(found) else None
 
     def activation(self, value: Any) -> Expression:
         """An activation as an argument: the config key that names it, or its name."""
-        if not isinstance(value, Symbol):
+        if not isinstance(value, SymbolicValue):
             return Expression(literal(value), (), ATOM, 0)
-        for text, values in self.atoms.items():
+        for text, values in self.symbols.items():
             if all(isinstance(v, str) for v in values) and _same(value.values, tuple(map(named_activation, values))):
                 found = Expression(text, values, ATOM, 1)
                 self._note(found)
@@ -148,7 +148,7 @@ class Scope:
 
     def in_forward(self, value: Any, what: str) -> Expression:
         """A value for `forward`, over `self.config`, `self.layer_idx` and attributes that HF's class has."""
-        if not isinstance(value, Symbol):
+        if not isinstance(value, SymbolicValue):
             return Expression(literal(value), (), ATOM, 0)
         found = self._solver.solve(value.values)
         if found is not None and not self.from_config and found.text != "layer_idx":
@@ -166,13 +166,13 @@ class Scope:
     @cached_property
     def _with_given(self) -> Solver:
         """Over what the class is made with beside the config, too."""
-        return Solver({**self.atoms, **self._given})
+        return Solver({**self.symbols, **self._given})
 
     @cached_property
     def _with_attributes(self) -> Solver:
         given = {} if self.from_config else {name: self._given[name] for name in self._given if "[" not in name}
         found = {f"self.{name}": values for name, values in {**self.found_attributes, **given}.items()}
-        return Solver({**self.atoms, **found} if self.from_config else found)
+        return Solver({**self.symbols, **found} if self.from_config else found)
 
     def _set_attributes(self, expression: Expression) -> bool:
         """Have `__init__` set the attributes that an expression uses; False if one of them cannot be expressed."""
@@ -189,7 +189,7 @@ class Scope:
     def _attribute(self, name: str, values: Values) -> Expression:
         self._setting.append(name)
         try:
-            return self.in_init(Symbol(values), name)
+            return self.in_init(SymbolicValue(values), name)
         finally:
             self._setting.pop()
 
@@ -216,13 +216,13 @@ class Scope:
             if name in asked
         }
 
-    def there(self, there: tuple[bool, ...], what: str) -> Expression | None:
+    def presence(self, there: tuple[bool, ...], what: str) -> Expression | None:
         """The condition in `__init__` for what only some instances have; None if all have it."""
-        return None if all(there) else self.in_init(Symbol(there), what)
+        return None if all(there) else self.in_init(SymbolicValue(there), what)
 
     def of_layers(self, layers: list[Instance], there: tuple[bool, ...]) -> Expression:
         """The condition, over `config` and `layer_idx`, for some of the layers of a list."""
-        found = Solver(atoms_of(layers)).solve(there)
+        found = Solver(symbols_of(layers)).solve(there)
         if found is None:
             paths = [
                 next(one.block.path for one, is_there in zip(layers, there, strict=True) if is_there is s)
@@ -236,7 +236,7 @@ class Scope:
         """The condition in `forward` for the first side of a branch."""
         values = tuple(MISSING if side is None else side for side in branch.guard)
         try:
-            return self.in_forward(Symbol(values), "a condition")
+            return self.in_forward(SymbolicValue(values), "a condition")
         except NotExpressible as error:
             raise Undecided(values, branch.paths, where) from error
 
@@ -246,7 +246,7 @@ class Scope:
 
     def run_time_size(self, value: Any) -> str | None:
         """What a size is called that is known at run time only."""
-        if not isinstance(value, Symbol):
+        if not isinstance(value, SymbolicValue):
             return None
         return next((name for values, name in self.run_time_sizes.items() if _same(value.values, values)), None)
 
@@ -254,10 +254,10 @@ class Scope:
         """What a number is that is no greater than the slots of the cache, where it is that many in some instances."""
         samples = [instance.trace.sample for instance in self.instances]
         slots = tuple(sample.past + sample.length for sample in samples)
-        if not isinstance(value, Symbol) or _same(value.values, slots):
+        if not isinstance(value, SymbolicValue) or _same(value.values, slots):
             return None
         pairs = list(zip(value.values, slots, strict=True))
-        for column in {**self.found_attributes, **self.atoms}.values():
+        for column in {**self.found_attributes, **self.symbols}.values():
             whole = all(type(number) is int for number in column) and any(map(gt, column, slots))
             if whole and all(min(number, most) == own for number, (own, most) in zip(column, pairs, strict=True)):
                 return self.in_forward(merge_values(column), "a number")
@@ -299,13 +299,13 @@ class RoundScope:
     def __init__(self, outer: Scope, rounds: list[Instance]) -> None:
         self.outer = outer
         self.rounds = rounds
-        self.atoms = atoms_of(rounds)
+        self.symbols = symbols_of(rounds)
         self.uses_layer_idx = False
-        self._solver = Solver(self.atoms)
+        self._solver = Solver(self.symbols)
 
     def in_forward(self, value: Any, what: str) -> Expression:
         """A value, as in `Scope.in_forward`."""
-        if not isinstance(value, Symbol):
+        if not isinstance(value, SymbolicValue):
             return self.outer.in_forward(value, what)
         flat = self._of_samples(value)
         if flat is not None:
@@ -325,7 +325,7 @@ class RoundScope:
         """The condition for the first side of a branch."""
         values = tuple(MISSING if side is None else side for side in branch.guard)
         try:
-            return self.in_forward(Symbol(values), "a condition")
+            return self.in_forward(SymbolicValue(values), "a condition")
         except NotExpressible as error:
             layers = tuple(
                 next(f"layer {r.layer_idx}" for r, s in zip(self.rounds, values, strict=True) if s is side)
@@ -339,14 +339,14 @@ class RoundScope:
         One with few kinds, as a list of the layers' numbers tells whatever they are, but of these layers only.
         """
         found: dict[str, dict[Any, int]] = {}
-        samples = {id(one.trace): named(one.trace.sample.values) for one in self.rounds}
+        samples = {id(one.trace): field_values(one.trace.sample.values) for one in self.rounds}
         numbers = {key: max(r.layer_idx or 0 for r in self.rounds if id(r.trace) == key) for key in samples}
         for key in next(iter(samples.values())):
             lists = {one: values.get(key) for one, values in samples.items()}
             if any(not isinstance(v, list) or len(v) != numbers[one] + 1 for one, v in lists.items()):
                 continue
             items = [lists[id(r.trace)][r.layer_idx or 0] for r in self.rounds]  # type: ignore[index]
-            table = {item: choice for item, choice in zip(items, choices, strict=True) if is_told(item)}
+            table = {item: choice for item, choice in zip(items, choices, strict=True) if is_printable(item)}
             if all(table.get(item) == choice for item, choice in zip(items, choices, strict=True)):
                 found[key] = table
         if not found:
@@ -357,15 +357,15 @@ class RoundScope:
 
     def run_time_size(self, value: Any) -> str | None:
         """As `Scope.run_time_size`."""
-        flat = self._of_samples(value) if isinstance(value, Symbol) else None
+        flat = self._of_samples(value) if isinstance(value, SymbolicValue) else None
         return None if flat is None else self.outer.run_time_size(flat)
 
     def limited(self, value: Any) -> Expression | None:
         """As `Scope.limited`."""
-        flat = self._of_samples(value) if isinstance(value, Symbol) else None
+        flat = self._of_samples(value) if isinstance(value, SymbolicValue) else None
         return None if flat is None else self.outer.limited(flat)
 
-    def _of_samples(self, value: Symbol) -> Any:
+    def _of_samples(self, value: SymbolicValue) -> Any:
         """A value that is the same in all rounds of an instance, as one for each instance; else None."""
         columns: list[Any] = []
         pairs = iter(zip(self.rounds, value.values, strict=True))

@@ -6,12 +6,12 @@ from trtllm_port.codegen.ir.expressions import ATOM, Expression
 from trtllm_port.codegen.solve.expression_cache import recall, remember
 
 
-def atoms(*columns: tuple[int, ...]) -> list[Expression]:
+def symbols(*columns: tuple[int, ...]) -> list[Expression]:
     return [Expression(f"config.key{i}", column, ATOM, 1) for i, column in enumerate(columns)]
 
 
 def test_what_still_holds_is_recalled() -> None:
-    few, more = atoms((2, 3), (5, 7)), atoms((2, 3, 4), (5, 7, 6))
+    few, more = symbols((2, 3), (5, 7)), symbols((2, 3, 4), (5, 7, 6))
     remember(few, (12, 17), Expression("config.key0 + 2 * config.key1", (12, 17), 70, 5))
 
     found = recall(more, (12, 17, 16))
@@ -22,8 +22,8 @@ def test_what_still_holds_is_recalled() -> None:
 
 
 def test_what_does_not_hold_any_more_is_not() -> None:
-    few, more = atoms((2, 3), (8, 9)), atoms((2, 3, 4), (8, 9, 9))
+    few, more = symbols((2, 3), (8, 9)), symbols((2, 3, 4), (8, 9, 9))
     remember(few, (10, 12), Expression("config.key0 + config.key1", (10, 12), 70, 3))
 
     assert recall(more, (10, 12, 12)) is None
-    assert recall(atoms((2, 3, 4)), (10, 12, 13)) is None
+    assert recall(symbols((2, 3, 4)), (10, 12, 13)) is None

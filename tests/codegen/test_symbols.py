@@ -11,7 +11,7 @@ import transformers
 from trtllm_port.codegen import check_port, generate_port
 from trtllm_port.codegen.ir.nodes import Instance
 from trtllm_port.codegen.solve.solver import Solver
-from trtllm_port.codegen.solve.symbols import atoms_of, numbers_of_kinds
+from trtllm_port.codegen.solve.symbols import numbers_of_kinds, symbols_of
 
 
 def test_sizes_are_those_of_the_model_itself() -> None:
@@ -20,7 +20,7 @@ def test_sizes_are_those_of_the_model_itself() -> None:
         sample = SimpleNamespace(values=values, config=SimpleNamespace(sub_configs={"vision_config": object}))
         return SimpleNamespace(trace=SimpleNamespace(sample=sample), layer_idx=None)
 
-    found = Solver(atoms_of(cast("list[Instance]", [instance(8), instance(12)]))).solve((8, 12))
+    found = Solver(symbols_of(cast("list[Instance]", [instance(8), instance(12)]))).solve((8, 12))
     assert found is not None
     assert found.text == "config.hidden_size"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from trtllm_port.codegen.solve.source_arithmetic import in_source
+from trtllm_port.codegen.solve.source_arithmetic import from_source
 
 
 def of_depth(number: int) -> float:
@@ -47,7 +47,7 @@ INSTANCES: Any = [
 
 
 def found(name: str) -> str | None:
-    expression = in_source(name, INSTANCES, tuple(getattr(module, name) for module, _, _ in LAYERS))
+    expression = from_source(name, INSTANCES, tuple(getattr(module, name) for module, _, _ in LAYERS))
     return expression and expression.text
 
 
@@ -69,6 +69,6 @@ def test_a_constructor_that_calls_the_config_otherwise() -> None:
         SimpleNamespace(**{**vars(one), "block": SimpleNamespace(module=module)})
         for one, module in zip(INSTANCES, made, strict=True)
     ]
-    found = in_source("inner", instances, tuple(module.inner for module in made))
+    found = from_source("inner", instances, tuple(module.inner for module in made))
     assert found is not None
     assert found.text == "config.hidden_size * 2 + layer_idx"

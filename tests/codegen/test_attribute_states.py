@@ -12,7 +12,7 @@ from transformers.models.recurrent_gemma.modeling_recurrent_gemma import Recurre
 from trtllm_port.codegen import check_port, generate_port
 from trtllm_port.codegen.ir.module_paths import layer_number
 from trtllm_port.codegen.ir.record import Call, Operation, Value
-from trtllm_port.codegen.lower.expansion import expanded
+from trtllm_port.codegen.lower.decomposition import decomposed
 from trtllm_port.codegen.recognise.convolutions import causal_convolution
 from trtllm_port.codegen.record.attribute_states import held_tensors
 from trtllm_port.codegen.record.formulas import FORMULAS, PRIMITIVES
@@ -75,7 +75,7 @@ def test_other_convolutions(module: nn.Conv1d, index: object) -> None:
 def test_a_product_with_a_sum_is_two_operations() -> None:
     bias, left, right = (Value(torch.randn(size)) for size in ((B, 1, 3), (B, L, E), (B, E, 3)))
     out = Value(torch.baddbmm(bias.tensor, left.tensor, right.tensor))
-    product, total = expanded(Operation("baddbmm", (bias, left, right), {}, (out,), None), nn.Module())
+    product, total = decomposed(Operation("baddbmm", (bias, left, right), {}, (out,), None), nn.Module())
     assert (product.name, total.name, total.outputs) == ("bmm", "add", (out,))
     torch.testing.assert_close(product.outputs[0].tensor + bias.tensor, out.tensor)
 

@@ -49,7 +49,7 @@ class _Text:
         return sum(1 if length + 4 <= WIDTH else _BROKEN for length in lengths), sum(lengths)
 
 
-class SizeNames:
+class SubexpressionNames:
     """Names the sizes of one class.
 
     Args:
@@ -58,7 +58,7 @@ class SizeNames:
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
-        self.columns = _sizes(scope.atoms) if scope.from_config else {}
+        self.columns = _sizes(scope.symbols) if scope.from_config else {}
         self.order = list(_sizes(scope.found_attributes))
         self.names: dict[Values, list[str]] = {}
         for name in self.order:

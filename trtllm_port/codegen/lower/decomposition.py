@@ -13,7 +13,7 @@ from trtllm_port.codegen.recognise.constants import stored_tensor
 PRODUCTS = {"baddbmm": "bmm", "addmm": "matmul"}
 
 
-def expanded(operation: Operation, model: nn.Module) -> list[Operation]:
+def decomposed(operation: Operation, model: nn.Module) -> list[Operation]:
     """The operations that stand for one: a product to which something is added is two."""
     product = PRODUCTS.get(operation.name)
     if not product or operation.kwargs or len(operation.args) != 3:

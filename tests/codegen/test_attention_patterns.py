@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trtllm_port.codegen.ir.record import Operation, Value
-from trtllm_port.codegen.recognise.attention_patterns import join_attention
+from trtllm_port.codegen.recognise.attention_patterns import fuse_attention
 from trtllm_port.codegen.record.attentions import compute_attention
 from trtllm_port.codegen.record.recorder import Recorder
 
@@ -98,7 +98,7 @@ def joined(function: Callable[..., Tensor], *, keeps_cache: bool = True) -> tupl
     assert recorder.root is not None
     sample = SimpleNamespace(batch=BATCH, length=LENGTH, past=0)
     trace: Any = SimpleNamespace(sample=sample, inputs={"cache": Value(torch.zeros(()))}, keeps_cache=keeps_cache)
-    return [item for item in join_attention(recorder.root, trace) if isinstance(item, Operation)], inputs
+    return [item for item in fuse_attention(recorder.root, trace) if isinstance(item, Operation)], inputs
 
 
 @pytest.mark.parametrize("function", [plain, divided, flat, added_to_zeros, wide_scores, times_and_plus])

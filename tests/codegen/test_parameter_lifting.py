@@ -9,7 +9,7 @@ from torch import nn
 
 from trtllm_port.codegen.ir.nodes import Block
 from trtllm_port.codegen.ir.record import Attribute, Call, Value
-from trtllm_port.codegen.lower.parameter_lifting import Handed
+from trtllm_port.codegen.lower.parameter_lifting import LiftedParameters
 
 
 class Outer(nn.Module):
@@ -21,12 +21,12 @@ class Outer(nn.Module):
 
 def test_the_holder_hands_over() -> None:
     model = nn.ModuleList([Outer()])
-    handed = Handed(model)
+    lifted = LiftedParameters(model)
     outer, inner = (Block(path, model.get_submodule(path)) for path in ("0", "0.gate"))
-    handed.blocks += [Block("", model), outer, inner]
+    lifted.blocks += [Block("", model), outer, inner]
     bias, own = Attribute("0.bias", True), Attribute("0.gate.weight", True)
-    first: Any = handed.tree((bias, own, 3))
-    again: Any = handed.tree({"x": bias})
+    first: Any = lifted.tree((bias, own, 3))
+    again: Any = lifted.tree({"x": bias})
     assert isinstance(first[0], Value)
     assert torch.equal(first[0].tensor, torch.arange(2.0))
     assert first[1:] == (own, 3)
@@ -34,12 +34,12 @@ def test_the_holder_hands_over() -> None:
     (node,) = outer.nodes
     assert node.args == (bias,)
     assert node.outputs == (first[0],)
-    assert handed.arguments(Call("0.gate", model.get_submodule("0.gate"), {"b": bias}, None))["b"] is first[0]
+    assert lifted.arguments(Call("0.gate", model.get_submodule("0.gate"), {"b": bias}, None))["b"] is first[0]
 
 
 def test_nothing_is_handed_to_the_holder() -> None:
     model = Outer()
-    handed = Handed(model)
-    handed.blocks.append(Block("", model))
-    assert handed.tree(Attribute("bias", True)) == Attribute("bias", True)
-    assert handed.tree(Attribute("elsewhere", False)) == Attribute("elsewhere", False)
+    lifted = LiftedParameters(model)
+    lifted.blocks.append(Block("", model))
+    assert lifted.tree(Attribute("bias", True)) == Attribute("bias", True)
+    assert lifted.tree(Attribute("elsewhere", False)) == Attribute("elsewhere", False)

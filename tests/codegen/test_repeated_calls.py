@@ -10,7 +10,7 @@ from tests.codegen.conftest import hf_config
 from trtllm_port.codegen import check_port, generate_port
 from trtllm_port.codegen.ir.nodes import Block
 from trtllm_port.codegen.ir.record import Call, Operation, Value
-from trtllm_port.codegen.lower.repeated_calls import Repeated
+from trtllm_port.codegen.lower.repeated_calls import RepeatedCalls
 
 
 def _value() -> Value:
@@ -29,7 +29,7 @@ def _stack(path: str, first: int, layers: int = 2) -> Call:
 
 def test_a_stack_that_runs_again_is_given_a_part_of_the_cache() -> None:
     calls, cache, block = [_stack("stack", 0), _stack("stack", 2)], _value(), Block("", nn.Module())
-    repeated = Repeated(Call("", nn.Module(), {}, None, body=[*calls]), cache)
+    repeated = RepeatedCalls(Call("", nn.Module(), {}, None, body=[*calls]), cache)
     for call, first in zip(calls, (0, 2), strict=True):
         part = repeated.enter(block, call)
         assert part in repeated.caches
@@ -43,14 +43,14 @@ def test_a_stack_that_runs_again_is_given_a_part_of_the_cache() -> None:
 
 def test_one_that_runs_once_is_given_the_cache_itself() -> None:
     call, block = _stack("stack", 0), Block("", nn.Module())
-    repeated = Repeated(Call("", nn.Module(), {}, None, body=[call]), _value())
+    repeated = RepeatedCalls(Call("", nn.Module(), {}, None, body=[call]), _value())
     assert repeated.enter(block, call) is None
     assert block.nodes == []
 
 
 def test_layers_that_are_not_shifted_alike_stay_as_they_are() -> None:
     odd = Call("stack", nn.Module(), {}, None, body=[*_stack("stack", 0, 1).body, *_stack("stack", 5, 1).body])
-    repeated = Repeated(Call("", nn.Module(), {}, None, body=[odd, odd]), _value())
+    repeated = RepeatedCalls(Call("", nn.Module(), {}, None, body=[odd, odd]), _value())
     assert repeated.enter(Block("", nn.Module()), odd) is None
 
 

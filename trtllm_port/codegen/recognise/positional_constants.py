@@ -26,15 +26,15 @@ ELEMENTWISE = (frozenset(BINARY) - {"matmul", "bmm"} | CASTS) | words(
 )
 VIEWS = words("view reshape unsqueeze getitem")
 
-Made = Callable[[Block, torch.Tensor, Location | None], Value | None]
+Finder = Callable[[Block, torch.Tensor, Location | None], Value | None]
 
 
-def nowhere(block: Block, tensor: torch.Tensor, location: Location | None) -> None:
+def never(block: Block, tensor: torch.Tensor, location: Location | None) -> None:
     """Of a port that knows no such tensors."""
 
 
 @dataclass
-class Positional:
+class PositionalConstants:
     """Follows what becomes of constants, until one is needed whose elements follow from the tokens' positions.
 
     Args:
@@ -47,8 +47,8 @@ class Positional:
     """
 
     rows: int
-    positions: Made
-    distances: Made = nowhere
+    positions: Finder
+    distances: Finder = never
     made: dict[Literal, Operation] = field(default_factory=dict)
     _values: dict[tuple[Block, Literal], tuple[Value, bool]] = field(default_factory=dict)
 
@@ -65,7 +65,7 @@ class Positional:
         """Whether a constant follows from the distances of tokens from slots."""
         return self._follows(constant, self.distances)
 
-    def _follows(self, constant: Literal, start: Made) -> bool:
+    def _follows(self, constant: Literal, start: Finder) -> bool:
         """Whether only operations known here lead from positions, or from distances, to a constant."""
         if start(Block("", torch.nn.Module()), constant.tensor, None) is not None:
             return True

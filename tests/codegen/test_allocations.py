@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trtllm_port.codegen.ir.nodes import Node
 from trtllm_port.codegen.ir.record import Operation
-from trtllm_port.codegen.recognise.allocations import Filling
+from trtllm_port.codegen.recognise.allocations import Allocations
 from trtllm_port.codegen.record.recorder import Recorder
 
 
@@ -56,9 +56,9 @@ def _joins(function: Callable[[Tensor], Tensor]) -> tuple[list[Node], Tensor]:
     with Recorder(model) as recorder:
         out = model(torch.arange(6.0).view(2, 3))
     assert recorder.root is not None
-    filling = Filling()
+    allocations = Allocations()
     operations = [item for item in recorder.root.body if isinstance(item, Operation)]
-    return [node for operation in operations if (node := filling.joined(operation)) is not None], out
+    return [node for operation in operations if (node := allocations.joined(operation)) is not None], out
 
 
 @pytest.mark.parametrize("function", [by_copies, by_items])

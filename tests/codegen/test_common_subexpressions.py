@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from trtllm_port.codegen.write.named_sizes import SizeNames
+from trtllm_port.codegen.write.common_subexpressions import SubexpressionNames
 
-ATOMS = {
+SYMBOLS = {
     "config.hidden_size": (64, 192),
     "config.num_attention_heads": (4, 8),
     "config.head_dim": (24, 32),
@@ -21,11 +21,11 @@ FORWARD = "def forward(self, x: Tensor) -> Tensor:"
 def written(statements: list[str], forward: list[str], **attributes: Any) -> tuple[list[str], list[str]]:
     """The statements of both methods, of a class whose HF counterpart has these attributes."""
     scope: Any = SimpleNamespace(
-        atoms=ATOMS, found_attributes=attributes, instances=(0, 1), attributes={}, from_config=True
+        symbols=SYMBOLS, found_attributes=attributes, instances=(0, 1), attributes={}, from_config=True
     )
     head = ["super().__init__()", "self.config = config", "self.layer_idx = layer_idx"]
     init = [INIT, *(f"    {line}" for line in (*head, *statements))]
-    made = SizeNames(scope).write(init, [FORWARD, *(f"    {line}" for line in forward)])
+    made = SubexpressionNames(scope).write(init, [FORWARD, *(f"    {line}" for line in forward)])
     return [line[4:] for line in made[0][1:]], [line[4:] for line in made[1][1:]]
 
 
@@ -33,7 +33,7 @@ def test_size_is_set_once_and_used_by_name() -> None:
     init, forward = written(
         ["self.scaling = config.head_dim**-0.5", "self.q = Linear(config.hidden_size, 4 * config.head_dim)"],
         ["x = self.q(x).view(0, 0, -1, self.config.head_dim)", "return x[self.layer_idx, : self.config.head_dim]"],
-        head_dim=ATOMS["config.head_dim"],
+        head_dim=SYMBOLS["config.head_dim"],
         scaling=(1.0, 2.0),
     )
     assert init == [
@@ -51,7 +51,7 @@ def test_a_product_gets_its_name_and_loses_its_parentheses() -> None:
     init, _ = written(
         [f"self.{name} = Linear(3 * ({product}), {product})" for name in "qkv"],
         ["return x"],
-        inner=tuple(a * b for a, b in zip(ATOMS["config.num_attention_heads"], ATOMS["config.head_dim"], strict=True)),
+        inner=tuple(a * b for a, b in zip(SYMBOLS["config.num_attention_heads"], SYMBOLS["config.head_dim"], strict=True)),
     )
     assert init[1:] == [f"self.inner = {product}", *(f"self.{n} = Linear(3 * self.inner, self.inner)" for n in "qkv")]
 
@@ -59,7 +59,7 @@ def test_a_product_gets_its_name_and_loses_its_parentheses() -> None:
 def test_no_name_where_it_saves_nothing() -> None:
     statements = ["self.q = Linear(config.hidden_size, config.head_dim)"]
     forward = ["return self.q(x)"]
-    init, _ = written(statements, forward, hidden_size=ATOMS["config.hidden_size"], head_dim=ATOMS["config.head_dim"])
+    init, _ = written(statements, forward, hidden_size=SYMBOLS["config.hidden_size"], head_dim=SYMBOLS["config.head_dim"])
     assert init[1:] == statements
 
 
@@ -69,7 +69,7 @@ def test_nothing_is_computed_earlier_than_its_condition_allows() -> None:
         "if config.window is not None:",
         *(f"    self.{name} = Linear({product}, {product})" for name in "qkv"),
     ]
-    width = tuple(a * b for a, b in zip(ATOMS["config.num_attention_heads"], ATOMS["config.head_dim"], strict=True))
+    width = tuple(a * b for a, b in zip(SYMBOLS["config.num_attention_heads"], SYMBOLS["config.head_dim"], strict=True))
     assert written(statements, ["return x"], inner=width)[0][1:] == statements
 
 
@@ -82,6 +82,6 @@ def test_the_layer_of_a_loop_is_another_one() -> None:
         "    x = one(x, self.config.heads[layer_idx])",
         *("x = x * self.config.heads[self.layer_idx]",) * 3,
     ]
-    init, made = written(statements, forward, num_heads=ATOMS["config.heads[layer_idx]"])
+    init, made = written(statements, forward, num_heads=SYMBOLS["config.heads[layer_idx]"])
     assert statements[0] in init
     assert made == [*forward[:2], *("x = x * self.num_heads",) * 3]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import FalconH1Config
 
-from tests.codegen.test_variants import classes_of
+from tests.codegen.test_anti_unification import classes_of
 from trtllm_port.codegen.configs.sizes import make_samples
 from trtllm_port.codegen.recognise.piecewise_constants import parts_of
 

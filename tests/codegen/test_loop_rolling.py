@@ -11,7 +11,7 @@ from trtllm_port.codegen import check_port, generate_port
 from trtllm_port.codegen.ir.nodes import Block, Node
 from trtllm_port.codegen.ir.record import Value
 from trtllm_port.codegen.lower.liveness import Interfaces
-from trtllm_port.codegen.lower.loop_rolling import fold
+from trtllm_port.codegen.lower.loop_rolling import roll_loops
 from trtllm_port.errors import UnsupportedModelError
 
 MAKING = (True, False, False, True)
@@ -43,7 +43,7 @@ def _model(*, handed_on: bool) -> Block:
 def test_a_choice_is_handed_from_layer_to_layer_and_is_none_before_the_first() -> None:
     block = _model(handed_on=True)
     layers = [node.block for node in block.nodes]
-    fold(block, len(MAKING))
+    roll_loops(block, len(MAKING))
     nothing, loop = block.nodes
     assert (nothing.form, nothing.name) == ("nothing", "None")
     assert loop.roles == ("carried", "carried")
@@ -55,7 +55,7 @@ def test_a_choice_is_handed_from_layer_to_layer_and_is_none_before_the_first() -
 
 def test_what_is_not_handed_on_cannot_be_taken_from_layers_further_up() -> None:
     with pytest.raises(UnsupportedModelError, match="not treat all of `layers` alike"):
-        fold(_model(handed_on=False), len(MAKING))
+        roll_loops(_model(handed_on=False), len(MAKING))
 
 
 def test_all_layers_return_what_some_of_them_must() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trtllm_port.codegen.ir.nodes import Block
 from trtllm_port.codegen.ir.record import Literal, Location, Operation, Value
-from trtllm_port.codegen.recognise.position_numbers import Positional
+from trtllm_port.codegen.recognise.positional_constants import PositionalConstants
 
 ROWS, LENGTH = 3, 5
 POSITIONS = torch.arange(2, 2 + LENGTH)
@@ -26,7 +26,7 @@ class _Chain:
     """Constants that one operation after the other makes of the positions."""
 
     def __init__(self) -> None:
-        self.positional = Positional(ROWS, _own)
+        self.positional = PositionalConstants(ROWS, _own)
         self.last = Literal(POSITIONS)
 
     def then(self, name: str, function: Callable[[Tensor], Tensor], *args: object) -> _Chain:
@@ -65,7 +65,7 @@ def test_what_follows_from_how_far_slots_are_before_tokens() -> None:
     def distances(block: Block, tensor: Tensor, location: Location | None) -> Value | None:
         return Value(apart) if torch.equal(tensor, apart[0]) else None
 
-    positional = Positional(ROWS, _own, distances)
+    positional = PositionalConstants(ROWS, _own, distances)
     column, row = Literal(POSITIONS[:, None]), Literal(torch.arange(slots)[None])
 
     def made(name: str, tensor: Tensor, *args: Any) -> Literal:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import torch
 
 from trtllm_port.codegen.ir.record import Operation, Value
-from trtllm_port.codegen.recognise.batch_rows import Rows
+from trtllm_port.codegen.recognise.batch_rows import BatchRows
 
 ROWS, LENGTH = 3, 5
 TABLE = torch.randn(LENGTH, 8, generator=torch.Generator().manual_seed(0))
 
 
-def looked_up(rows: Rows) -> Value:
+def looked_up(rows: BatchRows) -> Value:
     value = Value(TABLE)
     rows.add(value)
     return value
 
 
 def test_a_dimension_is_added_once() -> None:
-    rows = Rows(ROWS)
+    rows = BatchRows(ROWS)
     value = looked_up(rows)
     rows.add(value)
     assert value.tensor.shape == (ROWS, LENGTH, 8)
@@ -28,7 +28,7 @@ def test_a_dimension_is_added_once() -> None:
 
 
 def test_indexing_keeps_the_rows() -> None:
-    rows = Rows(ROWS)
+    rows = BatchRows(ROWS)
     value = looked_up(rows)
     out = Value(TABLE[None, None])
     made = rows.operation(Operation("__getitem__", (value, (None, None, slice(None))), {}, (out,), None))
@@ -37,7 +37,7 @@ def test_indexing_keeps_the_rows() -> None:
 
 
 def test_what_follows_has_all_rows() -> None:
-    rows = Rows(ROWS)
+    rows = BatchRows(ROWS)
     value = looked_up(rows)
     four, pair = Value(TABLE[None, None]), Value(torch.stack([TABLE, TABLE], -1)[None, None])
     rows.operation(Operation("__getitem__", (value, (None, None)), {}, (four,), None))
