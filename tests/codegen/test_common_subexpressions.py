@@ -51,7 +51,9 @@ def test_a_product_gets_its_name_and_loses_its_parentheses() -> None:
     init, _ = written(
         [f"self.{name} = Linear(3 * ({product}), {product})" for name in "qkv"],
         ["return x"],
-        inner=tuple(a * b for a, b in zip(SYMBOLS["config.num_attention_heads"], SYMBOLS["config.head_dim"], strict=True)),
+        inner=tuple(
+            a * b for a, b in zip(SYMBOLS["config.num_attention_heads"], SYMBOLS["config.head_dim"], strict=True)
+        ),
     )
     assert init[1:] == [f"self.inner = {product}", *(f"self.{n} = Linear(3 * self.inner, self.inner)" for n in "qkv")]
 
@@ -59,7 +61,9 @@ def test_a_product_gets_its_name_and_loses_its_parentheses() -> None:
 def test_no_name_where_it_saves_nothing() -> None:
     statements = ["self.q = Linear(config.hidden_size, config.head_dim)"]
     forward = ["return self.q(x)"]
-    init, _ = written(statements, forward, hidden_size=SYMBOLS["config.hidden_size"], head_dim=SYMBOLS["config.head_dim"])
+    init, _ = written(
+        statements, forward, hidden_size=SYMBOLS["config.hidden_size"], head_dim=SYMBOLS["config.head_dim"]
+    )
     assert init[1:] == statements
 
 
