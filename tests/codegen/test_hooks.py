@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from transformers import masking_utils
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import apply_rotary_pos_emb_interleave as apart_rotation
-from transformers.models.deepseek_v4 import modeling_deepseek_v4
 from transformers.models.gemma4 import modeling_gemma4
 from transformers.models.glm.modeling_glm import apply_rotary_pos_emb as glm_rotation
 from transformers.models.gpt_neox.modeling_gpt_neox import apply_rotary_pos_emb as partial_rotation
@@ -21,8 +19,6 @@ from trtllm_port.codegen.ir.record import Operation
 from trtllm_port.codegen.record.attentions import compute_attention
 from trtllm_port.codegen.record.hooks import classify_mask, hooks, probe_rotation, rotate
 from trtllm_port.codegen.record.recorder import Recorder, recording
-from trtllm_port.errors import UnsupportedModelError
-from trtllm_port.huggingface.interception.observed_cache import ObservedCache, whole_cache
 
 
 @pytest.mark.parametrize(
@@ -127,23 +123,3 @@ def test_a_rotation_with_the_tokens_before_the_heads_says_so() -> None:
     expected = rotate(given.transpose(1, 2), cos[..., :8], sin[..., :8], interleaved=False)
     torch.testing.assert_close(turn.outputs[0].tensor, expected.transpose(1, 2))
     torch.testing.assert_close(operations[-1].outputs[0].tensor, expected)
-
-
-def test_a_cache_that_keeps_what_is_behind_a_window() -> None:
-    config = transformers.MistralConfig(num_hidden_layers=2, sliding_window=3)
-    model = torch.nn.Module()
-    model.config = config  # type: ignore[assignment]  # of a model, which is a module
-    model.forward = lambda past_key_values: None  # type: ignore[method-assign]
-    cache = whole_cache(model)
-    assert cache is not None
-    keys = torch.zeros(1, 2, 5, 4)
-    for _ in range(2):
-        found, _ = cache.update(keys, keys, 0)
-    assert found.shape[2] == 10
-    config.sliding_window = None
-    assert whole_cache(model) is None
-
-
-def test_layers_of_a_cache_that_keep_more_than_a_window_are_refused_by_name() -> None:
-    with pytest.raises(UnsupportedModelError, match=r"DeepseekV4.*`store_compression_weights`"):
-        ObservedCache(modeling_deepseek_v4.DeepseekV4Config())

@@ -14,9 +14,10 @@ from torch import nn
 
 from tests.codegen.conftest import hf_config
 from trtllm_port.codegen.write.source import convert_file
-from trtllm_port.codegen.write.weight_names import IGNORED, WeightNames, ignored_names
+from trtllm_port.codegen.write.weight_names import WeightNames
 from trtllm_port.conversion import convert_checkpoint
 from trtllm_port.errors import CheckpointError
+from trtllm_port.huggingface.conversion_mapping import IGNORED, ignored_names
 from trtllm_port.huggingface.quiet import quiet_transformers
 from trtllm_port.layers.weights import MappingWeights, ParameterSpec, WeightMap, plan_weights
 from trtllm_port.porting.create import create_port

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, BambaConfig, LlamaConfig, MptConfig, OpenAIGPTConfig, RobertaConfig
+from transformers import (
+    AutoModelForCausalLM,
+    BambaConfig,
+    Cache,
+    LlamaConfig,
+    MptConfig,
+    OpenAIGPTConfig,
+    RobertaConfig,
+)
 
-from trtllm_port.huggingface.caches import Continuation, cache_argument, positions_are_slots
+from trtllm_port.huggingface.caches import Continuation, cache_argument, keeps_cache, positions_are_slots
 
 SMALL = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 CONFIGS = {
@@ -48,6 +56,25 @@ def test_a_model_that_does_not_count_its_cache_needs_them() -> None:
             step = model(input_ids=ids[:, 3:], past_key_values=cache, **more).logits[:, -1]
             errors.append(float((step - whole).abs().max()))
     assert errors[1] < 1e-5 < errors[0]
+
+
+class _Renamed:
+    """As models of transformers 5.24 take their cache."""
+
+    def forward(self, input_ids: torch.Tensor, cache: Cache | None = None, use_cache: bool = False) -> None: ...
+
+
+class _Table:
+    """As XLM takes what it calls its cache."""
+
+    def forward(self, input_ids: torch.Tensor, cache: dict[str, torch.Tensor] | None = None) -> None: ...
+
+
+def test_the_argument_for_a_cache_has_several_names() -> None:
+    assert cache_argument(model_of("llama")) in ("past_key_values", "cache")
+    assert cache_argument(_Renamed()) == "cache"
+    assert keeps_cache(_Renamed())
+    assert not keeps_cache(_Table())
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -89,3 +89,11 @@ def test_a_model_without_weights_has_the_buffers_that_it_computes_with() -> None
     assert not any(buffer.is_meta for buffer in model.buffers())
     assert model.lm_head.weight is model.model.embed_tokens.weight
     assert count_parameters(config) == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_a_model_of_float64_has_no_weight_of_float32(tmp_path: Path) -> None:
+    config = new_config("ernie4_5_moe", **SMALL, intermediate_size=48, num_attention_heads=2, num_key_value_heads=2)
+    save_random_checkpoint(config, tmp_path)  # its routers are of float32 in every model
+    for dtype in (torch.float32, torch.float64):
+        model, _ = load_model(tmp_path, whole_config(tmp_path), dtype, eager=True)
+        assert {parameter.dtype for parameter in model.parameters()} == {dtype}

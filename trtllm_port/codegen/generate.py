@@ -15,7 +15,8 @@ from trtllm_port.codegen.write import source
 from trtllm_port.codegen.write.classes import Skeleton
 from trtllm_port.codegen.write.composite_models import add_whole_names, whole_names
 from trtllm_port.codegen.write.ledger import Ledger
-from trtllm_port.codegen.write.weight_names import WeightNames, ignored_names, weight_names
+from trtllm_port.codegen.write.weight_names import WeightNames, weight_names
+from trtllm_port.huggingface.conversion_mapping import ignored_names
 from trtllm_port.huggingface.models import load_config, load_whole_config, require_causal_lm
 from trtllm_port.huggingface.quiet import quiet_transformers
 

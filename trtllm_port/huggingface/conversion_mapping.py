@@ -21,6 +21,9 @@ from trtllm_port.layers.weights import Chunk, Concat, Stack, Step, Transpose
 from trtllm_port.layers.weights.steps import run_steps
 from trtllm_port.layers.weights.weight_map import natural_key
 
+IGNORED = "_keys_to_ignore_on_load_unexpected"
+"""Of classes of models: regular expressions for names."""
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -69,6 +72,20 @@ def tensors_in_files(model: nn.Module, own: Mapping[str, torch.Tensor]) -> dict[
     """A model's tensors, given by its own names, under the names and in the form that its files have them."""
     files: dict[str, torch.Tensor] = loading.revert_weight_conversion(model, dict(own))
     return files
+
+
+def ignored_names(model: nn.Module) -> set[str]:
+    """Regular expressions for the names that `from_pretrained` leaves out without a word where they are no parameters.
+
+    An expression that a model makes of its config, as Gemma 4's for the layers that share keys, holds for the layers
+    that it names at one size: here any number may stand for them. It cannot drop a parameter.
+    """
+    written = {text for module in model.modules() for text in getattr(type(module), IGNORED, None) or ()}
+    found = set(getattr(model, IGNORED, None) or ())
+    expressions = {text if text in written else re.sub(r"(?<=\.)\d+(?=\.)", r"\\d+", text) for text in found}
+    if any(name.endswith("position_ids") for name, _ in model.named_buffers()):
+        expressions.add(r"(^|\.)position_ids$")  # transformers adds this one itself, and `rotary_emb.inv_freq`
+    return expressions
 
 
 def _mapping(model: Any) -> list[Any]:

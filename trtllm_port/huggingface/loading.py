@@ -56,6 +56,9 @@ def load_model(
             use_safetensors=True,
             output_loading_info=True,
         )
+    if dtype == torch.float64:
+        for parameter in model.parameters():  # some are of float32 by name: of routers, from transformers 5.24 on
+            parameter.data = parameter.data.to(dtype) if parameter.dtype == torch.float32 else parameter.data
     return model, info
 
 

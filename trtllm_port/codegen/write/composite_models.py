@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from trtllm_port.codegen.write.weight_names import WeightNames, ignored_names
+from trtllm_port.codegen.write.weight_names import WeightNames
 from trtllm_port.errors import UnsupportedModelError
-from trtllm_port.huggingface.conversion_mapping import tensors_in_files
+from trtllm_port.huggingface.conversion_mapping import ignored_names, tensors_in_files
 from trtllm_port.huggingface.loading import find_class, make_whole_on_paper
 
 

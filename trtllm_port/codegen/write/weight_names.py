@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -12,10 +11,8 @@ from trtllm_port.codegen.ir.nodes import Block
 from trtllm_port.codegen.ir.record import Attribute
 from trtllm_port.codegen.ir.trees import leaves
 from trtllm_port.codegen.lower.lowering import Lowered
-from trtllm_port.huggingface.conversion_mapping import name_pattern, stored_tensors
+from trtllm_port.huggingface.conversion_mapping import ignored_names, name_pattern, stored_tensors
 from trtllm_port.layers.weights import Step
-
-IGNORED = "_keys_to_ignore_on_load_unexpected"
 
 
 @dataclass
@@ -51,20 +48,6 @@ def weight_names(lowered: Lowered) -> WeightNames:
     if computed or any(_leaf_kind(block, "RotaryEmbedding") for block in lowered.blocks):
         names.dropped["*.rotary_emb.inv_freq"] = "computed from the config"
     return names
-
-
-def ignored_names(model: nn.Module) -> set[str]:
-    """Regular expressions for the names that `from_pretrained` leaves out without a word where they are no parameters.
-
-    An expression that a model makes of its config, as Gemma 4's for the layers that share keys, holds for the layers
-    that it names at one size: here any number may stand for them. It cannot drop a parameter.
-    """
-    written = {text for module in model.modules() for text in getattr(type(module), IGNORED, None) or ()}
-    found = set(getattr(model, IGNORED, None) or ())
-    expressions = {text if text in written else re.sub(r"(?<=\.)\d+(?=\.)", r"\\d+", text) for text in found}
-    if any(name.endswith("position_ids") for name in _buffers(model)):
-        expressions.add(r"(^|\.)position_ids$")  # transformers adds this one itself, and `rotary_emb.inv_freq`
-    return expressions
 
 
 def _buffers(model: nn.Module) -> list[str]:
