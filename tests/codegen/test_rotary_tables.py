@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ ROPES: list[dict[str, Any]] = [
 class Unchanging(LlamaRotaryEmbedding):
     """Keeps the frequencies of short texts."""
 
-    forward = LlamaRotaryEmbedding.forward.__wrapped__.__wrapped__
+    forward = inspect.unwrap(LlamaRotaryEmbedding.forward)
 
 
 @pytest.mark.parametrize(("kind", "expected"), [(LlamaRotaryEmbedding, True), (Unchanging, False)])

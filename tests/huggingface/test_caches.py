@@ -53,7 +53,7 @@ def test_a_model_that_does_not_count_its_cache_needs_them() -> None:
         errors = []
         for more in ({}, {"position_ids": last}):
             cache = model(input_ids=ids[:, :3], use_cache=True)[cache_argument(model)]
-            step = model(input_ids=ids[:, 3:], past_key_values=cache, **more).logits[:, -1]
+            step = model(input_ids=ids[:, 3:], **{cache_argument(model): cache}, **more).logits[:, -1]
             errors.append(float((step - whole).abs().max()))
     assert errors[1] < 1e-5 < errors[0]
 
