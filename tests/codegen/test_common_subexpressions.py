@@ -7,10 +7,11 @@ from typing import Any
 
 from trtllm_port.codegen.write.common_subexpressions import SubexpressionNames
 
+HIDDEN, HEADS, HEAD_DIM = (64, 192), (4, 8), (24, 32)
 SYMBOLS = {
-    "config.hidden_size": (64, 192),
-    "config.num_attention_heads": (4, 8),
-    "config.head_dim": (24, 32),
+    "config.hidden_size": HIDDEN,
+    "config.num_attention_heads": HEADS,
+    "config.head_dim": HEAD_DIM,
     "config.window": (None, 8),
     "config.heads[layer_idx]": (6, 10),
 }
@@ -33,7 +34,7 @@ def test_size_is_set_once_and_used_by_name() -> None:
     init, forward = written(
         ["self.scaling = config.head_dim**-0.5", "self.q = Linear(config.hidden_size, 4 * config.head_dim)"],
         ["x = self.q(x).view(0, 0, -1, self.config.head_dim)", "return x[self.layer_idx, : self.config.head_dim]"],
-        head_dim=SYMBOLS["config.head_dim"],
+        head_dim=HEAD_DIM,
         scaling=(1.0, 2.0),
     )
     assert init == [
@@ -51,9 +52,7 @@ def test_a_product_gets_its_name_and_loses_its_parentheses() -> None:
     init, _ = written(
         [f"self.{name} = Linear(3 * ({product}), {product})" for name in "qkv"],
         ["return x"],
-        inner=tuple(
-            a * b for a, b in zip(SYMBOLS["config.num_attention_heads"], SYMBOLS["config.head_dim"], strict=True)
-        ),
+        inner=tuple(a * b for a, b in zip(HEADS, HEAD_DIM, strict=True)),
     )
     assert init[1:] == [f"self.inner = {product}", *(f"self.{n} = Linear(3 * self.inner, self.inner)" for n in "qkv")]
 
@@ -61,9 +60,7 @@ def test_a_product_gets_its_name_and_loses_its_parentheses() -> None:
 def test_no_name_where_it_saves_nothing() -> None:
     statements = ["self.q = Linear(config.hidden_size, config.head_dim)"]
     forward = ["return self.q(x)"]
-    init, _ = written(
-        statements, forward, hidden_size=SYMBOLS["config.hidden_size"], head_dim=SYMBOLS["config.head_dim"]
-    )
+    init, _ = written(statements, forward, hidden_size=HIDDEN, head_dim=HEAD_DIM)
     assert init[1:] == statements
 
 
@@ -73,7 +70,7 @@ def test_nothing_is_computed_earlier_than_its_condition_allows() -> None:
         "if config.window is not None:",
         *(f"    self.{name} = Linear({product}, {product})" for name in "qkv"),
     ]
-    width = tuple(a * b for a, b in zip(SYMBOLS["config.num_attention_heads"], SYMBOLS["config.head_dim"], strict=True))
+    width = tuple(a * b for a, b in zip(HEADS, HEAD_DIM, strict=True))
     assert written(statements, ["return x"], inner=width)[0][1:] == statements
 
 

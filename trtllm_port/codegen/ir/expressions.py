@@ -31,7 +31,7 @@ MISSING = _Missing()
 
 
 def merge_values(values: Values) -> Any:
-    """The value that all are equal to, as far as they are there, else a symbol."""
+    """The value that all are equal to, as far as they are there, else a symbolic value."""
     there = [value for value in values if value is not MISSING]
     first = there[0]
     if all(type(value) is type(first) and value == first for value in there):

@@ -165,6 +165,14 @@ class Instance:
         return given if several and type(given) is int else layer_number(self.block.path)
 
 
+def blocks_in(block: Block) -> Iterator[Block]:
+    """A block, and those of all that it calls and that is no basic layer, outermost first."""
+    yield block
+    for node in block.nodes:
+        if node.block is not None and node.block.leaf is None:
+            yield from blocks_in(node.block)
+
+
 def calls(block: Block) -> Iterator[Node]:
     """The calls of modules in a block that is not merged; in a loop those of every round."""
     for node in block.nodes:

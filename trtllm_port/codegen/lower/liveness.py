@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from trtllm_port.codegen.ir.nodes import Block, Node
@@ -37,13 +37,6 @@ class Interfaces:
         self.taken |= found.taken
         self.returned |= found.returned
         return not known
-
-
-def walk(block: Block) -> Iterator[Block]:
-    yield block
-    for item in block.nodes:
-        if item.block is not None and item.block.leaf is None:
-            yield from walk(item.block)
 
 
 def _kind(block: Block) -> Kind:
@@ -89,7 +82,7 @@ def _returned(block: Block) -> set[int]:
     return {place for place, value in enumerate(block.returned) if value in block.outputs}
 
 
-def remove_dead(block: Block, alike: Interfaces) -> None:
+def eliminate_dead_code(block: Block, alike: Interfaces) -> None:
     """Keep what the block's outputs need.
 
     The blocks of its calls lose outputs that nobody uses, but not the first, by which modules are compared with HF's,
@@ -108,7 +101,7 @@ def remove_dead(block: Block, alike: Interfaces) -> None:
             needed = dict.fromkeys([*made, *wanted])
             order = {value: i for i, value in enumerate(child.outputs)}
             child.outputs = tuple(sorted(needed, key=lambda value: order.get(value, len(order))))
-            remove_dead(child, alike)
+            eliminate_dead_code(child, alike)
             item.outputs = child.outputs
             live.update(_free(child, alike))
         live.update(leaf for leaf in leaves((item.args, item.keywords)) if isinstance(leaf, Value))

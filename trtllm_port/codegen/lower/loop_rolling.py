@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from trtllm_port.codegen.ir.alignment import Slot, align
-from trtllm_port.codegen.ir.nodes import Block, Node, values_in
+from trtllm_port.codegen.ir.nodes import Block, Node, blocks_in, values_in
 from trtllm_port.codegen.ir.record import Value
 from trtllm_port.codegen.ir.structure import label
 from trtllm_port.errors import UnsupportedModelError
@@ -104,14 +103,6 @@ def _cuts(block: Block, indices: list[int]) -> list[tuple[int, list[list[Node]]]
     return [*ways, (indices[0], last)] if after > 1 else ways
 
 
-def blocks_of(node: Node) -> Iterator[Block]:
-    """The block that a node calls, and all that are called in it."""
-    if node.block is not None and node.block.leaf is None:
-        yield node.block
-        for inner in node.block.nodes:
-            yield from blocks_of(inner)
-
-
 def _list_of(node: Node) -> str | None:
     match = LAYER.match(node.name)
     return match["list"] if match else None
@@ -164,10 +155,9 @@ class _Rounds:
     def _begin_with_nothing(self, column: _Column) -> None:
         """Let a column begin with None, which the first layer does not look at."""
         for number, value in column.values.items():
-            for node in self.rounds[number]:
-                for block in blocks_of(node):
-                    taken = {key for key, own in zip(block.keys, block.inputs, strict=True) if own is value}
-                    block.optional |= taken
+            called = (node.block for node in self.rounds[number] if node.block is not None and node.block.leaf is None)
+            for block in (inner for outer in called for inner in blocks_in(outer)):
+                block.optional |= {key for key, own in zip(block.keys, block.inputs, strict=True) if own is value}
         column.values[0] = Value(next(iter(column.values.values())).tensor)
         self.nothing.append(Node("nothing", "None", (), {}, (column.values[0],)))
 

@@ -13,14 +13,14 @@ from trtllm_port.codegen.configs.sizes import layer_count
 from trtllm_port.codegen.ir.def_use import operations, taken, uses
 from trtllm_port.codegen.ir.dtypes import DTYPES, TRACE_DTYPE
 from trtllm_port.codegen.ir.module_paths import layer_number
-from trtllm_port.codegen.ir.nodes import Block, Leaf, Node
+from trtllm_port.codegen.ir.nodes import Block, Leaf, Node, blocks_in
 from trtllm_port.codegen.ir.operation_names import CASTS
 from trtllm_port.codegen.ir.record import Call, Literal, Location, Operation, Value, substitute
 from trtllm_port.codegen.ir.trace import Trace
 from trtllm_port.codegen.ir.trees import leaves, map_structure
 from trtllm_port.codegen.lower.aliasing import distinct_copies
 from trtllm_port.codegen.lower.decomposition import decomposed
-from trtllm_port.codegen.lower.liveness import Interfaces, complete_signatures, find_inputs, remove_dead, walk
+from trtllm_port.codegen.lower.liveness import Interfaces, complete_signatures, eliminate_dead_code, find_inputs
 from trtllm_port.codegen.lower.loop_rolling import roll_loops
 from trtllm_port.codegen.lower.parallel_calls import join_parallel
 from trtllm_port.codegen.lower.parameter_lifting import LiftedParameters
@@ -73,12 +73,12 @@ def lower(trace: Trace) -> Lowered:
     alike = Interfaces()
     while True:
         root = lowering.block(trace.root)
-        complete_signatures(list(walk(root)))
+        complete_signatures(list(blocks_in(root)))
         root.outputs = (lowering.resolve(trace.logits),)
-        remove_dead(root, alike)
+        eliminate_dead_code(root, alike)
         _gather_tokens(root, logits_indices)
         find_inputs(root, lowering.repeated.caches, alike)
-        blocks = list(walk(root))
+        blocks = list(blocks_in(root))
         if not alike.learn(blocks):
             break
     roll_loops(root, layer_count(trace.sample.config))
@@ -141,7 +141,7 @@ class _Lowering:
         return map_structure(lambda leaf: self.resolve(leaf) if isinstance(leaf, Value) else leaf, tree)
 
     def block(self, call: Call) -> Block:
-        """The block of a call, with the nodes of everything it computed; `remove_dead` has not run yet."""
+        """The block of a call, with the nodes of everything it computed; `eliminate_dead_code` has not run yet."""
         block = Block(call.path, call.module)
         if call is self.trace.root:
             self.shared = SharedCaches(self.trace.inputs["cache"], self.trace.sample.values)

@@ -1,4 +1,4 @@
-"""Blocks of one class merged into one: numbers that differ become symbols, computations that differ branches.
+"""Blocks of one class merged into one: numbers that differ become symbolic values, computations branches.
 
 The nodes of all instances are aligned; one that some of them do not have goes into a branch. Where instances then use
 different values in the same place, the branch before it has a result that is the one value or the other.

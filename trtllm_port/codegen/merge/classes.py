@@ -29,7 +29,7 @@ class Child:
 
     Attributes:
         there: for each instance, whether its sub-module is this.
-        made: a class of the port, or a basic layer with symbols.
+        made: a class of the port, or a basic layer with symbolic values.
     """
 
     there: tuple[bool, ...]

@@ -59,7 +59,7 @@ class Candidates:
         return self[np.argsort(self.cost, kind="stable")]
 
 
-def joined(parts: Iterable[Candidates]) -> Candidates:
+def concatenated(parts: Iterable[Candidates]) -> Candidates:
     """The rows of all parts, one after the other."""
     found = list(parts)
     columns = ([getattr(part, name) for part in found] for name in ("operator", "first", "second", "cost"))

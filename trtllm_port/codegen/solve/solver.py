@@ -31,7 +31,15 @@ from trtllm_port.codegen.ir.expressions import (
     is_numeric,
     power_text,
 )
-from trtllm_port.codegen.solve.candidates import Candidates, Goal, MeetInTheMiddle, Numbers, Operands, fitting, joined
+from trtllm_port.codegen.solve.candidates import (
+    Candidates,
+    Goal,
+    MeetInTheMiddle,
+    Numbers,
+    Operands,
+    concatenated,
+    fitting,
+)
 from trtllm_port.codegen.solve.conditions import find_condition, switches
 from trtllm_port.codegen.solve.expression_cache import recall, remember
 from trtllm_port.codegen.solve.operators import ROOTS, combine, power, quantile
@@ -148,10 +156,10 @@ class Solver:
         """Those, roots, and queries + 2 keys; with a symbol (or its neighbour) or a small number."""
         made, place = self._operands, self._places
         bases = np.concatenate([place["symbol"], place["depth"]])
-        left = joined([self._pairs, made.powers(bases), made.pairs(place["symbol"], place["doubled"], ("+",))])
+        left = concatenated([self._pairs, made.powers(bases), made.pairs(place["symbol"], place["doubled"], ("+",))])
         both = np.concatenate([place["symbol"], place["number"]])
         return MeetInTheMiddle(
-            made, left, joined([made.alone(both), made.pairs(place["symbol"], place["number"][:1], ("+", "-"))])
+            made, left, concatenated([made.alone(both), made.pairs(place["symbol"], place["number"][:1], ("+", "-"))])
         )
 
     def _simple(self, values: Values) -> Expression | None:

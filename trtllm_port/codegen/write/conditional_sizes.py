@@ -18,7 +18,7 @@ def complete_size(value: Any, path: str, scope: Scope) -> Any:
     """A size of a sub-module with its values in all instances, where one expression gives them; else as it is.
 
     Args:
-        value: a symbol may lack values: of instances that have something else in this place.
+        value: a symbolic value may lack some: of instances that have something else in this place.
         path: of the sub-module.
         scope: of the class around it.
     """
