@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from trtllm_port.errors import EngineError, EnvironmentLackError, PortError
+from trtllm_port.errors import EngineError, EnvironmentLackError
 from trtllm_port.foundation.foreign import reading
-from trtllm_port.runtime.engines.devices import FLAVOURS, Machine, what_lacks
+from trtllm_port.runtime.engines.devices import FLAVOURS, Machine, require_backend, what_lacks
 from trtllm_port.runtime.engines.directory import (
     REBUILD,
     BuildConfig,
@@ -21,8 +21,6 @@ from trtllm_port.runtime.engines.directory import (
 if TYPE_CHECKING:
     from trtllm_port.runtime.network.executor import Executor
 
-BACKENDS = ("auto", "tensorrt", "tensorrt_rtx", "reference")
-
 
 def choose_backend(wanted: str, directory: EngineDirectory, machine: Machine) -> tuple[str, str]:
     """Which executor runs an engine directory here: (backend, why not TensorRT where `auto` did not take it).
@@ -32,8 +30,7 @@ def choose_backend(wanted: str, directory: EngineDirectory, machine: Machine) ->
         EnvironmentLackError: this machine cannot run the wanted library.
         PortError: no such backend.
     """
-    if wanted not in BACKENDS:
-        raise PortError(f"unknown backend `{wanted}`", hint=f"one of {', '.join(BACKENDS)}")
+    require_backend(wanted)
     if wanted == "reference":
         return "reference", ""
     built = directory.build.backend

@@ -8,13 +8,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtllm_port.errors import RegistryError, UnsupportedModelError
 from trtllm_port.foundation.foreign import reading
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.huggingface.configs import read_config
 from trtllm_port.huggingface.loading import count_parameters
 from trtllm_port.layers.config.per_layer import config_value, plain_values
@@ -23,7 +23,6 @@ from trtllm_port.registry.ports import PortEntry, find_port
 if TYPE_CHECKING:
     from trtllm_port.codegen import PortSource
 
-Progress = Callable[[str, int, int], None]
 SIZES = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
     *("num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings", "sliding_window"),

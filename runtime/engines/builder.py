@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from trtllm_port.errors import EngineError, EnvironmentLackError, PortError
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.runtime.engines.devices import Machine, named_capabilities, what_gpu_lacks
 from trtllm_port.runtime.engines.directory import BuildConfig
 from trtllm_port.runtime.engines.fused_attention import attention_shapes, fused_attention, set_capabilities
-from trtllm_port.runtime.engines.monitor import Progress, progress_monitor
+from trtllm_port.runtime.engines.monitor import progress_monitor
 from trtllm_port.runtime.engines.profiles import add_profiles
 from trtllm_port.runtime.engines.signals import held_signals
 from trtllm_port.runtime.engines.writer import stream_writer

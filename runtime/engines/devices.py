@@ -13,10 +13,25 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["FLAVOURS", "Gpu", "Machine", "find_gpus", "flavour_version", "this_machine", "what_gpu_lacks", "what_lacks"]
+from trtllm_port.errors import PortError
+
+__all__ = [
+    "FLAVOURS",
+    "Gpu",
+    "Machine",
+    "find_gpus",
+    "flavour_version",
+    "require_backend",
+    "this_machine",
+    "what_gpu_lacks",
+    "what_lacks",
+]
 
 FLAVOURS = ("tensorrt", "tensorrt_rtx")
 """The two libraries, in the order in which `auto` prefers them."""
+
+BACKENDS = ("auto", *FLAVOURS, "reference")
+"""What an engine directory can be built for, and run with."""
 
 OLDEST_TENSORRT_CAPABILITY = (7, 5)
 """TensorRT 11 runs on Turing and later: https://docs.nvidia.com/deeplearning/tensorrt/11.4.1/getting-started/support-matrix.html"""
@@ -78,6 +93,12 @@ def _torch_has_cuda() -> bool:
     except (ImportError, OSError):
         return False
     return bool(torch.cuda.is_available())
+
+
+def require_backend(backend: str) -> None:
+    """PortError unless there is such a backend."""
+    if backend not in BACKENDS:
+        raise PortError(f"unknown backend `{backend}`", hint=f"one of {', '.join(BACKENDS)}")
 
 
 def flavour_version(flavour: str) -> str | None:

@@ -6,16 +6,12 @@ TensorRT reports nested phases of a few steps each, from any of its threads. Use
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.runtime.engines.signals import Pending
 
-__all__ = ["Progress", "progress_monitor"]
-
-Progress = Callable[[str, int, int], None]
-"""Called with (phase, done, total)."""
 PHASE = "compile"
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -19,12 +19,13 @@ from trtllm_port.building.checkpoint import Checkpoint
 from trtllm_port.errors import EngineError, PortError, RegistryError
 from trtllm_port.foundation.atomic_files import require_space, write_json
 from trtllm_port.foundation.digests import file_digest
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.foundation.publishing import Kind, check_output, output_directory
 from trtllm_port.layers.definition.flavour import load_flavour
 from trtllm_port.registry.port_code import port_code
 from trtllm_port.registry.ports import PortEntry, find_port
 from trtllm_port.runtime.engines.builder import EngineBuild, compile_engine, target_capabilities
-from trtllm_port.runtime.engines.devices import this_machine, what_gpu_lacks
+from trtllm_port.runtime.engines.devices import require_backend, this_machine, what_gpu_lacks
 from trtllm_port.runtime.engines.directory import (
     CONFIG,
     BuildConfig,
@@ -37,7 +38,6 @@ from trtllm_port.runtime.network import NetworkFile
 
 __all__ = ["BuildResult", "Limits", "build_engine"]
 
-BACKENDS = ("auto", "tensorrt", "tensorrt_rtx", "reference")
 DEFAULT_SEQ_LEN = 2048
 DEFAULT_INPUT_LEN = 1024
 DEFAULT_BATCH_SIZE = 4
@@ -47,8 +47,6 @@ ENGINE = Kind(
     names=(CONFIG, "build_report.json", "rank*.engine", "rank*.network.json", "rank*.safetensors"),
     is_one=EngineDirectory.is_one,
 )
-Progress = Callable[[str, int, int], None]
-"""Called with (phase, done, total)."""
 
 
 class Limits(TypedDict, total=False):
@@ -268,8 +266,7 @@ def _plan(
 
 def _choose_library(backend: str) -> tuple[str, str]:
     """(backend, library that defines the network): they differ where nothing is compiled."""
-    if backend not in BACKENDS:
-        raise PortError(f"unknown backend `{backend}`", hint=f"one of {', '.join(BACKENDS)}")
+    require_backend(backend)
     if backend == "reference":
         return backend, str(load_flavour("auto").__name__)
     if backend == "auto":

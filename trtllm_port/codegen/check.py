@@ -33,6 +33,7 @@ from trtllm_port.codegen.soundness import unsound, unsteady
 from trtllm_port.codegen.write.classes import Skeleton
 from trtllm_port.errors import PortError, UnsupportedModelError
 from trtllm_port.foundation.claims import scratch
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.huggingface.caches import cache_argument, keeps_cache, positions_are_slots
 from trtllm_port.huggingface.configs import whole_config
 from trtllm_port.huggingface.exact_arithmetic import ExactArithmetic
@@ -46,7 +47,6 @@ from trtllm_port.huggingface.random_weights import save_random_checkpoint
 if TYPE_CHECKING:
     from trtllm_port.runtime.session import Session
 
-Progress = Callable[[str, int, int], None]
 ROWS = 2
 TOKENS = 512
 STEPS = 8

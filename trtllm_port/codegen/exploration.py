@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -29,11 +29,9 @@ from trtllm_port.codegen.write.ledger import Ledger, alternatives, optional, sam
 from trtllm_port.codegen.write.scope import NotExpressible
 from trtllm_port.codegen.write.source import class_title
 from trtllm_port.errors import ConfigError, PortError, UnsupportedModelError
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.huggingface.models import BLANK, first_line
 from trtllm_port.layers.config.per_layer import KEY, per_layer_keys
-
-Progress = Callable[[str, int, int], None]
-
 
 LONG = 16  # lines that a port may become longer to follow a key; it is built in otherwise
 NOT_READ_FROM_FILES = frozenset(("gradient_checkpointing", "pruned_heads", "torchscript"))  # set by callers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -16,11 +15,10 @@ from trtllm_port.codegen.write.classes import Skeleton
 from trtllm_port.codegen.write.composite_models import add_whole_names, whole_names
 from trtllm_port.codegen.write.ledger import Ledger
 from trtllm_port.codegen.write.weight_names import WeightNames, weight_names
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.huggingface.conversion_mapping import ignored_names
 from trtllm_port.huggingface.models import load_config, load_whole_config, require_causal_lm
 from trtllm_port.huggingface.quiet import quiet_transformers
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

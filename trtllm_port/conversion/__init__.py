@@ -8,7 +8,6 @@ the files hold what was converted. A newcomer adds a check of weights to what `s
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from trtllm_port.errors import ConfigError
 from trtllm_port.foundation.atomic_files import require_space, write_json
 from trtllm_port.foundation.digests import file_digest
 from trtllm_port.foundation.foreign import read_json
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.foundation.publishing import Kind, check_output, output_directory
 from trtllm_port.registry.port_code import port_code, require_finished
 from trtllm_port.registry.ports import PortEntry, find_port
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from trtllm_port.layers import PretrainedConfig
     from trtllm_port.layers.weights import WeightPlan
 
-Progress = Callable[[str, int, int], None]
 PRODUCER = "trtllm-port convert"
 
 

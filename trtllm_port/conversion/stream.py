@@ -5,7 +5,7 @@ What was written is read again and compared.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,12 @@ from trtllm_port.conversion.pipeline import Piece, WriterThread
 from trtllm_port.conversion.safetensors_writer import SafetensorsWriter, TensorHeader
 from trtllm_port.conversion.source import StreamedWeights
 from trtllm_port.conversion.written import IntendedFile, check_written
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.layers.definition.dtypes import torch_dtype
 from trtllm_port.layers.weights import WeightEntry, WeightPlan
 from trtllm_port.layers.weights.header import DTYPES
 
 SAFETENSORS_DTYPES = {name: code for code, (name, _size) in DTYPES.items()}
-Progress = Callable[[str, int, int], None]
 
 
 def rank_headers(plan: WeightPlan, entries: Sequence[WeightEntry]) -> list[TensorHeader]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.foundation.quoting import shell_command
 from trtllm_port.shipped_model import MODEL_DIR
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from trtllm_port.verification import Report
 
 __all__ = ["DemoResult", "tour"]
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)

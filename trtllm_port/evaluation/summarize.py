@@ -8,7 +8,6 @@ Ensures: nothing is written, except into `output_dir` where one is given.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
 from pathlib import Path
 
 from trtllm_port.errors import ConfigError, EngineError, PortError
@@ -20,11 +19,10 @@ from trtllm_port.evaluation.summarize_prompts import summary_prompts
 from trtllm_port.evaluation.summarize_result import Side, SummarizeOptions, SummarizeResult, write_result
 from trtllm_port.evaluation.summarize_sides import Written, engine_writes, hugging_face_writes, load_hugging_face
 from trtllm_port.foundation.foreign import reading
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.runtime.session import Session
 
 __all__ = ["Side", "SummarizeOptions", "SummarizeResult", "summarize"]
-
-Progress = Callable[[str, int, int], None]
 
 
 DEFAULTS = SummarizeOptions()

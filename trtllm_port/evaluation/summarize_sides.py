@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.huggingface.configs import whole_config
 from trtllm_port.huggingface.generation import choose_greedily
 from trtllm_port.huggingface.loading import load_model
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Written", "engine_writes", "hugging_face_writes", "load_hugging_face"]
 
-Progress = Callable[[str, int, int], None]
 Tokens = Sequence[int]
 
 

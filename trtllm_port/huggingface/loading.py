@@ -58,7 +58,8 @@ def load_model(
         )
     if dtype == torch.float64:
         for parameter in model.parameters():  # some are of float32 by name: of routers, from transformers 5.24 on
-            parameter.data = parameter.data.to(dtype) if parameter.dtype == torch.float32 else parameter.data
+            if parameter.dtype == torch.float32:
+                parameter.data = parameter.data.to(dtype)
     return model, info
 
 

@@ -6,12 +6,12 @@ This composes the stages `codegen` and `scaffold` for the command line and for `
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtllm_port.foundation.digests import file_digest
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.foundation.quoting import literal
 from trtllm_port.huggingface.configs import read_config
 from trtllm_port.porting.blank import blank_source
@@ -21,8 +21,6 @@ from trtllm_port.registry.names import default_name
 
 if TYPE_CHECKING:
     from trtllm_port.codegen import PortSource, SelfCheck
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from trtllm_port.foundation.words import words
 
-UNSEEN = 4  # the column that no trace uses
-
 _HEADS = (4, 8, 12, 8, 20)  # multiples of 4: some checkpoints are cut into four
 _KEY_VALUE_HEADS = (2, 2, 6, 4, 10)
 _HIDDEN = (64, 192, 240, 256, 320)  # a multiple of the heads

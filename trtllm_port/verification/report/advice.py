@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from trtllm_port.verification.causes.locations import Excerpt
 from trtllm_port.verification.judge.verdict import Verdict
 from trtllm_port.verification.report.report import Report
+from trtllm_port.verification.taps.layer_groups import name_a_few
 
 NAMED = 3
 WIDER = {"float16": ("bfloat16", "float32"), "bfloat16": ("float32",)}  # data types of more range
@@ -53,9 +54,8 @@ def _after_doubt(report: Report) -> Iterator[str]:
 
 def _after_pass(report: Report) -> Iterator[str]:
     if report.not_exercised:
-        what = ", ".join(item.what for item in report.not_exercised[:NAMED])
-        more = len(report.not_exercised) - NAMED
-        yield f"Nothing is proven about what was not exercised: {what}" + (f" and {more} more" if more > 0 else "")
+        what = name_a_few([item.what for item in report.not_exercised])
+        yield f"Nothing is proven about what was not exercised: {what}"
 
 
 def _place(excerpt: Excerpt) -> str:
