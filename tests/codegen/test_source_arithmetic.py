@@ -1,74 +1,91 @@
-"""Hugging Face's own arithmetic, taken from the source of `__init__`."""
+"""Hugging Face's own arithmetic, and whether an expression is the same."""
 
 from __future__ import annotations
 
-import math
+import ast
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from torch import nn
 
-from trtllm_port.codegen.solve.source_arithmetic import from_source
+from trtllm_port.codegen.solve.source_arithmetic import from_source, of_any_size, same_arithmetic
 
 
-def of_depth(number: int) -> float:
-    """What falls with the depth."""
-    return 0.8 - 0.6 * math.exp(-0.3 * number)
+def origin(text: str) -> ast.expr:
+    return ast.parse(text, mode="eval").body
 
 
-def of_both(number: int) -> float:
-    half = number / 2
-    return math.log(half + 1)
+def instances(*origins: str, name: str = "scaling") -> Any:
+    """One module each, of a config with other sizes, which keeps a number of that origin."""
+    made = []
+    for number, text in enumerate(origins):
+        module = nn.Module()
+        module.inner = nn.Linear(2, 2)
+        values = {"hidden_size": 64 + 8 * number, "heads": 4 + number, "rope": {"factor": 2.0 + number}}
+        table = {module: {name: origin(text)}, module.inner: {"out_features": origin("3 * config.heads")}}
+        trace = SimpleNamespace(sample=SimpleNamespace(values=values), origins=table)
+        made.append(SimpleNamespace(block=SimpleNamespace(module=module), layer_idx=number, trace=trace))
+    return made
 
 
-class Layer(nn.Module):
-    def __init__(self, config: Any, layer_idx: int) -> None:
-        super().__init__()
-        self.inner = config.hidden_size * 2 + layer_idx
-        self.start = of_depth(layer_idx)
-        self.other = of_both(layer_idx)
-
-
-class Renamed(nn.Module):
-    def __init__(self, args: Any, layer_idx: int) -> None:
-        super().__init__()
-        self.inner = args.hidden_size * 2 + layer_idx
-
-
-LAYERS = [(Layer(SimpleNamespace(hidden_size=size), i), i, size) for size in (8, 12) for i in range(3)]
-INSTANCES: Any = [
-    SimpleNamespace(
-        block=SimpleNamespace(module=module),
-        layer_idx=number,
-        trace=SimpleNamespace(sample=SimpleNamespace(values={"hidden_size": size}), config_names={Renamed: "args"}),
-    )
-    for module, number, size in LAYERS
-]
-
-
-def found(name: str) -> str | None:
-    expression = from_source(name, INSTANCES, tuple(getattr(module, name) for module, _, _ in LAYERS))
-    return expression and expression.text
-
-
-def test_arithmetic_over_the_config_and_the_layers_number() -> None:
-    assert found("inner") == "config.hidden_size * 2 + layer_idx"
-
-
-def test_a_function_that_returns_one_expression_is_written_out() -> None:
-    assert found("start") == "0.8 - 0.6 * math.exp(-0.3 * layer_idx)"
-
-
-def test_a_longer_function_is_not() -> None:
-    assert found("other") is None
-
-
-def test_a_constructor_that_calls_the_config_otherwise() -> None:
-    made = [Renamed(SimpleNamespace(hidden_size=size), number) for _, number, size in LAYERS]
-    instances: Any = [
-        SimpleNamespace(**{**vars(one), "block": SimpleNamespace(module=module)})
-        for one, module in zip(INSTANCES, made, strict=True)
-    ]
-    found = from_source("inner", instances, tuple(module.inner for module in made))
+def test_arithmetic_that_all_instances_have_in_common() -> None:
+    found = from_source("scaling", instances(*["config.hidden_size * 2 + layer_idx"] * 2), (128, 145), {})
     assert found is not None
     assert found.text == "config.hidden_size * 2 + layer_idx"
+
+
+def test_not_where_they_were_computed_in_different_ways() -> None:
+    assert from_source("scaling", instances("config.hidden_size * 2", "config.heads * 2"), (128, 10), {}) is None
+
+
+def test_not_where_it_gives_another_value() -> None:
+    """A class may change what it keeps after it has computed it."""
+    assert from_source("scaling", instances(*["config.heads"] * 2), (4, 6), {}) is None
+
+
+def test_not_over_what_the_ports_config_lacks() -> None:
+    assert from_source("scaling", instances(*["config.other"] * 2), (4, 5), {}) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "tidied"),
+    [
+        (
+            "config.heads * (config.rope['factor'] + 1) * (config.rope['factor'] + 1)",
+            "config.heads * (config.rope['factor'] + 1) ** 2",
+        ),
+        ("config.heads ** (-0.5)", "config.heads ** -0.5"),
+        ("config.heads * config.heads", "config.heads * config.heads"),
+        ("config.hidden_size // config.heads + 1", "self.head_dim + 1"),
+    ],
+)
+def test_as_somebody_would_write_it(text: str, tidied: str) -> None:
+    some = instances(text, text)
+    values = tuple(eval(text, {"config": SimpleNamespace(**one.trace.sample.values)}) for one in some)
+    found = from_source("scaling", some, values, {"head_dim": origin("config.hidden_size // config.heads")})
+    assert found is not None
+    assert found.text == tidied
+
+
+def test_any_number_of_a_module_or_one_right_below() -> None:
+    found = of_any_size(instances("config.heads", "config.heads"), (12, 15))
+    assert found is not None
+    assert found.text == "3 * config.heads"
+    assert of_any_size(instances("config.heads", "config.heads"), (13, 15)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "of", "same"),
+    [
+        ("config.a + 2 * config.b", "config.b + config.a + config.b", True),
+        ("(config.a + config.b) * (config.c + 1)", "config.a + 2 * config.b * config.c", False),
+        ("config.hidden_size", "config.heads * (config.hidden_size // config.heads)", True),  # sizes divide evenly
+        ("self.inner * 2", "2 * config.a", True),
+        ("config.a**-0.5", "1 / math.sqrt(config.a)", True),
+        ("config.a or config.b", "config.b", None),
+        ("self.unknown", "config.b", None),
+    ],
+)
+def test_whether_two_are_the_same(text: str, of: str, same: bool | None) -> None:
+    assert same_arithmetic(text, origin(of), {"inner": origin("config.a")}) is same

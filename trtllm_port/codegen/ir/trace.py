@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ class Trace:
         logits: the value of the logits.
         made_with: module → the arguments of its class's `__init__`, by name; modules among them are made by the port.
             The model's config is called `config`, whatever the class calls it.
-        config_names: class → how its `__init__` calls the model's config, where that is not `config`.
+        origins: module → the arithmetic over the config that made the numbers which it keeps, by name.
         absent: config keys that the modelling code asks for, with a default, and that the config does not have.
         in_float32: gives the same model in float32, which is built when it is first asked for.
         keeps_cache: whether the model has a cache; if not, the step is all tokens, and a port has to keep one itself.
@@ -36,7 +37,7 @@ class Trace:
     inputs: dict[str, Value]
     logits: Value
     made_with: ConstructorArguments
-    config_names: dict[type, str]
+    origins: dict[nn.Module, dict[str, ast.expr]]
     absent: frozenset[str]
     in_float32: Callable[[], nn.Module]
     keeps_cache: bool = True

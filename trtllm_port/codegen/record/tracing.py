@@ -21,6 +21,7 @@ from trtllm_port.codegen.record.recorder import Recorder, recording
 from trtllm_port.huggingface.caches import cache_argument, keeps_cache, positions_are_slots
 from trtllm_port.huggingface.interception.construction import absent_keys, constructor_arguments
 from trtllm_port.huggingface.interception.observed_cache import fill_cache
+from trtllm_port.huggingface.interception.origins import bare_arguments, numbers_that_tell, take_origins
 from trtllm_port.huggingface.loading import EAGER, make_model, make_on_paper
 from trtllm_port.huggingface.random_weights import condition
 
@@ -58,10 +59,12 @@ def trace(sample: Sample, *, trust_remote_code: bool = False) -> Trace:
 def _trace(sample: Sample, implementation: str, trust_remote_code: bool) -> Trace:
     with ExitStack() as stack:
         absent = stack.enter_context(absent_keys())
-        with constructor_arguments() as (made_with, config_names):
+        with constructor_arguments() as made_with, numbers_that_tell(sample.config):
             model = build_model(
                 sample.config, TRACE_DTYPE, implementation=implementation, trust_remote_code=trust_remote_code
             )
+        origins = take_origins(model)
+        bare_arguments(made_with)
         recorder, before = Recorder(model), held_tensors(model)
         for context in (torch.no_grad(), hooks(model), recording(recorder)):
             stack.enter_context(context)
@@ -93,7 +96,7 @@ def _trace(sample: Sample, implementation: str, trust_remote_code: bool) -> Trac
         inputs,
         logits=recorder.value(out.logits),
         made_with=made_with,
-        config_names=config_names,
+        origins=origins,
         absent=frozenset(absent),
         in_float32=functools.cache(wide),
         keeps_cache=remembers,

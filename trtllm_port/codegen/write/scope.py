@@ -17,7 +17,7 @@ from trtllm_port.codegen.ir.record import Value
 from trtllm_port.codegen.merge.classes import PortClass
 from trtllm_port.codegen.record.probing import named_activation
 from trtllm_port.codegen.solve.solver import Solver
-from trtllm_port.codegen.solve.source_arithmetic import from_source
+from trtllm_port.codegen.solve.source_arithmetic import from_source, of_any_size, origins_of, same_arithmetic
 from trtllm_port.codegen.solve.symbols import field_values, is_printable, symbols_of
 from trtllm_port.foundation.quoting import is_name, literal
 
@@ -88,8 +88,9 @@ class Scope:
         if self.attributes and (plain is None or plain.cost > 1):
             with_own = self._with_own().solve(value.values)
             plain = with_own if with_own is not None and (plain is None or with_own.cost < plain.cost) else plain
-        if plain is None:
-            plain = self._through_attributes(value.values) or self._from_source(value.values)
+        plain = self._proven(plain, value.values) or self._through_attributes(value.values)
+        if plain is None and self.from_config:
+            plain = of_any_size(self.instances, value.values)
         if plain is None:
             raise NotExpressible(value.values, what)
         self._note(plain)
@@ -127,13 +128,20 @@ class Scope:
         self.fields.update(re.findall(r"\bconfig\.(\w+)", text or ""))
         return text
 
-    def _from_source(self, values: Values) -> Expression | None:
-        """HF's own expression for the attribute that is being set, or for any other size."""
-        if not self.from_config:
-            return None
+    def _proven(self, found: Expression | None, values: Values) -> Expression | None:
+        """What fits, or HF's own arithmetic for the attribute that is being set, where what fits is not the same."""
         name = self._setting[-1] if self._setting else None
-        found = from_source(name, self.instances, values)
-        return found if found is not None and self._set_attributes(found) else None
+        if name is None or not self.from_config:
+            return found
+        tables = origins_of(self.instances)
+        source = from_source(
+            name, self.instances, values, {one: tables[0][one] for one in self.attributes if one in tables[0]}
+        )
+        if source is None or (
+            found is not None and same_arithmetic(found.text, tables[0][name], tables[0]) is not False
+        ):
+            return found
+        return source
 
     def activation(self, value: Any) -> Expression:
         """An activation as an argument: the config key that names it, or its name."""

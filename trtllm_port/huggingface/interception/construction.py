@@ -16,14 +16,13 @@ from trtllm_port.huggingface.interception.modelling_code import is_modelling_fil
 
 
 @contextmanager
-def constructor_arguments() -> Iterator[tuple[dict[nn.Module, dict[str, Any]], dict[type, str]]]:
+def constructor_arguments() -> Iterator[dict[nn.Module, dict[str, Any]]]:
     """Collect what every module is made with while the context lasts.
 
     Gives module → the arguments of its class's `__init__` by name, without modules, with the model's config as
-    `config`; and class → how its `__init__` calls the config, where that is not `config`.
+    `config`, whatever the class calls it.
     """
     found: dict[nn.Module, dict[str, Any]] = {}
-    config_names: dict[type, str] = {}
     original = nn.Module.__init__
 
     def init(self: nn.Module, *args: Any, **kwargs: Any) -> None:
@@ -36,13 +35,12 @@ def constructor_arguments() -> Iterator[tuple[dict[nn.Module, dict[str, Any]], d
             taken = {name: frame.f_locals[name] for name in names if name in frame.f_locals}
             config = next((name for name, value in taken.items() if isinstance(value, PreTrainedConfig)), "config")
             if "config" not in names and config in taken:
-                config_names[type(self)] = config
                 taken = {"config" if name == config else name: value for name, value in taken.items()}
             found[self] = {name: value for name, value in taken.items() if not isinstance(value, nn.Module)}
         original(self, *args, **kwargs)
 
     with mock.patch.object(nn.Module, "__init__", init):
-        yield found, config_names
+        yield found
 
 
 @contextmanager
