@@ -5,7 +5,8 @@ newcomer who adds a layer in one of the rooms below lists it here, too; function
 """
 
 from trtllm_port.layers import functional
-from trtllm_port.layers.config.pretrained import Every, PretrainedConfig
+from trtllm_port.layers.config.built_in import Every, OneOf
+from trtllm_port.layers.config.pretrained import PretrainedConfig
 from trtllm_port.layers.config.quantiles import normal_quantile
 from trtllm_port.layers.definition.mapping import Mapping
 from trtllm_port.layers.definition.network import Network, Tensor
@@ -67,6 +68,7 @@ __all__ = [
     "ModuleDict",
     "ModuleList",
     "Network",
+    "OneOf",
     "Parameter",
     "PretrainedConfig",
     "PretrainedModel",

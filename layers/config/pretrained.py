@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hi
 from trtllm_port.errors import ConfigError
 from trtllm_port.foundation.foreign import reading, typed
 from trtllm_port.huggingface.text_part import load_hf_config
+from trtllm_port.layers.config.built_in import parameter_sets
 from trtllm_port.layers.config.per_layer import config_value
 from trtllm_port.layers.definition.dtypes import FLOAT_DTYPES
 from trtllm_port.layers.definition.mapping import Mapping
@@ -18,22 +19,6 @@ from trtllm_port.layers.weights import HuggingFaceWeights
 
 _OWN_FIELDS = ("architecture", "dtype", "mapping")  # not taken from HF's config by equal name
 CHECKPOINT_KEYS = ("producer", "source", "port", "tensors")  # what `convert` adds to a checkpoint's config.json
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Every:
-    """In `FIXED`: a list, of any length, whose elements all have this value (say, one for each layer)."""
-
-    value: Any
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, list | tuple) and all(item == self.value for item in other)
-
-    __hash__ = object.__hash__
-
-    def __repr__(self) -> str:
-        """As messages show it."""
-        return f"a list of {self.value!r} in every place"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +38,10 @@ class PretrainedConfig:
     tie_word_embeddings: bool = False
     mapping: Mapping = field(default_factory=Mapping)
 
-    #: HF config keys whose value the port has built in.
+    #: HF config keys whose value the port has built in, entries of a dict as `rope_parameters.factor`.
     FIXED: ClassVar[dict[str, Any]] = {}
+    #: Tokens of the longest text that the port computes as HF does; None: there is no limit.
+    LONGEST: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         if self.dtype not in FLOAT_DTYPES:
@@ -123,16 +110,19 @@ class PretrainedConfig:
     def _check_fixed(cls, hf_config: Any) -> None:
         wrong: list[str] = []
         for key, expected in sorted(cls.FIXED.items()):
-            found = config_value(hf_config, key, MISSING)
+            name, _, entry = key.partition(".")
+            found = config_value(hf_config, name, MISSING)
             if found is MISSING:
                 continue
-            pairs = {key: (found, expected)}
-            if isinstance(expected, dict) and hasattr(found, "to_dict"):  # a config within the config
+            pairs = [(key, found, expected)]
+            if entry:
+                pairs = [(key, each.get(entry), expected) for each in parameter_sets(found)]
+            elif isinstance(expected, dict) and hasattr(found, "to_dict"):  # a config within the config
                 values = found.to_dict()
-                pairs = {f"{key}.{entry}": (values.get(entry, MISSING), item) for entry, item in expected.items()}
+                pairs = [(f"{key}.{inner}", values.get(inner, MISSING), item) for inner, item in expected.items()]
             wrong += [
                 f"`{name}` is {_shown(value)}, the port was written for {fixed!r}"
-                for name, (value, fixed) in pairs.items()
+                for name, value, fixed in pairs
                 if _plain(value) != _plain(fixed)
             ]
         if wrong:

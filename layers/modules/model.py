@@ -166,6 +166,12 @@ class PretrainedModel(Module):
         """
         if max_seq_len < 1:
             raise NetworkError(f"max_seq_len is {max_seq_len}, expected at least 1")
+        longest = self.config.LONGEST
+        if longest is not None and max_seq_len > longest:
+            raise NetworkError(
+                f"max_seq_len is {max_seq_len}: the port computes texts of up to {longest} tokens as Hugging Face does",
+                hint=f"give `--max-seq-len` of at most {longest}",
+            )
         network = self._define(max_seq_len, flavour)
         # TensorRT-RTX 1.7.1's compiler crashes on the first attention, too, where these are what is between.
         if network.attention_apart and network.channel_loops and network.flavour == "tensorrt_rtx":

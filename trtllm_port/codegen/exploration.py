@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from trtllm_port.codegen.configs.alternatives import (
+    TYPE,
+    alternatives,
+    entries,
+    is_name,
+    optional,
+    ropes,
+    threshold,
+    with_entry,
+)
 from trtllm_port.codegen.configs.computed_keys import computed_values, feeds
 from trtllm_port.codegen.configs.full_size import full_size_error, place_of
 from trtllm_port.codegen.configs.sizes import (
@@ -22,17 +32,21 @@ from trtllm_port.codegen.ir.structure import structure
 from trtllm_port.codegen.lower.lowering import Lowered, lower
 from trtllm_port.codegen.merge.anti_unification import NotMergeable
 from trtllm_port.codegen.merge.classes import make_classes
+from trtllm_port.codegen.proof import prove
 from trtllm_port.codegen.record.causality import require_causal
 from trtllm_port.codegen.record.tracing import trace
 from trtllm_port.codegen.write.classes import ClassText, ClassWriter
-from trtllm_port.codegen.write.ledger import Ledger, alternatives, optional, same_computation, unread_entries
+from trtllm_port.codegen.write.ledger import Ledger, same_computation, unread_entries
 from trtllm_port.codegen.write.scope import NotExpressible
 from trtllm_port.codegen.write.source import class_title
 from trtllm_port.errors import ConfigError, PortError, UnsupportedModelError
 from trtllm_port.foundation.progress import Progress
 from trtllm_port.huggingface.models import BLANK, first_line
+from trtllm_port.huggingface.options import is_read
+from trtllm_port.layers.config.built_in import parameter_sets
 from trtllm_port.layers.config.per_layer import KEY, per_layer_keys
 
+BUILT_IN = ("fixed", "untried")  # what became of a key: the port does not follow it, or no other value could be tried
 LONG = 16  # lines that a port may become longer to follow a key; it is built in otherwise
 NOT_READ_FROM_FILES = frozenset(("gradient_checkpointing", "pruned_heads", "torchscript"))  # set by callers
 
@@ -66,6 +80,9 @@ class Exploration:
         self.progress = progress
         self.values = config_values(config)
         self.ledger = Ledger()
+        self.options: dict[str, list[Any]] = {}  # other values with which Hugging Face's code and the port go together
+        self.pinned: set[str] = set()  # keys that the port may read, and that are built in all the same
+        self.longest: dict[str, int] = {}  # numbers of tokens up to which texts are computed as the port does
         self.followed: dict[str, Any] = {}  # changed keys that the port follows → the other value
         self.small = self._small()
         self.samples = self._sizes()
@@ -76,6 +93,7 @@ class Exploration:
         self.title = class_title(type(self.samples[0].trace.model).__name__)
         self.classes = self._first_classes()
         self._change_every_key()
+        prove(self)
         self._account()
         text = "\n".join(line for each in self.classes for line in each.lines)
         traced = [sample.trace.sample.values for sample in self.samples[:SAMPLES]]
@@ -89,7 +107,7 @@ class Exploration:
 
     # sizes
 
-    def _lower(self, sample: Sample) -> Lowered:
+    def lower_sample(self, sample: Sample) -> Lowered:
         return lower(trace(sample, trust_remote_code=self.trust_remote_code))
 
     def _small(self) -> Samples:
@@ -109,7 +127,7 @@ class Exploration:
         for index, sample in enumerate(self.small.traced):
             self.progress("trace", index, SAMPLES)
             try:
-                found.append(self._lower(sample))
+                found.append(self.lower_sample(sample))
                 if not index:
                     require_causal(found[0].trace.model, self.config.model_type)
             except PortError:
@@ -127,14 +145,14 @@ class Exploration:
 
     def _first_classes(self) -> list[ClassText]:
         try:
-            return self._write(self.samples)
+            return self.write_classes(self.samples)
         except (NotMergeable, NotExpressible) as reason:
             raise UnsupportedModelError(
                 f"`{self.config.model_type}` depends on its sizes in a way that the generator cannot express: {reason}",
                 hint=BLANK,
             ) from reason
 
-    def _write(self, samples: list[Lowered]) -> list[ClassText]:
+    def write_classes(self, samples: list[Lowered]) -> list[ClassText]:
         """The classes over some samples; raises NotMergeable, NotExpressible or UnsupportedModelError."""
         classes = make_classes(samples)
         writer = ClassWriter(samples, f"{self.title}Config")
@@ -155,52 +173,110 @@ class Exploration:
         coupled = [key for key in self.small.coupled if key in first and key not in constant]
         keys = [*(key for key in constant if key not in LAYER_COUNTS), *self.absent, *coupled]
         nullable = [key for key in first if key in used and key not in keys and optional(key, base.config)]
-        for index, key in enumerate([*keys, *nullable]):
-            self.progress("change config keys", index, len(keys) + len(nullable))
+        tables = [key for key in first if isinstance(first[key], dict) and key not in keys]
+        for index, key in enumerate([*keys, *nullable, *tables]):
+            self.progress("change config keys", index, len(keys) + len(nullable) + len(tables))
+            if isinstance(first.get(key), dict):
+                self._change_entries(base, key)
+            if key in tables:
+                continue
             others = [None] if key in nullable else alternatives(key, first.get(key), base.config)
-            found = self._change(base, key, others)
+            found = self._choose(base, key, others) if is_name(first.get(key)) else self._change(base, key, others)
+            if found[0] == "ignored" and key in constant:
+                found = self._at_few_tokens(base, key, found)
             if key in coupled:
                 self._enter_coupled(key, *found)
             elif key in keys:
                 self._enter(key, *found)
 
+    def _choose(self, base: Sample, key: str, names: Sequence[Any]) -> tuple[str, str]:
+        """As `_change`, for a key that holds one of some names: each of them is tried."""
+        if not names:
+            if is_read(base.config, key):
+                return "fixed", "what other names it may hold is not known"
+            return "ignored", "the modelling code does not read it"
+        found = {name: self._change(base, key, [name]) for name in names}
+        proven = [name for name, (state, _) in found.items() if state not in BUILT_IN]
+        if len(proven) < len(names) and proven:
+            self.ledger.accepted[key] = [base.values[key], *proven]
+        best = next((found[name] for name in proven if found[name][0] == "used"), None)
+        return best or found[(proven or list(names))[0]]
+
+    def _change_entries(self, base: Sample, key: str) -> None:
+        """Change what a dict holds: rotary parameters to each type, and all entries one by one."""
+        value = base.values[key]
+        own = [each[TYPE] for each in parameter_sets(value) if TYPE in each]
+        proven, asked_for = [*own], entries(key, value, base.config)
+        for kind, other in ropes(value).items():
+            state, why = self._change(base, key, [other])
+            if state in BUILT_IN:
+                self.ledger.notes[f"{key}.{TYPE}"] = f"{kind}: {why}"
+                continue
+            proven.append(kind)
+            for name in asked_for:  # what is ignored with one type need not be with another
+                self._change_entry(base, key, name, other)
+        if f"{key}.{TYPE}" in self.ledger.notes:
+            self.ledger.accepted[f"{key}.{TYPE}"] = list(dict.fromkeys(proven))
+        for name in asked_for:
+            self._change_entry(base, key, name, value)
+
+    def _change_entry(self, base: Sample, key: str, name: str, value: dict[str, Any]) -> None:
+        """Change an entry of a dict that a key holds, or may hold."""
+        state, why = self._change(base, key, with_entry(value, name, base.config))
+        if state in BUILT_IN:
+            present = [each.get(name) for each in parameter_sets(self.values[key])]
+            self.ledger.accepted[f"{key}.{name}"] = list(dict.fromkeys(present))
+            self.ledger.notes[f"{key}.{name}"] = why
+
+    def _at_few_tokens(self, base: Sample, key: str, found: tuple[str, str]) -> tuple[str, str]:
+        """What to enter for a number that changes nothing as long as texts are shorter than it is."""
+        state, why = self._change(base, key, threshold(base.values.get(key)))
+        if state == "untried":
+            return found
+        if state == "fixed":
+            self.longest[key] = base.values[key]
+            why = f"longer texts are computed in another way: {why}"
+        return state, why
+
     def _enter(self, key: str, state: str, why: str) -> None:
         if state == "ignored":
             self.ledger.ignored[key] = why
-        elif state == "fixed":
+        elif state in BUILT_IN:
             self.ledger.fixed[key] = self.values.get(key)
             self.ledger.notes[key] = why
 
     def _enter_coupled(self, key: str, state: str, why: str) -> None:
         """A key that varied with others only: the port follows it along with them, whatever it does alone."""
-        if state == "fixed":
+        if state in BUILT_IN:
             self.ledger.notes[key] = f"varies with other sizes: {why}"
         else:
             self._enter(key, state, why)
 
     def _change(self, base: Sample, key: str, others: Iterable[Any]) -> tuple[str, str]:
         """Try other values for a key; returns what to enter into the ledger, and why."""
-        reason = "no other value could be tried"
+        state, reason = "untried", "no other value could be tried"
         for other in others:
             try:
-                changed = self._lower(base.with_values({key: other}))
+                changed = self.lower_sample(base.with_values({key: other}))
             except Exception as error:  # any: Hugging Face's code was given a value that it may not be made for
                 reason = f"with {other!r}: {type(error).__name__}: {first_line(error)}"
                 continue
             if same_computation(self.samples[0], changed):
                 self._tell_apart(key, changed)
+                self.options.setdefault(key, []).append(other)
                 return "ignored", f"with {other!r} instead of {base.values.get(key)!r} nothing changes"
             problem = self._follow(base, key, other, changed)
             if problem is None:
+                self.options.setdefault(key, []).append(other)
                 return "used", ""
-            reason = f"with {other!r}: {problem}"
-        return "fixed", reason
+            state, reason = "fixed", f"with {other!r}: {problem}"
+        return state, reason
 
     def _tell_apart(self, key: str, changed: Lowered) -> None:
         """If conditions mention a key that changes nothing, have them follow what it was mistaken for."""
         if any(key in text.deciding for text in self.classes):
             try:
-                self.classes = self._write([*self.samples, changed])
+                self.classes = self.write_classes([*self.samples, changed])
             except (NotMergeable, NotExpressible, UnsupportedModelError) as error:
                 self.ledger.notes[key] = first_line(error)
             else:
@@ -214,36 +290,43 @@ class Exploration:
         if other is None or isinstance(other, bool) or was_none or other_form:  # two sizes tell what it takes, not one
             another = 2 * other if was_none and type(other) in (int, float) else other
             try:
-                added.append(self._lower(self.samples[1].trace.sample.with_values({key: another})))
+                added.append(self.lower_sample(self.samples[1].trace.sample.with_values({key: another})))
             except Exception as error:  # any, as above
                 return f"{another} does not go with all sizes: {first_line(error)}"
             if other_form:  # a module that comes with it has sizes that two may have in common by chance
                 with suppress(Exception):  # any: two sizes do, then
-                    added.append(self._lower(self.samples[2].trace.sample.with_values({key: another})))
+                    added.append(self.lower_sample(self.samples[2].trace.sample.with_values({key: another})))
         if self.followed:
             try:
-                added.append(self._lower(base.with_values({**self.followed, key: other})))
+                added.append(self.lower_sample(base.with_values({**self.followed, key: other})))
             except Exception as error:  # any, as above: the values may not go together
                 self.ledger.notes[key] = f"not tried together with other changes: {first_line(error)}"
         try:
-            classes = self._write([*self.samples, *added])
+            classes = self.write_classes([*self.samples, *added])
         except (NotMergeable, NotExpressible, UnsupportedModelError) as error:
             return first_line(error)
+        if (worse := self.worse(classes)) is not None:
+            return worse
+        self.followed[key] = other
+        if not isinstance(other, dict) or [text.lines for text in classes] != [text.lines for text in self.classes]:
+            self.samples += added
+            self.classes = classes
+        return None
+
+    def worse(self, classes: list[ClassText]) -> str | None:
+        """Why what would follow more than the classes do is not worth it; None if it is."""
         skeletons = [sum(text.skeleton is not None for text in texts) for texts in (classes, self.classes)]
         if skeletons[0] > skeletons[1]:
             return "the generator cannot express the change"
         lengths = [sum(len(text.lines) for text in texts) for texts in (classes, self.classes)]
         if lengths[0] - lengths[1] > LONG:
             return f"the model computes something else, which would be {lengths[0] - lengths[1]} lines more"
-        self.samples += added
-        self.classes = classes
-        self.followed[key] = other
         return None
 
     def _account(self) -> None:
         """Enter the keys that were not changed one by one."""
         used, ledger = self.fields, self.ledger
-        for key in self.values:
+        for key in (key for key in self.values if key not in self.pinned):
             through = [name for name in self._feeds(key) if name in used]
             if through and key not in used:
                 ledger.used[key] = f"the port follows `{through[0]}`, which is computed of it"

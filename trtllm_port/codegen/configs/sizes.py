@@ -50,6 +50,7 @@ __all__ = [
     "layer_count_key",
     "make_config",
     "make_samples",
+    "run_once",
     "unseen_config",
 ]
 
@@ -162,7 +163,7 @@ def _make_samples(config: Any) -> Samples:
             configs = []
             for index, of_depth in reversed(columns):  # the unseen one first: its sizes are the roundest
                 configs.append(make_config(config, resize(config, of_depth, plan, index)))
-                _run(configs[-1])
+                run_once(configs[-1])
         except Exception as error:  # any: it is Hugging Face's code that runs here
             first = error if first is None else first
             continue
@@ -200,8 +201,13 @@ def _derived(config: Any, values: dict[str, Any], keys: dict[str, Any]) -> Itera
                 yield key
 
 
-def _run(config: Any) -> None:
-    """Build the model and give it some tokens."""
+def run_once(config: Any) -> None:
+    """Build a config's model and give it some tokens.
+
+    Raises:
+        Exception: what Hugging Face's code raises.
+        UnsupportedModelError: the model is large.
+    """
     require_small_on_paper(config)  # many are tried, and what is large would take long
     with require_small():
         model = make_model(config, dtype=torch.float32, attention=EAGER, experts=EAGER).eval()

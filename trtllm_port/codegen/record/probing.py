@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trtllm_port.codegen.ir.nodes import Leaf
-from trtllm_port.huggingface.activations import is_activation, make_activation
+from trtllm_port.huggingface.options import is_activation, make_activation
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,

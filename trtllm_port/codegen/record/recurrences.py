@@ -21,7 +21,7 @@ from trtllm_port.codegen.ir.trees import map_structure
 from trtllm_port.codegen.record import probing
 from trtllm_port.codegen.record.formulas import FORMULAS, PRIMITIVES, Formula
 from trtllm_port.codegen.record.recorder import Recorder
-from trtllm_port.huggingface.activations import make_activation
+from trtllm_port.huggingface.options import make_activation
 
 TOLERANCE = 1e-4  # relative, in float32: two orders of summation of up to a few dozen tokens
 

@@ -10,18 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
 from trtllm_port.codegen.configs.size_tables import META_KEYS
-from trtllm_port.codegen.configs.sizes import SIZES, config_values
 from trtllm_port.codegen.ir.record import Attribute
 from trtllm_port.codegen.ir.structure import structure
 from trtllm_port.codegen.lower.lowering import Lowered
 from trtllm_port.codegen.merge.classes import flat_values
 from trtllm_port.codegen.recognise.constants import stored_tensor
-from trtllm_port.huggingface.activations import is_activation
 
 
 @dataclass
@@ -32,12 +30,15 @@ class Ledger:
         used: keys that the port reads → how.
         fixed: keys whose value is built in → that value.
         ignored: keys that change nothing → why we know.
+        accepted: keys, or entries of a dict (`rope_parameters.rope_type`) → the values that are taken; others are
+            refused.
         notes: for fixed keys, what happened when they were changed.
     """
 
     used: dict[str, str] = field(default_factory=dict)
     fixed: dict[str, Any] = field(default_factory=dict)
     ignored: dict[str, str] = field(default_factory=dict)
+    accepted: dict[str, list[Any]] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,61 +63,6 @@ def _content(lowered: Lowered, index: int) -> Iterator[Any]:
             yield tuple(stored_tensor(lowered.trace.model, value.path).shape)
         else:
             yield value
-
-
-def alternatives(key: str, value: Any, config: Any) -> list[Any]:
-    """Other values for a key, to be tried in turn until the config class accepts one."""
-    if isinstance(value, bool):
-        return [not value]
-    if isinstance(value, int):
-        half = [value // 2] if value > 2 and value % 2 == 0 else []
-        return [value + 1, *([value * 2] if value else []), value - 1, *half]
-    if isinstance(value, float):
-        return [value * 1.5 if value else 0.1]
-    if isinstance(value, str):
-        return _other_names(value)
-    if isinstance(value, list) and value:
-        return [[other, *value[1:]] for item in value[:1] for other in alternatives(key, item, config)]
-    if value is None:
-        return _for_none(key, config)
-    return []
-
-
-def optional(key: str, config: Any) -> bool:
-    """Whether the config class allows None for a key."""
-    return type(None) in get_args(_hints(config).get(key))
-
-
-def _hints(config: Any) -> dict[str, Any]:
-    """The annotations of a config class; those that are strings, of its base class, do not matter."""
-    hints: dict[str, Any] = {}
-    for base in reversed(type(config).__mro__):
-        hints.update(vars(base).get("__annotations__", {}))
-    return hints
-
-
-def _other_names(value: str) -> list[Any]:
-    if is_activation(value):
-        return [name for name in ("relu", "gelu") if name != value]
-    kinds = ("full_attention", "sliding_attention", "chunked_attention")
-    return [kind for kind in kinds if kind != value] if value.endswith("attention") else [f"not_{value}"]
-
-
-def _for_none(key: str, config: Any) -> list[Any]:
-    if key in SIZES:
-        return [SIZES[key][1]]
-    allowed = get_args(_hints(config).get(key))
-    values = config_values(config)
-    found: list[Any] = []
-    if int in allowed:
-        found += [3, values.get("hidden_size", 64)]
-    if float in allowed:
-        found.append(0.5)
-    if bool in allowed:
-        found.append(True)
-    if str in allowed:
-        found.append("something")
-    return found or [3, 0.5]
 
 
 def unread_entries(key: str, values: Sequence[Mapping[str, Any]], text: str) -> dict[str, Any]:

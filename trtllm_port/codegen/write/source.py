@@ -46,12 +46,29 @@ def _import(module: str, names: set[str]) -> str:
 
 
 def config_file(
-    fields: Mapping[str, str], fixed: Mapping[str, Any], *, config_class: str, title: str, hf_config_class: str
+    fields: Mapping[str, str],
+    fixed: Mapping[str, Any],
+    accepted: Mapping[str, list[Any]],
+    longest: int | None,
+    *,
+    config_class: str,
+    title: str,
+    hf_config_class: str,
 ) -> str:
-    """`config.py`: the fields that the port uses (name → type) and the values that it has built in."""
-    texts = {key: fixed_text(value) for key, value in sorted(fixed.items())}
-    typing = {name for name in ("Any", "ClassVar") if fixed or any(name in text for text in fields.values())}
-    layers = {"PretrainedConfig", *(["Every"] if any(text.startswith("Every(") for text in texts.values()) else [])}
+    """`config.py`: the fields that the port uses (name → type) and the values that it has built in.
+
+    Args:
+        accepted: keys of which some values only were proven.
+        longest: how many tokens a text may have, if there is a limit to what was proven.
+    """
+    texts = {key: fixed_text(value) for key, value in fixed.items()}
+    texts |= {key: f"OneOf({', '.join(map(literal, values))})" for key, values in accepted.items()}
+    typing = {
+        name
+        for name in ("Any", "ClassVar")
+        if texts or (longest and name == "ClassVar") or any(name in text for text in fields.values())
+    }
+    used = {name for name in ("Every", "OneOf") if any(text.startswith(f"{name}(") for text in texts.values())}
     lines = [
         docstring(f"{title}: what the port takes from Hugging Face's `config.json`."),
         "",
@@ -60,7 +77,7 @@ def config_file(
         "from dataclasses import dataclass",
         *([_import("typing", typing)] if typing else []),
         "",
-        _import(LAYERS, layers),
+        _import(LAYERS, {"PretrainedConfig", *used}),
         "",
         "",
         "@dataclass(frozen=True, kw_only=True)",
@@ -72,8 +89,11 @@ def config_file(
     if texts:
         lines += ["", "    #: Built in: a model that has another value needs a port of its own."]
         lines += ["    FIXED: ClassVar[dict[str, Any]] = {"]
-        lines += [f"        {literal(key)}: {text}," for key, text in texts.items()]
+        lines += [f"        {literal(key)}: {text}," for key, text in sorted(texts.items())]
         lines += ["    }"]
+    if longest is not None:
+        lines += ["", "    #: Tokens: longer texts are computed in another way."]
+        lines += [f"    LONGEST: ClassVar[int | None] = {longest}"]
     return formatted("\n".join(lines))
 
 
