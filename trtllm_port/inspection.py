@@ -10,12 +10,13 @@ import json
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from trtllm_port.errors import RegistryError, UnsupportedModelError
 from trtllm_port.foundation.foreign import reading
 from trtllm_port.foundation.progress import Progress
-from trtllm_port.huggingface.configs import read_config
+from trtllm_port.huggingface.configs import quantization, read_config
 from trtllm_port.huggingface.loading import count_parameters
 from trtllm_port.layers.config.per_layer import config_value, plain_values
 from trtllm_port.registry.ports import PortEntry, find_port
@@ -59,6 +60,7 @@ class Inspection:
         sizes: those of `SIZES` that the config has, defaults filled in.
         tensors: None where the directory has no weights.
         port: None where no port of the workspace serves the architecture.
+        quantized: how the weights are quantized; None where they are not.
     """
 
     model_dir: Path
@@ -72,6 +74,7 @@ class Inspection:
     skeletons: tuple[dict[str, str], ...]
     tensors: TensorSummary | None
     port: PortEntry | None
+    quantized: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -121,18 +124,26 @@ def inspect_model(
         skeletons=tuple(asdict(skeleton) for skeleton in source.skeletons),
         tensors=_tensors(model_dir),
         port=_port(workspace, source.architecture),
+        quantized=quantization(SimpleNamespace(**read_config(model_dir))),
     )
 
 
 def _rows(source: PortSource, config: Any, given: dict[str, Any]) -> tuple[LedgerRow, ...]:
     """Unknown keys first, then what the port computes with, what it has built in, and what cannot matter."""
     ledger, values = source.ledger, plain_values(config)
+    limits = {
+        key: f"{key} other than {' or '.join(map(repr, values))} is refused" for key, values in ledger.accepted.items()
+    }
     known = {item.name for item in dataclasses.fields(type(config))} | set(type(config).attribute_map)
     states = {
         **{key: ("ignored", why) for key, why in ledger.ignored.items()},
         **{key: ("built in", ledger.notes.get(key, "")) for key in ledger.fixed},
         **{key: ("used", why) for key, why in ledger.used.items()},
     }
+    for name, limit in limits.items():
+        key = name.partition(".")[0]
+        if key in states:
+            states[key] = (states[key][0], f"{states[key][1]}; {limit}")
     unknown = {key: ("unknown", states[key][1]) for key in given if key in states and key not in known}
     unknown.pop("model_type", None)
     order = ["unknown", "used", "built in", "ignored"]

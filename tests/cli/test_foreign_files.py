@@ -56,13 +56,33 @@ def edit(path: Path, **values: Any) -> None:
         ({"num_attention_heads": 0}, "ZeroDivisionError"),
         ({"architectures": 5}, "`architectures` is 5"),
         ({"num_hidden_layers": 10**12}, "`num_hidden_layers` is 1000000000000"),
-        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantized"),
     ],
 )
 def test_configs(values: dict[str, Any], what: str, words: list[str], place: Path, capsys: Capture) -> None:
     edit(place / "model" / "config.json", **values)
     assert main(words) == 2
     assert what in told(capsys)
+
+
+QUANTIZED = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["convert", "--model-dir", "model", "--output-dir", "out"], ["diff-layers", "model", "--random-weights"]],
+)
+def test_quantized_weights_are_refused(words: list[str], place: Path, capsys: Capture) -> None:
+    edit(place / "model" / "config.json", **QUANTIZED)
+    assert main(words) == 2
+    assert "quantized (gptq)" in told(capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["inspect", "model"], ["new", "model", "--name", "mine", "--workspace", "fresh"]])
+def test_what_is_quantized_is_ported_as_if_it_were_not_and_said(words: list[str], place: Path, capsys: Capture) -> None:
+    edit(place / "model" / "config.json", **QUANTIZED)
+    assert main(words) == 0
+    assert "the weights are quantized (gptq)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """`make coverage`: every causal-LM model type of transformers, from `config.json` to a proven port and an engine.
 
 `make coverage-beyond` verifies those that pass in float16, and ports them with another combination of options. Both
-write docs/coverage.json and docs/coverage.md. What was measured is kept under build/coverage, by the digest of the
-sources: a run that was interrupted goes on where it was.
+write docs/coverage.json and docs/coverage.md. `make coverage-published` ports published configs, from a directory that
+holds one for each, and writes docs/coverage-published.md. What was measured is kept under build/coverage, by the digest
+of the sources: a run that was interrupted goes on where it was.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.metadata import version
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,10 +28,12 @@ sys.path.insert(0, str(HERE))  # the folder is no package
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import coverage_page  # noqa: E402  (the path must be known first)
+import coverage_published  # noqa: E402
 from coverage_beyond import BeyondMeasurement  # noqa: E402
 from coverage_measure import Measurement, TableMeasurement, measure_into  # noqa: E402
 from coverage_page import BEYOND, TABLE  # noqa: E402
 from coverage_pool import GB, Limits, run_all  # noqa: E402
+from coverage_published import PublishedMeasurement  # noqa: E402
 from coverage_rows import PASSES, BeyondRow, Row, TableRow  # noqa: E402
 from coverage_types import model_types  # noqa: E402
 from coverage_warnings import counted  # noqa: E402
@@ -46,7 +48,12 @@ class Part(NamedTuple):
     row: type[Row]
 
 
-PARTS = {TABLE: Part(TableMeasurement, TableRow), BEYOND: Part(BeyondMeasurement, BeyondRow)}
+PUBLISHED = "published"
+PARTS = {
+    TABLE: Part(TableMeasurement, TableRow),
+    BEYOND: Part(BeyondMeasurement, BeyondRow),
+    PUBLISHED: Part(PublishedMeasurement, TableRow),
+}
 SOURCES = ("trtllm_port", "layers", "runtime", "scaffolds", "tests/coverage")
 LIBRARIES = ("transformers", "torch", "tensorrt-rtx-cu13")
 
@@ -81,19 +88,24 @@ def _read(part: str, path: Path) -> Row:
     return PARTS[part].row(**json.loads(path.read_text(encoding="utf-8")))
 
 
-def _types(text: str) -> list[str]:
-    names = text.split(",")
-    if unknown := [name for name in names if name not in model_types()]:
-        raise argparse.ArgumentTypeError(f"transformers has no causal language model for {', '.join(unknown)}")
-    return names
+def _chosen(part: str, only: Sequence[str]) -> list[str]:
+    """What to measure."""
+    known = coverage_published.names() if part == PUBLISHED else model_types()
+    chosen = [name for text in only for name in text.split(",")]
+    if unknown := [name for name in chosen if name not in known]:
+        sys.exit(f"there is no {', '.join(unknown)}")
+    if part == BEYOND and not chosen:
+        return [row["model_type"] for row in coverage_page.load()[TABLE]["rows"] if row["status"] == PASSES]
+    return chosen or known
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--only", nargs="+", metavar="TYPE", type=_types, default=[], help="these types only: a,b,c or a b c"
+        "--only", nargs="+", metavar="NAME", default=[], help="these types, or configs, only: a,b,c or a b c"
     )
     parser.add_argument("--beyond", action="store_true", help="what passes: in float16, and with other options")
+    parser.add_argument("--published", type=Path, metavar="DIR", help="configs as they are published")
     parser.add_argument("--again", action="store_true", help="measure anew what is measured already")
     parser.add_argument("--jobs", type=int, default=2, help="processes side by side (default: 2)")
     parser.add_argument("--seconds", type=float, default=Limits.seconds, help="limit for one type")
@@ -105,9 +117,10 @@ def main() -> None:
     """Measure, and write the page."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the processes are stopped, too
     arguments = _arguments()
-    part = BEYOND if arguments.beyond else TABLE
-    passed = [row["model_type"] for row in coverage_page.load()[TABLE]["rows"] if row["status"] == PASSES]
-    types: list[str] = list(chain(*arguments.only)) or (model_types() if part == TABLE else passed)
+    part = PUBLISHED if arguments.published else BEYOND if arguments.beyond else TABLE
+    if arguments.published:
+        os.environ[coverage_published.DIRECTORY] = str(arguments.published.resolve())
+    types = _chosen(part, arguments.only)
     results = ROOT / "build" / "coverage" / digest() / part
     results.mkdir(parents=True, exist_ok=True)
     kept = [] if arguments.again else [name for name in types if (results / f"{name}.json").is_file()]
@@ -123,9 +136,13 @@ def main() -> None:
             progress.update(task, advance=1, description=f"{sum(row.passes for row in rows)} pass")
             line = f"{row.model_type} ({row.seconds:.0f} s): {row.told()}"
             progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
-    coverage_page.write(coverage_page.merge(part, rows, versions()))
+    page = coverage_published.PAGE if part == PUBLISHED else coverage_page.PAGE
+    if part == PUBLISHED:
+        coverage_published.write(rows, versions())
+    else:
+        coverage_page.write(coverage_page.merge(part, rows, versions()))
     warned, verified = counted(row.warnings for row in rows)
-    print(f"{coverage_page.PAGE}: {sum(row.passes for row in rows)} of {len(rows)} pass")
+    print(f"{page}: {sum(row.passes for row in rows)} of {len(rows)} pass")
     print(f"{warned} of {verified} verifications warn")
 
 

@@ -42,7 +42,7 @@ from trtllm_port.codegen.write.source import class_title
 from trtllm_port.errors import ConfigError, PortError, UnsupportedModelError
 from trtllm_port.foundation.progress import Progress
 from trtllm_port.huggingface.models import BLANK, first_line
-from trtllm_port.huggingface.options import is_read
+from trtllm_port.huggingface.options import is_read, known_entries
 from trtllm_port.layers.config.built_in import parameter_sets
 from trtllm_port.layers.config.per_layer import KEY, per_layer_keys
 
@@ -213,7 +213,7 @@ class Exploration:
                 self.ledger.notes[f"{key}.{TYPE}"] = f"{kind}: {why}"
                 continue
             proven.append(kind)
-            for name in asked_for:  # what is ignored with one type need not be with another
+            for name in known_entries(base.config, key):  # what is ignored with one type need not be with another
                 self._change_entry(base, key, name, other)
         if f"{key}.{TYPE}" in self.ledger.notes:
             self.ledger.accepted[f"{key}.{TYPE}"] = list(dict.fromkeys(proven))

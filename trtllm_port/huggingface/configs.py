@@ -81,14 +81,21 @@ def read_config(model_dir: str | Path) -> dict[str, Any]:
     return raw
 
 
+def quantization(config: Any) -> str | None:
+    """How the weights of a config are quantized, in one word; None if they are not."""
+    settings = getattr(config, "quantization_config", None)
+    if not settings:
+        return None
+    method = settings.get("quant_method") if isinstance(settings, dict) else getattr(settings, "quant_method", None)
+    return str(method or "by an unnamed method")
+
+
 def refuse_quantized(config: Any, model_dir: str | Path) -> None:
     """UnsupportedModelError where the weights are quantized: ports are of the class that they were quantized from."""
-    settings = getattr(config, "quantization_config", None)
-    if settings:
-        method = settings.get("quant_method") if isinstance(settings, dict) else getattr(settings, "quant_method", None)
+    method = quantization(config)
+    if method is not None:
         raise UnsupportedModelError(
-            f"the weights of `{model_dir}` are quantized ({method or 'by an unnamed method'})",
-            hint="give the model that it was quantized from",
+            f"the weights of `{model_dir}` are quantized ({method})", hint="give the model that it was quantized from"
         )
 
 

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.foundation.foreign import reading
-from trtllm_port.huggingface.configs import REMOTE_CODE, read_config, whole_config
+from trtllm_port.huggingface.configs import REMOTE_CODE, quantization, read_config, whole_config
 from trtllm_port.huggingface.quiet import quiet_transformers
 from trtllm_port.huggingface.text_part import listed_class, text_part
 
@@ -24,7 +24,7 @@ def load_config(model_dir: str | Path, trust_remote_code: bool = False) -> Any:
 
 
 def load_whole_config(model_dir: str | Path, trust_remote_code: bool = False) -> Any:
-    """The `transformers` config of a directory."""
+    """The `transformers` config of a directory, as if its weights were not quantized: what is computed is the same."""
     raw = read_config(model_dir)
     kind = raw.get("model_type")
     own_code = "auto_map" in raw and trust_remote_code
@@ -34,7 +34,11 @@ def load_whole_config(model_dir: str | Path, trust_remote_code: bool = False) ->
             hint=REMOTE_CODE if "auto_map" in raw else BLANK,
         )
     with quiet_transformers():
-        return whole_config(model_dir, trust_remote_code)
+        config = whole_config(model_dir, trust_remote_code)
+    for part in (config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", None) or {})):
+        if quantization(part) is not None:
+            del part.quantization_config
+    return config
 
 
 def first_line(error: Exception) -> str:
@@ -50,7 +54,7 @@ def require_causal_lm(config: Any, trust_remote_code: bool = False) -> type[nn.M
         UnsupportedModelError: it is an encoder, an encoder-decoder, quantized, or no language model.
     """
     kind = config.model_type
-    if getattr(config, "quantization_config", None):
+    if quantization(config) is not None:
         raise UnsupportedModelError(
             f"the `{kind}` model is quantized", hint="give the model that it was quantized from"
         )

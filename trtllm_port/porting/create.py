@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from trtllm_port.foundation.digests import file_digest
 from trtllm_port.foundation.progress import Progress
 from trtllm_port.foundation.quoting import literal
-from trtllm_port.huggingface.configs import read_config
+from trtllm_port.huggingface.configs import quantization, read_config
 from trtllm_port.porting.blank import blank_source
 from trtllm_port.porting.templates import render_template
 from trtllm_port.porting.write import WrittenPort, refuse_existing, write_port
@@ -32,12 +33,14 @@ class PortResult:
         source: what the generator found out; None for a blank port.
         check: the comparison with Hugging Face on random weights; None for a blank port.
         part_of: Hugging Face's class of the whole model, where the port is of its text part.
+        quantized: how the model's weights are quantized, which the port knows nothing of.
     """
 
     port: WrittenPort
     source: PortSource | None = None
     check: SelfCheck | None = None
     part_of: str | None = None
+    quantized: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -45,6 +48,7 @@ class PortResult:
             "name": self.port.name,
             "architecture": self.port.architecture,
             "part_of": self.part_of,
+            "quantized": self.quantized,
             "workspace": str(self.port.workspace),
             "written": list(self.port.written),
             "skeletons": [] if self.source is None else [asdict(skeleton) for skeleton in self.source.skeletons],
@@ -95,7 +99,8 @@ def create_port(
         origin=_origin(source, check, model_dir),
     )
     whole = given if config.get("model_type") != source.model_type else None
-    return PortResult(port=port, source=source, check=check, part_of=whole)
+    quantized = quantization(SimpleNamespace(**config))
+    return PortResult(port=port, source=source, check=check, part_of=whole, quantized=quantized)
 
 
 def create_blank_port(

@@ -30,6 +30,8 @@ def inspect(
 
 
 def _render(found: Inspection) -> None:
+    if found.quantized is not None:
+        console.line(f"the weights are quantized ({found.quantized}); what follows is as if they were not")
     console.line(f"{found.architecture} ({found.hf_class}), {found.parameters:,} parameters, {found.dtype}")
     console.table(["size", "value"], [[name, _text(value)] for name, value in found.sizes.items()])
     console.table(

@@ -19,6 +19,11 @@ def render_port(result: PortResult) -> None:
     if result.part_of is not None:
         line = f"ported the text part of `{result.part_of}`: {port.architecture}; images and sounds are not its input"
         console.line(line)
+    if result.quantized is not None:
+        console.line(
+            f"the weights are quantized ({result.quantized}): the port is of the model that they were quantized from, "
+            "and takes no quantized weights"
+        )
     if result.source is not None:
         for skeleton in result.source.skeletons:
             console.line(f"to fill in by hand: {skeleton.name} ({skeleton.path}): {skeleton.reason}")
