@@ -8,7 +8,7 @@ from trtllm_port.layers import functional
 CLASSES = """
 ACT2FN Activation Attention CausalConv1d Chunk ColumnLinear Concat Conv1D DecoderLayerList DecoderModelForCausalLM
 Drop Embedding Every Experts GatedMLP HuggingFaceWeights KVCache LayerNorm Linear MLP MOE Mapping Module ModuleList
-Network Parameter PretrainedConfig PretrainedModel RmsNorm RotaryEmbedding RowLinear Search Stack State Tensor
+Network OneOf Parameter PretrainedConfig PretrainedModel RmsNorm RotaryEmbedding RowLinear Search Stack State Tensor
 TokenShift TopKRouter Transform Transpose WeightMap normal_quantile plan_weights ModuleDict
 share_weights
 """

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from transformers.modeling_utils import get_state_dict_dtype, load_state_dict
 
 from trtllm_port.errors import ConfigError
-from trtllm_port.layers import Every, Mapping, PretrainedConfig
+from trtllm_port.layers import Every, Mapping, OneOf, PretrainedConfig
+from trtllm_port.layers.config.built_in import parameter_sets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +177,48 @@ def test_a_built_in_value_for_every_layer(tmp_path: Path) -> None:
         Uniform.from_hugging_face(tmp_path)
     assert "written for a list of 'full_attention' in every place" in caught.value.message
     assert "Every" not in caught.value.message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proven(PretrainedConfig):
+    FIXED: ClassVar[dict[str, Any]] = {
+        "hidden_act": OneOf("silu", "gelu"),
+        "rope_parameters.rope_type": OneOf("default", "linear"),
+        "rope_parameters.alpha": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, None),
+        ({"hidden_act": "gelu"}, None),
+        ({"hidden_act": "relu"}, "`hidden_act` is 'relu', the port was written for 'silu' or 'gelu'"),
+        ({"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}}, None),
+        (
+            {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
+            "`rope_parameters.rope_type` is 'dynamic', the port was written for 'default' or 'linear'",
+        ),
+        (
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "alpha": 1000.0}},
+            "`rope_parameters.alpha` is 1000.0, the port was written for None",
+        ),
+    ],
+)
+def test_values_that_were_proven(values: dict[str, Any], message: str | None, tmp_path: Path) -> None:
+    write(tmp_path, model_type="qwen2", **values)
+    if message is None:
+        assert Proven.from_hugging_face(tmp_path).vocab_size > 0
+        return
+    with pytest.raises(ConfigError) as caught:
+        Proven.from_hugging_face(tmp_path)
+    assert caught.value.message == message
+
+
+def test_parameters_of_every_type_of_layer() -> None:
+    assert parameter_sets({"a": {"x": 1}, "b": {"x": 2}}) == [{"x": 1}, {"x": 2}]
+    assert parameter_sets({"x": 1, "y": {"z": 2}}) == [{"x": 1, "y": {"z": 2}}]
+    assert parameter_sets(None) == []
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -218,6 +218,16 @@ def test_a_tied_head_in_the_file(llama: ModuleType, tiny_dir: Path, tmp_path: Pa
     assert torch.equal(model.weights["model.embed_tokens.weight"], weights["lm_head.weight"])
 
 
+def test_a_limit_to_the_texts_that_a_port_was_proven_for(
+    llama: ModuleType, tiny_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = llama.LlamaForCausalLM.from_hugging_face(tiny_dir)
+    monkeypatch.setattr(type(model.config), "LONGEST", 16)
+    assert model.define(max_seq_len=16)
+    with pytest.raises(NetworkError, match="texts of up to 16 tokens"):
+        model.define(max_seq_len=17)
+
+
 def test_what_a_port_cannot_do_is_refused(llama: ModuleType, tiny_dir: Path) -> None:
     model = llama.LlamaForCausalLM.from_hugging_face(tiny_dir)
     with pytest.raises(NetworkError, match="max_seq_len is 0"):
