@@ -117,6 +117,17 @@ def dynamic_exponents(dim: int) -> torch.Tensor:
     return -dim / (dim - 2) * _exponents(dim)
 
 
+def ntk_alpha(rope: dict[str, Any], dim: int, max_position_embeddings: int) -> tuple[torch.Tensor, float]:
+    """A base that is greater for every length; HunYuan's `compute_ntk_alpha_rope_parameters` in transformers."""
+    base = rope["rope_theta"] * rope["alpha"] ** (dim / (dim - 2))
+    return default({"rope_theta": base}, dim, max_position_embeddings)
+
+
+def stretched_by_alpha(rope_parameters: dict[str, Any]) -> bool:
+    """Whether parameters of type `dynamic` have the `alpha` for which HunYuan has a type of its own."""
+    return rope_parameters.get("rope_type") == "dynamic" and bool(rope_parameters.get("alpha"))
+
+
 ROPE_TYPES: dict[str, RopeFunction] = {
     "default": default,
     "dynamic": dynamic,
@@ -137,13 +148,14 @@ def switch_length(rope_parameters: dict[str, Any], max_position_embeddings: int)
 
 
 def inverse_frequencies(
-    rope_parameters: dict[str, Any], dim: int, max_position_embeddings: int, length: int = 0
+    rope_parameters: dict[str, Any], dim: int, max_position_embeddings: int, length: int = 0, *, by_alpha: bool = False
 ) -> tuple[torch.Tensor, float]:
     """The inverse frequencies [dim / 2] and the factor for cosines and sines.
 
     Args:
         rope_parameters, dim, max_position_embeddings: as for every function here.
         length: of the text, see `switch_length`; 0: of a short one.
+        by_alpha: an `alpha` counts, see `ntk_alpha`; for most models it does not.
 
     Raises:
         ConfigError: the rope type is unknown, or a parameter that it needs is missing.
@@ -151,6 +163,8 @@ def inverse_frequencies(
     rope_type = rope_parameters.get("rope_type", "default")
     if rope_type not in ROPE_TYPES:
         raise ConfigError(f"rope type `{rope_type}` is not supported", hint=f"one of {', '.join(ROPE_TYPES)}")
+    if by_alpha and stretched_by_alpha(rope_parameters):
+        return ntk_alpha(rope_parameters, dim, max_position_embeddings)
     try:
         found = ROPE_TYPES[rope_type](rope_parameters, dim, max_position_embeddings)
         switch = switch_length(rope_parameters, max_position_embeddings)

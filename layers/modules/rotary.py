@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from trtllm_port.layers.config.rope import dynamic_exponents, inverse_frequencies, longrope_long
+from trtllm_port.layers.config.rope import dynamic_exponents, inverse_frequencies, longrope_long, stretched_by_alpha
 from trtllm_port.layers.definition.network import Tensor
 from trtllm_port.layers.modules.module import Module
 from trtllm_port.layers.operations.elementwise import maximum, where
@@ -29,20 +29,29 @@ class RotaryEmbedding(Module):
         dim: the rotated part of a head's size.
         max_position_embeddings: the config's; without effect for the types that do not ask for it.
         dtype: of the tables; that of the hidden states by default.
+        by_alpha: an `alpha` among the parameters stretches the base, as in HunYuan.
     """
 
     def __init__(
-        self, rope_parameters: dict[str, Any], dim: int, max_position_embeddings: int = 0, *, dtype: str | None = None
+        self,
+        rope_parameters: dict[str, Any],
+        dim: int,
+        max_position_embeddings: int = 0,
+        *,
+        dtype: str | None = None,
+        by_alpha: bool = False,
     ) -> None:
         super().__init__()
         self.dtype = dtype
-        self.inv_freq_F, self.attention_scaling = inverse_frequencies(rope_parameters, dim, max_position_embeddings)
+        self.inv_freq_F, self.attention_scaling = inverse_frequencies(
+            rope_parameters, dim, max_position_embeddings, by_alpha=by_alpha
+        )
         self.long_inv_freq_F: torch.Tensor | None = None
         if rope_parameters.get("rope_type") == "longrope":
             self.long_inv_freq_F = longrope_long(rope_parameters, dim, max_position_embeddings)[0]
             self.short_context = int(rope_parameters["original_max_position_embeddings"])
         self.growth_exponents_F: torch.Tensor | None = None
-        if rope_parameters.get("rope_type") == "dynamic":
+        if rope_parameters.get("rope_type") == "dynamic" and not (by_alpha and stretched_by_alpha(rope_parameters)):
             self.growth_exponents_F = dynamic_exponents(dim)
             self.factor, self.context = float(rope_parameters["factor"]), max_position_embeddings
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.models.hunyuan_v1_dense.modeling_hunyuan_v1_dense import HunYuanDenseV1RotaryEmbedding
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from trtllm_port.errors import ConfigError
@@ -126,6 +127,18 @@ def test_frequencies_at_real_sizes(name: str, head: int) -> None:
     found, found_scale = inverse_frequencies(parameters, head, 131072)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
     assert found_scale == pytest.approx(scale)
+
+
+def test_an_alpha_counts_where_the_model_says_so() -> None:
+    parameters = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 1.0, "alpha": 1000.0}
+    config = SimpleNamespace(rope_parameters=parameters, head_dim=HEAD)
+    expected, scale = HunYuanDenseV1RotaryEmbedding.compute_ntk_alpha_rope_parameters(config)
+    found, found_scale = inverse_frequencies(parameters, HEAD, CONTEXT, 10 * CONTEXT, by_alpha=True)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    assert found_scale == scale
+    plain = {name: value for name, value in parameters.items() if name != "alpha"}
+    usual = [inverse_frequencies(one, HEAD, CONTEXT)[0] for one in (parameters, plain)]
+    assert torch.equal(*usual)
 
 
 def test_every_type_of_transformers_is_known_and_others_are_refused() -> None:

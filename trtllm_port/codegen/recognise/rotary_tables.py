@@ -17,7 +17,8 @@ from trtllm_port.codegen.ir.record import Call, Operation, Value
 from trtllm_port.codegen.ir.trees import leaves, map_structure
 from trtllm_port.errors import ConfigError
 from trtllm_port.foundation.quoting import is_word
-from trtllm_port.layers.config.rope import inverse_frequencies, switch_length
+from trtllm_port.huggingface.options import known_entries
+from trtllm_port.layers.config.rope import inverse_frequencies, stretched_by_alpha, switch_length
 
 if TYPE_CHECKING:
     from trtllm_port.codegen.ir.trace import Trace
@@ -63,6 +64,7 @@ def probe_rotary(call: Call, trace: Trace, uses: dict[Value, list[Operation]]) -
     width, dtype = tables[0].shape[-1], DTYPES.get(tables[0].dtype.to_real())
     longest = getattr(config, "max_position_embeddings", None)  # not every kind of rotation asks for it
     limit = () if longest is None else (int(longest),)
+    by_alpha = "alpha" in known_entries(config, "rope_parameters")
     probed = _call(call, POSITIONS)
     if probed is None or any(table.shape != (*POSITIONS.shape, width) for table in probed):
         return None
@@ -70,13 +72,13 @@ def probe_rotary(call: Call, trace: Trace, uses: dict[Value, list[Operation]]) -
         for layout in (_halves, _pairs, _once):
             once = [layout(table) for table in probed]
             size = 2 * width if layout is _once else width
-            expected = _tables(chosen, size, *limit)
+            expected = _tables(chosen, size, *limit, by_alpha=by_alpha)
             if (
                 expected is not None
                 and _all_agree(once, expected)
-                and _agree_beyond(call, chosen, layout, size, *limit)
+                and _agree_beyond(call, chosen, layout, size, *limit, by_alpha=by_alpha)
             ):
-                keywords = {"dtype": None if dtype == MODEL_DTYPE else dtype}
+                keywords = {"dtype": None if dtype == MODEL_DTYPE else dtype, "by_alpha": by_alpha}
                 leaf = Leaf("RotaryEmbedding", (dict(chosen), size, *limit), keywords)
                 return RotaryTables(leaf, key, doubled=layout is not _once)
     return None
@@ -103,14 +105,16 @@ def _sets(call: Call, parameters: dict[str, Any]) -> list[tuple[str | None, dict
     return [(key, nested[key]) for key in dict.fromkeys([*named, *nested])]
 
 
-def _agree_beyond(call: Call, rope: dict[str, Any], layout: Layout, size: int, max_positions: int = 0) -> bool:
+def _agree_beyond(
+    call: Call, rope: dict[str, Any], layout: Layout, size: int, max_positions: int = 0, *, by_alpha: bool
+) -> bool:
     """Whether the tables are as expected past the length from which on they have other frequencies, if there is one."""
     end = switch_length(rope, max_positions)
-    if end is None:
+    if end is None or (by_alpha and stretched_by_alpha(rope)):
         return True
     positions = POSITIONS.clone()
     positions[0, -1] = end + BEYOND
-    probed, expected = _call(call, positions), _tables(rope, size, max_positions, positions)
+    probed, expected = _call(call, positions), _tables(rope, size, max_positions, positions, by_alpha=by_alpha)
     return probed is not None and expected is not None and _all_agree([layout(table) for table in probed], expected)
 
 
@@ -156,11 +160,13 @@ def _once(table: Tensor) -> Tensor:
 
 
 def _tables(
-    parameters: dict[str, Any], size: int, max_positions: int = 0, positions: Tensor = POSITIONS
+    parameters: dict[str, Any], size: int, max_positions: int = 0, positions: Tensor = POSITIONS, *, by_alpha: bool
 ) -> tuple[Tensor, Tensor] | None:
     """What `layers.RotaryEmbedding` computes, in torch; None for parameters that it refuses."""
     try:
-        inv_freq, scaling = inverse_frequencies(parameters, size, max_positions, int(positions.max()) + 1)
+        inv_freq, scaling = inverse_frequencies(
+            parameters, size, max_positions, int(positions.max()) + 1, by_alpha=by_alpha
+        )
     except (ConfigError, KeyError, TypeError):
         return None
     angles = positions[..., None].float() * inv_freq

@@ -30,7 +30,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {  # of the layers' arguments, which are n
     "CausalConv1d": {"bias": True},
     "RmsNorm": {"offset": 0.0},
     "LayerNorm": {"bias": True, "eps": 1e-5},
-    "RotaryEmbedding": {"dtype": None},
+    "RotaryEmbedding": {"dtype": None, "by_alpha": False},
 }
 ENDS_WITH_ACTIVATION = ("Activation", "ACT2FN", "Experts")
 
