@@ -6,7 +6,7 @@ JOBS ?= 2
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test test-fast test-slow fuzz lint wheel-test bench bench-large conformance coverage coverage-beyond coverage-published prove constraints map clean
+.PHONY: help demo test test-fast test-slow fuzz lint wheel-test bench bench-large conformance coverage coverage-beyond coverage-float16 coverage-published prove constraints map clean
 help:
 	@echo "make demo         port, build and verify the model that ships with the package"
 	@echo "make test         every test that needs neither a GPU nor the network"
@@ -19,6 +19,7 @@ help:
 	@echo "make prove        put known bugs into ports and see that each is found; writes docs/verification.md"
 	@echo "make coverage     port and verify every model type of transformers; writes docs/coverage.md"
 	@echo "make coverage-beyond  what passes: in float16, and with other options; writes docs/coverage.md"
+	@echo "make coverage-float16 what passes: in float16 only, without other options; writes docs/coverage.md"
 	@echo "make coverage-published PUBLISHED=DIR  configs as published, one directory each; writes docs/coverage-published.md"
 	@echo "make map          draw the rooms of the source and what they import; writes docs/architecture.md"
 	@echo "make clean        remove the environment and every build output"
@@ -73,6 +74,9 @@ coverage: $(VENV)/.installed
 
 coverage-beyond: $(VENV)/.installed
 	$(BIN)/python tests/coverage/run.py --beyond --jobs $(JOBS) $(COVERAGE)
+
+coverage-float16: $(VENV)/.installed
+	$(BIN)/python tests/coverage/run.py --float16 --jobs $(JOBS) $(COVERAGE)
 
 PUBLISHED ?= ../shared/published
 coverage-published: $(VENV)/.installed

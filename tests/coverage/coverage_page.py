@@ -56,6 +56,9 @@ is therefore verified in float16, too: {float16}.
 What passes is also ported with another combination of options, drawn at random (switches turned over, other heads,
 windows, activations, rotary scalings), and checked by `new`: {combinations}.
 
+A port claims to follow what it reads of the config. Other configs of its class are drawn at random, and each has to
+come out as Hugging Face computes it, or to be refused by a key's name: {others}.
+
 {tables}"""
 MEANINGS = {
     "passes": "all of the above",
@@ -108,6 +111,7 @@ def render(data: dict[str, Any]) -> str:
         capability=CAPABILITY,
         float16=_float16(beyond),
         combinations=_combinations(beyond),
+        others=_others(beyond),
         versions=_versions(data[TABLE]),
         seconds=_minutes(rows),
         beyond_versions=_versions(data[BEYOND]),
@@ -155,6 +159,16 @@ def _combinations(rows: list[BeyondRow]) -> str:
     return f"{len(tried) - len(short)} of {len(tried)} pass{again}" + (
         ", the others are:\n" + "".join(told) if told else ""
     )
+
+
+def _others(rows: list[BeyondRow]) -> str:
+    """What the ports make of other configs."""
+    counts = sum((Counter(row.others) for row in rows), Counter[str]())
+    if not counts:
+        return "not measured yet"
+    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
+    differ = [f"\n- {row.model_type}: {_escape(each)}" for row in rows for each in row.others_differ]
+    return f"of {counts.total()} {told}" + (", these differ:\n" + "".join(differ) if differ else "")
 
 
 def _code(options: dict[str, Any] | None) -> str:

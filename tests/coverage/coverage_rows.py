@@ -104,12 +104,16 @@ class BeyondRow(Row):
         options: what the other config had set at random.
         combination: what became of that one: as a row's `status`, with the reason.
         invalid: how many combinations were drawn before that with which Hugging Face's own model does not run.
+        others: how many configs drawn at random came out right, were refused by a key's name, or differ.
+        others_differ: those that differ without a word, in words.
     """
 
     float16: str = ""
     options: dict[str, Any] | None = None
     combination: str = ""
     invalid: int = 0
+    others: dict[str, int] = field(default_factory=dict)
+    others_differ: list[str] = field(default_factory=list)
 
     @classmethod
     def broken(cls, model_type: str, problem: str, seconds: float) -> Self:
@@ -118,7 +122,9 @@ class BeyondRow(Row):
 
     @property
     def passes(self) -> bool:
-        return self.combination == PASSES
+        return self.combination == PASSES and not self.others_differ
 
     def outcome(self) -> str:
-        return f"float16 {self.float16}; another combination: {self.combination}"
+        others = f"; other configs: {self.others}" if self.others else ""
+        differ = "".join(f"; DIFFERS: {each}" for each in self.others_differ)
+        return f"float16 {self.float16}; another combination: {self.combination}{others}{differ}"

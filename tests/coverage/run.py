@@ -29,7 +29,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import coverage_page  # noqa: E402  (the path must be known first)
 import coverage_published  # noqa: E402
-from coverage_beyond import BeyondMeasurement  # noqa: E402
+from coverage_beyond import BeyondMeasurement, Float16Measurement  # noqa: E402
 from coverage_measure import Measurement, TableMeasurement, measure_into  # noqa: E402
 from coverage_page import BEYOND, TABLE  # noqa: E402
 from coverage_pool import GB, Limits, run_all  # noqa: E402
@@ -49,9 +49,11 @@ class Part(NamedTuple):
 
 
 PUBLISHED = "published"
+FLOAT16 = "float16"  # of the part `BEYOND`
 PARTS = {
     TABLE: Part(TableMeasurement, TableRow),
     BEYOND: Part(BeyondMeasurement, BeyondRow),
+    FLOAT16: Part(Float16Measurement, BeyondRow),
     PUBLISHED: Part(PublishedMeasurement, TableRow),
 }
 SOURCES = ("trtllm_port", "layers", "runtime", "scaffolds", "tests/coverage")
@@ -94,7 +96,7 @@ def _chosen(part: str, only: Sequence[str]) -> list[str]:
     chosen = [name for text in only for name in text.split(",")]
     if unknown := [name for name in chosen if name not in known]:
         sys.exit(f"there is no {', '.join(unknown)}")
-    if part == BEYOND and not chosen:
+    if part in (BEYOND, FLOAT16) and not chosen:
         return [row["model_type"] for row in coverage_page.load()[TABLE]["rows"] if row["status"] == PASSES]
     return chosen or known
 
@@ -105,6 +107,7 @@ def _arguments() -> argparse.Namespace:
         "--only", nargs="+", metavar="NAME", default=[], help="these types, or configs, only: a,b,c or a b c"
     )
     parser.add_argument("--beyond", action="store_true", help="what passes: in float16, and with other options")
+    parser.add_argument("--float16", action="store_true", help="what passes: in float16 only")
     parser.add_argument("--published", type=Path, metavar="DIR", help="configs as they are published")
     parser.add_argument("--again", action="store_true", help="measure anew what is measured already")
     parser.add_argument("--jobs", type=int, default=2, help="processes side by side (default: 2)")
@@ -117,7 +120,8 @@ def main() -> None:
     """Measure, and write the page."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the processes are stopped, too
     arguments = _arguments()
-    part = PUBLISHED if arguments.published else BEYOND if arguments.beyond else TABLE
+    chosen = {PUBLISHED: arguments.published, FLOAT16: arguments.float16, BEYOND: arguments.beyond, TABLE: True}
+    part = next(name for name, is_chosen in chosen.items() if is_chosen)
     if arguments.published:
         os.environ[coverage_published.DIRECTORY] = str(arguments.published.resolve())
     types = _chosen(part, arguments.only)
@@ -140,7 +144,7 @@ def main() -> None:
     if part == PUBLISHED:
         coverage_published.write(rows, versions())
     else:
-        coverage_page.write(coverage_page.merge(part, rows, versions()))
+        coverage_page.write(coverage_page.merge(TABLE if part == TABLE else BEYOND, rows, versions()))
     warned, verified = counted(row.warnings for row in rows)
     print(f"{page}: {sum(row.passes for row in rows)} of {len(rows)} pass")
     print(f"{warned} of {verified} verifications warn")

@@ -9,6 +9,7 @@ from typing import Any
 from trtllm_port.codegen.configs.alternatives import (
     TYPE,
     alternatives,
+    asked_for,
     entries,
     is_name,
     optional,
@@ -18,6 +19,7 @@ from trtllm_port.codegen.configs.alternatives import (
 )
 from trtllm_port.codegen.configs.computed_keys import computed_values, feeds
 from trtllm_port.codegen.configs.full_size import full_size_error, place_of
+from trtllm_port.codegen.configs.mixing import changed
 from trtllm_port.codegen.configs.sizes import (
     LAYER_COUNTS,
     META_KEYS,
@@ -37,12 +39,12 @@ from trtllm_port.codegen.record.causality import require_causal
 from trtllm_port.codegen.record.tracing import trace
 from trtllm_port.codegen.write.classes import ClassText, ClassWriter
 from trtllm_port.codegen.write.ledger import Ledger, same_computation, unread_entries
-from trtllm_port.codegen.write.scope import NotExpressible
+from trtllm_port.codegen.write.not_expressible import NotExpressible
 from trtllm_port.codegen.write.source import class_title
 from trtllm_port.errors import ConfigError, PortError, UnsupportedModelError
 from trtllm_port.foundation.progress import Progress
 from trtllm_port.huggingface.models import BLANK, first_line
-from trtllm_port.huggingface.options import is_read, known_entries
+from trtllm_port.huggingface.options import is_read
 from trtllm_port.layers.config.built_in import parameter_sets
 from trtllm_port.layers.config.per_layer import KEY, per_layer_keys
 
@@ -206,18 +208,18 @@ class Exploration:
         """Change what a dict holds: rotary parameters to each type, and all entries one by one."""
         value = base.values[key]
         own = [each[TYPE] for each in parameter_sets(value) if TYPE in each]
-        proven, asked_for = [*own], entries(key, value, base.config)
+        proven = [*own]
         for kind, other in ropes(value).items():
             state, why = self._change(base, key, [other])
             if state in BUILT_IN:
                 self.ledger.notes[f"{key}.{TYPE}"] = f"{kind}: {why}"
                 continue
             proven.append(kind)
-            for name in known_entries(base.config, key):  # what is ignored with one type need not be with another
+            for name in asked_for(key, base.config):  # what is ignored with one type need not be with another
                 self._change_entry(base, key, name, other)
         if f"{key}.{TYPE}" in self.ledger.notes:
             self.ledger.accepted[f"{key}.{TYPE}"] = list(dict.fromkeys(proven))
-        for name in asked_for:
+        for name in entries(key, value, base.config):
             self._change_entry(base, key, name, value)
 
     def _change_entry(self, base: Sample, key: str, name: str, value: dict[str, Any]) -> None:
@@ -230,10 +232,11 @@ class Exploration:
 
     def _at_few_tokens(self, base: Sample, key: str, found: tuple[str, str]) -> tuple[str, str]:
         """What to enter for a number that changes nothing as long as texts are shorter than it is."""
-        state, why = self._change(base, key, threshold(base.values.get(key)))
-        if state == "untried":
+        few = threshold(base.values.get(key))
+        state, why = self._change(base, key, few)
+        if state == "untried" and not any(changed(base, {key: number}) for number in few):
             return found
-        if state == "fixed":
+        if state in BUILT_IN:
             self.longest[key] = base.values[key]
             why = f"longer texts are computed in another way: {why}"
         return state, why

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from trtllm_port.codegen.configs.mixing import changed, differing, mixed
 from trtllm_port.codegen.configs.sizes import SAMPLES, Sample
 from trtllm_port.codegen.merge.anti_unification import NotMergeable
-from trtllm_port.codegen.write.scope import NotExpressible
+from trtllm_port.codegen.write.not_expressible import NotExpressible
 from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.huggingface.models import first_line
 

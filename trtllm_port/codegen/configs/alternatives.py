@@ -118,6 +118,11 @@ def entries(key: str, value: Any, config: Any) -> list[str]:
     return [name for name in names if name not in (TYPE, *_OF_ALL_ROPES, *nested)]
 
 
+def asked_for(key: str, config: Any) -> list[str]:
+    """The entries of a dict that the modelling file itself asks for, whether they are there or not."""
+    return [name for name in known_entries(config, key) if name not in (TYPE, *_OF_ALL_ROPES)]
+
+
 def with_entry(value: dict[str, Any], name: str, config: Any) -> list[dict[str, Any]]:
     """Dicts that differ from one in an entry."""
     own = next((one[name] for one in parameter_sets(value) if name in one), None)

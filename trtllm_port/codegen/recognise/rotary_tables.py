@@ -106,7 +106,7 @@ def _sets(call: Call, parameters: dict[str, Any]) -> list[tuple[str | None, dict
 
 
 def _agree_beyond(
-    call: Call, rope: dict[str, Any], layout: Layout, size: int, max_positions: int = 0, *, by_alpha: bool
+    call: Call, rope: dict[str, Any], layout: Layout, size: int, max_positions: int = 0, *, by_alpha: bool = False
 ) -> bool:
     """Whether the tables are as expected past the length from which on they have other frequencies, if there is one."""
     end = switch_length(rope, max_positions)
@@ -160,7 +160,12 @@ def _once(table: Tensor) -> Tensor:
 
 
 def _tables(
-    parameters: dict[str, Any], size: int, max_positions: int = 0, positions: Tensor = POSITIONS, *, by_alpha: bool
+    parameters: dict[str, Any],
+    size: int,
+    max_positions: int = 0,
+    positions: Tensor = POSITIONS,
+    *,
+    by_alpha: bool = False,
 ) -> tuple[Tensor, Tensor] | None:
     """What `layers.RotaryEmbedding` computes, in torch; None for parameters that it refuses."""
     try:

@@ -11,8 +11,9 @@ from trtllm_port.codegen.lower.lowering import Lowered
 from trtllm_port.codegen.merge.classes import PortClass
 from trtllm_port.codegen.write.common_subexpressions import SubexpressionNames
 from trtllm_port.codegen.write.constructors import Constructor, ConstructorWriter, tied_parameters
+from trtllm_port.codegen.write.not_expressible import NotExpressible
 from trtllm_port.codegen.write.printing import Untranslated
-from trtllm_port.codegen.write.scope import NotExpressible, Scope
+from trtllm_port.codegen.write.scope import Scope
 from trtllm_port.codegen.write.statements import Body, ForwardWriter
 from trtllm_port.foundation.quoting import literal, require_name
 from trtllm_port.layers import Tensor, functional

@@ -28,7 +28,8 @@ from trtllm_port.codegen.ir.structure import relative_path
 from trtllm_port.codegen.lower.parallel_calls import PARTS
 from trtllm_port.codegen.lower.shared_caches import NO_KINDS
 from trtllm_port.codegen.solve.symbols import field_values
-from trtllm_port.codegen.write.scope import NotExpressible, RoundScope, Scope
+from trtllm_port.codegen.write.not_expressible import NotExpressible
+from trtllm_port.codegen.write.scope import RoundScope, Scope
 from trtllm_port.foundation.quoting import literal
 
 COMPARISON, BIT_OR, BIT_AND = 30, 40, 50

@@ -19,30 +19,11 @@ from trtllm_port.codegen.record.probing import named_activation
 from trtllm_port.codegen.solve.solver import Solver
 from trtllm_port.codegen.solve.source_arithmetic import from_source, of_any_size, origins_of, same_arithmetic
 from trtllm_port.codegen.solve.symbols import field_values, is_printable, symbols_of
+from trtllm_port.codegen.write.not_expressible import NotExpressible, Undecided
 from trtllm_port.foundation.quoting import is_name, literal
 
 _PLAIN = 3  # the cost of an expression that needs no help
 _NO_SIZES = frozenset(("training", "layer_idx"))  # attributes and arguments of HF's modules that are no sizes
-
-
-class NotExpressible(Exception):
-    """A value of the traced computation follows from nothing that the config says."""
-
-    def __init__(self, values: Values, what: str) -> None:
-        super().__init__(f"{what} is {', '.join(dict.fromkeys(map(str, values)))} in the traced configurations")
-        self.values = values
-
-
-class Undecided(NotExpressible):
-    """Nothing that the config says tells apart what computes different things."""
-
-    def __init__(self, values: Values, paths: tuple[str, str], where: object) -> None:
-        Exception.__init__(
-            self,
-            f"`{paths[0]}` and `{paths[1]}` compute different things, and nothing in the config tells when"
-            f"{f' ({where})' if where else ''}",
-        )
-        self.values = values
 
 
 class Scope:

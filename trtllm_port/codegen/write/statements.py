@@ -15,6 +15,7 @@ from trtllm_port.codegen.ir.formatting import indent, reference
 from trtllm_port.codegen.ir.nodes import Block, Node
 from trtllm_port.codegen.ir.record import Value
 from trtllm_port.codegen.write.branches import BranchWriter
+from trtllm_port.codegen.write.not_expressible import SometimesComputed
 from trtllm_port.codegen.write.printing import INPUT_DTYPE, Printer, Untranslated
 from trtllm_port.codegen.write.scope import RoundScope, Scope
 from trtllm_port.codegen.write.shape_chains import join_lines
@@ -90,6 +91,8 @@ class ForwardWriter:
             return Expression(self.loop_texts[value], (), ATOM, 0)
         if value in self.ranges.inlined:
             return self.printer.expression(self.ranges.inlined[value])
+        if value not in self.variables.names:
+            raise SometimesComputed
         return Expression(self.variables.names[value], (), ATOM, 0)
 
     # statements
