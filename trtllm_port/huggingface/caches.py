@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import sys
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from trtllm_port.huggingface.compatibility.remote_code import is_remote
 
 NAMES = ("past_key_values", "cache_params", "state", "cache")
 """What the argument is called. From transformers 5.24 on it is the last, but for models that bring their own code."""
@@ -25,8 +29,25 @@ def cache_argument(model: Any) -> str:
 
 
 def _cache_argument(model: Any) -> str | None:
+    if _has_cache_of_its_own(type(model)):
+        return None
     parameters = inspect.signature(model.forward).parameters
     return next((name for name in NAMES if name in parameters and not _is_table(parameters[name])), None)
+
+
+@cache
+def _has_cache_of_its_own(kind: type[Any]) -> bool:
+    """Whether a class that comes with a model keeps what it remembers in something else than a cache of transformers.
+
+    That is a tuple of keys and values, mostly: its file knows no class of caches. What such a model computes of all
+    tokens at once is the same, and what it remembers is left alone.
+    """
+    from transformers import Cache
+
+    module = sys.modules.get(kind.__module__)
+    if module is None or not is_remote(kind):
+        return False
+    return not any(isinstance(held, type) and issubclass(held, Cache) for held in vars(module).values())
 
 
 def _is_table(parameter: inspect.Parameter) -> bool:

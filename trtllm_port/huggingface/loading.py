@@ -14,6 +14,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.huggingface.compatibility.remote_code import remote_code
 from trtllm_port.huggingface.quiet import quiet_transformers
 
 _IN_PLACE = re.compile(r"__i(add|sub|mul|truediv|floordiv|mod|pow)__|\w*[^_]_")
@@ -45,7 +46,7 @@ def load_model(
     """
     from transformers import AutoModelForCausalLM
 
-    with quiet_transformers(), weights_as_stored():
+    with quiet_transformers(), weights_as_stored(), remote_code(trust_remote_code):
         model, info = AutoModelForCausalLM.from_pretrained(
             model_dir,
             config=config,
@@ -84,7 +85,8 @@ def make_model(
 
     chosen = {"dtype": dtype, "attn_implementation": attention, "experts_implementation": experts}
     settings = {name: choice for name, choice in chosen.items() if choice is not None}
-    return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code, **settings)
+    with remote_code(trust_remote_code):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code, **settings)
 
 
 def make_on_paper(config: Any, *, dtype: torch.dtype | None = None, trust_remote_code: bool = False) -> nn.Module:
