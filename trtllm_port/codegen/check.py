@@ -293,8 +293,8 @@ def _hf_taps(
     handles = [module.register_forward_hook(listen(name)) for name, module in modules.items()]
     handles += [m.register_forward_pre_hook(listen_before(name), with_kwargs=True) for name, m in modules.items()]
     argument = cache_argument(model)
-    given = {} if past is None else {argument: past}
-    given |= {"use_cache": True} if keeps_cache(model) else {}
+    given: dict[str, Any] = {"use_cache": True} if keeps_cache(model) else {"use_cache": False}
+    given |= {argument: past} if keeps_cache(model) and past is not None else {}
     try:
         with torch.no_grad():
             out = model(**step, **given)

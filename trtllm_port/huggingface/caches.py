@@ -10,12 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trtllm_port.foundation.words import words
 from trtllm_port.huggingface.compatibility.remote_code import is_remote
 
 NAMES = ("past_key_values", "cache_params", "state", "cache")
 """What the argument is called. From transformers 5.24 on it is the last, but for models that bring their own code."""
 KV_CACHES = ("past_key_values", "cache")
 """Those of models that hold keys and values, and not states alone."""
+
+
+_OF_CACHES = words("DynamicCache get_seq_length get_usable_length from_legacy_cache create_causal_mask")
 
 
 def keeps_cache(model: Any) -> bool:
@@ -39,15 +43,20 @@ def _cache_argument(model: Any) -> str | None:
 def _has_cache_of_its_own(kind: type[Any]) -> bool:
     """Whether a class that comes with a model keeps what it remembers in something else than a cache of transformers.
 
-    That is a tuple of keys and values, mostly: its file knows no class of caches. What such a model computes of all
-    tokens at once is the same, and what it remembers is left alone.
+    That is a tuple of keys and values, mostly: its file knows no class of caches, or stores nothing in one. What such a
+    model computes of all tokens at once is the same, and what it remembers is left alone.
     """
     from transformers import Cache
 
     module = sys.modules.get(kind.__module__)
     if module is None or not is_remote(kind):
         return False
-    return not any(isinstance(held, type) and issubclass(held, Cache) for held in vars(module).values())
+    classes = [held for held in vars(module).values() if isinstance(held, type)]
+    own = [held for held in classes if held.__module__ == kind.__module__]
+    methods = (method for held in own for method in vars(held).values() if inspect.isfunction(method))
+    called = {name for method in methods for name in inspect.unwrap(method).__code__.co_names}
+    uses_one = "update" in called and bool(called & _OF_CACHES)
+    return not uses_one or not any(issubclass(held, Cache) for held in classes)
 
 
 def _is_table(parameter: inspect.Parameter) -> bool:

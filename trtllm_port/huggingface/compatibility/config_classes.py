@@ -23,12 +23,6 @@ KEYS: dict[str, Any] = {
     "finetuning_task": None,
     "prefix": None,
     "tokenizer_class": None,
-    "max_length": 20,
-    "min_length": 0,
-    "do_sample": False,
-    "temperature": 1.0,
-    "top_k": 50,
-    "top_p": 1.0,
 }
 """What configs had without asking until release 4.57, and its value."""
 

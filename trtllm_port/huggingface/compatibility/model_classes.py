@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from trtllm_port.huggingface.compatibility.calls import with_usual_names
+
 InForce = Callable[[], AbstractContextManager[None]]
 PREPARED = "_prepared_for_old_names"
 
@@ -24,7 +26,7 @@ def prepare_model_class(kind: type[Any], in_force: InForce) -> None:
         return
     setattr(kind, PREPARED, True)
     kind.__init__ = _finished(kind.__init__, in_force)
-    kind.forward = _within(kind.forward, in_force)
+    kind.forward = _within(with_usual_names(kind.forward), in_force)
     kind.get_expanded_tied_weights_keys = _with_list(kind.get_expanded_tied_weights_keys)
 
 
