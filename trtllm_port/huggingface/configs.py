@@ -45,7 +45,7 @@ def whole_config(model_dir: str | Path, trust_remote_code: bool = False) -> Any:
     failed = f"is not a valid `{kind}` config"
     with reading(path, ConfigError, hint=hint, failed=failed), remote_code("auto_map" in raw and trust_remote_code):
         config = AutoConfig.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
-        if not config.model_type:  # a class that comes with the model need not say
+        if not type(config).model_type:  # a class that comes with the model need not say
             type(config).model_type = kind
         for part in (config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", None) or {})):
             for choice in ("_attn_implementation", "_experts_implementation"):

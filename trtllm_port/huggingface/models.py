@@ -81,7 +81,7 @@ def _register(config: Any, reference: str) -> type[nn.Module]:
     failed = "has code that cannot be loaded"
     with reading(config._name_or_path, UnsupportedModelError, hint=hint, failed=failed), remote_code():
         found: type[nn.Module] = get_class_from_dynamic_module(reference, config._name_or_path)
-    AutoConfig.register(config.model_type, type(config), exist_ok=True)
+    AutoConfig.register(type(config).model_type, type(config), exist_ok=True)
     AutoModelForCausalLM.register(type(config), found, exist_ok=True)
     return found
 

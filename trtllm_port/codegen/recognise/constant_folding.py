@@ -27,7 +27,7 @@ from trtllm_port.codegen.recognise.constants import (
     stored_tensor,
     uniform,
 )
-from trtllm_port.codegen.recognise.position_tables import PositionTables
+from trtllm_port.codegen.recognise.position_tables import ROTATION, PositionTables
 from trtllm_port.codegen.recognise.positional_constants import PositionalConstants
 from trtllm_port.codegen.rules.elementwise import BINARY
 from trtllm_port.foundation.words import words
@@ -104,7 +104,8 @@ class ConstantFolder:
                 return arg
             if operation.name in SELECTIONS and self.recognizer.offset_of_positions(arg.tensor, 1) is not None:
                 return self._for_all_rows(block, arg.tensor, operation)
-            table = self.tables.given(block, operation, arg) if operation.name in BROADCASTING else None
+            takes_table = operation.name in BROADCASTING or operation.name == ROTATION
+            table = self.tables.given(block, operation, arg) if takes_table else None
             if table is not None:
                 return table
             is_taken = operation.name in BROADCASTING or operation.name == "gather"

@@ -22,6 +22,7 @@ from trtllm_port.codegen.ir.record import Literal, Operation, Value
 
 TOLERANCE = 0.02  # of cosines in the trace's bfloat16; of several that are as near the nearest counts
 USUAL_BASE = 10000.0
+ROTATION = "rotary_embedding"
 FUNCTIONS = {"rotary_cosines": torch.cos, "rotary_sines": torch.sin}
 LAYOUTS: tuple[dict[str, bool], ...] = ({}, {"interleaved": True}, {"once": True})
 
@@ -87,9 +88,10 @@ class PositionTables:
         found = self.find(constant.tensor) if beside else None
         if found is None:
             return None
-        wide = operation.outputs[0].tensor
         behind = constant.tensor.ndim - 1 - found.axis  # dimensions behind that of the tokens
-        lead = wide.ndim - 1 - behind  # and before it, in what comes out
+        lead = operation.outputs[0].tensor.ndim - 1 - behind  # and before it, in what comes out
+        if operation.name == ROTATION:  # takes [B, L, D]
+            behind = lead = 1
         options = dict(found.options)
         shape = (self.rows, len(self.positions), constant.tensor.shape[-1])
         row = _without_repeats(constant.tensor, found.axis)

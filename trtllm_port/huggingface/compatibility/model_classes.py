@@ -40,7 +40,7 @@ def _within(method: Callable[..., Any], in_force: InForce) -> Callable[..., Any]
 
 
 def _finished(init: Callable[..., None], in_force: InForce) -> Callable[..., None]:
-    """A constructor that calls `post_init`, which transformers counts on, where the class does not."""
+    """A constructor that does what transformers counts on, where the class does not."""
 
     @functools.wraps(init)
     def make(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -48,8 +48,27 @@ def _finished(init: Callable[..., None], in_force: InForce) -> Callable[..., Non
             init(self, *args, **kwargs)
             if not hasattr(self, "all_tied_weights_keys"):
                 self.post_init()
+            _declare_shared(self)
 
     return make
+
+
+def _declare_shared(model: Any) -> None:
+    """Tell transformers of parameters that are one tensor under two names, where the class does not."""
+    first: dict[int, str] = {}
+    shared = {
+        name: own
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if (own := first.setdefault(id(parameter), name)) != name
+    }
+    undeclared = {
+        name: own
+        for name, own in shared.items()
+        if not {name, own} & model.all_tied_weights_keys.keys()
+    }
+    if undeclared:
+        model._tied_weights_keys = {**(model._tied_weights_keys or {}), **undeclared}
+        model.all_tied_weights_keys.update(undeclared)
 
 
 def _with_list(expanded: Callable[..., dict[str, str]]) -> Callable[..., dict[str, str]]:

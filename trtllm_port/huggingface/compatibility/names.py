@@ -120,3 +120,10 @@ GONE: dict[str, str] = {
     **dict.fromkeys(words("LLAMA_ATTENTION_CLASSES LLAMA_START_DOCSTRING LLAMA_INPUTS_DOCSTRING"), "4.52"),
 }
 """Names without a successor, and the last release that had them, for the message."""
+
+MASKS = "create_causal_mask create_sliding_window_causal_mask create_chunked_causal_mask create_masks_for_generate"
+OLD_ARGUMENTS: dict[tuple[str, str], dict[str, str | None]] = {
+    ("transformers.masking_utils", name): {"input_embeds": "inputs_embeds", "cache_position": None}
+    for name in MASKS.split()
+}
+"""Module and function → arguments as they were called until release 4.57, and what they are called; None: not asked."""

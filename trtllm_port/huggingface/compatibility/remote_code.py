@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import re
 import sys
 import traceback
@@ -20,7 +21,7 @@ from trtllm_port.foundation.foreign import reason
 from trtllm_port.huggingface.compatibility import stand_ins
 from trtllm_port.huggingface.compatibility.config_classes import prepare_config_class
 from trtllm_port.huggingface.compatibility.model_classes import prepare_model_class
-from trtllm_port.huggingface.compatibility.names import GONE, OLD_NAMES, OldName
+from trtllm_port.huggingface.compatibility.names import GONE, OLD_ARGUMENTS, OLD_NAMES, OldName
 from trtllm_port.huggingface.compatibility.packages import files_beside, importing, note_absent, placeholders
 
 OTHER_RELEASE = "use a model whose code fits the installed `transformers`"
@@ -82,8 +83,12 @@ def _old_names() -> Iterator[None]:
                 owner = _module(owner) if isinstance(owner, str) else owner
                 setattr(owner, name, meaning)
                 made.append((owner, name))
+            for owner, name, _, meaning in _renaming():
+                setattr(owner, name, meaning)
             yield
         finally:
+            for owner, name, original, _ in _renaming():
+                setattr(owner, name, original)
             for owner, name in made:
                 delattr(owner, name)
                 if isinstance(owner, ModuleType) and owner.__spec__ is None:  # one that is gone
@@ -99,6 +104,27 @@ def _missing() -> tuple[tuple[Any, str, Any], ...]:
         if owner is None or not hasattr(owner, old.name):
             found.append((old.owner if owner is None else owner, old.name, _meaning(old)))
     return tuple(found)
+
+
+@functools.cache
+def _renaming() -> tuple[tuple[Any, str, Any, Any], ...]:
+    """Module, name, function, and the function with arguments by their old names, where it does not take these."""
+    found = []
+    for (path, name), renamed in OLD_ARGUMENTS.items():
+        owner = importlib.import_module(path)
+        function = getattr(owner, name, None)
+        if function is not None and not renamed.keys() & inspect.signature(function).parameters.keys():
+            found.append((owner, name, function, _by_old_names(function, renamed)))
+    return tuple(found)
+
+
+def _by_old_names(function: Callable[..., Any], renamed: dict[str, str | None]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        named = {renamed.get(name, name): value for name, value in kwargs.items()}
+        return function(*args, **{name: value for name, value in named.items() if name is not None})
+
+    return call
 
 
 def _owner(path: str) -> Any:
