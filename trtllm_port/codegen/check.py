@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from trtllm_port.codegen.configs.full_size import place_of
 from trtllm_port.codegen.configs.sizes import config_values, unseen_config
 from trtllm_port.codegen.discrete_choices import (
     choices,
@@ -271,8 +272,7 @@ def _hf_taps(
             if name in taps:
                 return
             for suffix, tensor in outputs_of(of_tokens(module, args, output)).items():
-                new = tensor[:, -count:] if tensor.ndim > 1 and tensor.shape[1] == length else tensor
-                taps[f"{name}{suffix}"] = keep(f"{name}{suffix}", new.detach())
+                taps[f"{name}{suffix}"] = keep(f"{name}{suffix}", _last_tokens(tensor, length, count).detach())
                 if integer(tensor):
                     numbers.append(name)
 
@@ -298,12 +298,20 @@ def _hf_taps(
     try:
         with torch.no_grad():
             out = model(**step, **given)
-    except RuntimeError as error:
-        raise UnsupportedModelError(f"Hugging Face's own model cannot run in {model.dtype}: {error}") from error
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise UnsupportedModelError(
+            f"Hugging Face's own model cannot run in {model.dtype}: {error} ({place_of(error)})"
+        ) from error
     finally:
         for handle in handles:
             handle.remove()
     return taps, getattr(out, argument, past)
+
+
+def _last_tokens(tensor: Tensor, length: int, count: int) -> Tensor:
+    """Of `length` tokens the last ones: all were computed anew, perhaps with heads before them."""
+    dim = next((dim for dim in range(1, min(3, tensor.ndim)) if tensor.shape[dim] == length), None)
+    return tensor if dim is None else tensor.narrow(dim, length - count, count)
 
 
 def outputs_of(output: Any) -> dict[str, Tensor]:

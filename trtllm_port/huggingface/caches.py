@@ -33,30 +33,26 @@ def cache_argument(model: Any) -> str:
 
 
 def _cache_argument(model: Any) -> str | None:
-    if _has_cache_of_its_own(type(model)):
+    if is_remote(type(model)) and not _uses_caches(type(model).__module__):
         return None
     parameters = inspect.signature(model.forward).parameters
     return next((name for name in NAMES if name in parameters and not _is_table(parameters[name])), None)
 
 
 @cache
-def _has_cache_of_its_own(kind: type[Any]) -> bool:
-    """Whether a class that comes with a model keeps what it remembers in something else than a cache of transformers.
+def _uses_caches(module: str) -> bool:
+    """Whether the file of a class that comes with a model keeps what it remembers in a cache of transformers.
 
-    That is a tuple of keys and values, mostly: its file knows no class of caches, or stores nothing in one. What such a
-    model computes of all tokens at once is the same, and what it remembers is left alone.
+    Else that is a tuple of keys and values, mostly: the file knows no class of caches, or stores nothing in one. What
+    such a model computes of all tokens at once is the same, and what it remembers is left alone.
     """
     from transformers import Cache
 
-    module = sys.modules.get(kind.__module__)
-    if module is None or not is_remote(kind):
-        return False
-    classes = [held for held in vars(module).values() if isinstance(held, type)]
-    own = [held for held in classes if held.__module__ == kind.__module__]
+    classes = [held for held in vars(sys.modules[module]).values() if isinstance(held, type)]
+    own = [held for held in classes if held.__module__ == module]
     methods = (method for held in own for method in vars(held).values() if inspect.isfunction(method))
     called = {name for method in methods for name in inspect.unwrap(method).__code__.co_names}
-    uses_one = "update" in called and bool(called & _OF_CACHES)
-    return not uses_one or not any(issubclass(held, Cache) for held in classes)
+    return "update" in called and bool(called & _OF_CACHES) and any(issubclass(held, Cache) for held in classes)
 
 
 def _is_table(parameter: inspect.Parameter) -> bool:

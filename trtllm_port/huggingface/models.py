@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.foundation.foreign import reading
-from trtllm_port.huggingface.compatibility.remote_code import remote_code
+from trtllm_port.huggingface.compatibility.remote_code import is_remote, remote_code
 from trtllm_port.huggingface.configs import REMOTE_CODE, read_config, whole_config
 from trtllm_port.huggingface.quiet import quiet_transformers
 from trtllm_port.huggingface.text_part import listed_class, text_part
@@ -81,6 +82,13 @@ def _register(config: Any, reference: str) -> type[nn.Module]:
     failed = "has code that cannot be loaded"
     with reading(config._name_or_path, UnsupportedModelError, hint=hint, failed=failed), remote_code():
         found: type[nn.Module] = get_class_from_dynamic_module(reference, config._name_or_path)
+    if type(config).model_type in transformers.CONFIG_MAPPING and not is_remote(
+        transformers.CONFIG_MAPPING[type(config).model_type]
+    ):
+        warnings.warn(
+            f"transformers has a `{type(config).model_type}`, too: the model's own code is taken",
+            stacklevel=2,
+        )
     AutoConfig.register(type(config).model_type, type(config), exist_ok=True)
     AutoModelForCausalLM.register(type(config), found, exist_ok=True)
     return found

@@ -26,7 +26,8 @@ _COLUMNS: dict[str, tuple[int | float, ...]] = {
     "intermediate_size_mlp dense_intermediate_size": (96, 120, 152, 88, 136),
     "num_attention_heads n_head n_heads num_heads attention_heads decoder_attention_heads num_q_heads": _HEADS,
     "num_attention_heads_per_layer": (6, 4, 18, 12, 30),  # other ones than `num_attention_heads`, for the same keys
-    "num_key_value_heads num_kv_heads n_head_kv n_kv_head n_kv_heads kv_n_heads multi_query_group_num": _KEY_VALUE_HEADS,
+    "num_key_value_heads num_kv_heads n_head_kv n_kv_head n_kv_heads kv_n_heads": _KEY_VALUE_HEADS,
+    "multi_query_group_num": _KEY_VALUE_HEADS,
     "head_dim attention_head_size d_head dim_head kv_channels": _HEAD_DIM,
     "swa_num_attention_heads": (6, 4, 18, 12, 30),  # of layers with a window
     "swa_num_key_value_heads": (3, 2, 6, 4, 10),

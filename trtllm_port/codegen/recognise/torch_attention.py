@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from trtllm_port.codegen.ir.record import Attribute, Literal, Operation, Value
-from trtllm_port.codegen.recognise.constants import ConstantRecognizer
 from trtllm_port.codegen.ir.trace import Trace
+from trtllm_port.codegen.recognise.constants import ConstantRecognizer
 from trtllm_port.codegen.rules.base import argument
 
 NAME = "scaled_dot_product_attention"

@@ -61,11 +61,7 @@ def _declare_shared(model: Any) -> None:
         for name, parameter in model.named_parameters(remove_duplicate=False)
         if (own := first.setdefault(id(parameter), name)) != name
     }
-    undeclared = {
-        name: own
-        for name, own in shared.items()
-        if not {name, own} & model.all_tied_weights_keys.keys()
-    }
+    undeclared = {name: own for name, own in shared.items() if not {name, own} & model.all_tied_weights_keys.keys()}
     if undeclared:
         model._tied_weights_keys = {**(model._tied_weights_keys or {}), **undeclared}
         model.all_tied_weights_keys.update(undeclared)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,12 +25,14 @@ from trtllm_port.errors import EnvironmentLackError
 class _Use(type):
     """The class of everything that an absent package would hold; it can be imported, inherited from, and asked for."""
 
+    full_name: str
+
     def __call__(cls, *_: Any, **__: Any) -> Any:
         frame = sys._getframe(1)
-        package = cls.full_name.partition(".")[0]  # type: ignore[attr-defined]  # `_placeholder` gives it
+        package = cls.full_name.partition(".")[0]
         place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
         raise EnvironmentLackError(
-            f"`{place}` calls `{cls.full_name}`, and the package `{package}` is not installed",  # type: ignore[attr-defined]
+            f"`{place}` calls `{cls.full_name}`, and the package `{package}` is not installed",
             hint=f"`pip install {package}`",
         )
 
@@ -52,7 +55,7 @@ class _AbsentModule(ModuleType):
         return _placeholder(f"{self.__name__}.{name}")
 
 
-class _Finder:
+class _Finder(MetaPathFinder):
     """Finds what nothing else finds: files beside the one that imports them, and the placeholders of packages.
 
     Attributes:
@@ -75,7 +78,7 @@ class _Finder:
         return None
 
 
-class _Placeholders:
+class _Placeholders(Loader):
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         return _AbsentModule(spec.name)
 
@@ -83,7 +86,7 @@ class _Placeholders:
         pass
 
 
-class _Beside:
+class _Beside(Loader):
     """Loads `import x`, where `x.py` is beside the file, as `from . import x`: one module, whoever asks for it."""
 
     def __init__(self, full_name: str) -> None:
@@ -105,11 +108,11 @@ _finder = _Finder()
 @contextmanager
 def placeholders() -> Iterator[None]:
     """While it lasts, packages that `note_absent` has found absent can be imported; afterwards they are forgotten."""
-    sys.meta_path.append(_finder)  # type: ignore[arg-type]  # it has what is asked for
+    sys.meta_path.append(_finder)
     try:
         yield
     finally:
-        sys.meta_path.remove(_finder)  # type: ignore[arg-type]
+        sys.meta_path.remove(_finder)
         for name in _finder.made:
             sys.modules.pop(name, None)
         _finder.made.clear()

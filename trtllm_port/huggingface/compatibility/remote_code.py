@@ -167,8 +167,9 @@ def _loading() -> Callable[..., Any]:
             prepare_config_class(found)
         elif isinstance(found, type) and issubclass(found, PreTrainedModel):
             prepare_model_class(found, old_names)
-            if isinstance(found.config_class, type):
-                prepare_config_class(found.config_class)
+            config_class = getattr(found, "config_class", None)
+            if isinstance(config_class, type):
+                prepare_config_class(config_class)
         return found
 
     return load
