@@ -23,7 +23,7 @@ from trtllm_port.codegen.ir.trace import Trace
 from trtllm_port.codegen.ir.trees import leaves
 from trtllm_port.codegen.recognise.constants import RANDOM, ConstantRecognizer
 from trtllm_port.codegen.recognise.torch_attention import NAME as TORCHS
-from trtllm_port.codegen.recognise.torch_attention import causal_content, torch_attention
+from trtllm_port.codegen.recognise.torch_attention import causal_content, hidden_and_sloping, torch_attention
 from trtllm_port.codegen.record.attentions import compute_attention
 from trtllm_port.codegen.rules.base import numbers
 from trtllm_port.codegen.rules.translation import canonical_name
@@ -138,8 +138,12 @@ class _Chain:
         if name in ADD and len(args) == 2:
             bias, rest = sorted(args, key=lambda arg: self._is_score(arg))
             shown = causal_content(bias, self.trace)
+            parts = hidden_and_sloping(bias, self.trace) if shown is None else None
             if shown is not None:
                 scores.hidden.append((Literal(shown), False))
+            elif parts is not None:
+                scores.hidden.append((Literal(parts[0]), False))
+                scores.added.append((Literal(parts[1]), scores.factor))
             elif self._is_constant(bias) and _holds(bias, 0.0, None):
                 scores.hidden.append((Literal(bias.tensor == 0), False))
             else:
@@ -249,6 +253,9 @@ class _Chain:
             lowest = torch.finfo(query.tensor.dtype).min
             if total is None:
                 return False
+            if isinstance(mask, Literal):
+                shown = mask.tensor ^ hides
+                mask, hides = self._make("logical_not", (Literal(~shown),), shown, use), False
             order = (mask, lowest, total) if hides else (mask, total, lowest)
             wide = torch.where(mask.tensor if hides else ~mask.tensor, lowest, total.tensor)
             total = self._make("where", order, wide, use)

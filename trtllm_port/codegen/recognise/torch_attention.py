@@ -61,6 +61,30 @@ def _known(mask: Any, trace: Trace, add: Any) -> Any:
     return mask if allowed is None else add("logical_not", (Literal(~allowed),), allowed)
 
 
+def hidden_and_sloping(bias: Any, trace: Trace) -> tuple[Tensor, Tensor] | None:
+    """What one tensor adds that is both, a decoder's mask and a bias that grows with the slot (ALiBi); else None.
+
+    Args:
+        bias: [*, N, L, S], with one row of numbers for a head up to a shift of each row.
+
+    Returns:
+        Which slots it shows, [L, S], and the bias of the last token, [1, N, 1, S]: a softmax does not see the shift.
+    """
+    tensor = bias.tensor if isinstance(bias, Value | Literal) else None
+    if tensor is None or not tensor.is_floating_point() or tensor.ndim < 3 or trace.asked_for_masks:
+        return None
+    shown = ~(tensor < LOWEST)
+    mask = ConstantRecognizer(trace.sample).mask(shown)
+    if mask != (None, False):
+        return None
+    heads = tensor.float().reshape(-1, *tensor.shape[-3:])[0]
+    last = heads[:, -1:] - heads[:, -1:, :1]
+    apart = (heads - heads[..., :1] - last).abs()[shown.reshape(-1, *heads.shape)[0]]
+    if not bool(last.any()) or bool((apart > 0.02 * last.abs().max()).any()):  # the trace's bfloat16
+        return None
+    return shown.reshape(-1, *tensor.shape[-2:])[0], last[None].to(tensor.dtype)
+
+
 def causal_content(mask: Any, trace: Trace) -> Tensor | None:
     """Which slots a mask shows, if it is that of a decoder, with a window perhaps: by its content; else None.
 
