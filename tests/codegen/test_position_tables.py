@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from trtllm_port.codegen.ir.dtypes import DTYPES
 from trtllm_port.codegen.ir.nodes import Block
 from trtllm_port.codegen.ir.record import Literal, Operation, Value
 from trtllm_port.codegen.recognise.position_tables import PositionTables
@@ -74,7 +75,7 @@ def test_an_operation_gets_the_table_of_every_row(
     assert tuple(given.tensor.shape) == expected
     assert torch.equal(x.tensor * given.tensor, product.outputs[0].tensor)
     names = [node.name for node in block.nodes]
-    assert names[:2] == ["rotary_cosines", "bfloat16"]
+    assert names[:2] == ["rotary_cosines", DTYPES[torch.bfloat16]]
     assert names[2:] == ["unsqueeze"] * (len(expected) - 3)
 
 

@@ -31,6 +31,7 @@ from trtllm_port.codegen.recognise.position_tables import ROTATION, PositionTabl
 from trtllm_port.codegen.recognise.positional_constants import PositionalConstants
 from trtllm_port.codegen.rules.elementwise import BINARY
 from trtllm_port.foundation.words import words
+from trtllm_port.huggingface.compatibility.remote_code import is_remote
 
 SELECTIONS = words("gather getitem __getitem__ index_select expand expand_as repeat view reshape embedding")
 BROADCASTING = frozenset(BINARY) - {"matmul", "bmm"} | {"where", "masked_fill"}
@@ -48,6 +49,7 @@ class ConstantFolder:
         self.positional = {trace.inputs["position_ids"]}  # what follows from positions and constants alone
         self.recognizer = ConstantRecognizer(trace.sample)
         self.tables = PositionTables(trace.sample, trace.inputs["position_ids"])
+        self._is_remote = is_remote(type(trace.model))  # what makes transformers' own tables is a module known here
 
     def outputs(self, block: Block, operation: Operation) -> dict[Value, Value | Literal] | None:
         """What the outputs of an operation are, where they need no node of their own: constants and the like."""
@@ -73,8 +75,8 @@ class ConstantFolder:
                 self.positional.add(known)
             elif only_positions and not is_constant:
                 self.positional.add(value)
-            if known is None and only_positions and not is_constant and self.tables.find(value.tensor) is not None:
-                made = Literal(value.tensor)  # looked up by position ids, which a port has
+            if known is None and only_positions and self._is_remote and self.tables.find(value.tensor) is not None:
+                made = made or Literal(value.tensor)  # follows from position ids, which a port has
             known = known or made
             if known is not None:
                 found[value] = known
