@@ -14,7 +14,13 @@ from trtllm_port.layers.functional.attention import (
     rotary_embedding,
     slot_distances,
 )
-from trtllm_port.layers.functional.positions import alibi_bias, alibi_slopes, sinusoidal_positions
+from trtllm_port.layers.functional.positions import (
+    alibi_bias,
+    alibi_slopes,
+    rotary_cosines,
+    rotary_sines,
+    sinusoidal_positions,
+)
 from trtllm_port.layers.functional.recurrence import (
     linear_attention,
     linear_recurrence,
@@ -127,7 +133,8 @@ __all__ = [
     "logsumexp", "lt", "matmul", "max", "maximum", "mean", "min", "minimum", "mul", "ne", "needs_decomposition",
     "neg", "one_hot", "only_chosen", "op_and", "op_not", "op_or", "op_xor", "outer", "parts_like", "permute", "pow",
     "prod", "quick_gelu", "reciprocal", "relu", "relu_squared", "remainder", "repeat", "repeat_interleave",
-    "reshape", "rms_norm", "rotary_embedding", "round", "rsqrt", "scan", "scatter", "select", "selective_scan",
+    "reshape", "rms_norm", "rotary_cosines", "rotary_embedding", "rotary_sines", "round", "rsqrt", "scan", "scatter",
+    "select", "selective_scan",
     "shape", "sigmoid", "silu", "sin", "sinusoidal_positions", "slice", "slice_index", "slot_distances", "softmax",
     "softplus", "split", "sqrt", "squeeze", "stack", "std", "sub", "sum", "tanh", "topk", "transpose", "unbind",
     "unsqueeze", "vector_norm", "view", "weighted_average", "where",

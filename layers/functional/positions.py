@@ -1,6 +1,6 @@
-"""What models add for a token's position when they neither learn nor rotate it: sinusoids, and biases of scores.
+"""What models compute of a token's position: sinusoids, biases of scores, and tables of rotations that they write out.
 
-Shapes: B batch, L new tokens, S slots of the cache, N query heads, D size of a token's vector.
+Shapes: B batch, L new tokens, S slots of the cache, N query heads, D size of a token's vector, F frequencies.
 """
 
 from __future__ import annotations
@@ -50,6 +50,43 @@ def sinusoidal_positions(
     frequency = torch.exp(number * -(math.log(base) / steps)) if inclusive else 1.0 / base ** (number / steps)
     angle_BLF = mul(cast(unsqueeze(position_ids, 2), "float32"), position_ids.network.constant(frequency[None, None]))
     parts = [function(angle_BLF) for function in ((cos, sin) if cosines_first else (sin, cos))]
+    return flatten(stack(parts, -1), -2) if interleaved else concat(parts, -1)
+
+
+def rotary_cosines(
+    position_ids: Tensor, dim: int, base: float, *, once: bool = False, interleaved: bool = False
+) -> Tensor:
+    """Cosines of the angles by which a rotary embedding turns, computed inside the network.
+
+    Args:
+        position_ids: [B, L], integers.
+        dim: twice the frequencies F; `base ** (2 f / dim)` tokens make one radian.
+        base: see `dim`.
+        once: each angle has one cosine, instead of two.
+        interleaved: the two of an angle are neighbours, instead of F apart.
+
+    Returns:
+        float32 [B, L, F] if `once`, else [B, L, 2 F]; Su et al. 2021, "RoFormer".
+    """
+    return _twice(cos(_rotary_angles(position_ids, dim, base)), once, interleaved)
+
+
+def rotary_sines(
+    position_ids: Tensor, dim: int, base: float, *, once: bool = False, interleaved: bool = False
+) -> Tensor:
+    """As `rotary_cosines`, of sines."""
+    return _twice(sin(_rotary_angles(position_ids, dim, base)), once, interleaved)
+
+
+def _rotary_angles(position_ids: Tensor, dim: int, base: float) -> Tensor:
+    frequency_F = 1.0 / base ** (torch.arange(0, dim, 2, dtype=torch.int64).float() / dim)
+    return mul(cast(unsqueeze(position_ids, 2), "float32"), position_ids.network.constant(frequency_F[None, None]))
+
+
+def _twice(table_BLF: Tensor, once: bool, interleaved: bool) -> Tensor:
+    if once:
+        return table_BLF
+    parts = [table_BLF, table_BLF]
     return flatten(stack(parts, -1), -2) if interleaved else concat(parts, -1)
 
 

@@ -14,6 +14,7 @@ ORDER = (
     "foundation",
     "layers.definition",
     "layers.weights",
+    "huggingface.compatibility",
     "huggingface",
     "layers.config",
     "layers.operations",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from trtllm_port.codegen.configs.full_size import place_of
 from trtllm_port.codegen.configs.sizes import config_values, unseen_config
 from trtllm_port.codegen.discrete_choices import (
     choices,
@@ -271,8 +272,7 @@ def _hf_taps(
             if name in taps:
                 return
             for suffix, tensor in outputs_of(of_tokens(module, args, output)).items():
-                new = tensor[:, -count:] if tensor.ndim > 1 and tensor.shape[1] == length else tensor
-                taps[f"{name}{suffix}"] = keep(f"{name}{suffix}", new.detach())
+                taps[f"{name}{suffix}"] = keep(f"{name}{suffix}", _last_tokens(tensor, length, count).detach())
                 if integer(tensor):
                     numbers.append(name)
 
@@ -293,17 +293,25 @@ def _hf_taps(
     handles = [module.register_forward_hook(listen(name)) for name, module in modules.items()]
     handles += [m.register_forward_pre_hook(listen_before(name), with_kwargs=True) for name, m in modules.items()]
     argument = cache_argument(model)
-    given = {} if past is None else {argument: past}
-    given |= {"use_cache": True} if keeps_cache(model) else {}
+    given: dict[str, Any] = {"use_cache": True} if keeps_cache(model) else {"use_cache": False}
+    given |= {argument: past} if keeps_cache(model) and past is not None else {}
     try:
         with torch.no_grad():
             out = model(**step, **given)
-    except RuntimeError as error:
-        raise UnsupportedModelError(f"Hugging Face's own model cannot run in {model.dtype}: {error}") from error
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise UnsupportedModelError(
+            f"Hugging Face's own model cannot run in {model.dtype}: {error} ({place_of(error)})"
+        ) from error
     finally:
         for handle in handles:
             handle.remove()
     return taps, getattr(out, argument, past)
+
+
+def _last_tokens(tensor: Tensor, length: int, count: int) -> Tensor:
+    """Of `length` tokens the last ones: all were computed anew, perhaps with heads before them."""
+    dim = next((dim for dim in range(1, min(3, tensor.ndim)) if tensor.shape[dim] == length), None)
+    return tensor if dim is None else tensor.narrow(dim, length - count, count)
 
 
 def outputs_of(output: Any) -> dict[str, Tensor]:

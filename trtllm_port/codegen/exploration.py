@@ -41,7 +41,7 @@ from trtllm_port.codegen.write.classes import ClassText, ClassWriter
 from trtllm_port.codegen.write.ledger import Ledger, same_computation, unread_entries
 from trtllm_port.codegen.write.not_expressible import NotExpressible
 from trtllm_port.codegen.write.source import class_title
-from trtllm_port.errors import ConfigError, PortError, UnsupportedModelError
+from trtllm_port.errors import ConfigError, EnvironmentLackError, PortError, UnsupportedModelError
 from trtllm_port.foundation.progress import Progress
 from trtllm_port.huggingface.models import BLANK, first_line
 from trtllm_port.huggingface.options import is_read
@@ -115,6 +115,8 @@ class Exploration:
     def _small(self) -> Samples:
         try:
             return make_samples(self.config)
+        except EnvironmentLackError:
+            raise
         except Exception as error:  # any: it is Hugging Face's code that runs here
             own = full_size_error(self.config, error, self.trust_remote_code)
             if own is not None:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import inspect
+import sys
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from trtllm_port.foundation.words import words
+from trtllm_port.huggingface.compatibility.remote_code import is_remote
+
 NAMES = ("past_key_values", "cache_params", "state", "cache")
 """What the argument is called. From transformers 5.24 on it is the last, but for models that bring their own code."""
 KV_CACHES = ("past_key_values", "cache")
 """Those of models that hold keys and values, and not states alone."""
+
+
+_OF_CACHES = words("DynamicCache get_seq_length get_usable_length from_legacy_cache create_causal_mask")
 
 
 def keeps_cache(model: Any) -> bool:
@@ -25,8 +33,26 @@ def cache_argument(model: Any) -> str:
 
 
 def _cache_argument(model: Any) -> str | None:
+    if is_remote(type(model)) and not _uses_caches(type(model).__module__):
+        return None
     parameters = inspect.signature(model.forward).parameters
     return next((name for name in NAMES if name in parameters and not _is_table(parameters[name])), None)
+
+
+@cache
+def _uses_caches(module: str) -> bool:
+    """Whether the file of a class that comes with a model keeps what it remembers in a cache of transformers.
+
+    Else that is a tuple of keys and values, mostly: the file knows no class of caches, or stores nothing in one. What
+    such a model computes of all tokens at once is the same, and what it remembers is left alone.
+    """
+    from transformers import Cache
+
+    classes = [held for held in vars(sys.modules[module]).values() if isinstance(held, type)]
+    own = [held for held in classes if held.__module__ == module]
+    methods = (method for held in own for method in vars(held).values() if inspect.isfunction(method))
+    called = {name for method in methods for name in inspect.unwrap(method).__code__.co_names}
+    return "update" in called and bool(called & _OF_CACHES) and any(issubclass(held, Cache) for held in classes)
 
 
 def _is_table(parameter: inspect.Parameter) -> bool:

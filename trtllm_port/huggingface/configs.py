@@ -13,6 +13,7 @@ from typing import Any
 
 from trtllm_port.errors import ConfigError, UnsupportedModelError
 from trtllm_port.foundation.foreign import read_json, reading
+from trtllm_port.huggingface.compatibility.remote_code import remote_code
 
 GIVE_MODEL = "give a Hugging Face model directory"
 REMOTE_CODE = "the model brings its own code: read it, then allow it to run with `--trust-remote-code`"
@@ -41,8 +42,11 @@ def whole_config(model_dir: str | Path, trust_remote_code: bool = False) -> Any:
     kind = raw.get("model_type", "remote")
     if "auto_map" in raw and kind not in CONFIG_MAPPING and not trust_remote_code:
         hint = REMOTE_CODE
-    with reading(path, ConfigError, hint=hint, failed=f"is not a valid `{kind}` config"):
+    failed = f"is not a valid `{kind}` config"
+    with reading(path, ConfigError, hint=hint, failed=failed), remote_code("auto_map" in raw and trust_remote_code):
         config = AutoConfig.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
+        if not type(config).model_type:  # a class that comes with the model need not say
+            type(config).model_type = kind
         for part in (config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", None) or {})):
             for choice in ("_attn_implementation", "_experts_implementation"):
                 if getattr(part, choice, None) is not None:

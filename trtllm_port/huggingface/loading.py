@@ -14,6 +14,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.huggingface.compatibility.lost_tensors import replace_lost_tensors
+from trtllm_port.huggingface.compatibility.remote_code import is_remote, remote_code
 from trtllm_port.huggingface.quiet import quiet_transformers
 
 _IN_PLACE = re.compile(r"__i(add|sub|mul|truediv|floordiv|mod|pow)__|\w*[^_]_")
@@ -45,7 +47,7 @@ def load_model(
     """
     from transformers import AutoModelForCausalLM
 
-    with quiet_transformers(), weights_as_stored():
+    with quiet_transformers(), weights_as_stored(), remote_code(trust_remote_code):
         model, info = AutoModelForCausalLM.from_pretrained(
             model_dir,
             config=config,
@@ -56,6 +58,9 @@ def load_model(
             use_safetensors=True,
             output_loading_info=True,
         )
+    if is_remote(type(model)):
+        fresh = make_without_weights(config, dtype, trust_remote_code=trust_remote_code)
+        replace_lost_tensors(model, fresh)
     if dtype == torch.float64:
         for parameter in model.parameters():  # some are of float32 by name: of routers, from transformers 5.24 on
             if parameter.dtype == torch.float32:
@@ -84,7 +89,8 @@ def make_model(
 
     chosen = {"dtype": dtype, "attn_implementation": attention, "experts_implementation": experts}
     settings = {name: choice for name, choice in chosen.items() if choice is not None}
-    return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code, **settings)
+    with remote_code(trust_remote_code):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code, **settings)
 
 
 def make_on_paper(config: Any, *, dtype: torch.dtype | None = None, trust_remote_code: bool = False) -> nn.Module:

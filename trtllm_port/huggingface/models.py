@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.foundation.foreign import reading
+from trtllm_port.huggingface.compatibility.remote_code import is_remote, remote_code
 from trtllm_port.huggingface.configs import REMOTE_CODE, quantization, read_config, whole_config
 from trtllm_port.huggingface.quiet import quiet_transformers
 from trtllm_port.huggingface.text_part import listed_class, text_part
@@ -58,6 +60,9 @@ def require_causal_lm(config: Any, trust_remote_code: bool = False) -> type[nn.M
         raise UnsupportedModelError(
             f"the `{kind}` model is quantized", hint="give the model that it was quantized from"
         )
+    remote = (getattr(config, "auto_map", None) or {}).get("AutoModelForCausalLM")
+    if remote and trust_remote_code:
+        return _register(config, remote)
     listed: type[nn.Module] | None = listed_class(config)
     if listed is not None:
         architectures = config.architectures or []
@@ -69,9 +74,6 @@ def require_causal_lm(config: Any, trust_remote_code: bool = False) -> type[nn.M
                 hint='if it was trained to continue texts, set `"is_decoder": true` in `config.json`',
             )
         return listed
-    remote = (getattr(config, "auto_map", None) or {}).get("AutoModelForCausalLM")
-    if remote and trust_remote_code:
-        return _register(config, remote)
     what = "an encoder-decoder model" if getattr(config, "is_encoder_decoder", False) else "no causal language model"
     raise UnsupportedModelError(f"`{kind}` is {what}: transformers has no `…ForCausalLM` class for it")
 
@@ -81,9 +83,17 @@ def _register(config: Any, reference: str) -> type[nn.Module]:
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
     hint = "the code that comes with the model is at fault, or is for another transformers"
-    with reading(config._name_or_path, UnsupportedModelError, hint=hint, failed="has code that cannot be loaded"):
+    failed = "has code that cannot be loaded"
+    with reading(config._name_or_path, UnsupportedModelError, hint=hint, failed=failed), remote_code():
         found: type[nn.Module] = get_class_from_dynamic_module(reference, config._name_or_path)
-    AutoConfig.register(config.model_type, type(config), exist_ok=True)
+    if type(config).model_type in transformers.CONFIG_MAPPING and not is_remote(
+        transformers.CONFIG_MAPPING[type(config).model_type]
+    ):
+        warnings.warn(
+            f"transformers has a `{type(config).model_type}`, too: the model's own code is taken",
+            stacklevel=2,
+        )
+    AutoConfig.register(type(config).model_type, type(config), exist_ok=True)
     AutoModelForCausalLM.register(type(config), found, exist_ok=True)
     return found
 

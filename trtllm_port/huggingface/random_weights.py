@@ -99,7 +99,8 @@ def save_random_checkpoint(
         built = make_model(config, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code)
     condition(built, seed)
     spread_scores(built, seed)
-    with quiet_transformers():
+    failed = "makes a model that transformers cannot save"
+    with quiet_transformers(), reading(kind, UnsupportedModelError, failed=failed):
         built.save_pretrained(output_dir)
     if code and isinstance(model, str | Path):
         _copy_code(Path(model), Path(output_dir))

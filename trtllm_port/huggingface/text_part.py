@@ -12,6 +12,7 @@ from typing import Any
 
 from trtllm_port.errors import ConfigError
 from trtllm_port.foundation.foreign import reading
+from trtllm_port.huggingface.compatibility.remote_code import is_remote
 from trtllm_port.huggingface.configs import refuse_quantized, whole_config
 
 
@@ -53,10 +54,15 @@ def architectures(config: Any, trust_remote_code: bool = False) -> list[str]:
 
 
 def listed_class(config: Any) -> Any:
-    """The class of transformers' own (or a registered) causal language model for a config; None if there is none."""
+    """The class of transformers' own (or a registered) causal language model for a config; None if there is none.
+
+    transformers looks for the name of the config's class, and one that comes with a model may have that of another.
+    """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    return MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    kind = type(config)
+    found = MODEL_FOR_CAUSAL_LM_MAPPING.get(kind, None)
+    return None if is_remote(kind) and getattr(found, "config_class", None) is not kind else found
 
 
 def text_part(config: Any) -> Any:

@@ -196,6 +196,7 @@ ELSEWHERE = {
     *("all_gather", "all_reduce", "attention", "causal_mask", "chunked_causal_mask", "needs_decomposition"),
     *("bfloat16", "only_chosen", "slot_distances"),
     *("linear_attention", "linear_recurrence", "rotary_embedding", "scan", "selective_scan", "slice_index"),
+    *("rotary_cosines", "rotary_sines"),
     "weighted_average",
 }
 PARAMETERS = [(name, dtype) for name, case in CASES.items() for dtype in case.dtypes]

@@ -9,6 +9,8 @@ import pytest
 import torch
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.gptj.modeling_gptj import create_sinusoidal_positions
+from transformers.models.llama.configuration_llama import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 from transformers.models.musicgen.modeling_musicgen import MusicgenSinusoidalPositionalEmbedding
 from transformers.models.xglm.modeling_xglm import XGLMSinusoidalPositionalEmbedding
@@ -71,3 +73,18 @@ def test_alibi_from_the_first_slot_is_blooms_to_the_last_bit(evaluate: Any) -> N
     found = evaluate(lambda p: L.alibi_bias(p, cache, heads, from_first=True), POSITIONS)
     expected = build_alibi_tensor(torch.ones(1, slots), heads, torch.float32).view(1, heads, 1, slots)
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(("dim", "base"), [(8, 10000.0), (12, 500000.0)])
+def test_rotary_tables_are_those_of_llama(evaluate: Any, dim: int, base: float) -> None:
+    config = LlamaConfig(
+        hidden_size=4 * dim, num_attention_heads=4, rope_parameters={"rope_theta": base, "rope_type": "default"}
+    )
+    cos, sin = LlamaRotaryEmbedding(config)(torch.zeros(1), POSITIONS)
+    for function, expected in ((L.rotary_cosines, cos), (L.rotary_sines, sin)):
+        table = evaluate(lambda p, f=function: f(p, dim, base), POSITIONS)
+        torch.testing.assert_close(table, expected)
+        once = evaluate(lambda p, f=function: f(p, dim, base, once=True), POSITIONS)
+        torch.testing.assert_close(once, expected[..., : dim // 2])
+        pairs = evaluate(lambda p, f=function: f(p, dim, base, interleaved=True), POSITIONS)
+        torch.testing.assert_close(pairs, once.repeat_interleave(2, -1))

@@ -22,11 +22,12 @@ _COLUMNS: dict[str, tuple[int | float, ...]] = {
     "shape_embed_dim": (10, 14, 18, 22, 26),
     "prompt_length": (3, 4, 5, 6, 7),
     "prompt_types": (8, 10, 12, 9, 11),
-    "intermediate_size ffn_dim d_ff dff ffn_hidden_size n_inner decoder_ffn_dim": (88, 136, 168, 104, 152),
+    "intermediate_size ffn_dim d_ff dff ffn_hidden_size n_inner decoder_ffn_dim intermediate": (88, 136, 168, 104, 152),
     "intermediate_size_mlp dense_intermediate_size": (96, 120, 152, 88, 136),
-    "num_attention_heads n_head n_heads num_heads attention_heads decoder_attention_heads": _HEADS,
+    "num_attention_heads n_head n_heads num_heads attention_heads decoder_attention_heads num_q_heads": _HEADS,
     "num_attention_heads_per_layer": (6, 4, 18, 12, 30),  # other ones than `num_attention_heads`, for the same keys
-    "num_key_value_heads num_kv_heads n_head_kv kv_n_heads": _KEY_VALUE_HEADS,
+    "num_key_value_heads num_kv_heads n_head_kv n_kv_head n_kv_heads kv_n_heads": _KEY_VALUE_HEADS,
+    "multi_query_group_num": _KEY_VALUE_HEADS,
     "head_dim attention_head_size d_head dim_head kv_channels": _HEAD_DIM,
     "swa_num_attention_heads": (6, 4, 18, 12, 30),  # of layers with a window
     "swa_num_key_value_heads": (3, 2, 6, 4, 10),
@@ -37,7 +38,8 @@ _COLUMNS: dict[str, tuple[int | float, ...]] = {
     "partial_rotary_factor rotary_pct rope_pct": (0.25, 0.75, 0.4, 0.5, 0.5),
     "vocab_size": _VOCABULARY,
     "vocab_size_per_layer_input": (107, 139, 167, 197, 223),  # not less: every token is looked up there, too
-    "max_position_embeddings n_positions n_ctx max_seq_len max_target_positions context_length model_max_length": (
+    "max_position_embeddings n_positions n_ctx max_seq_len max_target_positions context_length model_max_length "
+    "sequence_len": (
         *(96, 120, 144, 80),
         640,
     ),

@@ -32,7 +32,7 @@ from trtllm_port.codegen.configs.depth import (
 )
 from trtllm_port.codegen.configs.resizing import Plan, equal_keys, resize, resized_keys, sums
 from trtllm_port.codegen.configs.size_tables import LAYER_COUNTS, META_KEYS, SIZES
-from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.errors import EnvironmentLackError, UnsupportedModelError
 from trtllm_port.foundation.foreign import reading
 from trtllm_port.huggingface.loading import EAGER, make_model
 from trtllm_port.huggingface.quiet import quiet_transformers
@@ -164,6 +164,8 @@ def _make_samples(config: Any) -> Samples:
             for index, of_depth in reversed(columns):  # the unseen one first: its sizes are the roundest
                 configs.append(make_config(config, resize(config, of_depth, plan, index)))
                 run_once(configs[-1])
+        except EnvironmentLackError:
+            raise
         except Exception as error:  # any: it is Hugging Face's code that runs here
             first = error if first is None else first
             continue

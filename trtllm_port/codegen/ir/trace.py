@@ -28,6 +28,7 @@ class Trace:
         absent: config keys that the modelling code asks for, with a default, and that the config does not have.
         in_float32: gives the same model in float32, which is built when it is first asked for.
         keeps_cache: whether the model has a cache; if not, the step is all tokens, and a port has to keep one itself.
+        asked_for_masks: whether the model asked transformers for masks; those of others are told by their content.
         bfloat16_buffers: buffers that no checkpoint holds and that are in bfloat16 in a model of float32, too.
     """
 
@@ -41,4 +42,5 @@ class Trace:
     absent: frozenset[str]
     in_float32: Callable[[], nn.Module]
     keeps_cache: bool = True
+    asked_for_masks: bool = True
     bfloat16_buffers: frozenset[str] = frozenset()

@@ -21,7 +21,7 @@ from trtllm_port.codegen.ir.trees import leaves, map_structure
 from trtllm_port.codegen.lower.aliasing import distinct_copies
 from trtllm_port.codegen.lower.decomposition import decomposed
 from trtllm_port.codegen.lower.liveness import Interfaces, complete_signatures, eliminate_dead_code, find_inputs
-from trtllm_port.codegen.lower.loop_rolling import roll_loops
+from trtllm_port.codegen.lower.loop_rolling import LAYER, roll_loops
 from trtllm_port.codegen.lower.parallel_calls import join_parallel
 from trtllm_port.codegen.lower.parameter_lifting import LiftedParameters
 from trtllm_port.codegen.lower.repeated_calls import RepeatedCalls
@@ -88,6 +88,9 @@ def lower(trace: Trace) -> Lowered:
 def _gather_tokens(root: Block, logits_indices: Value) -> None:
     """Compute the head for the wanted tokens only: choose them where the inner model has given its hidden states."""
     index = next((i for i, n in enumerate(root.nodes) if n.block is not None and n.block.leaf is None), None)
+    layer = None if index is None else LAYER.match(root.nodes[index].name)
+    if layer is not None:  # there is no inner model: behind the last of its layers
+        index = max(i for i, n in enumerate(root.nodes) if (m := LAYER.match(n.name)) and m["list"] == layer["list"])
     if index is None or len(root.nodes[index].outputs) != 1:
         raise UnsupportedModelError(
             f"`{root.class_name}` has no inner model that returns hidden states alone, after which to choose the tokens"

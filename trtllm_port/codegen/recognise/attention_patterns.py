@@ -22,6 +22,8 @@ from trtllm_port.codegen.ir.record import Attribute, Call, Literal, Operation, V
 from trtllm_port.codegen.ir.trace import Trace
 from trtllm_port.codegen.ir.trees import leaves
 from trtllm_port.codegen.recognise.constants import RANDOM, ConstantRecognizer
+from trtllm_port.codegen.recognise.torch_attention import NAME as TORCHS
+from trtllm_port.codegen.recognise.torch_attention import causal_content, hidden_and_sloping, torch_attention
 from trtllm_port.codegen.record.attentions import compute_attention
 from trtllm_port.codegen.rules.base import numbers
 from trtllm_port.codegen.rules.translation import canonical_name
@@ -55,9 +57,13 @@ class Scores:
 
 def fuse_attention(call: Call, trace: Trace) -> list[Item]:
     """The body of a call, with an "attention" in place of every one that is written out."""
-    body = list(call.body)
+    layer = layer_number(call.path)
+    body: list[Item] = []
+    for item in call.body:
+        is_torchs = isinstance(item, Operation) and item.name == TORCHS
+        body += torch_attention(item, trace, layer) if is_torchs and isinstance(item, Operation) else [item]
     for end in [item for item in body if isinstance(item, Operation) and item.name == "softmax"]:
-        made = _Chain(body, trace, layer_number(call.path)).fuse(end)
+        made = _Chain(body, trace, layer).fuse(end)
         if made is not None:
             new, position = made
             body[position : position + 1] = new
@@ -131,7 +137,14 @@ class _Chain:
             return args[0]
         if name in ADD and len(args) == 2:
             bias, rest = sorted(args, key=lambda arg: self._is_score(arg))
-            if self._is_constant(bias) and _holds(bias, 0.0, None):
+            shown = causal_content(bias, self.trace)
+            parts = hidden_and_sloping(bias, self.trace) if shown is None else None
+            if shown is not None:
+                scores.hidden.append((Literal(shown), False))
+            elif parts is not None:
+                scores.hidden.append((Literal(parts[0]), False))
+                scores.added.append((Literal(parts[1]), scores.factor))
+            elif self._is_constant(bias) and _holds(bias, 0.0, None):
                 scores.hidden.append((Literal(bias.tensor == 0), False))
             else:
                 scores.added.append((bias, scores.factor))
@@ -240,6 +253,9 @@ class _Chain:
             lowest = torch.finfo(query.tensor.dtype).min
             if total is None:
                 return False
+            if isinstance(mask, Literal):
+                shown = mask.tensor ^ hides
+                mask, hides = self._make("logical_not", (Literal(~shown),), shown, use), False
             order = (mask, lowest, total) if hides else (mask, total, lowest)
             wide = torch.where(mask.tensor if hides else ~mask.tensor, lowest, total.tensor)
             total = self._make("where", order, wide, use)

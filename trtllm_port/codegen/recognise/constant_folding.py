@@ -27,9 +27,11 @@ from trtllm_port.codegen.recognise.constants import (
     stored_tensor,
     uniform,
 )
+from trtllm_port.codegen.recognise.position_tables import ROTATION, PositionTables
 from trtllm_port.codegen.recognise.positional_constants import PositionalConstants
 from trtllm_port.codegen.rules.elementwise import BINARY
 from trtllm_port.foundation.words import words
+from trtllm_port.huggingface.compatibility.remote_code import is_remote
 
 SELECTIONS = words("gather getitem __getitem__ index_select expand expand_as repeat view reshape embedding")
 BROADCASTING = frozenset(BINARY) - {"matmul", "bmm"} | {"where", "masked_fill"}
@@ -46,6 +48,8 @@ class ConstantFolder:
         self.by_position = PositionalConstants(trace.sample.batch, self.own_positions, self.own_distances)
         self.positional = {trace.inputs["position_ids"]}  # what follows from positions and constants alone
         self.recognizer = ConstantRecognizer(trace.sample)
+        self.tables = PositionTables(trace.sample, trace.inputs["position_ids"])
+        self._is_remote = is_remote(type(trace.model))  # what makes transformers' own tables is a module known here
 
     def outputs(self, block: Block, operation: Operation) -> dict[Value, Value | Literal] | None:
         """What the outputs of an operation are, where they need no node of their own: constants and the like."""
@@ -71,6 +75,8 @@ class ConstantFolder:
                 self.positional.add(known)
             elif only_positions and not is_constant:
                 self.positional.add(value)
+            if known is None and only_positions and self._is_remote and self.tables.find(value.tensor) is not None:
+                made = made or Literal(value.tensor)  # follows from position ids, which a port has
             known = known or made
             if known is not None:
                 found[value] = known
@@ -100,6 +106,10 @@ class ConstantFolder:
                 return arg
             if operation.name in SELECTIONS and self.recognizer.offset_of_positions(arg.tensor, 1) is not None:
                 return self._for_all_rows(block, arg.tensor, operation)
+            takes_table = operation.name in BROADCASTING or operation.name == ROTATION
+            table = self.tables.given(block, operation, arg) if takes_table else None
+            if table is not None:
+                return table
             is_taken = operation.name in BROADCASTING or operation.name == "gather"
             own = self.by_position.computed(block, arg) if is_taken else None
             if own is not None:

@@ -197,8 +197,11 @@ class Recorder(TorchFunctionMode):
         if not in_place and tensors and all(value is not None for value in known):
             return  # it gave back what it was given: `contiguous`, `to` of the same type
         outputs = tuple(self._new_value(tensor) for tensor in tensors)
-        given = {leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, Value | Attribute | Literal)}
-        self._numbers |= {*outputs} if given <= self._numbers and (given or name in NUMBERS) else set()
+        held = {leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, Value | Attribute | Literal)}
+        given = {
+            leaf for leaf in held if not isinstance(leaf, Attribute) or leaf.persistent
+        }  # a buffer is made of them
+        self._numbers |= {*outputs} if given <= self._numbers and (held or name in NUMBERS) else set()
         self._stack[-1].body.append(Operation(name, args, kwargs, outputs, location))
 
     def record_call(

@@ -72,10 +72,10 @@ def _trace(sample: Sample, implementation: str, trust_remote_code: bool) -> Trac
         if not remembers:
             sample = replace(sample, past=0, length=sample.past + sample.length)
         first, step = _inputs(sample)
-        cache = recorded_cache(model)
-        more = {cache_argument(model): cache, "use_cache": True} if remembers else {}
+        more: dict[str, Any] = {}
         given = list(step) if positions_are_slots(model, step["input_ids"]) else ["input_ids"]
         if remembers:
+            more = {cache_argument(model): recorded_cache(model), "use_cache": True}
             fill_cache(model, {**{name: first[name] for name in given}, **more})
             recorder.states.in_modules = held_tensors(model) != before
             more["use_cache"] = not recorder.states.in_modules
@@ -100,6 +100,7 @@ def _trace(sample: Sample, implementation: str, trust_remote_code: bool) -> Trac
         absent=frozenset(absent),
         in_float32=functools.cache(wide),
         keeps_cache=remembers,
+        asked_for_masks="mask" in recorder.asked_for,
         bfloat16_buffers=_bfloat16_buffers(model, sample.config, trust_remote_code),
     )
 

@@ -1,0 +1,187 @@
+"""Models that bring their own code, written as such code is: ported without a change."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from trtllm_port.codegen import check_port, generate_port
+
+CONFIGURATION = """
+from transformers import PretrainedConfig
+
+
+class PebbleConfig(PretrainedConfig):
+    model_type = "pebble"
+
+    def __init__(self, vocab_size=101, hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
+                 num_key_value_heads=2, max_position_embeddings=640, rope_theta=20000.0, **kwargs):
+        self.vocab_size, self.hidden_size = vocab_size, hidden_size
+        self.num_hidden_layers, self.num_attention_heads = num_hidden_layers, num_attention_heads
+        self.num_key_value_heads, self.max_position_embeddings = num_key_value_heads, max_position_embeddings
+        self.rope_theta = rope_theta
+        super().__init__(**kwargs)
+"""
+COMMON = """
+import math
+import unused_package
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils.import_utils import is_torch_fx_available
+from configuration_pebble import PebbleConfig
+
+
+def tables(length, size, theta):
+    speed = theta ** -(torch.arange(0, size, 2).float() / size)
+    angle = torch.outer(torch.arange(length).float(), speed)
+    return torch.cat([angle.cos(), angle.cos()], -1), torch.cat([angle.sin(), angle.sin()], -1)
+
+
+def turned(x, cos, sin):
+    low, high = x.chunk(2, -1)
+    return x * cos + torch.cat([-high, low], -1) * sin
+
+
+class Attention(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.heads, self.kept = config.num_attention_heads, config.num_key_value_heads
+        self.size = config.hidden_size // self.heads
+        self.query = nn.Linear(config.hidden_size, self.heads * self.size, bias=False)
+        self.key = nn.Linear(config.hidden_size, self.kept * self.size, bias=False)
+        self.value = nn.Linear(config.hidden_size, self.kept * self.size, bias=False)
+        self.out = nn.Linear(self.heads * self.size, config.hidden_size, bias=False)
+
+    def forward(self, x, cos, sin, mask, past):
+        rows, length, _ = x.shape
+        query = self.query(x).view(rows, length, self.heads, self.size).transpose(1, 2)
+        key = self.key(x).view(rows, length, self.kept, self.size).transpose(1, 2)
+        value = self.value(x).view(rows, length, self.kept, self.size).transpose(1, 2)
+        query, key = turned(query, cos, sin), turned(key, cos, sin)
+        if past is not None:
+            key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
+        present = key, value
+        key, value = (y.repeat_interleave(self.heads // self.kept, 1) for y in present)
+        @ATTEND@
+        return self.out(seen.transpose(1, 2).reshape(rows, length, -1)), present
+
+
+class Layer(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.norm = nn.LayerNorm(config.hidden_size)
+        self.attention = Attention(config)
+        self.up = nn.Linear(config.hidden_size, 2 * config.hidden_size)
+        self.down = nn.Linear(2 * config.hidden_size, config.hidden_size)
+
+    def forward(self, x, cos, sin, mask, past=None):
+        seen, present = self.attention(self.norm(x), cos, sin, mask, past)
+        x = x + seen
+        return x + self.down(F.silu(self.up(x))), present
+"""
+BY_HAND = """scores = query @ key.transpose(-1, -2) / math.sqrt(self.size) + mask
+        seen = F.softmax(scores.float(), -1).to(value.dtype) @ value"""
+BY_TORCH = "seen = F.scaled_dot_product_attention(query, key, value, is_causal=mask is None)"
+INNER = """
+class PebbleModel(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList([Layer(config) for _ in range(config.num_hidden_layers)])
+        size = config.hidden_size // config.num_attention_heads
+        cos, sin = tables(config.max_position_embeddings, size, config.rope_theta)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+
+    def forward(self, input_ids, past_key_values=None):
+        start = 0 if past_key_values is None else past_key_values[0][0].shape[2]
+        length = input_ids.shape[1]
+        if self.cos[0, 0] != 1:
+            raise ValueError("the table is lost")
+        x = self.embed(input_ids)
+        hidden = torch.full((length, start + length), torch.finfo(x.dtype).min, dtype=x.dtype).triu(start + 1)
+        presents = []
+        for number, layer in enumerate(self.layers):
+            past = None if past_key_values is None else past_key_values[number]
+            here = slice(start, start + length)
+            x, present = layer(x, self.cos[here], self.sin[here], hidden[None, None], past)
+            presents.append(present)
+        return x, presents
+
+
+class PebbleForCausalLM(PreTrainedModel):
+    config_class = PebbleConfig
+    _tied_weights_keys = ["head.weight"]
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.model = PebbleModel(config)
+        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.model.embed
+
+    def get_output_embeddings(self):
+        return self.head
+
+    def forward(self, input_ids, past_key_values=None, use_cache=None):
+        x, presents = self.model(input_ids, past_key_values)
+        return self.head(x), presents
+"""
+FLAT = """
+class PebbleForCausalLM(PreTrainedModel):
+    config_class = PebbleConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.blocks = nn.ModuleList([Layer(config) for _ in range(config.num_hidden_layers)])
+        self.norm = nn.LayerNorm(config.hidden_size)
+        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.head.weight = self.embed.weight
+        self.size, self.theta = config.hidden_size // config.num_attention_heads, config.rope_theta
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.embed
+
+    def get_output_embeddings(self):
+        return self.head
+
+    def forward(self, tokens):
+        x = self.embed(tokens)
+        cos, sin = (table.to(x.dtype)[None, None] for table in tables(tokens.shape[1], self.size, self.theta))
+        for block in self.blocks:
+            x, _ = block(x, cos, sin, None)
+        return CausalLMOutputWithPast(logits=self.head(self.norm(x)))
+"""
+
+
+def _directory(path: Path, source: str) -> Path:
+    (path / "configuration_pebble.py").write_text(CONFIGURATION)
+    (path / "modeling_pebble.py").write_text(source)
+    names = {
+        "AutoConfig": "configuration_pebble.PebbleConfig",
+        "AutoModelForCausalLM": "modeling_pebble.PebbleForCausalLM",
+    }
+    config = {"architectures": ["PebbleForCausalLM"], "auto_map": names, "model_type": "pebble"}
+    (path / "config.json").write_text(json.dumps(config))
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("attend", "model"), [(BY_HAND, INNER), (BY_TORCH, FLAT)], ids=["by hand", "by torch"])
+def test_new_ports_it(tmp_path: Path, attend: str, model: str) -> None:
+    directory = _directory(tmp_path, COMMON.replace("@ATTEND@", attend) + model)
+    port = generate_port(directory, trust_remote_code=True)
+    assert not port.skeletons
+    assert "rope_theta" in port.ledger.used
+    assert "rotary_cosines(" in port.files["model.py"]
+    check = check_port(directory, source=port, trust_remote_code=True)
+    assert check.passed, check

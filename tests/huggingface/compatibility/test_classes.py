@@ -1,0 +1,152 @@
+"""Classes of configs and models that were written for older releases of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+
+from trtllm_port.huggingface.caches import cache_argument, keeps_cache
+from trtllm_port.huggingface.configs import whole_config
+from trtllm_port.huggingface.loading import load_model, make_model
+from trtllm_port.huggingface.models import load_config, require_causal_lm
+from trtllm_port.huggingface.random_weights import save_random_checkpoint
+from trtllm_port.huggingface.text_part import listed_class
+
+
+@contextmanager
+def known_types() -> Iterator[None]:
+    """While it lasts, classes may be registered for a type that transformers knows; then they are forgotten."""
+    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
+
+    with (
+        mock.patch.dict(CONFIG_MAPPING._extra_content),
+        mock.patch.dict(MODEL_FOR_CAUSAL_LM_MAPPING._extra_content),
+    ):
+        yield
+
+
+IDS = torch.tensor([[3, 4, 5]])
+
+
+def test_a_config_has_what_all_had(odd_model: Callable[..., Path]) -> None:
+    config = load_config(odd_model(), trust_remote_code=True)
+    assert (config.use_cache, config.is_decoder, config.pad_token_id) == (True, False, None)
+    assert config.rope_scaling is None  # the defaults are no scaling
+
+
+def test_rope_scaling_is_spelled_as_it_was(odd_model: Callable[..., Path]) -> None:
+    scaled = odd_model(config={"rope_scaling": {"type": "linear", "factor": 2.0}})
+    config = load_config(scaled, trust_remote_code=True)
+    assert config.rope_scaling == {"type": "linear", "rope_type": "linear", "factor": 2.0}
+
+
+def test_a_config_class_need_not_name_its_type(odd_model: Callable[..., Path]) -> None:
+    directory = odd_model(config={"model_type": "odd_without_type"})
+    file = directory / "configuration_odd.py"
+    file.write_text(file.read_text().replace('    model_type = "odd"\n', ""))
+    config = load_config(directory, trust_remote_code=True)
+    assert config.model_type == "odd_without_type"
+    require_causal_lm(config, trust_remote_code=True)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "init"),
+    [
+        ('_tied_weights_keys = ["head.weight"]', "self.post_init()"),
+        ("", "self.post_init(); self.head.weight = self.embed.weight"),
+        ("", "self.head.weight = self.embed.weight"),
+    ],
+    ids=["a list", "not declared", "no post_init"],
+)
+def test_tied_weights_are_saved_once_and_loaded_tied(
+    odd_model: Callable[..., Path], tmp_path: Path, attributes: str, init: str
+) -> None:
+    directory = odd_model(attributes=attributes, init=init)
+    require_causal_lm(load_config(directory, trust_remote_code=True), trust_remote_code=True)
+    save_random_checkpoint(directory, tmp_path / "random", trust_remote_code=True)
+    config = whole_config(tmp_path / "random", trust_remote_code=True)
+    model, info = load_model(tmp_path / "random", config, torch.float32, trust_remote_code=True)
+    assert not info["missing_keys"]
+    assert torch.equal(model.head.weight, model.embed.weight)
+
+
+@pytest.mark.parametrize(
+    "result",
+    ["logits", "(None, logits)", "[logits, states]", "{'hidden': states, 'logits': logits}"],
+)
+def test_logits_come_first_whatever_a_model_gives(odd_model: Callable[..., Path], result: str) -> None:
+    forward = f"states = self.embed(tokens); logits = self.head(states); return {result}"
+    config = load_config(odd_model(parameters="tokens, labels=None", forward=forward), trust_remote_code=True)
+    require_causal_lm(config, trust_remote_code=True)
+    output = make_model(config)(input_ids=IDS, use_cache=False)
+    assert output.logits.shape == (1, 3, 31)
+    assert next(value for value in output.values() if isinstance(value, torch.Tensor)) is output.logits
+
+
+def test_what_remote_code_prints_is_no_result(
+    odd_model: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = odd_model(imports="print('imported')", init="print('made'); self.post_init()")
+    config = load_config(directory, trust_remote_code=True)
+    require_causal_lm(config, trust_remote_code=True)
+    make_model(config)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert {"imported", "made"} <= {*captured.err.split()}
+
+
+def test_a_table_that_no_file_holds_is_made_anew(odd_model: Callable[..., Path], tmp_path: Path) -> None:
+    init = (
+        "self.register_buffer('table', torch.arange(5.0), persistent=False); "
+        "self.plain = (torch.arange(3.0),); self.post_init()"
+    )
+    directory = odd_model(init=init)
+    require_causal_lm(load_config(directory, trust_remote_code=True), trust_remote_code=True)
+    save_random_checkpoint(directory, tmp_path / "random", trust_remote_code=True)
+    config = whole_config(tmp_path / "random", trust_remote_code=True)
+    model, _ = load_model(tmp_path / "random", config, torch.float32, trust_remote_code=True)
+    assert torch.equal(model.table, torch.arange(5.0))
+    assert torch.equal(model.plain[0], torch.arange(3.0))
+
+
+def test_a_class_of_the_name_of_one_of_transformers_is_the_directorys_own(odd_model: Callable[..., Path]) -> None:
+    directory = odd_model(config={"model_type": "llama"})
+    for name in ("configuration_odd", "modeling_odd"):
+        file = directory / f"{name}.py"
+        file.write_text(file.read_text().replace("OddConfig", "LlamaConfig").replace('"odd"', '"llama"'))
+    raw = directory / "config.json"
+    raw.write_text(raw.read_text().replace("OddConfig", "LlamaConfig"))
+    config = load_config(directory, trust_remote_code=True)
+    assert listed_class(config) is None
+    with known_types(), pytest.warns(UserWarning, match=r"`llama`.*the model's own code is taken"):
+        found = require_causal_lm(config, trust_remote_code=True)
+    assert found.__name__ == "OddForCausalLM"
+
+
+@pytest.mark.parametrize(
+    ("imports", "forward", "keeps"),
+    [
+        ("", "past_key_values[0][0].shape", False),
+        ("from transformers import Cache", "past_key_values[0][0].shape", False),
+        (
+            "from transformers import DynamicCache",
+            "past_key_values.update(0, 1, past_key_values.get_seq_length())",
+            True,
+        ),
+    ],
+    ids=["a tuple", "a tuple, and a class for annotations", "a cache"],
+)
+def test_a_model_that_remembers_tuples_is_run_without_memory(
+    odd_model: Callable[..., Path], imports: str, forward: str, keeps: bool
+) -> None:
+    directory = odd_model(imports=imports, parameters="input_ids, past_key_values=None", forward=forward)
+    config = load_config(directory, trust_remote_code=True)
+    require_causal_lm(config, trust_remote_code=True)
+    model = make_model(config)
+    assert keeps_cache(model) is keeps
+    assert cache_argument(model) == "past_key_values"
