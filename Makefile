@@ -52,7 +52,7 @@ wheel-test: $(VENV)/.installed
 	$(BIN)/python -m build --quiet --wheel --outdir dist
 	$(PYTHON) -m venv .venv-wheel
 	.venv-wheel/bin/pip install --quiet --constraint constraints.txt "$$(ls dist/*.whl)[dev]"
-	cp -r tests docs pyproject.toml .venv-wheel/   # away from the sources; the tests of the architecture are about the checkout
+	cp -r tests docs pyproject.toml constraints.txt .venv-wheel/   # away from the sources; the tests of the architecture are about the checkout
 	cd .venv-wheel && bin/pytest -q -n $(JOBS) -p no:cacheprovider --ignore=tests/test_architecture.py --ignore=tests/architecture
 
 bench: $(VENV)/.installed
