@@ -24,6 +24,11 @@ def cache_argument(model: Any) -> str:
     return _cache_argument(model) or NAMES[0]
 
 
+def cache_of(model: Any, output: Any) -> Any:
+    """What the output of a model's `forward` holds of the tokens so far; None where it holds nothing."""
+    return getattr(output, cache_argument(model), None)
+
+
 def _cache_argument(model: Any) -> str | None:
     parameters = inspect.signature(model.forward).parameters
     return next((name for name in NAMES if name in parameters and not _is_table(parameters[name])), None)
