@@ -1,8 +1,9 @@
 """`make coverage`: every causal-LM model type of transformers, from `config.json` to a proven port and an engine.
 
 `make coverage-beyond` verifies those that pass in float16, and ports them with another combination of options. Both
-write docs/coverage.json and docs/coverage.md. What was measured is kept under build/coverage, by the digest of the
-sources: a run that was interrupted goes on where it was.
+write docs/coverage.json and docs/coverage.md, or with another transformers than `constraints.txt` names, files of that
+release under build. What was measured is kept under build/coverage, by the digest of the sources: a run that was
+interrupted goes on where it was.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from coverage_measure import Measurement, TableMeasurement, measure_into  # noqa
 from coverage_page import BEYOND, TABLE  # noqa: E402
 from coverage_pool import GB, Limits, run_all  # noqa: E402
 from coverage_rows import PASSES, BeyondRow, Row, TableRow  # noqa: E402
-from coverage_types import model_types  # noqa: E402
+from coverage_types import model_types, sample  # noqa: E402
 from coverage_warnings import counted  # noqa: E402
 
 from trtllm_port.foundation.digests import bytes_digest  # noqa: E402
@@ -93,6 +94,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only", nargs="+", metavar="TYPE", type=_types, default=[], help="these types only: a,b,c or a b c"
     )
+    parser.add_argument("--sample", action="store_true", help="the types that every supported release is tried with")
     parser.add_argument("--beyond", action="store_true", help="what passes: in float16, and with other options")
     parser.add_argument("--again", action="store_true", help="measure anew what is measured already")
     parser.add_argument("--jobs", type=int, default=2, help="processes side by side (default: 2)")
@@ -107,7 +109,8 @@ def main() -> None:
     arguments = _arguments()
     part = BEYOND if arguments.beyond else TABLE
     passed = [row["model_type"] for row in coverage_page.load()[TABLE]["rows"] if row["status"] == PASSES]
-    types: list[str] = list(chain(*arguments.only)) or (model_types() if part == TABLE else passed)
+    only = [*(sample() if arguments.sample else ()), *chain(*arguments.only)]
+    types: list[str] = only or (model_types() if part == TABLE else passed)
     results = ROOT / "build" / "coverage" / digest() / part
     results.mkdir(parents=True, exist_ok=True)
     kept = [] if arguments.again else [name for name in types if (results / f"{name}.json").is_file()]
