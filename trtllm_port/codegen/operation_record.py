@@ -23,7 +23,7 @@ from trtllm_port.codegen.recognise.constants import stored_tensor
 from trtllm_port.codegen.record.tracing import trace
 from trtllm_port.foundation.claims import scratch
 from trtllm_port.huggingface.conversion_mapping import stored_tensors
-from trtllm_port.huggingface.models import load_config, require_causal_lm
+from trtllm_port.huggingface.models import forget_own_code, load_config, require_causal_lm
 from trtllm_port.huggingface.quiet import quiet_transformers
 
 WEIGHTS = "weights, as files have them:"
@@ -62,6 +62,7 @@ def operation_record(traced: TracedConfig, *, code: Path | None = None) -> str:
         Exception: whatever else Hugging Face's code raises.
     """
     with small_model(traced, code) as directory, quiet_transformers():
+        forget_own_code()
         config = load_config(directory, code is not None)
         require_causal_lm(config, code is not None)
         sample = Sample(config, BATCH[0], LENGTH[0], PAST[0])

@@ -105,6 +105,14 @@ def source_file(name: str, model_dir: Path | None) -> Path:
     return _library().parent / name if "/" in name or model_dir is None else model_dir / name
 
 
+def forget_own_code() -> None:
+    """Forget all classes that came with a model: transformers would take them again, whatever a directory holds now."""
+    for mapping in (transformers.CONFIG_MAPPING, transformers.MODEL_FOR_CAUSAL_LM_MAPPING):
+        registered: dict[Any, type[Any]] = mapping._extra_content
+        for key in [key for key, kind in registered.items() if kind.__module__.startswith(f"{OWN_CODE}.")]:
+            del registered[key]
+
+
 def _library() -> Path:
     return Path(transformers.__file__).parent
 

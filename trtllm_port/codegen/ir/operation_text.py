@@ -33,6 +33,8 @@ SYMBOLS = {
 }
 FEW = 8
 """Numbers of a constant are all told up to so many."""
+MOST = 1e9
+"""A constant's numbers beyond it count as this one: masks hide with infinity, or with the largest number of a type."""
 Content = Callable[[str], torch.Tensor]
 
 
@@ -211,8 +213,6 @@ def _summary(tensor: torch.Tensor) -> str:
     numbers = tensor.detach().flatten().to(torch.float64)
     if numbers.numel() <= FEW:
         return f"<{head} {', '.join(f'{number:.5g}' for number in numbers.tolist())}>"
-    finite = numbers.nan_to_num(posinf=1e9, neginf=-1e9).clamp(
-        -1e9, 1e9
-    )  # masks hide with infinity, or the least number
+    finite = numbers.nan_to_num(posinf=MOST, neginf=-MOST).clamp(-MOST, MOST)
     weights = torch.linspace(1, 2, finite.numel(), dtype=torch.float64)
     return f"<{head} {float(finite.norm()):.5g} {float((finite * weights).sum()):.5g}>"
