@@ -1,4 +1,4 @@
-"""The record of traced operations: what computes the same has the same text, and what does not differs where it does."""
+"""The record of traced operations: what computes the same has the same text, what does not differs where it does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRotaryEmbedd
 from trtllm_port.codegen.ir.nodes import Block, Node
 from trtllm_port.codegen.ir.operation_text import operation_sections
 from trtllm_port.codegen.ir.record import Attribute, Literal, Value
-from trtllm_port.codegen.operation_record import WEIGHTS, computations, operation_record, traced_config
+from trtllm_port.codegen.operation_record import WEIGHTS, difference, operation_record, traced_config
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 61}
 LLAMA = traced_config(LlamaConfig(**SIZES, num_key_value_heads=2), "LlamaForCausalLM", {})
@@ -64,7 +64,7 @@ def test_what_computes_the_same_has_the_same_text(
 ) -> None:
     monkeypatch.setattr(LlamaMLP, "forward", forward)
     now = operation_record(LLAMA)
-    assert (computations(now) == computations(llama)) is same
+    assert (difference(llama, now) == "") is same
     assert section(now, "model.layers.*.self_attn") == section(llama, "model.layers.*.self_attn")
     assert any("1.25" in line for line in section(now, "model.layers.*.mlp")) is not same
 
@@ -73,7 +73,7 @@ def test_a_class_of_another_name_computes_the_same(llama: str, monkeypatch: pyte
     monkeypatch.setattr(LlamaMLP, "__name__", "LlamaFeedForward")
     now = operation_record(LLAMA)
     assert now != llama
-    assert computations(now) == computations(llama)
+    assert difference(llama, now) == ""
 
 
 def test_angles_of_another_base_differ(llama: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +84,7 @@ def test_angles_of_another_base_differ(llama: str, monkeypatch: pytest.MonkeyPat
         self.inv_freq *= 0.5
 
     monkeypatch.setattr(LlamaRotaryEmbedding, "__init__", init)
-    assert computations(operation_record(LLAMA)) != computations(llama)
+    assert difference(llama, operation_record(LLAMA)) != ""
 
 
 def test_a_changed_key_adds_what_follows_from_it(llama: str) -> None:
@@ -101,6 +101,20 @@ def test_weights_that_files_have_otherwise_are_on_record() -> None:
     config = MixtralConfig(**SIZES, num_key_value_heads=2, num_local_experts=3)
     record = operation_record(traced_config(config, "MixtralForCausalLM", {}))
     assert any("experts.*.w1.weight" in line for line in section(f"{record}\n", WEIGHTS.removesuffix(":")))
+
+
+def test_a_difference_shows_the_sections_that_have_one() -> None:
+    before = "a:  # A\n    x = 1\n    y = 2\n\nb:  # B\n    z = 3\n\nwith k = 1:\n\nb:  # B\n    z = 4\n"
+    assert difference(before, before.replace("# A", "# Other")) == ""
+    assert difference(before, before.replace("y = 2", "y = 5")).splitlines() == [
+        "a:",
+        "    …",
+        "     x = 1",
+        "-    y = 2",
+        "+    y = 5",
+    ]
+    assert difference(before, before.replace("z = 4", "z = 6")).splitlines()[0] == "with k = 1: b:"
+    assert difference(before, before + "\nc:  # C\n    w = 7\n").splitlines()[0] == "with k = 1: c:"
 
 
 def block_of(*nodes: Node, inputs: tuple[Value, ...], outputs: tuple[Value, ...]) -> Block:

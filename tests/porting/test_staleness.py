@@ -13,6 +13,7 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from trtllm_port.codegen.operation_record import operation_record, traced_config
+from trtllm_port.errors import WorkspaceError
 from trtllm_port.foundation.digests import file_digest
 from trtllm_port.huggingface.loading import make_on_paper
 from trtllm_port.huggingface.models import load_config, source_files
@@ -146,7 +147,7 @@ def test_a_modelling_file_that_computes_something_else(
     found = only(workspace)
     assert found.state == "changed"
     assert found.because == (f"`{name}` has changed",)
-    changed = [line for line in found.diff.splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+    changed = [line for line in found.diff.splitlines() if line[:1] in "+-"]
     assert "-    act_fn = self.act_fn(gate_proj): Activation(silu)" in changed
     assert "+    act_fn = self.act_fn(up_proj): Activation(silu)" in changed
     assert not any("q_proj" in line for line in changed)
@@ -212,3 +213,11 @@ def test_ports_without_a_record_are_told(workspace: Path, manifest: Path) -> Non
     manifest.unlink()
     found = only(workspace)
     assert (found.state, found.because) == ("unknown", ("it was written by hand",))
+
+
+@pytest.mark.parametrize("traced", ['"some text"', '{"sources": []}', '{"own_code": 1}'])
+def test_a_damaged_port_json_is_told(traced: str, workspace: Path, manifest: Path) -> None:
+    values = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(values | {"traced": json.loads(traced)}))
+    with pytest.raises(WorkspaceError, match="is not what `trtllm-port new` writes"):
+        check_ports(workspace)

@@ -12,7 +12,7 @@ so that a later release can be compared with it.
 
 from trtllm_port.codegen.check import SelfCheck, check_port
 from trtllm_port.codegen.generate import PortSource, generate_port
-from trtllm_port.codegen.operation_record import TracedConfig, computations, operation_record
+from trtllm_port.codegen.operation_record import TracedConfig, difference, operation_record
 from trtllm_port.codegen.write.classes import Skeleton
 from trtllm_port.codegen.write.ledger import Ledger
 
@@ -23,7 +23,7 @@ __all__ = [
     "Skeleton",
     "TracedConfig",
     "check_port",
-    "computations",
+    "difference",
     "generate_port",
     "operation_record",
 ]

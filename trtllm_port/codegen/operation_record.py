@@ -7,6 +7,7 @@ first one only where transformers, or the code that comes with the model, comput
 
 from __future__ import annotations
 
+import difflib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,9 @@ from trtllm_port.huggingface.models import forget_own_code, load_config, require
 from trtllm_port.huggingface.quiet import quiet_transformers
 
 WEIGHTS = "weights, as files have them:"
+CHANGED = "with "
+CONTEXT = 2
+"""Lines of a section around one that differs."""
 NOT_OF_A_MODEL = ("transformers_version", "dtype")
 
 
@@ -71,7 +75,7 @@ def operation_record(traced: TracedConfig, *, code: Path | None = None) -> str:
         for key, value in traced.changes.items():
             changed = _sections(sample.with_values({key: value}), code is not None)
             others = {head: lines for head, lines in changed.items() if first.get(head) != lines}
-            parts.append(f"with {key} = {json.dumps(value)}:\n\n{_text(others)}")
+            parts.append(f"{CHANGED}{key} = {json.dumps(value)}:\n\n{_text(others)}")
         return "\n".join(parts)
 
 
@@ -85,9 +89,34 @@ def small_model(traced: TracedConfig, code: Path | None) -> Iterator[Path]:
         yield directory
 
 
-def computations(record: str) -> list[str]:
-    """The lines of a record without what computes nothing."""
-    return [line.partition(COMMENT)[0] for line in record.splitlines()]
+def difference(record: str, now: str) -> str:
+    """How two records differ: the sections that do, as a diff; empty where both compute the same.
+
+    Names of classes, which are comments, make no difference.
+    """
+    before, after = _parsed(record), _parsed(now)
+    lines: list[str] = []
+    for head in dict.fromkeys([*before, *after]):
+        sides = before.get(head, []), after.get(head, [])
+        changed = list(difflib.unified_diff(*sides, n=CONTEXT, lineterm=""))[2:]  # without the names of files
+        if changed or head not in before or head not in after:
+            lines += [head, *(f"{INDENT}…" if line.startswith("@@") else line for line in changed)]
+    return "\n".join(lines)
+
+
+def _parsed(record: str) -> dict[str, list[str]]:
+    """The sections of a record: what they are headed, with the changed key that they follow from → lines."""
+    sections: dict[str, list[str]] = {}
+    changed = head = ""
+    for line in record.splitlines():
+        if line.startswith(CHANGED):
+            changed = f"{line} "
+        elif line.startswith(INDENT):
+            sections[head].append(line)
+        elif line:
+            head = changed + line.partition(COMMENT)[0]
+            sections[head] = []
+    return sections
 
 
 def _sections(sample: Sample, trust_remote_code: bool) -> dict[str, list[str]]:

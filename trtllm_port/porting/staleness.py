@@ -6,24 +6,22 @@ and its operations are compared with those on record; or, where only TensorRT is
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from trtllm_port.errors import PortError
+from trtllm_port.errors import PortError, WorkspaceError
 from trtllm_port.foundation.digests import file_digest
-from trtllm_port.foundation.foreign import reason
+from trtllm_port.foundation.foreign import reading, reason
 from trtllm_port.foundation.progress import Progress
-from trtllm_port.registry.manifest import RECORD, read_manifest
+from trtllm_port.registry.manifest import DAMAGED, NAME, RECORD, read_manifest
 from trtllm_port.registry.ports import PortEntry, list_ports
 from trtllm_port.runtime.engines.devices import FLAVOURS, flavour_version
 
 CURRENT, UNCHANGED, CHANGED, UNKNOWN = "current", "unchanged", "changed", "unknown"
-CONTEXT = 2
-"""Lines of a class around one that differs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +33,8 @@ class Staleness:
         state: "current"; "unchanged": stale, and nothing that the port computes has changed; "changed": stale, and a
             computation has; "unknown": it cannot be told.
         because: what is another one than the port was written from; of "unknown" why it cannot be told.
-        diff: the operations on record against those of now, as a unified diff; empty where they are the same.
+        diff: the operations on record against those of now, as `codegen.difference` gives it; empty where they are the
+            same.
         stale: whether something is another one.
     """
 
@@ -79,7 +78,7 @@ def check_ports(
 
 
 def written_from(sources: Mapping[str, str], model_dir: Path, *, own_code: bool) -> dict[str, Any]:
-    """What `port.json` says of what a port is written from, beside the release of transformers.
+    """What `port.json` says of what a port is written from, beside the release of transformers and the small config.
 
     Args:
         sources: files that were traced → their digests.
@@ -88,93 +87,115 @@ def written_from(sources: Mapping[str, str], model_dir: Path, *, own_code: bool)
     """
     own = {path.name: file_digest(path) for path in sorted(model_dir.glob("*.py"))} if own_code else {}
     return {
-        "sources": {**sources, **own},
+        "sources": {name: digest for name, digest in sources.items() if "/" in name} | own,
         "own_code": str(model_dir.resolve()) if own_code else None,
         "tensorrt": _tensorrt(),
     }
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Written:
+    """What a port was written from, as `port.json` says.
+
+    Attributes:
+        transformers: the release.
+        config, changes: of the record of operations, see `codegen.TracedConfig`.
+        sources: files → digests.
+        own_code: the directory of a model that brought its own code.
+        tensorrt: library → version.
+    """
+
+    transformers: str
+    config: dict[str, Any]
+    changes: dict[str, Any]
+    sources: dict[str, str]
+    own_code: Path | None
+    tensorrt: dict[str, str]
+
+    @classmethod
+    def read(cls, manifest: Mapping[str, Any]) -> _Written:
+        traced = manifest["traced"]
+        own = traced["own_code"]
+        return cls(
+            transformers=str(manifest["transformers"]),
+            own_code=None if own is None else Path(own),
+            **{name: dict(traced[name]) for name in ("config", "changes", "sources", "tensorrt")},
+        )
+
+
 def _check(port: PortEntry, workspace: Path, trust_remote_code: bool) -> Staleness:
-    manifest = read_manifest(port.package_dir)
+    manifest, path = read_manifest(port.package_dir), port.package_dir / RECORD
     if manifest is None or "model_type" not in manifest:
         return Staleness(port=port, state=UNKNOWN, because=("it was written by hand",))
-    traced, path = manifest.get("traced"), port.package_dir / RECORD
-    if not isinstance(traced, dict) or not path.is_file():
-        told = (traced or {}).get(
-            "problem"
-        ) or "it has no record of what was traced: `trtllm-port new --force` makes one"
-        return Staleness(port=port, state=UNKNOWN, because=(told,))
-    because = [*_other_code(manifest, traced), *_other_tensorrt(traced)]
-    if not because:
+    with reading(port.package_dir / NAME, WorkspaceError, hint=DAMAGED, failed="is not what `trtllm-port new` writes"):
+        traced = manifest.get("traced", {})
+        if "problem" in traced or not traced or not path.is_file():
+            return Staleness(port=port, state=UNKNOWN, because=(traced.get("problem", NO_RECORD),))
+        then = _Written.read(manifest)
+    code, tensorrt = list(_other_code(then)), list(_other_tensorrt(then))
+    if not code and not tensorrt:
         return Staleness(port=port, state=CURRENT)
-    own = Path(traced["own_code"]) if traced["own_code"] else None
-    if own is not None and not own.is_dir():
-        return _unknown(port, because, f"`{own}`, whose code the port was written from, is gone")
-    if own is not None and not trust_remote_code:
-        return _unknown(port, because, "`--trust-remote-code` lets the model's own code run, to be traced again")
+    stale = partial(Staleness, port=port, stale=True)
+    if (problem := _not_traceable(then, trust_remote_code)) is not None:
+        return stale(state=UNKNOWN, because=(*code, *tensorrt, problem))
     try:
-        if any(_other_code(manifest, traced)):
-            diff = _difference(path.read_text(encoding="utf-8"), traced, own)
-            if diff:
-                return Staleness(port=port, state=CHANGED, because=tuple(because), diff=diff, stale=True)
-        if any(_other_tensorrt(traced)):
-            _require_right(traced, own, workspace)
+        diff = _difference(path.read_text(encoding="utf-8"), then) if code else ""
+        if tensorrt and not diff:
+            _require_right(then, workspace)
     except PortError as error:
-        return _unknown(port, because, error.message)
+        return stale(state=UNKNOWN, because=(*code, *tensorrt, error.message))
     except Exception as error:  # any: it is Hugging Face's code that runs here
-        return _unknown(port, because, reason(error))
-    return Staleness(port=port, state=UNCHANGED, because=tuple(because), stale=True)
+        return stale(state=UNKNOWN, because=(*code, *tensorrt, reason(error)))
+    return stale(state=CHANGED if diff else UNCHANGED, because=(*code, *tensorrt), diff=diff)
 
 
-def _unknown(port: PortEntry, because: list[str], problem: str) -> Staleness:
-    return Staleness(port=port, state=UNKNOWN, because=(*because, problem), stale=True)
+def _not_traceable(then: _Written, trust_remote_code: bool) -> str | None:
+    """Why a model's own code cannot be traced again; None if it can, or if there is none."""
+    if then.own_code is None:
+        return None
+    if not then.own_code.is_dir():
+        return f"`{then.own_code}`, whose code the port was written from, is gone"
+    return None if trust_remote_code else "`--trust-remote-code` lets the model's own code run, to be traced again"
 
 
-def _other_code(manifest: Mapping[str, Any], traced: Mapping[str, Any]) -> Iterator[str]:
+def _other_code(then: _Written) -> Iterator[str]:
     """What of transformers, or of a model's own code, is not what was traced."""
     from trtllm_port.huggingface.models import source_file
 
-    if (now := version("transformers")) != manifest["transformers"]:
-        yield f"transformers {manifest['transformers']} → {now}"
-    own = Path(traced["own_code"]) if traced["own_code"] else None
-    for name, digest in traced["sources"].items():
-        file = source_file(name, own)
+    if (now := version("transformers")) != then.transformers:
+        yield f"transformers {then.transformers} → {now}"
+    for name, digest in then.sources.items():
+        file = source_file(name, then.own_code)
         if not file.is_file():
             yield f"`{name}` is gone"
         elif file_digest(file) != digest:
             yield f"`{name}` has changed"
 
 
-def _other_tensorrt(traced: Mapping[str, Any]) -> Iterator[str]:
+def _other_tensorrt(then: _Written) -> Iterator[str]:
     now = _tensorrt()
-    for flavour, then in traced["tensorrt"].items():
-        if now.get(flavour) != then:
-            yield f"{flavour} {then} → {now.get(flavour, 'not installed')}"
+    for flavour, before in then.tensorrt.items():
+        if now.get(flavour) != before:
+            yield f"{flavour} {before} → {now.get(flavour, 'not installed')}"
 
 
 def _tensorrt() -> dict[str, str]:
     return {flavour: found for flavour in FLAVOURS if (found := flavour_version(flavour)) is not None}
 
 
-def _difference(record: str, traced: Mapping[str, Any], own: Path | None) -> str:
+def _difference(record: str, then: _Written) -> str:
     """How the operations of now differ from a record; empty if they compute the same."""
-    from trtllm_port.codegen import TracedConfig, computations, operation_record
+    from trtllm_port.codegen import TracedConfig, difference, operation_record
 
-    now = operation_record(TracedConfig(traced["config"], traced["changes"]), code=own)
-    if computations(record) == computations(now):
-        return ""
-    lines = difflib.unified_diff(
-        record.splitlines(), now.splitlines(), "on record", "traced now", n=CONTEXT, lineterm=""
-    )
-    return "\n".join(lines)
+    return difference(record, operation_record(TracedConfig(then.config, then.changes), code=then.own_code))
 
 
-def _require_right(traced: Mapping[str, Any], own: Path | None, workspace: Path) -> None:
+def _require_right(then: _Written, workspace: Path) -> None:
     """PortError unless the port, defined with the TensorRT of now, computes what Hugging Face computes."""
     from trtllm_port.codegen import TracedConfig, check_port
     from trtllm_port.codegen.operation_record import small_model
 
-    with small_model(TracedConfig(traced["config"], traced["changes"]), own) as directory:
-        found = check_port(directory, workspace=workspace, trust_remote_code=own is not None)
+    with small_model(TracedConfig(then.config, then.changes), then.own_code) as directory:
+        found = check_port(directory, workspace=workspace, trust_remote_code=then.own_code is not None)
     if not found.passed:
         raise PortError(found.problem or f"it differs from Hugging Face, first at {found.first_divergence}")

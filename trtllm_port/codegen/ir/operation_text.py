@@ -112,7 +112,7 @@ class _BlockText:
         while waiting:
             last = waiting[-1]
             needs = [self.producers[v] for v in self._taken(last) if v in self.producers]
-            missing = [need for need in needs if id(need) not in done and need is not last]
+            missing = [need for need in needs if id(need) not in done and need not in waiting]
             if id(last) in done:
                 waiting.pop()
             elif missing:
