@@ -22,6 +22,7 @@ from trtllm_port.registry.ports import PortEntry, list_ports
 from trtllm_port.runtime.engines.devices import FLAVOURS, flavour_version
 
 CURRENT, UNCHANGED, CHANGED, UNKNOWN = "current", "unchanged", "changed", "unknown"
+NO_RECORD = "it has no record of what was traced: `trtllm-port new --force` makes one"
 
 
 @dataclass(frozen=True, kw_only=True)
