@@ -201,7 +201,7 @@ def test_another_tensorrt_has_the_port_checked_again(
     (because,) = found.because
     assert because.startswith("tensorrt_rtx ")
     assert because.endswith(" → 9.9")
-    edit(workspace / "models" / "llama" / "model.py", "F.silu", "F.relu")
+    edit(workspace / "models" / "llama" / "model.py", ") * self.up_proj(x)", ") + self.up_proj(x)")
     assert only(workspace).state == "unknown"
 
 
