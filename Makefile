@@ -1,15 +1,18 @@
 # `make demo` and `make test` are all that a fresh machine needs: each creates .venv with pinned versions first.
 PYTHON ?= python3
-VENV := .venv
+# RELEASE=5.24 takes that release of transformers, in an environment of its own; without it the one of constraints.txt.
+RELEASE ?=
+VENV := .venv$(if $(RELEASE),-$(RELEASE))
 BIN := $(VENV)/bin
 JOBS ?= 2
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test test-fast test-slow fuzz lint wheel-test bench bench-large conformance coverage coverage-beyond coverage-float16 coverage-published prove constraints map clean
+.PHONY: help demo test test-fast test-slow test-release fuzz lint wheel-test bench bench-large conformance coverage coverage-beyond coverage-float16 coverage-published prove constraints map clean
 help:
 	@echo "make demo         port, build and verify the model that ships with the package"
 	@echo "make test         every test that needs neither a GPU nor the network"
+	@echo "make test-release  the fast tests with another transformers: RELEASE=5.20"
 	@echo "make fuzz         10 000 damaged files and command lines: each passes or is told; FUZZ='--first 10000' takes others"
 	@echo "make lint         ruff and mypy --strict"
 	@echo "make wheel-test   build the wheel and run the tests against it"
@@ -17,7 +20,8 @@ help:
 	@echo "make bench-large  the same for a model of 8 billion parameters (16 GB on disk); writes docs/benchmarks-large.md"
 	@echo "make conformance  run the ONNX node tests; writes docs/conformance.md"
 	@echo "make prove        put known bugs into ports and see that each is found; writes docs/verification.md"
-	@echo "make coverage     port and verify every model type of transformers; writes docs/coverage.md"
+	@echo "make coverage     port and verify every model type of transformers; writes docs/coverage.md; RELEASE=5.24 takes that"
+	@echo "                  transformers and writes build/coverage-5.24/coverage.md, COVERAGE=--sample thirty types"
 	@echo "make coverage-beyond  what passes: in float16, and with other options; writes docs/coverage.md"
 	@echo "make coverage-float16 what passes: in float16 only, without other options; writes docs/coverage.md"
 	@echo "make coverage-published PUBLISHED=DIR  configs as published, one directory each; writes docs/coverage-published.md"
@@ -27,7 +31,8 @@ help:
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; name one with make PYTHON=…")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	sed $(if $(RELEASE),'s/^transformers==.*/transformers==$(RELEASE).*/',-n p) constraints.txt > $(VENV)/constraints.txt
+	$(BIN)/pip install --quiet --constraint $(VENV)/constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: $(VENV)/.installed
@@ -40,6 +45,10 @@ test-fast: $(VENV)/.installed
 	$(BIN)/pytest -q -n $(JOBS)
 test-slow: $(VENV)/.installed
 	$(BIN)/pytest -q -n $(JOBS) -m 'slow and not gpu and not network'
+
+test-release:
+	@test -n "$(RELEASE)" || { echo "name a release: make test-release RELEASE=5.20"; exit 2; }
+	$(MAKE) test-fast RELEASE=$(RELEASE)
 
 fuzz: $(VENV)/.installed
 	$(BIN)/python tests/fuzz/run.py --count 10000 --jobs $(JOBS) $(FUZZ)
@@ -54,7 +63,7 @@ wheel-test: $(VENV)/.installed
 	$(BIN)/python -m build --quiet --wheel --outdir dist
 	$(PYTHON) -m venv .venv-wheel
 	.venv-wheel/bin/pip install --quiet --constraint constraints.txt "$$(ls dist/*.whl)[dev]"
-	cp -r tests docs pyproject.toml .venv-wheel/   # away from the sources; the tests of the architecture are about the checkout
+	cp -r tests docs pyproject.toml constraints.txt .venv-wheel/   # away from the sources; the tests of the architecture are about the checkout
 	cd .venv-wheel && bin/pytest -q -n $(JOBS) -p no:cacheprovider --ignore=tests/test_architecture.py --ignore=tests/architecture
 
 bench: $(VENV)/.installed
@@ -93,4 +102,4 @@ constraints:
 	rm -rf .venv-pin
 
 clean:
-	rm -rf $(VENV) .venv-wheel .venv-pin build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,6 +9,7 @@ import pytest
 
 from trtllm_port import doctor
 from trtllm_port.doctor import Check, DoctorReport
+from trtllm_port.foundation.requirements import TESTED_TRANSFORMERS
 from trtllm_port.runtime.engines.devices import Gpu, Machine
 
 H200 = Machine(
@@ -41,15 +42,29 @@ def test_a_missing_package_names_the_version_to_install(monkeypatch: pytest.Monk
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
-    check = doctor.check_package("transformers")
-    assert check.status == "lacks"
-    assert "transformers" in check.hint
-    assert "5.23" in check.hint
+    for check in (doctor.check_package("torch"), doctor.check_transformers_release()):
+        assert check.status == "lacks"
+        assert f"`pip install '{check.name}>=" in check.hint
+    assert f">={TESTED_TRANSFORMERS[0]}," in doctor.check_transformers_release().hint
 
 
 def test_another_version_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.metadata, "version", lambda _name: "4.0.0")
-    assert doctor.check_package("transformers").status == "warning"
+    monkeypatch.setattr(importlib.metadata, "version", lambda _name: "0.1.0")
+    monkeypatch.setattr("trtllm_port.doctor.required", lambda _name: ">=4")
+    assert doctor.check_package("datasets").status == "warning"
+
+
+@pytest.mark.parametrize(
+    ("version", "status"), [("4.57.6", "lacks"), ("5.19.0", "warning"), ("5.20.2", "ok"), ("5.99.0", "warning")]
+)
+def test_a_release_of_transformers_that_is_not_tested_is_told(
+    version: str, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda _name: version)
+    check = doctor.check_transformers_release()
+    assert check.status == status
+    assert version in check.found
+    assert ("pip install 'transformers>=5.20,<5.25'" in check.hint) == (status != "ok")
 
 
 def test_an_unsupported_gpu_is_named_with_the_library() -> None:

@@ -18,7 +18,8 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from trtllm_port.foundation.requirements import required
+from trtllm_port.errors import EnvironmentLackError
+from trtllm_port.foundation.requirements import check_transformers, required, transformers_specifier
 from trtllm_port.runtime.engines.devices import FLAVOURS, Machine, this_machine, what_lacks
 
 __all__ = ["Check", "DoctorReport", "examine"]
@@ -75,7 +76,9 @@ def examine(directory: Path = Path(".")) -> DoctorReport:
     return DoctorReport(
         (
             check_python(sys.version_info[:3]),
-            *(check_package(name) for name in ("torch", "transformers", "safetensors", "datasets", "evaluate")),
+            check_package("torch"),
+            check_transformers_release(),
+            *(check_package(name) for name in ("safetensors", "datasets", "evaluate")),
             *check_libraries(machine),
             check_gpu(machine),
             check_executor(machine),
@@ -95,16 +98,37 @@ def check_python(version: Sequence[int]) -> Check:
 def check_package(name: str) -> Check:
     """A package against the version that this package declares."""
     wanted = required(name)
+    check = _loaded(name, wanted)
+    if check.status == OK and not Requirement(f"{name}{wanted}").specifier.contains(check.found, prereleases=True):
+        return Check(name, WARNING, f"{check.found}, tested with {wanted}", _install(name, wanted))
+    return check
+
+
+def check_transformers_release() -> Check:
+    """transformers against the tested span: an older or newer release may work, a much older one cannot."""
+    name, wanted = "transformers", transformers_specifier()
+    try:
+        warning = check_transformers()
+    except EnvironmentLackError as error:
+        return Check(name, LACKS, error.message, _install(name, wanted))
+    check = _loaded(name, wanted)
+    return check if warning is None or check.status == LACKS else Check(name, WARNING, warning, _install(name, wanted))
+
+
+def _loaded(name: str, wanted: str) -> Check:
+    """The version of a package that is there and can be imported."""
     try:
         version = importlib.metadata.version(name)
         importlib.import_module(name)
     except importlib.metadata.PackageNotFoundError:
-        return Check(name, LACKS, "not installed", f"`pip install '{name}{wanted}'`")
+        return Check(name, LACKS, "not installed", _install(name, wanted))
     except (ImportError, OSError) as error:
         return Check(name, LACKS, f"does not load: {error}", f"`pip install --force-reinstall '{name}{wanted}'`")
-    if wanted and not Requirement(f"{name}{wanted}").specifier.contains(version, prereleases=True):
-        return Check(name, WARNING, f"{version}, tested with {wanted}", f"`pip install '{name}{wanted}'`")
     return Check(name, OK, version)
+
+
+def _install(name: str, wanted: str) -> str:
+    return f"`pip install '{name}{wanted}'`"
 
 
 def check_libraries(machine: Machine) -> tuple[Check, ...]:

@@ -220,26 +220,41 @@ def test_a_reader_that_stops_reading_changes_no_exit_code(
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["inspect", "absent"],
-        ["new", "absent"],
-        ["convert", "--model-dir", "absent", "--output-dir", "out"],
-        ["run", "--engine-dir", "absent", "--tokenizer-dir", "absent"],
-        ["summarize", "--engine-dir", "absent", "--hf-model-dir", "absent"],
-        ["verify", "absent"],
-        ["diff-layers", "absent"],
-        ["demo"],
-    ],
-)
-def test_a_transformers_of_another_version_is_a_lack(
+HUGGING_FACE_COMMANDS = [
+    ["inspect", "absent"],
+    ["new", "absent"],
+    ["convert", "--model-dir", "absent", "--output-dir", "out"],
+    ["run", "--engine-dir", "absent", "--tokenizer-dir", "absent"],
+    ["summarize", "--engine-dir", "absent", "--hf-model-dir", "absent"],
+    ["verify", "absent"],
+    ["diff-layers", "absent"],
+    ["demo"],
+]
+
+
+def installed(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transformers of this version seems to be installed."""
+    real = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: version if name == "transformers" else real(name))
+
+
+@pytest.mark.parametrize("words", HUGGING_FACE_COMMANDS)
+def test_a_transformers_that_cannot_work_is_a_lack(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = importlib.metadata.version
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: "4.40.1" if name == "transformers" else real(name))
-    monkeypatch.setattr("trtllm_port.foundation.requirements.required", lambda _name: ">=5.23,<5.24")
+    installed("4.40.1", monkeypatch)
     assert main(words) == 3
     err = capsys.readouterr().err
-    assert "transformers 4.40.1 is installed, this release works with transformers >=5.23,<5.24" in err
-    assert "pip install 'transformers>=5.23,<5.24'" in err
+    assert "transformers 4.40.1 is installed, and no release before 5.13 works" in err
+    assert "pip install 'transformers>=5.20,<5.25'" in err
+
+
+@pytest.mark.parametrize("words", [words for words in HUGGING_FACE_COMMANDS if "absent" in words])
+def test_a_transformers_that_is_not_tested_is_a_warning(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    installed("5.99.0", monkeypatch)
+    assert main(words) == 2  # what it was asked for is absent
+    err = capsys.readouterr().err
+    assert "warning: transformers 5.99.0 is installed; tested are 5.20 to 5.24" in err

@@ -37,6 +37,27 @@ def test_writing_it_again_gives_the_same_bytes(workspace: Path, tiny_llama: Path
     assert {path: path.read_bytes() for path in workspace.rglob("*") if path.is_file()} == before
 
 
+def test_what_it_was_traced_from_is_on_record(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(workspace / "models", tmp_path / "models")
+    words = ["models", "--check", "--workspace", str(tmp_path), "--json"]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["ports"][0]["check"]["state"] == "current"
+    path = tmp_path / "models" / "llama" / "port.json"
+    manifest = json.loads(path.read_text())
+    assert "attention_bias" in manifest["traced"]["changes"]
+    path.write_text(json.dumps(manifest | {"transformers": "5.1.0"}))
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["ports"][0]["check"]["state"] == "unchanged"
+    record = path.with_name("operations.txt")
+    record.write_text(record.read_text().replace("Activation(silu)", "Activation(gelu)"))
+    assert main(words) == 1
+    check = json.loads(capsys.readouterr().out)["ports"][0]["check"]
+    assert check["state"] == "changed"
+    assert "+    act_fn = self.act_fn(gate_proj): Activation(silu)" in check["diff"]
+
+
 def test_what_is_written_passes_the_linter(workspace: Path) -> None:
     pytest.importorskip("ruff")
     project = Path(__file__).parents[2] / "pyproject.toml"

@@ -17,7 +17,7 @@ from trtllm_port.codegen.ir.expressions import MISSING
 from trtllm_port.codegen.ir.record import Call, Operation, Value
 from trtllm_port.codegen.lower.aliasing import distinct_copies
 from trtllm_port.codegen.merge.shared_weights import Pair, shared_blocks
-from trtllm_port.errors import ConfigError
+from trtllm_port.errors import ConfigError, UnsupportedModelError
 
 
 class Layer(nn.Module):
@@ -69,8 +69,10 @@ def test_two_layers_show_that_one_has_the_others_weights() -> None:
 
 
 def test_a_model_that_cannot_be_built_at_any_size_is_told_so() -> None:
+    """From transformers 5.24 on the config's class refuses it, and not at this size: so it is told as of small ones."""
     config = hf_config("gemma4_text", num_hidden_layers=4, num_kv_shared_layers=4, hidden_size_per_layer_input=0)
-    with pytest.raises(ConfigError, match="own `gemma4_text` does not run with this config"):
+    told = "own `gemma4_text` does not run with this config|layer types producing a cache is different"
+    with pytest.raises((ConfigError, UnsupportedModelError), match=told):
         Exploration(config, False, lambda phase, done, total: None)
 
 

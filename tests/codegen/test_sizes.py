@@ -73,7 +73,11 @@ def test_only_those_head_counts_are_kept_equal_that_must_be() -> None:
         (transformers.LlamaConfig(head_dim=96, rope_parameters=longrope(48)), "head_dim"),
         (transformers.Phi3Config(hidden_size=768, num_attention_heads=8, rope_parameters=longrope(48)), None),
         (
-            transformers.MiniCPM3Config(qk_rope_head_dim=32, qk_nope_head_dim=64, rope_parameters=longrope(16)),
+            transformers.MiniCPM3Config(
+                qk_rope_head_dim=32,
+                qk_nope_head_dim=64,
+                rope_parameters={**longrope(16), "factor": 4.0},  # which transformers 5.20 takes for granted
+            ),
             "qk_rope_head_dim",
         ),
         (

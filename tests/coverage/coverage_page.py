@@ -1,4 +1,8 @@
-"""`docs/coverage.json` and the page made from it."""
+"""`docs/coverage.json` and the page made from it.
+
+They are of the transformers that `constraints.txt` names. What is measured with another release is written under
+`build/coverage-5.24`, and nothing of it is committed.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import json
 import statistics
 from collections import Counter
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +18,31 @@ from coverage_rows import NO_ENGINE, PASSES, STATUSES, BeyondRow, Row, TableRow
 from coverage_types import DENSE, family_of, model_types, sizes_of_families, table
 from coverage_warnings import counted, told
 
-DOCS = Path(__file__).parents[2] / "docs"
-PAGE, DATA = DOCS / "coverage.md", DOCS / "coverage.json"
+ROOT = Path(__file__).parents[2]
 TABLE, BEYOND = PARTS = ("table", "beyond")
 NOT_MEASURED = "not measured"
+
+
+def minor(version: str) -> str:
+    """The minor release that a version belongs to: "5.24" for "5.24.0"."""
+    return ".".join(version.split(".")[:2])
+
+
+def place(installed: str, pinned: str) -> Path:
+    """Where data and page of a release of transformers are."""
+    if minor(installed) == minor(pinned):
+        return ROOT / "docs"
+    return ROOT / "build" / f"coverage-{minor(installed)}"
+
+
+def pinned_transformers() -> str:
+    """The version that `constraints.txt` names."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return next(line.partition("==")[2] for line in lines if line.startswith("transformers=="))
+
+
+FOLDER = place(version("transformers"), pinned_transformers())
+PAGE, DATA = FOLDER / "coverage.md", FOLDER / "coverage.json"
 _QUIET = ("", "pass")
 MEDIAN_LINES, MEDIAN_CLASS = 150, 30
 TEXT = """\
@@ -91,6 +117,7 @@ def write(data: dict[str, Any]) -> None:
     for part, content in data.items():
         lines = ",\n    ".join(json.dumps(row) for row in content["rows"])
         parts.append(f'"{part}": {{"versions": {json.dumps(content["versions"])}, "rows": [\n    {lines}\n  ]}}')
+    FOLDER.mkdir(parents=True, exist_ok=True)
     DATA.write_text("{\n  " + ",\n  ".join(parts) + "\n}\n", encoding="utf-8")
     PAGE.write_text(render(data), encoding="utf-8")
 

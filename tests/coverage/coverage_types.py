@@ -35,6 +35,11 @@ def sizes_of_families() -> Counter[str]:
     return Counter(family_of(model_type) for model_type in model_types())
 
 
+def sample() -> list[str]:
+    """A few types of every family, which all supported releases of transformers have."""
+    return [name for types in table()["sample"].values() for name in types]
+
+
 def changes_of(model_type: str) -> dict[str, Any]:
     """What the table sets in the class's default config."""
     return {

@@ -1,9 +1,10 @@
 """`make coverage`: every causal-LM model type of transformers, from `config.json` to a proven port and an engine.
 
 `make coverage-beyond` verifies those that pass in float16, and ports them with another combination of options. Both
-write docs/coverage.json and docs/coverage.md. `make coverage-published` ports published configs, from a directory that
-holds one for each, and writes docs/coverage-published.md. What was measured is kept under build/coverage, by the digest
-of the sources: a run that was interrupted goes on where it was.
+write docs/coverage.json and docs/coverage.md, or with another transformers than `constraints.txt` names, files of that
+release under build. `make coverage-published` ports published configs, from a directory that holds one for each, and
+writes docs/coverage-published.md. What was measured is kept under build/coverage, by the digest of the sources: a run
+that was interrupted goes on where it was.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from coverage_page import BEYOND, TABLE  # noqa: E402
 from coverage_pool import GB, Limits, run_all  # noqa: E402
 from coverage_published import PublishedMeasurement  # noqa: E402
 from coverage_rows import PASSES, BeyondRow, Row, TableRow  # noqa: E402
-from coverage_types import model_types  # noqa: E402
+from coverage_types import model_types, sample  # noqa: E402
 from coverage_warnings import counted  # noqa: E402
 
 from trtllm_port.foundation.digests import bytes_digest  # noqa: E402
@@ -106,6 +107,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only", nargs="+", metavar="NAME", default=[], help="these types, or configs, only: a,b,c or a b c"
     )
+    parser.add_argument("--sample", action="store_true", help="the types that every supported release is tried with")
     parser.add_argument("--beyond", action="store_true", help="what passes: in float16, and with other options")
     parser.add_argument("--float16", action="store_true", help="what passes: in float16 only")
     parser.add_argument("--published", type=Path, metavar="DIR", help="configs as they are published")
@@ -124,7 +126,7 @@ def main() -> None:
     part = next(name for name, is_chosen in chosen.items() if is_chosen)
     if arguments.published:
         os.environ[coverage_published.DIRECTORY] = str(arguments.published.resolve())
-    types = _chosen(part, arguments.only)
+    types = _chosen(part, [*(sample() if arguments.sample else ()), *arguments.only])
     results = ROOT / "build" / "coverage" / digest() / part
     results.mkdir(parents=True, exist_ok=True)
     kept = [] if arguments.again else [name for name in types if (results / f"{name}.json").is_file()]

@@ -9,10 +9,14 @@ import pytest
 from coverage_beyond import BeyondMeasurement
 from coverage_measure import TableMeasurement, quietly
 from coverage_rows import STATUSES
-from coverage_types import DENSE, family_of, model_types, sizes_of_families, table, write_config
+from coverage_types import DENSE, family_of, model_types, sample, sizes_of_families, table, write_config
 
 from trtllm_port.errors import ConfigError, UnsupportedModelError
 
+of_the_pinned_release = pytest.mark.skipif(
+    coverage_page.FOLDER.name != "docs",
+    reason=f"docs/coverage.json is of transformers {coverage_page.pinned_transformers()}",
+)
 DOZEN = (
     "llama",
     "smollm3",
@@ -34,12 +38,14 @@ def committed() -> dict[str, dict[str, object]]:
     return {row["model_type"]: row for row in coverage_page.load()["table"]["rows"]}
 
 
+@of_the_pinned_release
 def test_a_row_says_why_it_falls_short(committed: dict[str, dict[str, object]]) -> None:
     assert set(committed) <= set(model_types())
     assert all(row["family"] == family_of(name) for name, row in committed.items())
     assert all(row["reason"] for row in committed.values() if row["status"] != "passes")
 
 
+@of_the_pinned_release
 def test_a_type_without_a_row_is_told() -> None:
     data = coverage_page.load()
     first, *others = data["table"]["rows"]
@@ -47,6 +53,7 @@ def test_a_type_without_a_row_is_told() -> None:
     assert f"| {first['model_type']} | not measured |" in coverage_page.render(shorter)
 
 
+@of_the_pinned_release
 def test_the_page_is_made_from_the_data() -> None:
     assert coverage_page.PAGE.read_text(encoding="utf-8") == coverage_page.render(coverage_page.load())
 
@@ -65,6 +72,20 @@ def test_options_that_hugging_face_refuses_are_drawn_again(tmp_path: Path, monke
     assert (measurement.row.invalid, measurement.row.combination) == (2, "refused: here")
 
 
+def test_what_another_release_measures_leaves_the_docs_alone() -> None:
+    assert coverage_page.place("5.23.1", "5.23.0") == coverage_page.ROOT / "docs"
+    assert coverage_page.place("5.24.0", "5.23.0") == coverage_page.ROOT / "build" / "coverage-5.24"
+
+
+def test_the_sample_has_types_of_every_family_that_any_release_has() -> None:
+    assert len(sample()) == len(set(sample())) == 30
+    assert set(sample()) <= set(model_types())
+    assert {family: {family_of(name) for name in types} for family, types in table()["sample"].items()} == {
+        family: {family} for family in (DENSE, *table()["families"])
+    }
+
+
+@of_the_pinned_release
 def test_the_table_of_types_names_types_of_transformers() -> None:
     named = [name for types in table()["families"].values() for name in types]
     named += [name for change in table()["changes"] for name in change["types"]]

@@ -14,7 +14,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from trtllm_port.huggingface.caches import Continuation, cache_argument, keeps_cache, positions_are_slots
+from trtllm_port.huggingface.caches import Continuation, cache_argument, cache_of, keeps_cache, positions_are_slots
 
 SMALL = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 CONFIGS = {
@@ -71,7 +71,9 @@ class _Table:
 
 
 def test_the_argument_for_a_cache_has_several_names() -> None:
-    assert cache_argument(model_of("llama")) in ("past_key_values", "cache")
+    model = model_of("llama")
+    assert cache_argument(model) in ("past_key_values", "cache")
+    assert isinstance(cache_of(model, model(input_ids=torch.ones(1, 2, dtype=torch.int64), use_cache=True)), Cache)
     assert cache_argument(_Renamed()) == "cache"
     assert keeps_cache(_Renamed())
     assert not keeps_cache(_Table())

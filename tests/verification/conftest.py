@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from trtllm_port.huggingface.caches import Continuation
 from trtllm_port.huggingface.random_weights import condition, save_random_checkpoint
 from trtllm_port.layers.weights import MappingWeights
 from trtllm_port.verification.phases.phase import PhaseResult, run_phase
@@ -47,12 +48,9 @@ class TorchPort:
     def run_incrementally(self, rows: Sequence[Sequence[int]], prefill: Sequence[int], **_forced: Any) -> list[Tensor]:
         results = []
         for row, length in zip(rows, prefill, strict=True):
-            output = self.runner.model(input_ids=torch.tensor([row[:length]]), use_cache=True)
-            parts, cache = [output.logits[0]], output.past_key_values
-            for token in row[length:]:
-                output = self.runner.model(input_ids=torch.tensor([[token]]), past_key_values=cache, use_cache=True)
-                parts.append(output.logits[0])
-            results.append(torch.cat(parts))
+            feed = Continuation(self.runner.model, torch.tensor([row]))
+            pieces = [row[:length], *([token] for token in row[length:])]
+            results.append(torch.cat([feed(torch.tensor([piece]))[0] for piece in pieces]))
         return results
 
     @torch.no_grad()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from trtllm_port.huggingface.caches import cache_argument, cache_of
 from trtllm_port.huggingface.random_weights import save_random_checkpoint
 from trtllm_port.registry.ports import find_port
 from trtllm_port.runtime.session import Session
@@ -58,7 +59,8 @@ def test_steps_past_the_length_are_those_of_hugging_faces_forward(
         output = model(ids[:, :prefix], use_cache=True)
         expected = [output.logits[0]]
         for place in range(prefix, ids.shape[1]):
-            output = model(ids[:, place : place + 1], past_key_values=output.past_key_values, use_cache=True)
+            kept = {cache_argument(model): cache_of(model, output)}
+            output = model(ids[:, place : place + 1], **kept, use_cache=True)
             expected.append(output.logits[0])
     port = find_port(llama_workspace, "LlamaForCausalLM").cls.from_hugging_face(longrope_dir, "float32")
     runner = SessionRunner(Session.from_network(port.define(max_seq_len=64)))

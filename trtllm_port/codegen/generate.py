@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from trtllm_port.codegen.exploration import Exploration
+from trtllm_port.codegen.operation_record import TracedConfig, traced_config
 from trtllm_port.codegen.write import source
 from trtllm_port.codegen.write.classes import Skeleton
 from trtllm_port.codegen.write.composite_models import add_whole_names, whole_names
 from trtllm_port.codegen.write.ledger import Ledger
 from trtllm_port.codegen.write.weight_names import WeightNames, weight_names
+from trtllm_port.foundation.digests import file_digest
 from trtllm_port.foundation.progress import Progress
 from trtllm_port.huggingface.conversion_mapping import ignored_names
-from trtllm_port.huggingface.models import load_config, load_whole_config, require_causal_lm
+from trtllm_port.huggingface.models import load_config, load_whole_config, require_causal_lm, source_files
 from trtllm_port.huggingface.quiet import quiet_transformers
 
 
@@ -34,6 +36,8 @@ class PortSource:
         skeletons: classes that are left to be written by hand.
         ledger: what became of every config key.
         hf_class: HF's class, with its module.
+        traced: what a record of the traced operations is made from.
+        sources: files whose code was traced → their digests; see `source_files`.
         transformers_version: of the library whose source was traced.
     """
 
@@ -46,6 +50,8 @@ class PortSource:
     skeletons: tuple[Skeleton, ...]
     ledger: Ledger
     hf_class: str
+    traced: TracedConfig | None = None
+    sources: dict[str, str] = field(default_factory=dict)
     transformers_version: str = field(default_factory=partial(version, "transformers"))
 
 
@@ -83,6 +89,8 @@ def generate_port(
         skeletons=tuple(text.skeleton for text in found.classes if text.skeleton is not None),
         ledger=found.ledger,
         hf_class=f"{hf_class.__module__}.{hf_class.__name__}",
+        traced=traced_config(found.samples[0].trace.sample.config, hf_class.__name__, found.followed),
+        sources={name: file_digest(path) for name, path in source_files(found.samples[0].trace.model).items()},
     )
 
 

@@ -32,6 +32,11 @@ def cache_argument(model: Any) -> str:
     return _cache_argument(model) or NAMES[0]
 
 
+def cache_of(model: Any, output: Any) -> Any:
+    """What the output of a model's `forward` holds of the tokens so far; None where it holds nothing."""
+    return getattr(output, cache_argument(model), None)
+
+
 def _cache_argument(model: Any) -> str | None:
     if is_remote(type(model)) and not _uses_caches(type(model).__module__):
         return None

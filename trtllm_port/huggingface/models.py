@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,50 @@ def require_causal_lm(config: Any, trust_remote_code: bool = False) -> type[nn.M
         return listed
     what = "an encoder-decoder model" if getattr(config, "is_encoder_decoder", False) else "no causal language model"
     raise UnsupportedModelError(f"`{kind}` is {what}: transformers has no `…ForCausalLM` class for it")
+
+
+OWN_CODE = "transformers_modules"
+"""The package that code which comes with a model is imported as."""
+
+
+def source_files(model: Any) -> dict[str, Path]:
+    """The files that a model's classes and its config's class are written in, but for torch's.
+
+    Returns:
+        A name → the file: "transformers/models/llama/modeling_llama.py" of transformers, the file's own name of code
+        that comes with the model.
+    """
+    found: dict[str, Path] = {}
+    for kind in {type(module) for module in model.modules()} | {type(model.config)}:
+        package = kind.__module__.partition(".")[0]
+        file = Path(inspect.getfile(kind))
+        if package == transformers.__name__:
+            found[file.relative_to(_library().parent).as_posix()] = file
+        elif package == OWN_CODE:
+            found[file.name] = file
+    return dict(sorted(found.items()))
+
+
+def source_file(name: str, model_dir: Path | None) -> Path:
+    """Where a file of `source_files` is now.
+
+    Args:
+        name: see there.
+        model_dir: the directory of a model that brings its own code.
+    """
+    return _library().parent / name if "/" in name or model_dir is None else model_dir / name
+
+
+def forget_own_code() -> None:
+    """Forget all classes that came with a model: transformers would take them again, whatever a directory holds now."""
+    for mapping in (transformers.CONFIG_MAPPING, transformers.MODEL_FOR_CAUSAL_LM_MAPPING):
+        registered: dict[Any, type[Any]] = mapping._extra_content
+        for key in [key for key, kind in registered.items() if kind.__module__.startswith(f"{OWN_CODE}.")]:
+            del registered[key]
+
+
+def _library() -> Path:
+    return Path(transformers.__file__).parent
 
 
 def _register(config: Any, reference: str) -> type[nn.Module]:

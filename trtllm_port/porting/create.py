@@ -12,10 +12,12 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from trtllm_port.foundation.digests import file_digest
+from trtllm_port.foundation.foreign import reason
 from trtllm_port.foundation.progress import Progress
 from trtllm_port.foundation.quoting import literal
 from trtllm_port.huggingface.configs import quantization, read_config
 from trtllm_port.porting.blank import blank_source
+from trtllm_port.porting.staleness import written_from
 from trtllm_port.porting.templates import render_template
 from trtllm_port.porting.write import WrittenPort, refuse_existing, write_port
 from trtllm_port.registry.names import default_name
@@ -90,13 +92,16 @@ def create_port(
     source = generate_port(model_dir, name=name, trust_remote_code=trust_remote_code, progress=progress)
     refuse_existing(workspace, name, source.architecture, force=force)
     check = check_port(model_dir, source=source, trust_remote_code=trust_remote_code, progress=progress)
+    own_code = trust_remote_code and "auto_map" in config
+    record, traced = _record(source, model_dir, own_code)
     port = write_port(
         source,
         workspace=workspace,
         name=name,
         test=_test(source, _tiny_config(source, model_dir, trust_remote_code)),
         force=force,
-        origin=_origin(source, check, model_dir),
+        origin=_origin(source, check, model_dir) | {"traced": traced},
+        record=record,
     )
     whole = given if config.get("model_type") != source.model_type else None
     quantized = quantization(SimpleNamespace(**config))
@@ -139,6 +144,19 @@ def _test(source: PortSource, tiny: dict[str, Any]) -> str:
 
     values = {"name": source.name, "architecture": source.architecture, "tiny_config": literal(tiny)}
     return formatted(render_template("generated", values)["test.py"])
+
+
+def _record(source: PortSource, model_dir: Path, own_code: bool) -> tuple[str | None, dict[str, Any]]:
+    """The operations that were traced, and what they were traced from; or why there is no record."""
+    from trtllm_port.codegen import operation_record
+
+    assert source.traced is not None  # of every port that the generator writes
+    try:
+        record = operation_record(source.traced, code=model_dir if own_code else None)
+    except Exception as error:  # any: it is Hugging Face's code that runs here, and the port is written all the same
+        return None, {"problem": f"what was traced could not be traced again: {reason(error)}"}
+    made_from = {"config": dict(source.traced.values), "changes": dict(source.traced.changes)}
+    return record, made_from | written_from(source.sources, model_dir, own_code=own_code)
 
 
 def _origin(source: PortSource, check: SelfCheck, model_dir: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from trtllm_port.porting.registry_file import add_port, registered_package
 from trtllm_port.porting.templates import render_template
 from trtllm_port.porting.transaction import Transaction, settle_leftovers, transaction
 from trtllm_port.registry.manifest import NAME as MANIFEST
-from trtllm_port.registry.manifest import manifest_text
+from trtllm_port.registry.manifest import RECORD, manifest_text
 from trtllm_port.registry.names import PortPaths, port_paths
 from trtllm_port.registry.workspace import MARKER, unmarked_models
 
@@ -55,6 +55,7 @@ def write_port(
     test: str,
     force: bool = False,
     origin: Mapping[str, Any] | None = None,
+    record: str | None = None,
 ) -> WrittenPort:
     """Render a port's files, put them into the workspace and register the port.
 
@@ -65,6 +66,7 @@ def write_port(
         test: text of its test.
         force: replace a port of that name, or another port that serves the architecture.
         origin: more facts for `port.json`.
+        record: the operations that were traced, to be kept beside it.
 
     Raises:
         PortError: what is to be written has no name that Python could have.
@@ -82,6 +84,8 @@ def write_port(
         **{part: source.files[f"{part}.py"] for part in ("config", "model", "convert")},
     }
     files = render_template("port", values)
+    if record is not None:
+        files[f"models/{name}/{RECORD}"] = record
     facts = {key: values[key] for key in ("name", "architecture", "port_class")} | dict(origin or {})
     manifest = f"models/{name}/{MANIFEST}"
     with transaction(paths, source.architecture) as changes:

@@ -14,6 +14,8 @@ from trtllm_port.foundation.quoting import json_text
 
 FORMAT = 1
 NAME = "port.json"
+RECORD = "operations.txt"
+"""Beside it: what was traced to write the port."""
 DAMAGED = "remove it: then nothing says which files were edited"
 
 
@@ -40,14 +42,24 @@ def edited_files(package_dir: Path) -> list[str] | None:
         WorkspaceError: the manifest is not what `new` writes.
     """
     path = package_dir / NAME
-    if not path.is_file():
+    manifest = read_manifest(package_dir)
+    if manifest is None:
         return None
     with reading(path, WorkspaceError, hint=DAMAGED, failed="is not what `trtllm-port new` writes"):
-        manifest = read_json(path, WorkspaceError, hint=DAMAGED)
         prefix = f"models/{manifest['name']}/"
         files = {**manifest["files"]}.items()
         own = {name.removeprefix(prefix): digest for name, digest in files if name.startswith(prefix)}
     return [name for name, digest in own.items() if not _has_digest(package_dir / name, digest)]
+
+
+def read_manifest(package_dir: Path) -> dict[str, Any] | None:
+    """The content of a port's `port.json`; None where there is none.
+
+    Raises:
+        WorkspaceError: it is no JSON object.
+    """
+    path = package_dir / NAME
+    return read_json(path, WorkspaceError, hint=DAMAGED) if path.is_file() else None
 
 
 def _has_digest(path: Path, digest: str) -> bool:

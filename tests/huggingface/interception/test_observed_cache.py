@@ -99,6 +99,25 @@ def test_a_convolution_gets_the_new_tokens_alone_while_somebody_observes() -> No
     watching.append(observer := Steps())
     assert cache.update_conv_state(tokens, 0) is tokens
     cache.update_recurrent_state(torch.zeros(1, 32, 16), 0)
-    assert cache.get_recurrent_state(0) is not None
     told = [(name, *rest[:2]) for name, *rest in observer.seen]
-    assert told == [("stored_tokens", 0, 0), ("store_state", 0, 0), ("ask_state", 0, 0)]
+    assert told == [("stored_tokens", 0, 0), ("store_state", 0, 0)]
+
+
+def test_a_state_that_a_modelling_file_takes_is_told() -> None:
+    """By the method that later releases have for it, or from the layer, as modelling files of 5.20 and before do."""
+    watching: list[Any] = []
+    cache = ObservedCache(MambaConfig(num_hidden_layers=2, hidden_size=16), lambda: watching[-1] if watching else None)
+    for layer in (0, 1):
+        cache.update_conv_state(torch.ones(1, 32, 5), layer)
+        cache.update_recurrent_state(torch.ones(1, 32, 16), layer)
+    watching.append(observer := Steps())
+    source = "state = cache.layers[1].recurrent_states[0]"
+    given: dict[str, Any] = {"cache": cache}
+    exec(compile(source, "models/any/modeling_any.py", "exec"), given)
+    assert torch.equal(given["state"], torch.ones(1, 32, 16))
+    assert observer.seen == [("ask_state", 1, 0)]
+    assert cache.layers[1].recurrent_states[0] is given["state"]  # a look that is not the model's
+    if hasattr(DynamicCache, "get_recurrent_state"):
+        assert cache.get_recurrent_state(0) is not None
+        observer.seen.remove(("ask_state", 0, 0))
+    assert observer.seen == [("ask_state", 1, 0)]

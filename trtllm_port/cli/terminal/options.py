@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from trtllm_port.foundation.requirements import require_transformers
+from trtllm_port.cli.terminal import console
+from trtllm_port.foundation.requirements import check_transformers
 
 LARGEST_INT = 2**63 - 1  # that torch takes
 DtypeChoice = Literal["auto", "float32", "float16", "bfloat16"]
@@ -99,3 +100,14 @@ class HuggingFaceCommand(PortCommand):
     def invoke(self, ctx: Any) -> Any:
         require_transformers()
         return super().invoke(ctx)
+
+
+def require_transformers() -> None:
+    """Warn of a transformers that is not tested with this release, before anything of it is imported.
+
+    Raises:
+        EnvironmentLackError: it is not there, or nothing works with it.
+    """
+    warning = check_transformers()
+    if warning is not None:
+        console.warning(warning)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trtllm_port.cli.terminal import console, options
+from trtllm_port.cli.terminal.options import require_transformers
 from trtllm_port.cli.terminal.render_report import render_report
-from trtllm_port.foundation.requirements import require_transformers
 
 if TYPE_CHECKING:
     from collections.abc import Callable

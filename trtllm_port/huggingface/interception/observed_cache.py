@@ -21,9 +21,12 @@ from transformers.cache_utils import (
 
 from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.huggingface.caches import KV_CACHES, cache_argument
+from trtllm_port.huggingface.interception.modelling_code import is_modelling_file
 from trtllm_port.huggingface.models import BLANK
 
 LAYER = "layer_idx"
+STATES = "recurrent_states"
+"""Of a cache's layer: number → state. Until transformers 5.20, modelling files take a state from there themselves."""
 
 
 class CacheObserver(Protocol):
@@ -65,6 +68,13 @@ class ObservedCache(DynamicCache):  # type: ignore[misc]  # transformers is unty
         super().__init__(config=config)
         self.layers: list[Any] = [_unlimited(layer) for layer in self.layers]
         self.observer = observer
+        for number, layer in enumerate(self.layers):
+            if hasattr(layer, STATES):
+                setattr(layer, STATES, _States(getattr(layer, STATES), partial(self._ask, number)))
+
+    def _ask(self, layer_idx: int, state_idx: int) -> None:
+        if (observer := self.observer()) is not None:
+            observer.ask_state(layer_idx, state_idx)
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
         store = partial(super().update, key_states, value_states, layer_idx, *args, **kwargs)
@@ -77,8 +87,7 @@ class ObservedCache(DynamicCache):  # type: ignore[misc]  # transformers is unty
         return store() if observer is None else observer.store_indexer_keys(layer_idx, indexer_key_states, store)
 
     def get_recurrent_state(self, layer_idx: int, state_idx: int = 0) -> Any:
-        if (observer := self.observer()) is not None:
-            observer.ask_state(layer_idx, state_idx)
+        self._ask(layer_idx, state_idx)
         return super().get_recurrent_state(layer_idx, state_idx)
 
     def update_conv_state(self, conv_states: Tensor, layer_idx: int, state_idx: int = 0, **kwargs: Any) -> Any:
@@ -96,6 +105,19 @@ class ObservedCache(DynamicCache):  # type: ignore[misc]  # transformers is unty
             observer.store_state(layer_idx, state_idx)
         with torch._C.DisableTorchFunction():
             return super().update_recurrent_state(recurrent_states, layer_idx, state_idx)
+
+
+class _States(dict[int, Any]):
+    """The recurrent states of a layer, which say when a modelling file takes one of them."""
+
+    def __init__(self, states: dict[int, Any], ask: Callable[[int], None]) -> None:
+        super().__init__(states)
+        self.ask = ask
+
+    def __getitem__(self, number: int) -> Any:
+        if is_modelling_file(sys._getframe(1).f_code.co_filename):
+            self.ask(number)
+        return super().__getitem__(number)
 
 
 def observed_cache(model: nn.Module, observer: Observer) -> ObservedCache:

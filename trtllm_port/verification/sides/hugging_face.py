@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import trtllm_port
 from trtllm_port.errors import CheckpointError, UnsupportedModelError
 from trtllm_port.foundation.foreign import reading, reason
-from trtllm_port.huggingface.caches import Continuation, keeps_cache
+from trtllm_port.huggingface.caches import Continuation, cache_of, keeps_cache
 from trtllm_port.huggingface.configs import whole_config
 from trtllm_port.huggingface.exact_arithmetic import ExactArithmetic, tensors_as_they_are
 from trtllm_port.huggingface.loading import load_model
@@ -208,7 +208,7 @@ class HuggingFaceRunner:
         with self._own_code(), tapped(self.model, seen, taps), self._casting(), exactly or nullcontext():
             output = self.model(input_ids=ids_BL.to(self.device), use_cache=cache is not None)
         if cache is not None:
-            cache[:] = _layers(output, ids_BL.shape[1])
+            cache[:] = _layers(cache_of(self.model, output), ids_BL.shape[1])
         logits: Tensor = output.logits.cpu()
         return logits
 
@@ -294,9 +294,9 @@ def _at(place: range, force: Force, tap: str, tensor: Tensor) -> Tensor:
     return force(tap, tensor, [place])
 
 
-def _layers(output: Any, length: int) -> Sequence[CacheLayer]:
-    """What the KV cache in a model's output holds after a prompt of `length` tokens."""
-    layers = getattr(getattr(output, "past_key_values", None), "layers", ())
+def _layers(kept: Any, length: int) -> Sequence[CacheLayer]:
+    """What a KV cache holds after a prompt of `length` tokens; nothing of states."""
+    layers = getattr(kept, "layers", ())
     pairs = ((getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in layers)
     return [
         (keys[0].cpu(), values[0].cpu())
