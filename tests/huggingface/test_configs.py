@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import DogeConfig
 
 from trtllm_port.errors import ConfigError, EnvironmentLackError, PortError, UnsupportedModelError
-from trtllm_port.huggingface.configs import whole_config
+from trtllm_port.huggingface.configs import read_config, whole_config
 from trtllm_port.huggingface.text_part import load_hf_config
 
 LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 32, "num_attention_heads": 4}
@@ -40,6 +41,7 @@ def directory(path: Path, **changes: Any) -> Path:
         ({"architectures": {"0": "LlamaForCausalLM"}}, "`architectures` is {"),
         ({"model_type": ["llama"]}, "`model_type` is \\['llama'\\]"),
         ({"num_hidden_layers": 10**12}, "`num_hidden_layers` is 1000000000000, more than the 4,096"),
+        ({"num_experts": 10**6}, "`num_experts` is 1000000, more than the 65,536"),
         ({"num_key_value_heads": float("inf")}, "`num_key_value_heads` is inf"),
         ({"text_config": {"n_layer": 10**6}}, "`text_config.n_layer` is 1000000"),
         ({"rope_parameters": 3}, "is not a valid `llama` config"),
@@ -88,3 +90,8 @@ def test_code_that_comes_with_a_model_and_fails(
     directory(tmp_path, model_type="mine", auto_map={"AutoConfig": "configuration_mine.MineConfig"})
     with pytest.raises(error, match=words):
         whole_config(tmp_path, trust_remote_code=True)
+
+
+def test_many_experts_are_rows_of_one_tensor(tmp_path: Path) -> None:
+    DogeConfig(num_experts=16384).save_pretrained(tmp_path)
+    assert read_config(tmp_path)["num_experts"] == 16384

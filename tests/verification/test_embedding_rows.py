@@ -135,6 +135,34 @@ def test_positions_are_looked_up_behind_their_offset() -> None:
     assert "9 of 30 rows are wrong: positions 21, 22, 23 …" in found.wrong["wpe"].note
 
 
+class TokenPort:
+    """A port with a second table, of more rows than there are tokens."""
+
+    tap_names = ("embed", "more")
+
+    def look_up(self, tap: str, ids_L: Tensor, positions_L: Tensor) -> Tensor:
+        assert int(ids_L.max()) < 20
+        return WEIGHT[ids_L][None]
+
+
+def test_a_second_table_is_asked_for_tokens_that_there_are() -> None:
+    tables = {name: EmbeddingTable(rows, WEIGHT.__getitem__) for name, rows in (("embed", 20), ("more", 25))}
+    found = compare_tables(TokenPort(), tables, dict.fromkeys(tables, TableIndex("tokens")), "float32")  # type: ignore[arg-type]
+    assert found.rows == {"embed": 20, "more": 20}
+    assert not found.wrong
+
+
+def test_a_table_that_cannot_be_asked_is_left_out() -> None:
+    """Pegasus' positions take a shape and give rows for it."""
+
+    def look_up(ids_L: Tensor) -> Tensor:
+        raise ValueError("not enough values to unpack")
+
+    taps = {input_of("wpe"): torch.tensor([0, 1, 2])}
+    assert not table_indices(taps, {"wpe": EmbeddingTable(30, look_up)}, [5, 9, 7])
+    assert table_indices(taps, {"wpe": EmbeddingTable(30, WEIGHT.__getitem__)}, [5, 9, 7])
+
+
 @pytest.mark.parametrize(
     ("given", "index"),
     [

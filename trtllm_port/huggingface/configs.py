@@ -18,7 +18,8 @@ from trtllm_port.huggingface.compatibility.remote_code import remote_code
 GIVE_MODEL = "give a Hugging Face model directory"
 REMOTE_CODE = "the model brings its own code: read it, then allow it to run with `--trust-remote-code`"
 _COUNT = re.compile(r"(n|num)_(\w+_)?(layers?|blocks?|heads?|experts?)|depth|layers")
-MOST = 4096  # of anything that a model has modules for: published models have a few hundred layers, experts or heads
+MOST = 4096  # of anything that a model has modules for: published models have a few hundred layers or heads
+MOST_EXPERTS = 65_536  # which may be rows of one tensor: Doge has 16,384
 _DTYPES = ("dtype", "torch_dtype")
 
 
@@ -122,8 +123,10 @@ def _odd_values(raw: dict[str, Any], prefix: str = "") -> Iterator[str]:
         elif key in _DTYPES and isinstance(value, str):
             if value != "auto" and not isinstance(getattr(torch, value.removeprefix("torch."), None), torch.dtype):
                 yield f"`{prefix}{key}` is {_shown(value)}, expected a data type of torch such as `float16`"
-        elif _COUNT.fullmatch(key) and isinstance(value, int | float) and not -MOST <= value <= MOST:
-            yield f"`{prefix}{key}` is {_shown(value)}, more than the {MOST:,} that any model has"
+        elif _COUNT.fullmatch(key) and isinstance(value, int | float):
+            most = MOST_EXPERTS if "expert" in key else MOST
+            if not -most <= value <= most:
+                yield f"`{prefix}{key}` is {_shown(value)}, more than the {most:,} that any model has"
 
 
 def _shown(value: Any) -> str:

@@ -56,6 +56,8 @@ def compare_tables(
         indices: what each is looked up by.
         dtype: of both.
     """
+    by_tokens = (table.rows for path, table in tables.items() if path in indices and indices[path].by == "tokens")
+    vocabulary = next(by_tokens, 0)  # the first looks up the tokens as they are; further ones may have more rows
     rows: dict[str, int] = {}
     wrong: dict[str, TapComparison] = {}
     left_out: dict[str, str] = {}
@@ -64,8 +66,9 @@ def compare_tables(
             left_out[path] = NEITHER if path in port.tap_names else NO_TAP
             continue
         index = indices[path]
-        found = _wrong_rows(port, path, table, index, ROUNDINGS * ROUNDING[dtype])
-        rows[path] = table.rows - index.offset
+        reached = min(table.rows, vocabulary) if index.by == "tokens" else table.rows
+        found = _wrong_rows(port, path, table._replace(rows=reached), index, ROUNDINGS * ROUNDING[dtype])
+        rows[path] = reached - index.offset
         if found:
             named = ", ".join(map(str, found[:NAMED])) + (" …" if len(found) > NAMED else "")
             wrong[path] = failure(path, f"{len(found)} of {rows[path]} rows are wrong: {index.by} {named}")
