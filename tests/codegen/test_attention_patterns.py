@@ -97,7 +97,9 @@ def joined(function: Callable[..., Tensor], *, keeps_cache: bool = True) -> tupl
         layer(*inputs)
     assert recorder.root is not None
     sample = SimpleNamespace(batch=BATCH, length=LENGTH, past=0)
-    trace: Any = SimpleNamespace(sample=sample, inputs={"cache": Value(torch.zeros(()))}, keeps_cache=keeps_cache)
+    trace: Any = SimpleNamespace(
+        sample=sample, inputs={"cache": Value(torch.zeros(()))}, keeps_cache=keeps_cache, asked_for_masks=True
+    )
     return [item for item in fuse_attention(recorder.root, trace) if isinstance(item, Operation)], inputs
 
 

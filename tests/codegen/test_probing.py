@@ -67,3 +67,9 @@ def test_probe(module: nn.Module, expected: Leaf | None) -> None:
 def test_names_of_one_function_are_one() -> None:
     assert named_activation("gelu_new") == named_activation("gelu_pytorch_tanh") == "gelu_pytorch_tanh"
     assert named_activation("nothing of the kind") is None
+
+
+def test_a_layer_of_nan_is_none_and_no_fault() -> None:
+    norm = nn.LayerNorm(8)
+    nn.init.constant_(norm.weight, float("nan"))
+    assert probe(norm) is None

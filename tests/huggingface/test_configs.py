@@ -72,7 +72,7 @@ def test_quantized_weights_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("imports", "error", "words"),
     [
-        ("import no_such_package", EnvironmentLackError, "no_such_package"),
+        ("from no_such_package import call; call()", EnvironmentLackError, "no_such_package"),
         (
             "from transformers.utils import of_long_ago",
             EnvironmentLackError,

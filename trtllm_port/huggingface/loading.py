@@ -14,7 +14,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from trtllm_port.errors import UnsupportedModelError
-from trtllm_port.huggingface.compatibility.lost_tensors import replace_lost_tensors
+from trtllm_port.huggingface.compatibility.lost_tensors import replace_lost_tensors, shared_with_loaded
 from trtllm_port.huggingface.compatibility.remote_code import is_remote, remote_code
 from trtllm_port.huggingface.quiet import quiet_transformers
 
@@ -61,6 +61,7 @@ def load_model(
     if is_remote(type(model)):
         fresh = make_without_weights(config, dtype, trust_remote_code=trust_remote_code)
         replace_lost_tensors(model, fresh)
+        info["missing_keys"] = set(info["missing_keys"]) - shared_with_loaded(model, info["missing_keys"])
     if dtype == torch.float64:
         for parameter in model.parameters():  # some are of float32 by name: of routers, from transformers 5.24 on
             if parameter.dtype == torch.float32:

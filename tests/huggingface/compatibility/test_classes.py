@@ -60,8 +60,9 @@ def test_a_config_class_need_not_name_its_type(odd_model: Callable[..., Path]) -
         ('_tied_weights_keys = ["head.weight"]', "self.post_init()"),
         ("", "self.post_init(); self.head.weight = self.embed.weight"),
         ("", "self.head.weight = self.embed.weight"),
+        ("tie_weights = lambda self, **_: setattr(self.head, 'weight', self.embed.weight)", "self.post_init()"),
     ],
-    ids=["a list", "not declared", "no post_init"],
+    ids=["a list", "not declared", "no post_init", "by itself"],
 )
 def test_tied_weights_are_saved_once_and_loaded_tied(
     odd_model: Callable[..., Path], tmp_path: Path, attributes: str, init: str

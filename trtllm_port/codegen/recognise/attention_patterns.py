@@ -300,6 +300,8 @@ class _Chain:
         bias = mask.tensor if isinstance(mask, Value) else None
         bias = bias.float() if bias is not None and bias.dtype != torch.bool else bias
         expected = compute_attention(query, key, attended, bias, scale).transpose(1, 2)
+        if not bool(expected.isfinite().all()):
+            return False
         tolerance = TOLERANCE * float(expected.abs().max())
         return torch.allclose(found.float().reshape(expected.shape), expected, rtol=0, atol=tolerance)
 

@@ -6,6 +6,8 @@ no file holds (tables of rotations, masks) it leaves uninitialised, unless the c
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from torch import Tensor, nn
 
 
@@ -29,6 +31,13 @@ def replace_lost_tensors(model: nn.Module, fresh: nn.Module) -> None:
         for name, held in vars(other).items():
             if _holds_tensors(held):
                 vars(module)[name] = held
+
+
+def shared_with_loaded(model: nn.Module, missing: Collection[str]) -> set[str]:
+    """Names that no file holds, of parameters that a file holds under another name: a class tied them by itself."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    loaded = {id(parameter) for name, parameter in parameters.items() if name not in missing}
+    return {name for name in missing if name in parameters and id(parameters[name]) in loaded}
 
 
 def _holds_tensors(held: object) -> bool:

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
-from trtllm_port.errors import EnvironmentLackError, PortError, UnsupportedModelError
+from trtllm_port.errors import EnvironmentLackError, PortError
 from trtllm_port.foundation.foreign import reason
 from trtllm_port.huggingface.compatibility import stand_ins
 from trtllm_port.huggingface.compatibility.config_classes import prepare_config_class
@@ -185,7 +185,7 @@ def _registering(auto: Any) -> Any:
     return (classmethod if isinstance(auto.__dict__["register"], classmethod) else staticmethod)(add)
 
 
-def _told(error: Exception, file: Path) -> PortError:
+def _told(error: Exception, file: Path) -> Exception:
     """An error of code that is imported: with its line, and with the release that a missing name was last in."""
     place = place_in(error, file.parent) or file.name
     name = next((word for found in _NAME.finditer(str(error)) for word in found.groups() if word), "")
@@ -195,10 +195,11 @@ def _told(error: Exception, file: Path) -> PortError:
     if isinstance(error, ImportError) or name in GONE:
         since = f" (the last release to have it: {GONE[name]})" if name in GONE else ""
         return EnvironmentLackError(
-            f"`{place}` was written for another transformers than {version('transformers')}: {reason(error)}{since}",
+            f"`{place}` was written for another version of `transformers` than {version('transformers')}: "
+            f"{reason(error)}{since}",
             hint=OTHER_RELEASE,
         )
-    return UnsupportedModelError(f"`{place}` cannot be imported: {reason(error)}", hint=OTHER_RELEASE)
+    return RuntimeError(f"`{place}` cannot be imported: {reason(error)}")  # for the caller to say of what
 
 
 def place_in(error: BaseException, folder: Path) -> str | None:
