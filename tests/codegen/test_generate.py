@@ -27,7 +27,7 @@ def test_a_second_run_from_a_directory_gives_the_same_bytes(llama: PortSource, t
     again = generate_port(tmp_path, name="mine", progress=lambda *step: seen.append(step))
     assert again.files == llama.files
     assert (again.name, again.ledger.used) == ("mine", llama.ledger.used)
-    assert {phase for phase, _, _ in seen} == {"trace", "change config keys"}
+    assert {phase for phase, _, _ in seen} == {"trace", "change config keys", "prove"}
     assert all(0 <= done <= total for _, done, total in seen)
 
 

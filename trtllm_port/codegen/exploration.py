@@ -37,9 +37,9 @@ from trtllm_port.codegen.merge.classes import make_classes
 from trtllm_port.codegen.proof import prove
 from trtllm_port.codegen.record.causality import require_causal
 from trtllm_port.codegen.record.tracing import trace
+from trtllm_port.codegen.solve.not_expressible import NotExpressible
 from trtllm_port.codegen.write.classes import ClassText, ClassWriter
 from trtllm_port.codegen.write.ledger import Ledger, same_computation, unread_entries
-from trtllm_port.codegen.write.not_expressible import NotExpressible
 from trtllm_port.codegen.write.source import class_title
 from trtllm_port.errors import ConfigError, EnvironmentLackError, PortError, UnsupportedModelError
 from trtllm_port.foundation.progress import Progress

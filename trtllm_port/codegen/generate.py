@@ -120,8 +120,8 @@ def _files(found: Exploration, hf_class: type[Any], names: WeightNames) -> dict[
         "config.py": source.config_file(
             fields,
             found.ledger.fixed | found.entries,
-            found.ledger.accepted,
-            min(found.longest.values(), default=None),
+            accepted=found.ledger.accepted,
+            longest=min(found.longest.values(), default=None),
             config_class=config_class,
             title=found.title,
             hf_config_class=type(found.config).__name__,

@@ -8,22 +8,45 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from trtllm_port.codegen.configs.mixing import changed, differing, mixed
-from trtllm_port.codegen.configs.sizes import SAMPLES, Sample
+from trtllm_port.codegen.configs.sizes import SAMPLES, Sample, Samples
+from trtllm_port.codegen.lower.lowering import Lowered
 from trtllm_port.codegen.merge.anti_unification import NotMergeable
-from trtllm_port.codegen.write.not_expressible import NotExpressible
+from trtllm_port.codegen.solve.not_expressible import NotExpressible
+from trtllm_port.codegen.write.classes import ClassText
+from trtllm_port.codegen.write.ledger import Ledger
 from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.huggingface.models import first_line
-
-if TYPE_CHECKING:
-    from trtllm_port.codegen.exploration import Exploration
 
 CHALLENGES = 6  # configurations in which many keys differ at once
 
 
-def prove(found: Exploration) -> None:
+class Explored(Protocol):
+    """What is known of a model so far; see `Exploration`."""
+
+    samples: list[Lowered]
+    classes: list[ClassText]
+    small: Samples
+    options: dict[str, list[Any]]
+    pinned: set[str]
+    ledger: Ledger
+    values: dict[str, Any]
+    progress: Progress
+
+    def lower_sample(self, sample: Sample) -> Lowered:
+        """Trace a configuration."""
+
+    def write_classes(self, samples: list[Lowered]) -> list[ClassText]:
+        """The classes over some samples; raises NotMergeable, NotExpressible or UnsupportedModelError."""
+
+    def worse(self, classes: list[ClassText]) -> str | None:
+        """Why what would follow more than the classes do is not worth it; None if it is."""
+
+
+def prove(found: Explored) -> None:
     """Try configurations in which many keys differ at once; what the port does not follow then is built in."""
     for number in range(CHALLENGES):
         found.progress("prove", number, CHALLENGES)
@@ -36,7 +59,7 @@ def prove(found: Exploration) -> None:
             sample = _like(sample, changed(base, wanted)) if key is not None else None
 
 
-def _problem(found: Exploration, sample: Sample) -> str | None:
+def _problem(found: Explored, sample: Sample) -> str | None:
     """Why the classes do not follow a configuration; they are refined where that suffices."""
     try:
         traced = found.lower_sample(sample)
@@ -54,7 +77,7 @@ def _problem(found: Exploration, sample: Sample) -> str | None:
     return None
 
 
-def _pin(found: Exploration, base: Sample, other: Sample, problem: str) -> str | None:
+def _pin(found: Explored, base: Sample, other: Sample, problem: str) -> str | None:
     """Build in a key of those that differ and that the port does not follow together; None if there is none."""
     culprits = _culprits(found, base, other)
     if not culprits:
@@ -72,7 +95,7 @@ def _pin(found: Exploration, base: Sample, other: Sample, problem: str) -> str |
     return key
 
 
-def _culprits(found: Exploration, base: Sample, other: Sample) -> dict[str, Any]:
+def _culprits(found: Explored, base: Sample, other: Sample) -> dict[str, Any]:
     """The fewest keys that make the difference between what the port follows and what it does not."""
     wanted = differing(base, other)
     groups = [[key for key in wanted if key not in found.options], *([key] for key in wanted if key in found.options)]

@@ -9,9 +9,9 @@ from trtllm_port.codegen.ir.formatting import indent
 from trtllm_port.codegen.ir.record import Value
 from trtllm_port.codegen.lower.lowering import Lowered
 from trtllm_port.codegen.merge.classes import PortClass
+from trtllm_port.codegen.solve.not_expressible import NotExpressible
 from trtllm_port.codegen.write.common_subexpressions import SubexpressionNames
 from trtllm_port.codegen.write.constructors import Constructor, ConstructorWriter, tied_parameters
-from trtllm_port.codegen.write.not_expressible import NotExpressible
 from trtllm_port.codegen.write.printing import Untranslated
 from trtllm_port.codegen.write.scope import Scope
 from trtllm_port.codegen.write.statements import Body, ForwardWriter

@@ -19,9 +19,9 @@ from trtllm_port.codegen.lower.lowering import Lowered
 from trtllm_port.codegen.merge.classes import Child, PortClass
 from trtllm_port.codegen.merge.shared_weights import shared_blocks
 from trtllm_port.codegen.recognise.constants import stored_tensor
+from trtllm_port.codegen.solve.not_expressible import NotExpressible
 from trtllm_port.codegen.write.branches import merge_conditions
 from trtllm_port.codegen.write.conditional_sizes import complete_size
-from trtllm_port.codegen.write.not_expressible import NotExpressible
 from trtllm_port.codegen.write.scope import Scope
 from trtllm_port.codegen.write.weight_names import used_by, used_tensors
 from trtllm_port.foundation.quoting import literal

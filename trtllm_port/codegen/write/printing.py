@@ -27,8 +27,8 @@ from trtllm_port.codegen.ir.record import Attribute, Literal, Value
 from trtllm_port.codegen.ir.structure import relative_path
 from trtllm_port.codegen.lower.parallel_calls import PARTS
 from trtllm_port.codegen.lower.shared_caches import NO_KINDS
+from trtllm_port.codegen.solve.not_expressible import NotExpressible
 from trtllm_port.codegen.solve.symbols import field_values
-from trtllm_port.codegen.write.not_expressible import NotExpressible
 from trtllm_port.codegen.write.scope import RoundScope, Scope
 from trtllm_port.foundation.quoting import literal
 

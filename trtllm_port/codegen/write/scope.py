@@ -16,10 +16,10 @@ from trtllm_port.codegen.ir.nodes import Branch, Instance
 from trtllm_port.codegen.ir.record import Value
 from trtllm_port.codegen.merge.classes import PortClass
 from trtllm_port.codegen.record.probing import named_activation
+from trtllm_port.codegen.solve.not_expressible import NotExpressible, Undecided
 from trtllm_port.codegen.solve.solver import Solver
 from trtllm_port.codegen.solve.source_arithmetic import from_source, of_any_size, origins_of, same_arithmetic
 from trtllm_port.codegen.solve.symbols import field_values, is_printable, symbols_of
-from trtllm_port.codegen.write.not_expressible import NotExpressible, Undecided
 from trtllm_port.foundation.quoting import is_name, literal
 
 _PLAIN = 3  # the cost of an expression that needs no help

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import astuple
+from types import MappingProxyType
 from typing import Any
 
 from trtllm_port.codegen.configs.size_tables import META_KEYS
@@ -48,9 +49,9 @@ def _import(module: str, names: set[str]) -> str:
 def config_file(
     fields: Mapping[str, str],
     fixed: Mapping[str, Any],
-    accepted: Mapping[str, list[Any]],
-    longest: int | None,
     *,
+    accepted: Mapping[str, list[Any]] = MappingProxyType({}),
+    longest: int | None = None,
     config_class: str,
     title: str,
     hf_config_class: str,

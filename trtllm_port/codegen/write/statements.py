@@ -14,8 +14,8 @@ from trtllm_port.codegen.ir.expressions import ATOM, Expression
 from trtllm_port.codegen.ir.formatting import indent, reference
 from trtllm_port.codegen.ir.nodes import Block, Node
 from trtllm_port.codegen.ir.record import Value
+from trtllm_port.codegen.solve.not_expressible import SometimesComputed
 from trtllm_port.codegen.write.branches import BranchWriter
-from trtllm_port.codegen.write.not_expressible import SometimesComputed
 from trtllm_port.codegen.write.printing import INPUT_DTYPE, Printer, Untranslated
 from trtllm_port.codegen.write.scope import RoundScope, Scope
 from trtllm_port.codegen.write.shape_chains import join_lines
