@@ -112,7 +112,7 @@ def test_tokenizer_files(name: str, content: str, what: str, engine: Path, tmp_p
 @pytest.mark.parametrize(
     ("imports", "code", "what"),
     [
-        ("import no_such_package", 3, "pip install no_such_package"),
+        ("import no_such_package; no_such_package.go()", 3, "pip install no_such_package"),
         ("from transformers.utils import gone_since_4_40", 3, "another version of `transformers`"),
         ("1 / 0", 2, "ZeroDivisionError"),
     ],

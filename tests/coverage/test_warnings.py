@@ -67,7 +67,6 @@ def test_the_page_names_them_in_the_row_of_the_type() -> None:
 
 def test_types_are_told_with_commas_or_blanks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["run.py", "--only", "llama,gpt2", "bloom"])
-    assert run._arguments().only == [["llama", "gpt2"], ["bloom"]]
-    monkeypatch.setattr("sys.argv", ["run.py", "--only", "llama,gtp2"])
+    assert run._chosen(run.TABLE, run._arguments().only) == ["llama", "gpt2", "bloom"]
     with pytest.raises(SystemExit):
-        run._arguments()
+        run._chosen(run.TABLE, ["llama,gtp2"])

@@ -289,6 +289,9 @@ class Exploration:
 
     def _follow(self, base: Sample, key: str, other: Any, changed: Lowered) -> str | None:
         """Express the classes over a changed key, too, alone and with all others that were followed; or say why not."""
+        if isinstance(other, dict) and self._is_written(changed):
+            self.followed[key] = other
+            return None
         added = [changed]
         was_none = base.values.get(key) is None
         other_form = structure(changed.root) != structure(self.samples[0].root)
@@ -313,10 +316,17 @@ class Exploration:
         if (worse := self.worse(classes)) is not None:
             return worse
         self.followed[key] = other
-        if not isinstance(other, dict) or [text.lines for text in classes] != [text.lines for text in self.classes]:
-            self.samples += added
-            self.classes = classes
+        self.samples += added
+        self.classes = classes
         return None
+
+    def _is_written(self, changed: Lowered) -> bool:
+        """Whether the classes follow a configuration as they are."""
+        try:
+            classes = self.write_classes([*self.samples, changed])
+        except (NotMergeable, NotExpressible, UnsupportedModelError):
+            return False
+        return [text.lines for text in classes] == [text.lines for text in self.classes]
 
     def worse(self, classes: list[ClassText]) -> str | None:
         """Why what would follow more than the classes do is not worth it; None if it is."""

@@ -137,15 +137,13 @@ class _Chain:
             return args[0]
         if name in ADD and len(args) == 2:
             bias, rest = sorted(args, key=lambda arg: self._is_score(arg))
-            shown = causal_content(bias, self.trace)
-            parts = hidden_and_sloping(bias, self.trace) if shown is None else None
-            if shown is not None:
+            if self._is_constant(bias) and _holds(bias, 0.0, None):
+                scores.hidden.append((Literal(bias.tensor == 0), False))
+            elif (shown := causal_content(bias, self.trace)) is not None:
                 scores.hidden.append((Literal(shown), False))
-            elif parts is not None:
+            elif (parts := hidden_and_sloping(bias, self.trace)) is not None:
                 scores.hidden.append((Literal(parts[0]), False))
                 scores.added.append((Literal(parts[1]), scores.factor))
-            elif self._is_constant(bias) and _holds(bias, 0.0, None):
-                scores.hidden.append((Literal(bias.tensor == 0), False))
             else:
                 scores.added.append((bias, scores.factor))
             return rest
