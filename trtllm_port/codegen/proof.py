@@ -80,9 +80,10 @@ def _problem(found: Explored, sample: Sample) -> str | None:
 def _pin(found: Explored, base: Sample, other: Sample, problem: str) -> str | None:
     """Build in a key of those that differ and that the port does not follow together; None if there is none."""
     culprits = _culprits(found, base, other)
-    if not culprits:
+    options = [key for key in culprits if key in found.options]
+    if not options:  # sizes alone: mixed at will they need not divide evenly, as those of a model do
         return None
-    key = max(culprits, key=lambda key: (_is_switch(culprits[key]), key in found.ledger.ignored, key in found.options))
+    key = max(options, key=lambda key: (_is_switch(culprits[key]), key in found.ledger.ignored))
     found.pinned.add(key)
     found.ledger.ignored.pop(key, None)
     found.ledger.accepted.pop(key, None)
