@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import coverage_page
 import pytest
-import run
 from coverage_rows import TableRow
 from coverage_warnings import counted, told, warnings_of
 
@@ -65,7 +66,10 @@ def test_the_page_names_them_in_the_row_of_the_type() -> None:
     assert coverage_page._warned([warned]) == "Of 1 verifications 1 do"
 
 
-def test_types_are_told_with_commas_or_blanks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_types_are_told_with_commas_or_blanks(
+    monkeypatch: pytest.MonkeyPatch, import_file: Callable[[Path], ModuleType]
+) -> None:
+    run = import_file(Path(__file__).with_name("run.py"))
     monkeypatch.setattr("sys.argv", ["run.py", "--only", "llama,gpt2", "bloom"])
     assert run._chosen(run.TABLE, run._arguments().only) == ["llama", "gpt2", "bloom"]
     with pytest.raises(SystemExit):
