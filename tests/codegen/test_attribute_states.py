@@ -13,9 +13,9 @@ from trtllm_port.codegen import check_port, generate_port
 from trtllm_port.codegen.ir.module_paths import layer_number
 from trtllm_port.codegen.ir.record import Call, Operation, Value
 from trtllm_port.codegen.lower.decomposition import decomposed
-from trtllm_port.codegen.recognise.convolutions import causal_convolution
 from trtllm_port.codegen.record.attribute_states import held_tensors
 from trtllm_port.codegen.record.formulas import FORMULAS, PRIMITIVES
+from trtllm_port.codegen.rules.convolutions import causal_convolution
 from trtllm_port.huggingface.module_outputs import of_tokens
 
 B, L, E, K = 2, 7, 6, 4
