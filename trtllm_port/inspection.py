@@ -10,7 +10,6 @@ import json
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from trtllm_port.errors import RegistryError, UnsupportedModelError
@@ -124,7 +123,7 @@ def inspect_model(
         skeletons=tuple(asdict(skeleton) for skeleton in source.skeletons),
         tensors=_tensors(model_dir),
         port=_port(workspace, source.architecture),
-        quantized=quantization(SimpleNamespace(**read_config(model_dir))),
+        quantized=quantization(read_config(model_dir).get("quantization_config")),
     )
 
 

@@ -72,50 +72,78 @@ class Measurement(ABC, Generic[RowT]):
         return report
 
 
-class TableMeasurement(Measurement[TableRow]):
-    """The stages from a config to an engine."""
+class StagedMeasurement(Measurement[TableRow]):
+    """Stages, of which the first that falls short ends the row.
 
-    def __init__(self, model_type: str, directory: Path) -> None:
-        super().__init__(TableRow(model_type=model_type, family=family_of(model_type), status=PASSES), directory)
-        self.stage = "config"
+    Args:
+        name: of the row.
+        model_type: tells the family.
+
+    Attributes:
+        stage: the one that runs.
+    """
+
+    def __init__(self, name: str, model_type: str, directory: Path, stage: str) -> None:
+        super().__init__(TableRow(model_type=name, family=family_of(model_type), status=PASSES), directory)
+        self.stage = stage
 
     def measure(self) -> None:
         """Run the stages until one falls short."""
         try:
-            self._stages()
+            self.stages()
         except FallsShortError as error:
-            self._falls_short(*error.args)
+            self.falls_short(*error.args)
         except PortError as error:
-            self._falls_short(NO_ENGINE if self.stage == "engine" else REFUSED, error.message)
+            self.falls_short(self.refused(error), error.message)
         except Exception as error:  # any other is a defect
-            self._falls_short(DEFECT, describe(error))
+            self.falls_short(DEFECT, describe(error))
             traceback.print_exc()
 
-    def _falls_short(self, status: str, reason: str) -> None:
+    @abstractmethod
+    def stages(self) -> None:
+        """Run them; FallsShortError or PortError where one falls short."""
+
+    @abstractmethod
+    def refused(self, error: PortError) -> str:
+        """The status where the package refuses."""
+
+    def falls_short(self, status: str, reason: str) -> None:
+        """Note where, and why."""
         self.note(status=status, stage=self.stage, reason=one_line(reason))
 
-    def _stages(self) -> None:
-        from trtllm_port.porting.create import create_port
-
-        given, tiny = self.directory / "given", self.directory / "tiny"
-        write_config(self.row.model_type, given)
-        self.stage = "new"
-        result = create_port(given, workspace=self.directory)
-        self._read(result)
-        write_tiny(given, tiny)
-        for dtype in DTYPES:
-            self.stage = f"verify {dtype}"
-            self._must_pass(tiny, dtype)
-        self.stage = "engine"
-        self._compile(tiny)
-
-    def _read(self, result: PortResult) -> None:
+    def read(self, result: PortResult) -> None:
+        """Note how long what `new` wrote is; FallsShortError where it is no complete and right port."""
         assert result.source is not None  # no blank port was asked for
         text = result.source.files["model.py"]
         self.note(lines=len(text.splitlines()), longest_class=longest_class(text))
         outcome = unlike_a_port(result)
         if outcome is not None:
             raise FallsShortError(*outcome)
+
+
+class TableMeasurement(StagedMeasurement):
+    """The stages from a config to an engine."""
+
+    def __init__(self, model_type: str, directory: Path) -> None:
+        super().__init__(model_type, model_type, directory, "config")
+
+    def refused(self, error: PortError) -> str:
+        return NO_ENGINE if self.stage == "engine" else REFUSED
+
+    def stages(self) -> None:
+        from trtllm_port.porting.create import create_port
+
+        given, tiny = self.directory / "given", self.directory / "tiny"
+        write_config(self.row.model_type, given)
+        self.stage = "new"
+        result = create_port(given, workspace=self.directory)
+        self.read(result)
+        write_tiny(given, tiny)
+        for dtype in DTYPES:
+            self.stage = f"verify {dtype}"
+            self._must_pass(tiny, dtype)
+        self.stage = "engine"
+        self._compile(tiny)
 
     def _must_pass(self, tiny: Path, dtype: str) -> None:
         report = self.verify(tiny, dtype)

@@ -8,23 +8,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from coverage_measure import (
-    DTYPES,
-    FallsShortError,
-    Measurement,
-    describe,
-    longest_class,
-    one_line,
-    unlike_a_port,
-    write_tiny,
-)
-from coverage_rows import DEFECT, DIFFERS, PASSES, REFUSED, TableRow
-from coverage_types import family_of
+from coverage_measure import DTYPES, FallsShortError, StagedMeasurement, write_tiny
+from coverage_rows import DIFFERS, REFUSED, TableRow
 
 from trtllm_port.errors import ConfigError, PortError
 
@@ -58,44 +47,30 @@ Versions: {versions}. {seconds} minutes of processor time altogether.
 """
 
 
-class PublishedMeasurement(Measurement[TableRow]):
+class PublishedMeasurement(StagedMeasurement):
     """The stages from a published config to a proof."""
 
     def __init__(self, name: str, directory: Path) -> None:
-        given = directory / name
-        given.mkdir()
-        shutil.copyfile(Path(os.environ[DIRECTORY]) / name / "config.json", given / "config.json")
-        kind = str(json.loads((given / "config.json").read_text(encoding="utf-8")).get("model_type", ""))
-        super().__init__(TableRow(model_type=name, family=family_of(kind), status=PASSES), directory)
-        self.given, self.stage = given, "new"
+        self.given = directory / name
+        self.given.mkdir()
+        shutil.copyfile(Path(os.environ[DIRECTORY]) / name / "config.json", self.given / "config.json")
+        kind = json.loads((self.given / "config.json").read_text(encoding="utf-8")).get("model_type", "")
+        super().__init__(name, str(kind), directory, "new")
 
-    def measure(self) -> None:
-        """Run the stages until one falls short."""
-        try:
-            self._stages()
-        except FallsShortError as error:
-            self._falls_short(*error.args)
-        except ConfigError as error:
-            self._falls_short(UNKNOWN if self.stage == "new" else REFUSED, error.message)
-        except PortError as error:
-            self._falls_short(UNKNOWN if "does not know" in error.message else REFUSED, error.message)
-        except Exception as error:  # any other is a defect
-            self._falls_short(DEFECT, describe(error))
-            traceback.print_exc()
+    def refused(self, error: PortError) -> str:
+        if isinstance(error, ConfigError):
+            return UNKNOWN if self.stage == "new" else REFUSED
+        return UNKNOWN if "does not know" in error.message else REFUSED
 
-    def _falls_short(self, status: str, reason: str) -> None:
-        self.note(status=status, stage=self.stage, reason=one_line(reason.replace(f"{self.directory}/", "")))
+    def falls_short(self, status: str, reason: str) -> None:
+        super().falls_short(status, reason.replace(f"{self.directory}/", ""))
 
-    def _stages(self) -> None:
+    def stages(self) -> None:
         from trtllm_port.porting.create import create_port
         from trtllm_port.registry.ports import find_port
 
         result = create_port(self.given, workspace=self.directory)
-        assert result.source is not None  # no blank port was asked for
-        text = result.source.files["model.py"]
-        self.note(lines=len(text.splitlines()), longest_class=longest_class(text))
-        if (outcome := unlike_a_port(result)) is not None:
-            raise FallsShortError(*outcome)
+        self.read(result)
         self.stage = "convert"
         find_port(self.directory, result.port.architecture).cls.config_class.from_hugging_face(self._plain())
         self.stage = "verify"

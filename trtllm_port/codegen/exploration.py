@@ -110,6 +110,7 @@ class Exploration:
     # sizes
 
     def lower_sample(self, sample: Sample) -> Lowered:
+        """Trace a configuration; raises whatever Hugging Face's code does."""
         return lower(trace(sample, trust_remote_code=self.trust_remote_code))
 
     def _small(self) -> Samples:

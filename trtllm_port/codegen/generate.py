@@ -18,6 +18,7 @@ from trtllm_port.codegen.write.ledger import Ledger
 from trtllm_port.codegen.write.weight_names import WeightNames, weight_names
 from trtllm_port.foundation.digests import file_digest
 from trtllm_port.foundation.progress import Progress
+from trtllm_port.huggingface.compatibility.remote_code import is_remote
 from trtllm_port.huggingface.conversion_mapping import ignored_names
 from trtllm_port.huggingface.models import load_config, load_whole_config, require_causal_lm, source_files
 from trtllm_port.huggingface.quiet import quiet_transformers
@@ -132,7 +133,7 @@ def _files(found: Exploration, hf_class: type[Any], names: WeightNames) -> dict[
 
 def _origin(hf_class: type[Any]) -> str:
     parts = hf_class.__module__.split(".")
-    if parts[0] == "transformers_modules":  # a copy in the cache, under a name of the moment
+    if is_remote(hf_class):  # a copy in the cache, under a name of the moment
         return f"{parts[-1]}.py, which comes with the model"
     return "/".join(parts) + ".py"
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trtllm_port.codegen.configs.sizes import BATCH, LENGTH, PAST, Sample
+from trtllm_port.codegen.configs.sizes import BATCH, LENGTH, PAST, Sample, config_content
 from trtllm_port.codegen.ir.module_paths import of_any_layer
 from trtllm_port.codegen.ir.operation_text import COMMENT, INDENT, operation_sections
 from trtllm_port.codegen.lower.lowering import Lowered, lower
@@ -31,7 +31,6 @@ WEIGHTS = "weights, as files have them:"
 CHANGED = "with "
 CONTEXT = 2
 """Lines of a section around one that differs."""
-NOT_OF_A_MODEL = ("transformers_version", "dtype")
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,7 @@ class TracedConfig:
 
 def traced_config(config: Any, architecture: str, changes: Mapping[str, Any]) -> TracedConfig:
     """What a record of a small config's model is made from."""
-    values = {key: value for key, value in config.to_diff_dict().items() if key not in NOT_OF_A_MODEL}
-    values |= {"architectures": [architecture], "model_type": config.model_type}
-    return TracedConfig(dict(json.loads(json.dumps(values))), dict(sorted(changes.items())))
+    return TracedConfig(config_content(config, architecture), dict(sorted(changes.items())))
 
 
 def operation_record(traced: TracedConfig, *, code: Path | None = None) -> str:

@@ -48,7 +48,7 @@ def whole_config(model_dir: str | Path, trust_remote_code: bool = False) -> Any:
         config = AutoConfig.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
         if not type(config).model_type:  # a class that comes with the model need not say
             type(config).model_type = kind
-        for part in (config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", None) or {})):
+        for part in (config, *parts_of(config).values()):
             for choice in ("_attn_implementation", "_experts_implementation"):
                 if getattr(part, choice, None) is not None:
                     setattr(part, choice, None)
@@ -86,9 +86,13 @@ def read_config(model_dir: str | Path) -> dict[str, Any]:
     return raw
 
 
-def quantization(config: Any) -> str | None:
-    """How the weights of a config are quantized, in one word; None if they are not."""
-    settings = getattr(config, "quantization_config", None)
+def parts_of(config: Any) -> dict[str, Any]:
+    """The configs of several models that a config holds, by their keys; a part that is not there is None."""
+    return {name: getattr(config, name, None) for name in getattr(config, "sub_configs", None) or {}}
+
+
+def quantization(settings: Any) -> str | None:
+    """How weights are quantized, in one word, as a config's `quantization_config` says; None if they are not."""
     if not settings:
         return None
     method = settings.get("quant_method") if isinstance(settings, dict) else getattr(settings, "quant_method", None)
@@ -97,7 +101,7 @@ def quantization(config: Any) -> str | None:
 
 def refuse_quantized(config: Any, model_dir: str | Path) -> None:
     """UnsupportedModelError where the weights are quantized: ports are of the class that they were quantized from."""
-    method = quantization(config)
+    method = quantization(getattr(config, "quantization_config", None))
     if method is not None:
         raise UnsupportedModelError(
             f"the weights of `{model_dir}` are quantized ({method})", hint="give the model that it was quantized from"

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.foundation.foreign import reading
 from trtllm_port.huggingface.compatibility.remote_code import is_remote, remote_code
-from trtllm_port.huggingface.configs import REMOTE_CODE, quantization, read_config, whole_config
+from trtllm_port.huggingface.configs import REMOTE_CODE, parts_of, quantization, read_config, whole_config
 from trtllm_port.huggingface.quiet import quiet_transformers
 from trtllm_port.huggingface.text_part import listed_class, text_part
 
@@ -38,8 +38,8 @@ def load_whole_config(model_dir: str | Path, trust_remote_code: bool = False) ->
         )
     with quiet_transformers():
         config = whole_config(model_dir, trust_remote_code)
-    for part in (config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", None) or {})):
-        if quantization(part) is not None:
+    for part in (config, *parts_of(config).values()):
+        if quantization(getattr(part, "quantization_config", None)) is not None:
             del part.quantization_config
     return config
 
@@ -57,7 +57,7 @@ def require_causal_lm(config: Any, trust_remote_code: bool = False) -> type[nn.M
         UnsupportedModelError: it is an encoder, an encoder-decoder, quantized, or no language model.
     """
     kind = config.model_type
-    if quantization(config) is not None:
+    if quantization(getattr(config, "quantization_config", None)) is not None:
         raise UnsupportedModelError(
             f"the `{kind}` model is quantized", hint="give the model that it was quantized from"
         )
@@ -79,10 +79,6 @@ def require_causal_lm(config: Any, trust_remote_code: bool = False) -> type[nn.M
     raise UnsupportedModelError(f"`{kind}` is {what}: transformers has no `…ForCausalLM` class for it")
 
 
-OWN_CODE = "transformers_modules"
-"""The package that code which comes with a model is imported as."""
-
-
 def source_files(model: Any) -> dict[str, Path]:
     """The files that a model's classes and its config's class are written in, but for torch's.
 
@@ -96,7 +92,7 @@ def source_files(model: Any) -> dict[str, Path]:
         file = Path(inspect.getfile(kind))
         if package == transformers.__name__:
             found[file.relative_to(_library().parent).as_posix()] = file
-        elif package == OWN_CODE:
+        elif is_remote(kind):
             found[file.name] = file
     return dict(sorted(found.items()))
 
@@ -115,7 +111,7 @@ def forget_own_code() -> None:
     """Forget all classes that came with a model: transformers would take them again, whatever a directory holds now."""
     for mapping in (transformers.CONFIG_MAPPING, transformers.MODEL_FOR_CAUSAL_LM_MAPPING):
         registered: dict[Any, type[Any]] = mapping._extra_content
-        for key in [key for key, kind in registered.items() if kind.__module__.startswith(f"{OWN_CODE}.")]:
+        for key in [key for key, kind in registered.items() if is_remote(kind)]:
             del registered[key]
 
 

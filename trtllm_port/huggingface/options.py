@@ -41,17 +41,13 @@ def known_names(config: Any, key: str) -> list[str]:
 
 def known_entries(config: Any, key: str) -> list[str]:
     """The entries of a dict in the config that the modelling file itself asks for."""
-    kind = listed_class(config)
-    tree = _tree(kind.__module__) if kind is not None else None
-    names = _called(config, key)
+    tree, names = _modelling_tree(config), _called(config, key)
     return list(dict.fromkeys(name for node in (ast.walk(tree) if tree else ()) for name in _entry(node, names)))
 
 
 def is_read(config: Any, key: str) -> bool:
     """Whether the modelling file mentions a key at all."""
-    names = _called(config, key)
-    kind = listed_class(config)
-    tree = _tree(kind.__module__) if kind is not None else None
+    tree, names = _modelling_tree(config), _called(config, key)
     nodes = ast.walk(tree) if tree is not None else ()
     told = (node.attr if isinstance(node, ast.Attribute) else getattr(node, "value", None) for node in nodes)
     return tree is None or any(isinstance(name, str) and name in names for name in told)
@@ -61,6 +57,12 @@ def _called(config: Any, key: str) -> frozenset[str]:
     """The names of a key."""
     mapped = getattr(config, "attribute_map", None) or {}
     return frozenset((key, *(name for name, known in mapped.items() if known == key)))
+
+
+def _modelling_tree(config: Any) -> ast.Module | None:
+    """The modelling file of a config's model; None where there is none to read."""
+    kind = listed_class(config)
+    return None if kind is None else _tree(kind.__module__)
 
 
 def _sources(config: Any) -> list[str]:

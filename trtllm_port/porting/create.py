@@ -5,10 +5,8 @@ This composes the stages `codegen` and `scaffold` for the command line and for `
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from trtllm_port.foundation.digests import file_digest
@@ -104,7 +102,7 @@ def create_port(
         record=record,
     )
     whole = given if config.get("model_type") != source.model_type else None
-    quantized = quantization(SimpleNamespace(**config))
+    quantized = quantization(config.get("quantization_config"))
     return PortResult(port=port, source=source, check=check, part_of=whole, quantized=quantized)
 
 
@@ -129,13 +127,11 @@ def create_blank_port(
 
 def _tiny_config(source: PortSource, model_dir: Path, trust_remote_code: bool) -> dict[str, Any]:
     """The `config.json` of a model of the same kind, as small as can be."""
-    from trtllm_port.codegen.configs.sizes import unseen_config
+    from trtllm_port.codegen.configs.sizes import config_content, unseen_config
     from trtllm_port.codegen.generate import load_config
 
-    tiny = unseen_config(load_config(model_dir, trust_remote_code)).to_diff_dict()
-    tiny = {key: value for key, value in tiny.items() if key not in ("transformers_version", "dtype")}
-    tiny |= {"architectures": [source.architecture], "model_type": source.model_type}
-    return dict(json.loads(json.dumps(tiny)))
+    tiny = unseen_config(load_config(model_dir, trust_remote_code))
+    return config_content(tiny, source.architecture)
 
 
 def _test(source: PortSource, tiny: dict[str, Any]) -> str:

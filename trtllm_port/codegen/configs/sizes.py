@@ -45,6 +45,7 @@ __all__ = [
     "SIZES",
     "Sample",
     "Samples",
+    "config_content",
     "config_values",
     "layer_count",
     "layer_count_key",
@@ -110,6 +111,15 @@ def config_values(config: Any) -> dict[str, Any]:
     plain = plain_values(config)
     values = {key: value for key, value in plain.items() if key not in META_KEYS and not key.startswith("_")}
     return dict(json.loads(json.dumps(values, default=str)))
+
+
+def config_content(config: Any, architecture: str) -> dict[str, Any]:
+    """What a small model's `config.json` holds, whatever made it and whatever data type it had."""
+    values = {
+        key: value for key, value in config.to_diff_dict().items() if key not in ("transformers_version", "dtype")
+    }
+    values |= {"architectures": [architecture], "model_type": config.model_type}
+    return dict(json.loads(json.dumps(values)))
 
 
 def make_config(like: Any, values: dict[str, Any]) -> Any:

@@ -19,6 +19,7 @@ from trtllm_port.codegen.configs.sizes import Sample
 from trtllm_port.codegen.ir.dtypes import DTYPES
 from trtllm_port.codegen.ir.nodes import Block, Node
 from trtllm_port.codegen.ir.record import Literal, Operation, Value
+from trtllm_port.layers.config.rope import inverse_frequencies
 
 TOLERANCE = 0.02  # of cosines in the trace's bfloat16; of several that are as near the nearest counts
 USUAL_BASE = 10000.0
@@ -113,8 +114,7 @@ class PositionTables:
 
 
 def _angles(positions: Tensor, dim: int, base: float, options: dict[str, bool]) -> Tensor:
-    frequencies = 1.0 / base ** (torch.arange(0, dim, 2, dtype=torch.int64).float() / dim)
-    angles = positions[:, None].float() * frequencies
+    angles = positions[:, None].float() * inverse_frequencies({"rope_theta": base}, dim, 0)[0]
     if options.get("once"):
         return angles
     return angles.repeat_interleave(2, -1) if options.get("interleaved") else torch.cat([angles, angles], -1)

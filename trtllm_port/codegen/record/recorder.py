@@ -198,9 +198,8 @@ class Recorder(TorchFunctionMode):
             return  # it gave back what it was given: `contiguous`, `to` of the same type
         outputs = tuple(self._new_value(tensor) for tensor in tensors)
         held = {leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, Value | Attribute | Literal)}
-        given = {
-            leaf for leaf in held if not isinstance(leaf, Attribute) or leaf.persistent
-        }  # a buffer is made of them
+        # What no file holds was made of numbers, too.
+        given = {leaf for leaf in held if not isinstance(leaf, Attribute) or leaf.persistent}
         self._numbers |= {*outputs} if given <= self._numbers and (held or name in NUMBERS) else set()
         self._stack[-1].body.append(Operation(name, args, kwargs, outputs, location))
 

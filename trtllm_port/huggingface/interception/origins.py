@@ -22,6 +22,7 @@ from unittest import mock
 from torch import nn
 from transformers import PreTrainedConfig
 
+from trtllm_port.huggingface.configs import parts_of
 from trtllm_port.huggingface.interception.modelling_code import is_modelling_file
 from trtllm_port.huggingface.text_part import listed_class
 
@@ -201,8 +202,8 @@ def _layers(*args: int) -> Any:
 def numbers_that_tell(config: PreTrainedConfig) -> Iterator[None]:
     """While it lasts, modelling files read numbers of a config, and of configs within it, that tell their origin."""
     names: dict[int, ast.expr] = {id(config): ast.Name("config", ast.Load())}
-    for part in getattr(config, "sub_configs", None) or {}:
-        names[id(getattr(config, part, None))] = ast.Attribute(ast.Name("config", ast.Load()), part, ast.Load())
+    for name, part in parts_of(config).items():
+        names[id(part)] = ast.Attribute(ast.Name("config", ast.Load()), name, ast.Load())
     original = PreTrainedConfig.__getattribute__
 
     def read(self: PreTrainedConfig, name: str) -> Any:

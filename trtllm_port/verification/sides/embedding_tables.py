@@ -67,10 +67,5 @@ def _follows(table: EmbeddingTable, given_L: Tensor) -> bool:
     """Whether a table's rows are those of what it is given: BART's positions are given tokens, and count them."""
     try:
         return torch.equal(table.look_up(given_L).flip(0), table.look_up(given_L.flip(0)))
-    except (
-        TypeError,
-        ValueError,
-        IndexError,
-        RuntimeError,
-    ):  # Pegasus' positions cannot be asked for: it takes a shape
+    except (TypeError, ValueError, IndexError, RuntimeError):  # BigBirdPegasus' positions are asked for by a shape
         return False
