@@ -353,7 +353,11 @@ class Exploration:
                 for table in (ledger.fixed, ledger.notes, ledger.ignored):
                     table.pop(key, None)
             elif key not in ledger.fixed and key not in ledger.ignored:
-                ledger.ignored[key] = "different in the traced configurations, and nothing follows it"
+                if self.small.vary(key):
+                    ledger.ignored[key] = "different in the traced configurations, and nothing follows it"
+                else:  # followed at first, and not since what it goes with is built in
+                    ledger.fixed[key] = self.values[key]
+                    ledger.notes[key] = "not followed along with other keys that are built in"
         ledger.used |= {key: "computed by Hugging Face's class of other keys" for key in self.computed if key in used}
         for key in self.config.to_dict():
             if key in META_KEYS or key.startswith("_"):

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from trtllm_port.codegen.configs.mixing import changed, differing, mixed
-from trtllm_port.codegen.configs.sizes import SAMPLES, Sample, Samples
+from trtllm_port.codegen.configs.sizes import Sample, Samples
 from trtllm_port.codegen.lower.lowering import Lowered
 from trtllm_port.codegen.merge.anti_unification import NotMergeable
 from trtllm_port.codegen.solve.not_expressible import NotExpressible
@@ -80,18 +80,19 @@ def _problem(found: Explored, sample: Sample) -> str | None:
 def _pin(found: Explored, base: Sample, other: Sample, problem: str) -> str | None:
     """Build in a key of those that differ and that the port does not follow together; None if there is none."""
     culprits = _culprits(found, base, other)
-    options = [key for key in culprits if key in found.options]
+    options = [key for key, value in culprits.items() if value in found.options.get(key, [])]
     if not options:  # sizes alone: mixed at will they need not divide evenly, as those of a model do
         return None
     key = max(options, key=lambda key: (_is_switch(culprits[key]), key in found.ledger.ignored))
-    found.pinned.add(key)
-    found.ledger.ignored.pop(key, None)
-    found.ledger.accepted.pop(key, None)
-    found.ledger.fixed[key] = found.values.get(key)
     together = ", ".join(f"{name}={value!r}" for name, value in culprits.items())
     found.ledger.notes[key] = f"with {together}: {problem}"
-    values = base.values.get(key)
-    kept = [s for i, s in enumerate(found.samples) if i < SAMPLES or s.trace.sample.values.get(key) == values]
+    found.pinned.add(key)
+    if not found.small.vary(key):
+        found.ledger.ignored.pop(key, None)
+        found.ledger.accepted.pop(key, None)
+        found.ledger.fixed[key] = found.values.get(key)
+    sized = [sample.values.get(key) for sample in found.small.traced]
+    kept = [sample for sample in found.samples if sample.trace.sample.values.get(key) in sized]
     found.samples, found.classes = kept, found.write_classes(kept)
     return key
 

@@ -105,6 +105,11 @@ class Samples:
     plan: Plan
     coupled: tuple[str, ...]
 
+    def vary(self, key: str) -> bool:
+        """Whether a key of the config differs between those that are traced."""
+        first, *others = (sample.values.get(key) for sample in self.traced)
+        return any(other != first for other in others)
+
 
 def config_values(config: Any) -> dict[str, Any]:
     """The config's keys and values as JSON types, derived ones included, without those of `META_KEYS`."""
