@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import transformers
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trtllm_port.codegen import generate_port
 from trtllm_port.codegen.configs.mixing import changed, differing, mixed
 from trtllm_port.codegen.configs.sizes import make_samples
+from trtllm_port.codegen.proof import fewest
+
+KEYS = [f"key_{number}" for number in range(12)]
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +36,45 @@ def test_sizes_of_several_configurations_in_one(samples: Any) -> None:
 def test_what_hugging_face_does_not_run_is_none(samples: Any) -> None:
     assert changed(samples.traced[0], {"num_key_value_heads": 3}) is None
     assert changed(samples.traced[0], {"num_key_value_heads": 1}) is not None
+
+
+@given(st.sets(st.sampled_from(KEYS), min_size=1), st.permutations(KEYS))
+def test_exactly_those_that_fail_together_are_left(guilty: set[str], keys: list[str]) -> None:
+    assert {*fewest([], keys, lambda some: guilty <= {*some})} == guilty
+
+
+def test_what_is_there_in_any_case_is_not_named() -> None:
+    assert fewest(["size"], KEYS, lambda some: {"size", "key_3"} <= {*some}) == ["key_3"]
+
+
+def test_a_few_of_many_are_found_in_few_tries() -> None:
+    tried: list[Sequence[str]] = []
+
+    def fails(some: Sequence[str]) -> bool:
+        tried.append(some)
+        return {"key_3", "key_9"} <= {*some}
+
+    fewest([], KEYS, fails)
+    assert len(tried) < len(KEYS)
+
+
+@pytest.mark.slow
+def test_sizes_that_do_not_go_together_cost_no_option() -> None:
+    """An odd number of rotary dimensions comes of mixing alone; it once built in a size, and what was tried before."""
+    config = transformers.Phi3Config()
+    found = generate_port(config).ledger
+    places = [*found.used, *found.fixed, *found.ignored]
+    assert sorted(config.to_dict()) == sorted(places)
+    assert {"num_key_value_heads", "hidden_act", "sliding_window", "tie_word_embeddings"} <= found.used.keys()
+    assert not found.fixed
+
+
+@pytest.mark.slow
+def test_a_number_that_two_sizes_do_not_share_is_not_printed() -> None:
+    """A factor that an entry of a dict brings, at one size, is what any expression gives."""
+    found = generate_port(transformers.DeepseekV3Config(rope_interleave=True))
+    assert found.ledger.accepted["rope_parameters.mscale_all_dim"] == [None]
+    assert "rope_type" not in found.files["model.py"]
 
 
 @pytest.mark.slow

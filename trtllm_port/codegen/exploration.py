@@ -86,6 +86,7 @@ class Exploration:
         self.pinned: set[str] = set()  # keys that the port may read, and that are built in all the same
         self.longest: dict[str, int] = {}  # numbers of tokens up to which texts are computed as the port does
         self.followed: dict[str, Any] = {}  # changed keys that the port follows → the other value
+        self.written: list[Lowered] = []  # configurations that the classes followed as they were
         self.small = self._small()
         self.samples = self._sizes()
         absent = frozenset().union(*(sample.trace.absent for sample in self.samples)) - self.values.keys() - META_KEYS
@@ -178,7 +179,7 @@ class Exploration:
         coupled = [key for key in self.small.coupled if key in first and key not in constant]
         keys = [*(key for key in constant if key not in LAYER_COUNTS), *self.absent, *coupled]
         nullable = [key for key in first if key in used and key not in keys and optional(key, base.config)]
-        tables = [key for key in first if isinstance(first[key], dict) and key not in keys]
+        tables = [key for key in first if isinstance(first[key], dict) and key not in {*keys, *nullable}]
         for index, key in enumerate([*keys, *nullable, *tables]):
             self.progress("change config keys", index, len(keys) + len(nullable) + len(tables))
             if isinstance(first.get(key), dict):
@@ -227,6 +228,8 @@ class Exploration:
 
     def _change_entry(self, base: Sample, key: str, name: str, value: dict[str, Any]) -> None:
         """Change an entry of a dict that a key holds, or may hold."""
+        if f"{key}.{name}" in self.ledger.accepted:  # it is built in already, whatever the rest of the dict is
+            return
         state, why = self._change(base, key, with_entry(value, name, base.config))
         if state in BUILT_IN:
             present = [each.get(name) for each in parameter_sets(self.values[key])]
@@ -292,11 +295,13 @@ class Exploration:
         """Express the classes over a changed key, too, alone and with all others that were followed; or say why not."""
         if isinstance(other, dict) and self._is_written(changed):
             self.followed[key] = other
+            self.written.append(changed)
             return None
         added = [changed]
         was_none = base.values.get(key) is None
         other_form = structure(changed.root) != structure(self.samples[0].root)
-        if other is None or isinstance(other, bool) or was_none or other_form:  # two sizes tell what it takes, not one
+        decides = other is None or isinstance(other, bool | dict) or is_name(other)
+        if decides or was_none or other_form:  # two sizes tell what it takes, not one
             another = 2 * other if was_none and type(other) in (int, float) else other
             try:
                 added.append(self.lower_sample(self.samples[1].trace.sample.with_values({key: another})))

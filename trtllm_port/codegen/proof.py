@@ -7,9 +7,11 @@ together. What the port does not follow then becomes a value that is built in, a
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from trtllm_port.codegen.configs.alternatives import TYPE
 from trtllm_port.codegen.configs.mixing import changed, differing, mixed
 from trtllm_port.codegen.configs.sizes import Sample, Samples
 from trtllm_port.codegen.lower.lowering import Lowered
@@ -20,6 +22,7 @@ from trtllm_port.codegen.write.ledger import Ledger
 from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.foundation.progress import Progress
 from trtllm_port.huggingface.models import first_line
+from trtllm_port.layers.config.built_in import parameter_sets
 
 CHALLENGES = 6  # configurations in which many keys differ at once
 
@@ -28,6 +31,7 @@ class Explored(Protocol):
     """What is known of a model so far; see `Exploration`."""
 
     samples: list[Lowered]
+    written: list[Lowered]
     classes: list[ClassText]
     small: Samples
     options: dict[str, list[Any]]
@@ -48,31 +52,55 @@ class Explored(Protocol):
 
 def prove(found: Explored) -> None:
     """Try configurations in which many keys differ at once; what the port does not follow then is built in."""
+    _prove_written(found)
     for number in range(CHALLENGES):
         found.progress("prove", number, CHALLENGES)
-        options = {key: values for key, values in found.options.items() if key not in found.pinned}
         share = 0.5 if number else 1.0  # two that act only together are both changed where all are
-        base, sample = mixed(found.small, options, random.Random(number), share=share) or (None, None)
-        while base is not None and sample is not None and (problem := _problem(found, sample)) is not None:
-            key = _pin(found, base, sample, problem)
-            wanted = {name: value for name, value in differing(base, sample).items() if name != key}
-            sample = _like(sample, changed(base, wanted)) if key is not None else None
+        base, sample = mixed(found.small, found.options, random.Random(number), share=share) or (None, None)
+        if base is not None and sample is not None:
+            _prove(found, base, sample)
 
 
-def _problem(found: Explored, sample: Sample) -> str | None:
-    """Why the classes do not follow a configuration; they are refined where that suffices."""
+def _prove_written(found: Explored) -> None:
+    """Try again what was followed before the classes were refined; most often that is followed still."""
+    if found.written and _problem(found, found.written, refine=False) is not None:
+        for traced in found.written:
+            _prove(found, found.small.traced[0], traced.trace.sample)
+
+
+def _prove(found: Explored, base: Sample, other: Sample) -> None:
+    """Build in keys of those that differ until what is left is followed."""
+    sample: Sample | None = other
+    while sample is not None and (problem := _untraced_problem(found, sample)) is not None:
+        key = _pin(found, base, sample, problem)
+        wanted = {name: value for name, value in differing(base, sample).items() if name != key}
+        sample = _like(sample, changed(base, wanted)) if key is not None else None
+
+
+def _untraced_problem(found: Explored, sample: Sample) -> str | None:
+    """As `_problem`, for a configuration that is not traced yet; None if Hugging Face's code does not run with it."""
     try:
         traced = found.lower_sample(sample)
-        classes = found.write_classes([*found.samples, traced])
-    except (NotMergeable, NotExpressible, UnsupportedModelError) as error:
+    except UnsupportedModelError as error:
         return first_line(error)
     except Exception:  # any: Hugging Face's code was given values that it may not be made for
         return None
+    return _problem(found, [traced])
+
+
+def _problem(found: Explored, traced: Sequence[Lowered], *, refine: bool = True) -> str | None:
+    """Why the classes do not follow configurations; they are refined, if they may be, where that suffices."""
+    try:
+        classes = found.write_classes([*found.samples, *traced])
+    except (NotMergeable, NotExpressible, UnsupportedModelError) as error:
+        return first_line(error)
     if [text.lines for text in classes] == [text.lines for text in found.classes]:
         return None
+    if not refine:
+        return "the classes are not the same"
     if (worse := found.worse(classes)) is not None:
         return worse
-    found.samples.append(traced)
+    found.samples += traced
     found.classes = classes
     return None
 
@@ -80,37 +108,103 @@ def _problem(found: Explored, sample: Sample) -> str | None:
 def _pin(found: Explored, base: Sample, other: Sample, problem: str) -> str | None:
     """Build in a key of those that differ and that the port does not follow together; None if there is none."""
     culprits = _culprits(found, base, other)
-    options = [key for key, value in culprits.items() if value in found.options.get(key, [])]
-    if not options:  # sizes alone: mixed at will they need not divide evenly, as those of a model do
+    if not culprits:  # sizes alone: mixed at will they need not divide evenly, as those of a model do
         return None
-    key = max(options, key=lambda key: (_is_switch(culprits[key]), key in found.ledger.ignored))
+    key = max(culprits, key=lambda key: (_is_switch(culprits[key]), key in found.ledger.ignored))
     together = ", ".join(f"{name}={value!r}" for name, value in culprits.items())
-    found.ledger.notes[key] = f"with {together}: {problem}"
-    found.pinned.add(key)
+    why = f"with {together}: {problem}"
+    if isinstance(culprits[key], dict):
+        _pin_entries(found, key, culprits[key], why)
+        return key
+    del found.options[key]
+    found.ledger.notes[key] = why
     if not found.small.vary(key):
+        found.pinned.add(key)
         found.ledger.ignored.pop(key, None)
         found.ledger.accepted.pop(key, None)
         found.ledger.fixed[key] = found.values.get(key)
     sized = [sample.values.get(key) for sample in found.small.traced]
-    kept = [sample for sample in found.samples if sample.trace.sample.values.get(key) in sized]
-    found.samples, found.classes = kept, found.write_classes(kept)
+    _keep(found, [sample for sample in found.samples if sample.trace.sample.values.get(key) in sized])
     return key
 
 
+def _pin_entries(found: Explored, key: str, value: dict[str, Any], why: str) -> None:
+    """Build in what a dict holds otherwise than those of all sizes."""
+    changed_ones = _changed_entries(found, key, value)
+    pinned = changed_ones & {TYPE} or changed_ones  # what else differs comes with the type
+    for name in sorted(pinned):
+        found.ledger.notes[f"{key}.{name}"] = why
+        present = [each.get(name) for each in parameter_sets(found.values[key])]
+        found.ledger.accepted[f"{key}.{name}"] = list(dict.fromkeys(present))
+    found.options[key] = [other for other in found.options[key] if not pinned & _changed_entries(found, key, other)]
+    if not found.options[key]:
+        del found.options[key]
+    values = [(sample, sample.trace.sample.values.get(key)) for sample in found.samples]
+    _keep(found, [sample for sample, own in values if not pinned & _changed_entries(found, key, own)])
+
+
+def _keep(found: Explored, samples: list[Lowered]) -> None:
+    found.samples, found.classes = samples, found.write_classes(samples)
+
+
+def _changed_entries(found: Explored, key: str, value: Any) -> set[str]:
+    """The entries of a dict that differ from those of all sizes."""
+    own = [each for sample in found.small.traced for each in parameter_sets(sample.values.get(key))]
+    return {
+        name
+        for each in parameter_sets(value)
+        for name, item in each.items()
+        if all(one.get(name) != item for one in own)
+    }
+
+
 def _culprits(found: Explored, base: Sample, other: Sample) -> dict[str, Any]:
-    """The fewest keys that make the difference between what the port follows and what it does not."""
+    """The fewest options that make the difference between what the port follows and what it does not."""
     wanted = differing(base, other)
-    groups = [[key for key in wanted if key not in found.options], *([key] for key in wanted if key in found.options)]
-    groups = [group for group in groups if group]
-    for whole in (True, False):  # the sizes together first
-        for group in list(groups):
-            fewer = {key: wanted[key] for rest in groups if rest is not group for key in rest}
-            sample = _like(other, changed(base, fewer))
-            if sample is not None and _problem(found, sample) is not None:
-                groups.remove(group)
-        if whole:
-            groups = [[key] for group in groups for key in group]
-    return {key: wanted[key] for group in groups for key in group}
+    options = [key for key in wanted if _is_option(found, key, wanted[key])]
+    sizes = [key for key in wanted if key not in options]
+
+    def fails(keys: Sequence[str]) -> bool:
+        """Whether the port does not follow these keys; nothing is known where HF's code does not run with them."""
+        sample = _like(other, changed(base, {key: wanted[key] for key in keys}))
+        return sample is not None and _untraced_problem(found, sample) is not None
+
+    if fails(options):
+        return {key: wanted[key] for key in fewest([], options, fails)}
+    if not options or fails(sizes):
+        return {}
+    return {key: wanted[key] for key in fewest(sizes, options, fails)}
+
+
+def fewest(given: Sequence[str], keys: Sequence[str], fails: Callable[[Sequence[str]], bool]) -> list[str]:
+    """The fewest of some keys that fail together; where that cannot be told, not quite the fewest.
+
+    Halves that do not matter are left out as a whole: Junker, "QuickXplain: Preferred Explanations and Relaxations for
+    Over-Constrained Problems" (2004).
+
+    Args:
+        given: keys that are there in any case, and do not fail alone.
+        keys: some that fail with those.
+    """
+
+    def needed(base: list[str], keys: list[str], *, more: bool) -> list[str]:
+        """Those of `keys` that fail with `base`; `more`: it has become more, and may fail alone."""
+        if more and fails(base):
+            return []
+        if len(keys) == 1:
+            return keys
+        half = len(keys) // 2
+        later = needed([*base, *keys[:half]], keys[half:], more=True)
+        return [*needed([*base, *later], keys[:half], more=bool(later)), *later]
+
+    return needed([*given], [*keys], more=False)
+
+
+def _is_option(found: Explored, key: str, value: Any) -> bool:
+    """Whether a key holds what none of the sizes has."""
+    if isinstance(value, dict):
+        return key in found.options and bool(_changed_entries(found, key, value))
+    return value in found.options.get(key, [])
 
 
 def _is_switch(value: Any) -> bool:

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from trtllm_port.codegen.ir.module_paths import of_any_layer
 from trtllm_port.codegen.ir.nodes import Block, Node
 from trtllm_port.codegen.ir.record import Attribute, Literal, Value
 
+T = TypeVar("T")
 _numbers: dict[Any, int] = {}  # structure → its number
-_known: WeakKeyDictionary[Block, int] = WeakKeyDictionary()
+
+
+def kept(function: Callable[[Block], T]) -> Callable[[Block], T]:
+    """A function of lowered blocks, which do not change any more, with its results kept.
+
+    Every change of a key of the config asks for those of all blocks once more.
+    """
+    known: WeakKeyDictionary[Block, T] = WeakKeyDictionary()
+
+    @wraps(function)
+    def once(block: Block) -> T:
+        if block not in known:
+            known[block] = function(block)
+        return known[block]
+
+    return once
 
 
 def role(block: Block) -> tuple[str, str]:
@@ -40,14 +57,10 @@ def structure(block: Block, *, deep: bool = True) -> Any:
     )
 
 
+@kept
 def structure_number(block: Block) -> int:
-    """A number that blocks have in common whose `structure` is equal, whatever the blocks are that they call.
-
-    It is kept: every change of a key of the config asks for those of all blocks once more.
-    """
-    if block not in _known:
-        _known[block] = _numbers.setdefault(structure(block, deep=False), len(_numbers))
-    return _known[block]
+    """A number that blocks have in common whose `structure` is equal, whatever the blocks are that they call."""
+    return _numbers.setdefault(structure(block, deep=False), len(_numbers))
 
 
 def _node_structure(node: Node, order: Mapping[Value, int], block: Block, deep: bool) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 from trtllm_port.codegen.ir.expressions import MISSING, merge_values
 from trtllm_port.codegen.ir.nodes import Block, Instance, Leaf, calls
 from trtllm_port.codegen.ir.record import Attribute, Value
-from trtllm_port.codegen.ir.structure import relative_path, role, structure_number
+from trtllm_port.codegen.ir.structure import kept, relative_path, role, structure_number
 from trtllm_port.codegen.ir.trace import Trace
 from trtllm_port.codegen.ir.trees import leaves
 from trtllm_port.codegen.lower.lowering import Lowered
@@ -193,11 +193,12 @@ def _owners(block: Block) -> set[str]:
     return {path.rpartition(".")[0] for path in _parameters_of_others(block)}
 
 
-def _parameters_of_others(block: Block) -> set[str]:
+@kept
+def _parameters_of_others(block: Block) -> frozenset[str]:
     """Parameters of sub-modules that a block uses itself, by their names as seen from the block."""
     found = (leaf for node in block.nodes for leaf in leaves((node.args, node.keywords)) if isinstance(leaf, Attribute))
     paths = (relative_path(block, attribute) for attribute in found if attribute.persistent)
-    return {path for path in paths if path is not None and "." in path}
+    return frozenset(path for path in paths if path is not None and "." in path)
 
 
 def _as_used(classes: list[PortClass]) -> list[PortClass]:

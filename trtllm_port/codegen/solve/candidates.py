@@ -162,6 +162,8 @@ def fitting(operands: Operands, rows: Candidates, goal: Goal, instances: Sequenc
     """The places of those rows that reach a goal in some instances."""
     places: Numbers = np.arange(len(rows))
     for instance in instances:
+        if not len(places):
+            break
         places = places[goal.fits(operands.at(rows[places], instance), instance)]
     return places
 
@@ -190,6 +192,8 @@ class MeetInTheMiddle:
         for number, (operator, swapped) in enumerate(_WAYS):
             i, j = self._near(operator, swapped, goal, ordered[0])
             for instance in ordered:
+                if not len(i):
+                    break
                 a, b = self.operands.at(self.left[i], instance), self.operands.at(self.right[j], instance)
                 fits = goal.fits(computed(operator, *((b, a) if swapped else (a, b))), instance)
                 i, j = i[fits], j[fits]

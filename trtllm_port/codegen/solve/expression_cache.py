@@ -33,8 +33,9 @@ def remember(symbols: Sequence[Expression], values: Values, found: Expression) -
 def _evaluated(earlier: Expression, symbols: Sequence[Expression], values: Values) -> Expression | None:
     numbers = {symbol.text: number for number, symbol in enumerate(symbols)}
     names = "|".join(re.escape(text) for text in sorted(numbers, key=len, reverse=True))
-    code = re.sub(rf"(?<![\w.])(?:{names})(?![\w\[])", lambda match: f"a[{numbers[match[0]]}]", earlier.text)
+    text = re.sub(rf"(?<![\w.])(?:{names})(?![\w\[])", lambda match: f"a[{numbers[match[0]]}]", earlier.text)
     try:
+        code = compile(text, "expression", "eval")
         results = tuple(
             eval(code, {"__builtins__": {"int": int}}, {"a": [symbol.values[i] for symbol in symbols]})
             for i in range(len(values))

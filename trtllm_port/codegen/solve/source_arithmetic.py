@@ -11,7 +11,7 @@ import copy
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from types import SimpleNamespace
+from types import CodeType, SimpleNamespace
 from typing import Any
 
 from torch import nn
@@ -82,21 +82,20 @@ def _below(instance: Instance, path: str) -> Origins:
 
 def _written(origin: ast.expr, instances: Sequence[Instance], values: Values, own: Origins) -> Expression | None:
     """Arithmetic as an expression, if it is over the port's config and gives these values."""
-    pairs = [(instance, value) for instance, value in zip(instances, values, strict=True) if value is not MISSING]
+    code = compile(ast.fix_missing_locations(ast.Expression(copy.deepcopy(origin))), "origin", "eval")
     try:
-        results = tuple(_evaluate(origin, instance) for instance, _ in pairs)
+        for instance, value in zip(instances, values, strict=True):
+            if value is not MISSING and not all_close((_evaluate(code, instance),), (value,)):
+                return None
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-        return None
-    if not all_close(results, tuple(value for _, value in pairs)):
         return None
     text = ast.unparse(_Tidied(own).visit(copy.deepcopy(origin)))
     return Expression(text, values, CONDITION, _COST)
 
 
-def _evaluate(origin: ast.expr, instance: Instance) -> Any:
+def _evaluate(code: CodeType, instance: Instance) -> Any:
     names = {"layer_idx": instance.layer_idx, "math": math, "config": SimpleNamespace(**instance.trace.sample.values)}
     functions = {"abs": abs, "float": float, "int": int, "max": max, "min": min, "round": round}
-    code = compile(ast.fix_missing_locations(ast.Expression(copy.deepcopy(origin))), "origin", "eval")
     return eval(code, {"__builtins__": functions}, names)
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from trtllm_port.codegen.ir.nodes import Block
 from trtllm_port.codegen.ir.record import Attribute
+from trtllm_port.codegen.ir.structure import kept
 from trtllm_port.codegen.ir.trees import leaves
 from trtllm_port.codegen.lower.lowering import Lowered
 from trtllm_port.huggingface.conversion_mapping import ignored_names, name_pattern, stored_tensors
@@ -75,7 +76,8 @@ def _leaf_kind(block: Block, kind: str) -> bool:
     return any(leaf is not None and leaf.kind == kind for leaf in leaves_of)
 
 
-def used_by(block: Block) -> set[str]:
+@kept
+def used_by(block: Block) -> frozenset[str]:
     """Full names of the tensors that a block, which is not merged, takes itself or in basic layers."""
     found: set[str] = set()
     for node in block.nodes:
@@ -85,4 +87,4 @@ def used_by(block: Block) -> set[str]:
             found.update(prefix + name for name, _ in node.block.module.named_parameters())
         for one in node.rounds:
             found |= used_by(one)
-    return found
+    return frozenset(found)
