@@ -122,7 +122,7 @@ def test_parts_that_are_repeated_are_told_by_all_sizes() -> None:
 
 
 def test_a_model_without_a_cache_is_given_one() -> None:
-    lines = classes_of("openai-gpt", n_layer=4)["Attention"]
+    lines = classes_of("openai-gpt", n_layer=4)["OpenAIGPTAttention"]
     start = lines.index("key, value = cache.update(self.layer_idx, key, value)")
     assert "query = query.view(" in lines[start - 3]
     assert any("mask=causal_mask(position_ids, cache)," in line for line in lines[start:])

@@ -24,11 +24,14 @@ def call(path: str, given: Value, result: Value, block: Block | None = None) -> 
 
 
 def test_a_head_made_of_modules_is_given_the_chosen_tokens() -> None:
-    ids, hidden, logits, indices = value(), value(), value(), value()
+    ids, hidden, logits, indices, cache = value(), value(), value(), value(), value()
     predictions = call("cls.predictions", hidden, logits).block
     model, head = call("model", ids, hidden), call("cls", hidden, logits, predictions)
+    assert model.block is not None
+    model.block.nodes.append(Node("cache", "update", (cache, hidden), {}, (value(),)))
     root = Block("", nn.Module(), nodes=[model, head], outputs=(logits,))
-    _gather_tokens(root, indices)
+    _gather_tokens(root, indices, cache)
+    del model.block.nodes[-1]
     find_inputs(root, {value()}, Interfaces())
     gather = root.nodes[1]
     assert (gather.name, gather.args) == ("gather_tokens", (hidden, indices))
@@ -37,6 +40,18 @@ def test_a_head_made_of_modules_is_given_the_chosen_tokens() -> None:
     assert predictions.inputs == predictions.nodes[0].args == gather.outputs
     assert predictions.names == {gather.outputs[0]: ["x"]}
     assert model.args == (ids,)
+
+
+def test_tokens_are_chosen_behind_the_last_that_looks_at_others() -> None:
+    """What comes first is no inner model: it may be an embedding in a class of its own."""
+    ids, embeds, hidden, more, logits, cache = (value() for _ in range(6))
+    embedding, layers = call("embed", ids, embeds), [call("layers.0", embeds, hidden), call("layers.1", hidden, more)]
+    for layer in layers:
+        assert layer.block is not None
+        layer.block.nodes.append(Node("cache", "update", (cache, hidden), {}, (value(),)))
+    root = Block("", nn.Module(), nodes=[embedding, *layers, call("head", more, logits)], outputs=(logits,))
+    _gather_tokens(root, value(), cache)
+    assert [node.name for node in root.nodes] == ["embed", "layers.0", "layers.1", "gather_tokens", "head"]
 
 
 def test_what_is_taken_is_what_operations_and_modules_take_or_return() -> None:

@@ -213,3 +213,32 @@ def test_the_place_of_an_operation_is_in_modelling_code(traced: Traced) -> None:
 
 def test_variables_of_formulas_name_values(traced: Traced) -> None:
     assert ("dt" in traced.names) == ("selective_scan" in traced.places)  # a variable of the formula alone
+
+
+class Adding(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 1.0
+
+
+class Replacing(nn.Module):
+    """Makes its tables anew on every run; what it made before is free to become something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for number in range(50):
+            self.register_buffer(f"table_{number}", torch.ones(3))
+        self.adding = Adding()
+
+    def forward(self, x: Tensor) -> Tensor:
+        for number in range(50):
+            setattr(self, f"table_{number}", torch.ones(3))
+        for _ in range(100):  # some of these take the place of the first tables in memory
+            x = self.adding(x)
+        return x
+
+
+def test_a_buffer_that_is_replaced_is_not_taken_for_a_result() -> None:
+    root = _record(Replacing(), torch.randn(3))
+    calls = [item for item in root.body if isinstance(item, Call)]
+    assert len(calls) == 100
+    assert all(len(call.outputs) == 1 for call in calls)

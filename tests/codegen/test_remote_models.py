@@ -163,14 +163,104 @@ class PebbleForCausalLM(PreTrainedModel):
 """
 
 
-def _directory(path: Path, source: str) -> Path:
+MIXTURE = """
+class Embedding(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.words = nn.Embedding(config.vocab_size, config.hidden_size)
+
+    def forward(self, input_ids):
+        return self.words(input_ids)
+
+
+class Expert(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.moe_intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.moe_intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.moe_intermediate_size, config.hidden_size, bias=False)
+        self.act_fn = nn.SiLU()
+
+    def forward(self, x):
+        return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Mixture(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.chosen = config.num_experts_per_tok
+        self.gate = nn.Linear(config.hidden_size, config.num_experts, bias=False)
+        self.experts = nn.ModuleList([Expert(config) for _ in range(config.num_experts)])
+
+    def forward(self, x):
+        shape = x.shape
+        x = x.view(-1, shape[-1])
+        weights, ids = torch.topk(self.gate(x).softmax(-1), self.chosen, dim=-1, sorted=False)
+        return self.moe_infer(x, ids, weights).view(shape)
+
+    def moe_infer(self, x, topk_ids, topk_weight):
+        counts = topk_ids.new_zeros((topk_ids.shape[0], len(self.experts)))
+        counts.scatter_(1, topk_ids, 1)
+        order = topk_ids.view(-1).argsort()
+        given = x[order // topk_ids.shape[1]]
+        outputs, start = [], 0
+        for i, number in enumerate(counts.sum(dim=0).cpu().numpy()):
+            if number:
+                outputs.append(self.experts[i](given[start:start + number]))
+            start += number
+        outputs = torch.cat(outputs)
+        found = torch.empty_like(outputs)
+        found[order] = outputs
+        found = found.view(*topk_ids.shape, -1).type(topk_weight.dtype).mul_(topk_weight.unsqueeze(dim=-1))
+        return found.sum(dim=1).type(x.dtype)
+
+
+class MixtureLayer(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.attention = Attention(config)
+        self.norm = nn.LayerNorm(config.hidden_size)
+        self.mixture = Mixture(config)
+
+    def forward(self, x, cos, sin):
+        x = x + self.attention(x, cos, sin, None, None)[0]
+        return x + self.mixture(self.norm(x))
+
+
+class PebbleForCausalLM(PreTrainedModel):
+    config_class = PebbleConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.embed = Embedding(config)
+        self.layers = nn.ModuleList([MixtureLayer(config) for _ in range(config.num_hidden_layers)])
+        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.size, self.theta = config.hidden_size // config.num_attention_heads, config.rope_theta
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.embed.words
+
+    def get_output_embeddings(self):
+        return self.head
+
+    def forward(self, input_ids):
+        x = self.embed(input_ids)
+        cos, sin = (table.to(x.dtype)[None, None] for table in tables(input_ids.shape[1], self.size, self.theta))
+        for layer in self.layers:
+            x = layer(x, cos, sin)
+        return CausalLMOutputWithPast(logits=self.head(x))
+"""
+
+
+def _directory(path: Path, source: str, **values: int) -> Path:
     (path / "configuration_pebble.py").write_text(CONFIGURATION)
     (path / "modeling_pebble.py").write_text(source)
     names = {
         "AutoConfig": "configuration_pebble.PebbleConfig",
         "AutoModelForCausalLM": "modeling_pebble.PebbleForCausalLM",
     }
-    config = {"architectures": ["PebbleForCausalLM"], "auto_map": names, "model_type": "pebble"}
+    config = {"architectures": ["PebbleForCausalLM"], "auto_map": names, "model_type": "pebble", **values}
     (path / "config.json").write_text(json.dumps(config))
     return path
 
@@ -183,5 +273,21 @@ def test_new_ports_it(tmp_path: Path, attend: str, model: str) -> None:
     assert not port.skeletons
     assert "rope_theta" in port.ledger.used
     assert "rotary_cosines(" in port.files["model.py"]
+    check = check_port(directory, source=port, trust_remote_code=True)
+    assert check.passed, check
+
+
+@pytest.mark.slow
+def test_experts_in_a_list_are_the_layer_of_experts(tmp_path: Path) -> None:
+    """The class that is called like one of ours has another name in the port, which imports ours."""
+    directory = _directory(
+        tmp_path, COMMON.replace("@ATTEND@", BY_TORCH) + MIXTURE,
+        num_experts=6, num_experts_per_tok=2, moe_intermediate_size=48,
+    )  # fmt: skip
+    port = generate_port(directory, trust_remote_code=True)
+    text = port.files["model.py"]
+    assert "self.experts = Experts(config.hidden_size, config.moe_intermediate_size, config.num_experts" in text
+    assert "class PebbleEmbedding(Module):" in text
+    assert 'Transform("layers.*.mixture.experts.down_proj", [Stack(0)])' in port.files["convert.py"]
     check = check_port(directory, source=port, trust_remote_code=True)
     assert check.passed, check

@@ -43,3 +43,18 @@ def test_pairs_are_in_the_order_of_execution() -> None:
 def test_a_list_of_layers_is_no_parent() -> None:
     assert nearest_tapped_parent("model.layers.0", {"model", "model.layers.0"}) == "model"
     assert nearest_tapped_parent("model", {"model"}) == ""
+
+
+def test_experts_of_a_list_that_the_port_computes_in_one_are_not_missing() -> None:
+    expert = ModuleFacts(class_name="MLP", holds_parameters=True)
+    modules = {
+        "mlp": expert,
+        "mlp.experts": ModuleFacts(class_name="ModuleList", holds_parameters=True),
+        "mlp.experts.0": expert,
+        "mlp.experts.0.up": expert,
+    }
+    order, parameters = ("mlp.experts.0.up", "mlp.experts.0", "mlp"), ["mlp.experts.up"]
+    pairing = pair(order, ["mlp.experts", "mlp"], modules, parameters)
+    assert (pairing.paired, pairing.missing, pairing.extra) == (("mlp",), (), ())
+    assert "`mlp.experts` in one" in pairing.ignored["mlp.experts.0.up"]
+    assert pair(order, ["mlp"], modules, parameters).missing == ("mlp.experts.0.up", "mlp.experts.0")

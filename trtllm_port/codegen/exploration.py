@@ -33,14 +33,13 @@ from trtllm_port.codegen.configs.sizes import (
 from trtllm_port.codegen.ir.structure import structure
 from trtllm_port.codegen.lower.lowering import Lowered, lower
 from trtllm_port.codegen.merge.anti_unification import NotMergeable
-from trtllm_port.codegen.merge.classes import make_classes
+from trtllm_port.codegen.merge.classes import class_title, make_classes
 from trtllm_port.codegen.proof import prove
 from trtllm_port.codegen.record.causality import require_causal
 from trtllm_port.codegen.record.tracing import trace
 from trtllm_port.codegen.solve.not_expressible import NotExpressible
 from trtllm_port.codegen.write.classes import ClassText, ClassWriter
 from trtllm_port.codegen.write.ledger import Ledger, same_computation, unread_entries
-from trtllm_port.codegen.write.source import class_title
 from trtllm_port.errors import ConfigError, EnvironmentLackError, PortError, UnsupportedModelError
 from trtllm_port.foundation.progress import Progress
 from trtllm_port.huggingface.models import BLANK, first_line
@@ -358,7 +357,7 @@ class Exploration:
                 for table in (ledger.fixed, ledger.notes, ledger.ignored):
                     table.pop(key, None)
             elif key not in ledger.fixed and key not in ledger.ignored:
-                if self.small.vary(key):
+                if self._differs(key):
                     ledger.ignored[key] = "different in the traced configurations, and nothing follows it"
                 else:  # followed at first, and not since what it goes with is built in
                     ledger.fixed[key] = self.values[key]
@@ -370,6 +369,11 @@ class Exploration:
         keys = per_layer_keys(self.config)
         if keys:
             ledger.used[KEY] = f"gives {', '.join(f'`{key}`' for key in keys)} layer by layer"
+
+    def _differs(self, key: str) -> bool:
+        """Whether a key has several values in the configurations that the classes are proven over."""
+        first, *others = (lowered.trace.sample.values.get(key) for lowered in [*self.samples, *self.written])
+        return any(other != first for other in others)
 
     def _feeds(self, key: str) -> list[str]:
         """What the config's class computes of a key."""

@@ -17,6 +17,7 @@ from transformers import core_model_loading as loading
 from transformers.conversion_mapping import get_model_conversion_mapping
 
 from trtllm_port.errors import UnsupportedModelError
+from trtllm_port.huggingface.compatibility.remote_code import is_remote
 from trtllm_port.layers.weights import Chunk, Concat, Stack, Step, Transpose
 from trtllm_port.layers.weights.steps import run_steps
 from trtllm_port.layers.weights.weight_map import natural_key
@@ -89,6 +90,8 @@ def ignored_names(model: nn.Module) -> set[str]:
 
 
 def _mapping(model: Any) -> list[Any]:
+    if is_remote(type(model)):  # transformers knows none; see `interception/expert_lists.py`
+        return list(getattr(model, "_weight_conversions", None) or ())
     return list(get_model_conversion_mapping(model, add_legacy=False))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,15 @@ def test_a_config_has_what_all_had(odd_model: Callable[..., Path]) -> None:
     config = load_config(odd_model(), trust_remote_code=True)
     assert (config.use_cache, config.is_decoder, config.pad_token_id) == (True, False, None)
     assert config.rope_scaling is None  # the defaults are no scaling
+
+
+def test_a_config_has_the_parameters_of_generation_and_saves_none_of_them(
+    odd_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    config = load_config(odd_model(), trust_remote_code=True)
+    assert (config.max_length, config.num_beams) == (20, 1)
+    config.save_pretrained(tmp_path / "saved")
+    assert "max_length" not in (tmp_path / "saved" / "config.json").read_text()
 
 
 def test_rope_scaling_is_spelled_as_it_was(odd_model: Callable[..., Path]) -> None:
@@ -87,6 +97,30 @@ def test_logits_come_first_whatever_a_model_gives(odd_model: Callable[..., Path]
     output = make_model(config)(input_ids=IDS, use_cache=False)
     assert output.logits.shape == (1, 3, 31)
     assert next(value for value in output.values() if isinstance(value, torch.Tensor)) is output.logits
+
+
+def test_functions_of_a_file_are_not_compiled(odd_model: Callable[..., Path]) -> None:
+    """What is compiled computes behind the back of those who watch."""
+    imports = """
+@torch.jit.script
+def twice(x: torch.Tensor) -> torch.Tensor:
+    return 2 * x
+
+@torch.compile(mode="max-autotune")
+def thrice(x):
+    return 3 * x
+"""
+    directory = odd_model(imports=imports, forward="return {'logits': thrice(twice(self.head(self.embed(input_ids))))}")
+    found = require_causal_lm(load_config(directory, trust_remote_code=True), trust_remote_code=True)
+    module = vars(sys.modules[found.__module__])
+    assert [type(module[name]).__name__ for name in ("twice", "thrice")] == ["function", "function"]
+
+
+def test_what_is_left_for_the_checkpoint_to_fill_is_the_same_anew(odd_model: Callable[..., Path]) -> None:
+    directory = odd_model(init="self.gain = nn.Parameter(torch.empty(5)); self.post_init()")
+    config = load_config(directory, trust_remote_code=True)
+    require_causal_lm(config, trust_remote_code=True)
+    assert torch.equal(make_model(config, trust_remote_code=True).gain, torch.ones(5))
 
 
 def test_what_remote_code_prints_is_no_result(

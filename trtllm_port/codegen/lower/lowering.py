@@ -21,7 +21,7 @@ from trtllm_port.codegen.ir.trees import leaves, map_structure
 from trtllm_port.codegen.lower.aliasing import distinct_copies
 from trtllm_port.codegen.lower.decomposition import decomposed
 from trtllm_port.codegen.lower.liveness import Interfaces, complete_signatures, eliminate_dead_code, find_inputs
-from trtllm_port.codegen.lower.loop_rolling import LAYER, roll_loops
+from trtllm_port.codegen.lower.loop_rolling import roll_loops
 from trtllm_port.codegen.lower.parallel_calls import join_parallel
 from trtllm_port.codegen.lower.parameter_lifting import LiftedParameters
 from trtllm_port.codegen.lower.repeated_calls import RepeatedCalls
@@ -76,7 +76,7 @@ def lower(trace: Trace) -> Lowered:
         complete_signatures(list(blocks_in(root)))
         root.outputs = (lowering.resolve(trace.logits),)
         eliminate_dead_code(root, alike)
-        _gather_tokens(root, logits_indices)
+        _gather_tokens(root, logits_indices, trace.inputs["cache"])
         find_inputs(root, lowering.repeated.caches, alike)
         blocks = list(blocks_in(root))
         if not alike.learn(blocks):
@@ -85,12 +85,9 @@ def lower(trace: Trace) -> Lowered:
     return Lowered(trace, root, blocks, logits_indices, frozenset(lowering.repeated.caches))
 
 
-def _gather_tokens(root: Block, logits_indices: Value) -> None:
-    """Compute the head for the wanted tokens only: choose them where the inner model has given its hidden states."""
-    index = next((i for i, n in enumerate(root.nodes) if n.block is not None and n.block.leaf is None), None)
-    layer = None if index is None else LAYER.match(root.nodes[index].name)
-    if layer is not None:  # there is no inner model: behind the last of its layers
-        index = max(i for i, n in enumerate(root.nodes) if (m := LAYER.match(n.name)) and m["list"] == layer["list"])
+def _gather_tokens(root: Block, logits_indices: Value, cache: Value) -> None:
+    """Compute the head for the wanted tokens only: choose them behind the last that looks at other tokens."""
+    index = max((i for i, node in enumerate(root.nodes) if _reads(node, cache)), default=None)
     if index is None or len(root.nodes[index].outputs) != 1:
         raise UnsupportedModelError(
             f"`{root.class_name}` has no inner model that returns hidden states alone, after which to choose the tokens"
@@ -102,6 +99,13 @@ def _gather_tokens(root: Block, logits_indices: Value) -> None:
     root.outputs = substitute(root.outputs, {hidden: chosen})
     root.nodes.insert(index + 1, Node("function", "gather_tokens", (hidden, logits_indices), {}, (chosen,)))
     root.names[chosen] = root.names.pop(hidden, [])
+
+
+def _reads(node: Node, value: Value) -> bool:
+    """Whether a node takes a value, or something in the module that it calls does."""
+    if value in leaves((node.args, node.keywords)):
+        return True
+    return node.block is not None and any(_reads(inner, value) for inner in node.block.nodes)
 
 
 def _substitute_inside(item: Node, mapping: dict[Value, Value]) -> None:

@@ -158,6 +158,10 @@ class _Merger:
             for i, node in slot.items()
             if node.block is not None and key in node.block.keys
         }
+        if not column:  # it has something else only elsewhere
+            raise NotMergeable(
+                f"`{self.instances[0].block.path}` has no `{key}` for `{next(iter(slot.values())).name}`"
+            )
         value = self._resolve(column)
         if len(column) < len(slot) and self.home.get(value, 0) >= 0 and value not in self.chosen.values():
             holder = self.regions[self.home[value]]

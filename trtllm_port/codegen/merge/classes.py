@@ -7,10 +7,12 @@ are variants of one class where they have the same place in different layers, or
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from trtllm_port import layers
 from trtllm_port.codegen.ir.expressions import MISSING, merge_values
 from trtllm_port.codegen.ir.nodes import Block, Instance, Leaf, calls
 from trtllm_port.codegen.ir.record import Attribute, Value
@@ -54,6 +56,11 @@ class PortClass:
     lent: dict[str, set[Block]] = field(default_factory=dict)
 
 
+def class_title(architecture: str) -> str:
+    """A readable name: `Qwen2ForCausalLM` → `Qwen2`."""
+    return re.sub(r"(ForCausalLM|LMHeadModel|ForConditionalGeneration)$", "", architecture)
+
+
 def flat_values(block: Block, trace: Trace) -> Iterator[Any]:
     """All Python values and constants of a block, with the parameters that it uses itself."""
     for node in block.nodes:
@@ -81,12 +88,14 @@ def make_classes(samples: list[Lowered]) -> list[PortClass]:
             instances.setdefault(block.class_name, []).append(Instance(sample.trace, block))
     classes: dict[Block, PortClass] = {}
     ordered: list[PortClass] = []
+    title = class_title(type(samples[0].trace.model).__name__)
     for name in _inner_first(samples):
         # The layer that stands for a module of torch has that module's name: what is written out has a number.
         first = 2 if type(instances[name][0].block.module).__module__.startswith("torch.") else 1
         for number, group in enumerate(_groups(instances[name], classes), first):
             merged = merge(group, lambda block: classes[block].block.keys)
-            made = PortClass(name if number == 1 else f"{name}{number}", group, merged)
+            own = f"{title}{name}" if name in layers.__all__ else name  # which the port may import
+            made = PortClass(own if number == 1 else f"{own}{number}", group, merged)
             made.children = _children(group, classes)
             _lend(group, classes)
             classes.update({instance.block: made for instance in group})

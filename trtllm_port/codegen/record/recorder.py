@@ -65,6 +65,7 @@ class Recorder(TorchFunctionMode):
         self.states = StateLog()
         self._stack: list[Call] = []
         self._values: dict[int, Value] = {}
+        self._held = [*model.parameters(), *model.buffers()]  # a buffer that is replaced keeps its identity valid
         self._attributes = _named_tensors(model)
         self._buffers = {key for key, attribute in self._attributes.items() if not attribute.persistent}
         self._paths = {id(module): path for path, module in model.named_modules()}

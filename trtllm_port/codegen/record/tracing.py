@@ -18,8 +18,11 @@ from trtllm_port.codegen.record.attribute_states import held_tensors
 from trtllm_port.codegen.record.cache_operations import recorded_cache
 from trtllm_port.codegen.record.hooks import IMPLEMENTATION, hooks, register
 from trtllm_port.codegen.record.recorder import Recorder, recording
+from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.huggingface.caches import cache_argument, keeps_cache, positions_are_slots
+from trtllm_port.huggingface.compatibility.remote_code import is_remote
 from trtllm_port.huggingface.interception.construction import absent_keys, constructor_arguments
+from trtllm_port.huggingface.interception.expert_lists import stack_expert_lists
 from trtllm_port.huggingface.interception.observed_cache import fill_cache
 from trtllm_port.huggingface.interception.origins import bare_arguments, numbers_that_tell, take_origins
 from trtllm_port.huggingface.loading import EAGER, make_model, make_on_paper
@@ -37,6 +40,8 @@ def build_model(config: Any, dtype: torch.dtype, *, implementation: str, trust_r
             experts=IMPLEMENTATION,
             trust_remote_code=trust_remote_code,
         )
+    if is_remote(type(model)):
+        stack_expert_lists(model)
     condition(model, seed=0)
     model.eval()
     return model
@@ -73,7 +78,10 @@ def _trace(sample: Sample, implementation: str, trust_remote_code: bool) -> Trac
             sample = replace(sample, past=0, length=sample.past + sample.length)
         first, step = _inputs(sample)
         more: dict[str, Any] = {}
-        given = list(step) if positions_are_slots(model, step["input_ids"]) else ["input_ids"]
+        slots = positions_are_slots(model, step["input_ids"])
+        if not slots:
+            require_repeatable(model, step["input_ids"])
+        given = list(step) if slots else ["input_ids"]
         if remembers:
             more = {cache_argument(model): recorded_cache(model), "use_cache": True}
             fill_cache(model, {**{name: first[name] for name in given}, **more})
@@ -103,6 +111,16 @@ def _trace(sample: Sample, implementation: str, trust_remote_code: bool) -> Trac
         asked_for_masks="mask" in recorder.asked_for,
         bfloat16_buffers=_bfloat16_buffers(model, sample.config, trust_remote_code),
     )
+
+
+def require_repeatable(model: nn.Module, ids: torch.Tensor) -> None:
+    """Refuse a model that computes something else of the same tokens when it is called again."""
+    first, second = (model(input_ids=ids).logits for _ in range(2))
+    if not torch.equal(first, second):
+        raise UnsupportedModelError(
+            f"`{type(model).__name__}` computes something else of the same tokens when it is called again",
+            hint="it changes its own weights as it runs, or draws random numbers",
+        )
 
 
 def _bfloat16_buffers(model: nn.Module, config: Any, trust_remote_code: bool) -> frozenset[str]:

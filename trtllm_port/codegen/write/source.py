@@ -176,8 +176,3 @@ def _used(names: WeightNames) -> set[str]:
 def _transform(targets: tuple[str, ...], steps: tuple[Step, ...]) -> str:
     made = ", ".join(f"{type(step).__name__}({', '.join(map(literal, astuple(step)))})" for step in steps)
     return f"Transform({literal(targets[0] if len(targets) == 1 else targets)}, [{made}])"
-
-
-def class_title(architecture: str) -> str:
-    """A readable name: `Qwen2ForCausalLM` → `Qwen2`."""
-    return re.sub(r"(ForCausalLM|LMHeadModel|ForConditionalGeneration)$", "", architecture)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from transformers import GenerationConfig, PreTrainedConfig
+
 KEYS: dict[str, Any] = {
     "pad_token_id": None,
     "bos_token_id": None,
@@ -24,16 +26,23 @@ KEYS: dict[str, Any] = {
     "prefix": None,
     "tokenizer_class": None,
 }
-"""What configs had without asking until release 4.57, and its value."""
+"""What configs had without asking until release 4.57, and its value; parameters of generation as well."""
 
 
 def prepare_config_class(kind: type[Any]) -> None:
     """Give a config class of a model's own what all configs had. In place."""
-    for key, value in KEYS.items():
+    for key, value in {**GenerationConfig._get_default_generation_params(), **KEYS}.items():
         if not hasattr(kind, key):
             setattr(kind, key, value)
     if "rope_scaling" not in vars(kind):
         kind.rope_scaling = property(_rope_scaling, _set_rope_scaling)
+    kind._get_generation_parameters = _generation_parameters
+
+
+def _generation_parameters(self: Any) -> dict[str, Any]:
+    """Those that the config itself has: transformers refuses to save one that has any."""
+    found = PreTrainedConfig._get_generation_parameters(self)
+    return {key: value for key, value in found.items() if key in vars(self)}
 
 
 def _rope_scaling(self: Any) -> dict[str, Any] | None:

@@ -8,13 +8,16 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from unittest import mock
+
+import torch
+from torch.overrides import TorchFunctionMode
 
 from trtllm_port.errors import EnvironmentLackError, PortError
 from trtllm_port.foundation.foreign import reason
@@ -50,6 +53,7 @@ def remote_code(allowed: bool = True) -> Iterator[None]:
     with (
         old_names(),
         placeholders(),
+        _Filled(),
         mock.patch.object(dynamic_module_utils, "check_imports", lambda file: note_absent(Path(file))),
         mock.patch.object(dynamic_module_utils, "get_relative_imports", lambda file: files_beside(Path(file))),
         mock.patch.object(dynamic_module_utils, "get_class_in_module", _loading()),
@@ -157,7 +161,7 @@ def _loading() -> Callable[..., Any]:
         file = Path(dynamic_module_utils.HF_MODULES_CACHE) / module_path
         package = ".".join(Path(module_path).with_suffix("").parts[:-1])
         try:
-            with importing(file, package):
+            with importing(file, package), uncompiled():
                 found = original(class_name, module_path, **options)
         except PortError:
             raise
@@ -173,6 +177,30 @@ def _loading() -> Callable[..., Any]:
         return found
 
     return load
+
+
+class _Filled(TorchFunctionMode):
+    """While active, `torch.empty` gives ones: gains that the checkpoint is to fill are then always the same."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        return made.fill_(1) if func is torch.empty and made.is_floating_point() else made
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """While it lasts, functions that a file has compiled stay what they are: what they compute is the same.
+
+    What is compiled (`torch.jit.script`) computes behind the back of those who watch the operations of torch.
+    """
+
+    def unchanged(function: Any = None, *_: Any, **__: Any) -> Any:
+        return function if callable(function) else unchanged  # `@torch.compile` or `@torch.compile(mode=…)`
+
+    with mock.patch.object(torch.jit, "script", unchanged), mock.patch.object(torch, "compile", unchanged):
+        yield
 
 
 def _registering(auto: Any) -> Any:

@@ -9,6 +9,7 @@ from trtllm_port.verification.taps.names import is_further_output, is_input, mod
 
 DECLARED_START = "the port declares that it is computed"
 DECLARED = f"{DECLARED_START} elsewhere, and no module's output holds it by itself"
+WHOLE = "the port computes `{}` in one, for all tokens"
 UNLIKE = f"{DECLARED_START} in `{{}}`, whose output has not the size of all that it is to hold"
 
 
@@ -69,6 +70,8 @@ def pair(
             ignored[tap] = "the port does not tap this"
         elif place := next((name for name in declared if name == tap or within(tap, name)), None):
             ignored[tap] = DECLARED if declared[place] is None else UNLIKE.format(declared[place])
+        elif (whole := _list_around(tap, modules)) in offered:
+            ignored[tap] = WHOLE.format(whole)
         elif facts.holds_parameters:
             missing.append(tap)
         else:
@@ -85,6 +88,14 @@ def pair(
             ignored[tap] = "a helper of the port without parameters"
     paired = tuple(tap for tap in hf_taps if tap in offered)
     return Pairing(paired=paired, missing=tuple(missing), extra=tuple(extra), ignored=ignored)
+
+
+def _list_around(tap: str, modules: Mapping[str, ModuleFacts]) -> str:
+    """The list of modules that a tap lies in: experts, each of which Hugging Face gives the tokens that chose it."""
+    path = parent_of(module_of(tap))
+    while path and modules[path].class_name != "ModuleList":
+        path = parent_of(path)
+    return path
 
 
 def _holds(module: str, name: str, place: str | None, modules: Collection[str]) -> bool:

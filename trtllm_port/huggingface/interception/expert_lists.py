@@ -1,0 +1,120 @@
+"""Experts in a list of modules, as most code that comes with a model holds them, as one module that holds them stacked.
+
+    self.experts = nn.ModuleList([MLP(config) for _ in range(config.n_routed_experts)])
+    …
+    output = self.moe_infer(hidden_states, topk_ids, topk_weight)
+
+DeepSeek's files have written it so, and many have taken it over. Which experts `moe_infer` asks depends on the data; it
+goes on asking, of a module that the generator knows.
+
+X experts, E size of a token, I size between the projections
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from itertools import permutations
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from transformers.core_model_loading import Concatenate, MergeModulelist, WeightConverter
+
+METHOD = "moe_infer"
+ACTIVATIONS = ("act_fn", "act", "activation_fn", "activation")
+_TOKENS = 7
+_TOLERANCE = 1e-5  # relative, in float32
+
+
+class StackedExperts(nn.Module):
+    """Gated experts as two parameters, `gate_up_proj` [X, 2 I, E] and `down_proj` [X, E, I].
+
+    It is called with states, indices and weights, and computes what a method of the module around it does with a list.
+
+    Args:
+        experts: the list; its modules are all alike.
+        names: of the weights of gate, up and down projection in each.
+        act_fn: between them.
+        method: the method, which takes experts from this module as from a list.
+    """
+
+    def __init__(self, experts: nn.ModuleList, names: tuple[str, str, str], act_fn: Any, method: MethodType) -> None:
+        super().__init__()
+        gate, up, down = (torch.stack([dict(one.named_parameters())[name] for one in experts]) for name in names)
+        self.gate_up_proj = nn.Parameter(torch.cat([gate, up], 1).detach())
+        self.down_proj = nn.Parameter(down.detach())
+        self.act_fn = act_fn
+        self.names = names
+        self.__dict__["expert"] = experts[0]  # no part of this module
+        self.method = method
+
+    def forward(self, hidden_states: Tensor, topk_ids: Tensor, topk_weight: Tensor) -> Any:
+        return self.method(hidden_states, topk_ids, topk_weight)
+
+    def __len__(self) -> int:
+        return len(self.down_proj)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[number] for number in range(len(self)))
+
+    def __getitem__(self, number: int) -> Any:
+        """What computes one of the experts."""
+        gate, up = self.gate_up_proj[number].chunk(2)
+        weights = dict(zip(self.names, (gate, up, self.down_proj[number]), strict=True))
+        expert: nn.Module = self.__dict__["expert"]
+        return lambda states: functional_call(expert, weights, (states,))
+
+
+def stack_expert_lists(model: nn.Module) -> None:
+    """Put `StackedExperts` where a model has lists that they compute the same as; its files keep the lists' names."""
+    found: list[WeightConverter] = []
+    for path, block in list(model.named_modules()):
+        experts, method = getattr(block, "experts", None), getattr(block, METHOD, None)
+        if not isinstance(experts, nn.ModuleList) or not isinstance(method, MethodType) or not _takes_three(method):
+            continue
+        stacked = _stacked(experts, method)
+        if stacked is None:
+            continue
+        block.experts = stacked
+        block.__dict__[METHOD] = stacked  # not a second part of the block
+        gate, up, down = (f"{path}.experts.*.{name}" for name in stacked.names)
+        found += [
+            WeightConverter([gate, up], f"{path}.experts.gate_up_proj", [MergeModulelist(0), Concatenate(1)]),
+            WeightConverter([down], f"{path}.experts.down_proj", [MergeModulelist(0)]),
+        ]
+    if found:
+        model._weight_conversions = found  # type: ignore[assignment]  # which transformers keeps there, too
+
+
+def _takes_three(method: MethodType) -> bool:
+    return len(inspect.signature(method).parameters) == 3
+
+
+def _stacked(experts: nn.ModuleList, method: MethodType) -> StackedExperts | None:
+    """The list in one, if its modules are gated MLPs."""
+    if len(experts) < 2 or len({type(one) for one in experts}) > 1:
+        return None
+    act_fn = next((held for name in ACTIVATIONS if (held := getattr(experts[0], name, None)) is not None), None)
+    shapes = {name: tuple(parameter.shape) for name, parameter in experts[0].named_parameters()}
+    if act_fn is None or len(shapes) != 3 or any(len(shape) != 2 for shape in shapes.values()):
+        return None
+    for gate, up, down in permutations(shapes):
+        names = gate, up, down
+        if shapes[gate] == shapes[up] == shapes[down][::-1] and _is_gated(experts[0], names, act_fn):
+            return StackedExperts(experts, names, act_fn, method)
+    return None
+
+
+def _is_gated(expert: nn.Module, names: tuple[str, ...], act_fn: Any) -> bool:
+    """Whether a module is a gated MLP with these weights."""
+    generator = torch.Generator().manual_seed(0)
+    own = dict(expert.named_parameters())
+    gate, up, down = (torch.randn(own[name].shape, generator=generator) / own[name].shape[1] ** 0.5 for name in names)
+    states = torch.randn(_TOKENS, gate.shape[1], generator=generator)
+    with torch.no_grad():
+        found = functional_call(expert, dict(zip(names, (gate, up, down), strict=True)), (states,))
+        expected = (act_fn(states @ gate.T) * (states @ up.T)) @ down.T
+    return isinstance(found, Tensor) and torch.allclose(found, expected, rtol=_TOLERANCE, atol=_TOLERANCE)
