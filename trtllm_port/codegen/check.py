@@ -311,7 +311,7 @@ def _hf_taps(
 def _last_tokens(tensor: Tensor, length: int, count: int) -> Tensor:
     """Of `length` tokens the last ones: all were computed anew, perhaps with heads before them, or rows in one."""
     if tensor.ndim > 1 and len(tensor) == ROWS * length:
-        return tensor.unflatten(0, (ROWS, length))[:, -count:].flatten(0, 1)
+        return tensor.reshape(ROWS, length, *tensor.shape[1:])[:, -count:].flatten(0, 1)
     dim = next((dim for dim in range(1, min(3, tensor.ndim)) if tensor.shape[dim] == length), None)
     return tensor if dim is None else tensor.narrow(dim, length - count, count)
 

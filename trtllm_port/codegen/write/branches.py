@@ -11,6 +11,7 @@ from trtllm_port.codegen.ir.expressions import Expression
 from trtllm_port.codegen.ir.formatting import indent
 from trtllm_port.codegen.ir.nodes import Block, Node
 from trtllm_port.codegen.ir.record import Value
+from trtllm_port.codegen.solve.not_expressible import SometimesComputed
 from trtllm_port.codegen.write.printing import Printer
 from trtllm_port.codegen.write.variables import Variables
 
@@ -124,7 +125,11 @@ class BranchWriter:
         assert node.branch is not None
         for result, sources in zip(node.outputs, node.branch.results, strict=True):
             source = sources[number]
-            if result in names and source is not None and variables.names[source] != names[result]:
+            if result not in names or source is None:
+                continue
+            if source not in variables.names:
+                raise SometimesComputed
+            if variables.names[source] != names[result]:
                 variables.lines.append(f"{names[result]} = {variables.names[source]}")
 
 

@@ -27,7 +27,7 @@ from trtllm_port.codegen.ir.record import Attribute, Literal, Value
 from trtllm_port.codegen.ir.structure import relative_path
 from trtllm_port.codegen.lower.parallel_calls import PARTS
 from trtllm_port.codegen.lower.shared_caches import NO_KINDS
-from trtllm_port.codegen.solve.not_expressible import NotExpressible
+from trtllm_port.codegen.solve.not_expressible import NotExpressible, SometimesComputed
 from trtllm_port.codegen.solve.symbols import field_values
 from trtllm_port.codegen.write.scope import RoundScope, Scope
 from trtllm_port.foundation.quoting import literal
@@ -265,7 +265,7 @@ class Printer:
                 raise
         name, dim = self.inputs[place[0]], place[1]
         still = self.of_class.inputs(self.of_class.port_class.block.keys[place[0]])[0]
-        with suppress(KeyError):  # the name stands for something else by now
+        with suppress(SometimesComputed):  # the name stands for something else by now
             if still is not None and self.reference(still).text == name:
                 return f"{name}.shape[{dim}]"
         text = f"{name}.shape[{dim}]"
