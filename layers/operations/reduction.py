@@ -41,8 +41,15 @@ def std(x: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
 def vector_norm(x: Tensor, p: float, dim: Dims, keepdim: bool = False) -> Tensor:
     """The p-norm over dim as torch computes it: in float32, then in the type of x. p is positive and finite."""
     require(x, FLOAT_DTYPES, "vector_norm")
-    total = sum(abs(cast(x, "float32")) ** p, dim, keepdim)
-    return cast(total ** (1 / p), x.dtype)
+    wide = cast(x, "float32")
+    dims = (dim,) if isinstance(dim, int) else dim
+    if p == 1 or all(x.shape[one] == 1 for one in dims):  # without powers, which round; of one number any norm is that
+        found = sum(abs(wide), dim, keepdim)
+    elif p == 2:
+        found = sqrt(sum(wide * wide, dim, keepdim))
+    else:
+        found = sum(abs(wide) ** p, dim, keepdim) ** (1 / p)
+    return cast(found, x.dtype)
 
 
 def max(x: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:

@@ -221,6 +221,17 @@ def test_value_is_torchs(name: str, dtype: str, evaluate: Any) -> None:
         torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance, check_dtype=False)
 
 
+@pytest.mark.parametrize("order", [1.0, 1.15, 2.0])
+def test_a_norm_of_one_number_is_that_number(order: float, evaluate: Any) -> None:
+    """As it is in torch: what a router's only weight is divided by."""
+    x = values("x", "float32")[..., :1]
+    found = evaluate(lambda x: x / L.vector_norm(x, order, -1, keepdim=True), x)
+    assert torch.equal(found, x / x.norm(order, -1, keepdim=True))
+    several = values("x", "float32")
+    found = evaluate(lambda x: L.vector_norm(x, order, -1, keepdim=True), several)
+    torch.testing.assert_close(found, several.norm(order, -1, keepdim=True), rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("number", [0.1, 1 / 3, 256.5, 257.0, -65537.0, 1e-40])
 def test_a_number_is_rounded_as_torch_does(number: float) -> None:
     assert L.bfloat16(number) == torch.tensor(number).bfloat16().item()

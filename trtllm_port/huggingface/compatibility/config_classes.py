@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import GenerationConfig, PreTrainedConfig
-
 KEYS: dict[str, Any] = {
     "pad_token_id": None,
     "bos_token_id": None,
@@ -31,6 +29,8 @@ KEYS: dict[str, Any] = {
 
 def prepare_config_class(kind: type[Any]) -> None:
     """Give a config class of a model's own what all configs had. In place."""
+    from transformers import GenerationConfig
+
     for key, value in {**GenerationConfig._get_default_generation_params(), **KEYS}.items():
         if not hasattr(kind, key):
             setattr(kind, key, value)
@@ -41,6 +41,8 @@ def prepare_config_class(kind: type[Any]) -> None:
 
 def _generation_parameters(self: Any) -> dict[str, Any]:
     """Those that the config itself has: transformers refuses to save one that has any."""
+    from transformers import PreTrainedConfig
+
     found = PreTrainedConfig._get_generation_parameters(self)
     return {key: value for key, value in found.items() if key in vars(self)}
 
