@@ -71,6 +71,15 @@ def test_sizes_that_do_not_go_together_cost_no_option() -> None:
 
 
 @pytest.mark.slow
+def test_a_key_that_changes_nothing_alone_is_no_sign_of_two_that_act_together() -> None:
+    """Where many keys differ at once, any of them tells that configuration from the others."""
+    found = generate_port(transformers.BloomConfig())
+    assert found.ledger.fixed == {"slow_but_exact": False}
+    assert "pretraining_tp=2, slow_but_exact=True" in found.ledger.notes["slow_but_exact"]
+    assert "bos_token_id" in found.ledger.ignored
+
+
+@pytest.mark.slow
 def test_a_number_that_two_sizes_do_not_share_is_not_printed() -> None:
     """A factor that an entry of a dict brings, at one size, is what any expression gives."""
     found = generate_port(transformers.DeepseekV3Config(rope_interleave=True))

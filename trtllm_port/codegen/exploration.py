@@ -333,13 +333,13 @@ class Exploration:
             return False
         return [text.lines for text in classes] == [text.lines for text in self.classes]
 
-    def worse(self, classes: list[ClassText]) -> str | None:
-        """Why what would follow more than the classes do is not worth it; None if it is."""
+    def worse(self, classes: list[ClassText], longer: int = LONG) -> str | None:
+        """Why what would follow more than the classes do, by more than some lines, is not worth it; None if it is."""
         skeletons = [sum(text.skeleton is not None for text in texts) for texts in (classes, self.classes)]
         if skeletons[0] > skeletons[1]:
             return "the generator cannot express the change"
         lengths = [sum(len(text.lines) for text in texts) for texts in (classes, self.classes)]
-        if lengths[0] - lengths[1] > LONG:
+        if lengths[0] - lengths[1] > longer:
             return f"the model computes something else, which would be {lengths[0] - lengths[1]} lines more"
         return None
 

@@ -25,6 +25,7 @@ from trtllm_port.huggingface.models import first_line
 from trtllm_port.layers.config.built_in import parameter_sets
 
 CHALLENGES = 6  # configurations in which many keys differ at once
+LITTLE = 4  # lines that a port may become longer to follow keys that act only together
 
 
 class Explored(Protocol):
@@ -46,8 +47,8 @@ class Explored(Protocol):
     def write_classes(self, samples: list[Lowered]) -> list[ClassText]:
         """The classes over some samples; raises NotMergeable, NotExpressible or UnsupportedModelError."""
 
-    def worse(self, classes: list[ClassText]) -> str | None:
-        """Why what would follow more than the classes do is not worth it; None if it is."""
+    def worse(self, classes: list[ClassText], longer: int) -> str | None:
+        """Why what would follow more than the classes do, by more than some lines, is not worth it; None if it is."""
 
 
 def prove(found: Explored) -> None:
@@ -91,18 +92,37 @@ def _untraced_problem(found: Explored, sample: Sample) -> str | None:
 def _problem(found: Explored, traced: Sequence[Lowered], *, refine: bool = True) -> str | None:
     """Why the classes do not follow configurations; they are refined, if they may be, where that suffices."""
     try:
-        classes = found.write_classes([*found.samples, *traced])
+        samples, classes = _written(found, [*found.samples, *traced])
     except (NotMergeable, NotExpressible, UnsupportedModelError) as error:
         return first_line(error)
     if [text.lines for text in classes] == [text.lines for text in found.classes]:
         return None
     if not refine:
         return "the classes are not the same"
-    if (worse := found.worse(classes)) is not None:
+    if (worse := found.worse(classes, LITTLE)) is not None:
         return worse
-    found.samples += traced
-    found.classes = classes
+    found.samples, found.classes = samples, classes
     return None
+
+
+def _written(found: Explored, samples: list[Lowered]) -> tuple[list[Lowered], list[ClassText]]:
+    """The classes over some samples, and those with more, so that no key decides that changes nothing alone.
+
+    Where many keys differ, any of them tells what is computed from what was.
+    """
+    base, known = found.small.traced[0], _read(found.classes)
+    while True:
+        classes = found.write_classes(samples)
+        mistaken = [key for key in sorted(_read(classes) - known) if key in found.ledger.ignored.keys() & found.options]
+        if not mistaken:
+            return samples, classes
+        known |= {*mistaken}
+        alone = (base.with_values({key: found.options[key][0]}) for key in mistaken)
+        samples = [*samples, *map(found.lower_sample, alone)]
+
+
+def _read(classes: Sequence[ClassText]) -> set[str]:
+    return set[str]().union(*(text.fields for text in classes))
 
 
 def _pin(found: Explored, base: Sample, other: Sample, problem: str) -> str | None:
