@@ -70,15 +70,25 @@ def _prove_written(found: Explored) -> None:
 
 
 def _prove(found: Explored, base: Sample, other: Sample) -> None:
-    """Build in keys of those that differ until what is left is followed."""
+    """Follow, or build in, keys of those that differ until the whole is followed.
+
+    What is followed is learned where the fewest keys differ: no other key can then be taken for the one that decides.
+    """
     sample: Sample | None = other
     while sample is not None and (problem := _untraced_problem(found, sample)) is not None:
-        key = _pin(found, base, sample, problem)
+        culprits, least = _culprits(found, base, sample)
+        if least is not None and _untraced_problem(found, least) is not None:
+            problem = _untraced_problem(found, least, refine=True)
+        if problem is None:
+            continue
+        if not culprits:
+            return
+        key = _pin(found, culprits, problem)
         wanted = {name: value for name, value in differing(base, sample).items() if name != key}
-        sample = _like(sample, changed(base, wanted)) if key is not None else None
+        sample = _like(sample, changed(base, wanted))
 
 
-def _untraced_problem(found: Explored, sample: Sample) -> str | None:
+def _untraced_problem(found: Explored, sample: Sample, *, refine: bool = False) -> str | None:
     """As `_problem`, for a configuration that is not traced yet; None if Hugging Face's code does not run with it."""
     try:
         traced = found.lower_sample(sample)
@@ -86,10 +96,10 @@ def _untraced_problem(found: Explored, sample: Sample) -> str | None:
         return first_line(error)
     except Exception:  # any: Hugging Face's code was given values that it may not be made for
         return None
-    return _problem(found, [traced])
+    return _problem(found, [traced], refine=refine)
 
 
-def _problem(found: Explored, traced: Sequence[Lowered], *, refine: bool = True) -> str | None:
+def _problem(found: Explored, traced: Sequence[Lowered], *, refine: bool) -> str | None:
     """Why the classes do not follow configurations; they are refined, if they may be, where that suffices."""
     try:
         samples, classes = _written(found, [*found.samples, *traced])
@@ -125,11 +135,8 @@ def _read(classes: Sequence[ClassText]) -> set[str]:
     return set[str]().union(*(text.fields for text in classes))
 
 
-def _pin(found: Explored, base: Sample, other: Sample, problem: str) -> str | None:
-    """Build in a key of those that differ and that the port does not follow together; None if there is none."""
-    culprits = _culprits(found, base, other)
-    if not culprits:  # sizes alone: mixed at will they need not divide evenly, as those of a model do
-        return None
+def _pin(found: Explored, culprits: dict[str, Any], problem: str) -> str:
+    """Build in one of the keys that the port does not follow together; returns which."""
     key = max(culprits, key=lambda key: (_is_switch(culprits[key]), key in found.ledger.ignored))
     together = ", ".join(f"{name}={value!r}" for name, value in culprits.items())
     why = f"with {together}: {problem}"
@@ -178,22 +185,34 @@ def _changed_entries(found: Explored, key: str, value: Any) -> set[str]:
     }
 
 
-def _culprits(found: Explored, base: Sample, other: Sample) -> dict[str, Any]:
-    """The fewest options that make the difference between what the port follows and what it does not."""
+def _culprits(found: Explored, base: Sample, other: Sample) -> tuple[dict[str, Any], Sample | None]:
+    """The fewest options that make the difference between what is followed and what is not.
+
+    Returns:
+        Them, and the configuration where they differ; both are empty where sizes play a part that cannot be told, as
+        Hugging Face's code does not run with those alone: mixed at will they need not divide evenly.
+    """
     wanted = differing(base, other)
     options = [key for key in wanted if _is_option(found, key, wanted[key])]
     sizes = [key for key in wanted if key not in options]
 
+    def sample_of(keys: Sequence[str]) -> Sample | None:
+        return _like(other, changed(base, {key: wanted[key] for key in keys}))
+
     def fails(keys: Sequence[str]) -> bool:
         """Whether the port does not follow these keys; nothing is known where HF's code does not run with them."""
-        sample = _like(other, changed(base, {key: wanted[key] for key in keys}))
+        sample = sample_of(keys)
         return sample is not None and _untraced_problem(found, sample) is not None
 
     if fails(options):
-        return {key: wanted[key] for key in fewest([], options, fails)}
-    if not options or fails(sizes):
-        return {}
-    return {key: wanted[key] for key in fewest(sizes, options, fails)}
+        found_keys, given = fewest([], options, fails), list[str]()
+    elif sample_of(sizes) is None:
+        return {}, None
+    elif fails(sizes):
+        return {}, sample_of(sizes)
+    else:
+        found_keys, given = fewest(sizes, options, fails), sizes
+    return {key: wanted[key] for key in found_keys}, sample_of([*given, *found_keys])
 
 
 def fewest(given: Sequence[str], keys: Sequence[str], fails: Callable[[Sequence[str]], bool]) -> list[str]:
