@@ -76,10 +76,11 @@ def _prove(found: Explored, base: Sample, other: Sample) -> None:
     """
     sample: Sample | None = other
     while sample is not None and (problem := _untraced_problem(found, sample)) is not None:
+        before = found.classes
         culprits, least = _culprits(found, base, sample)
-        if least is not None and _untraced_problem(found, least) is not None:
-            problem = _untraced_problem(found, least, refine=True)
-        if problem is None:
+        if least is not None:
+            problem = _untraced_problem(found, least, refine=True) or problem
+        if found.classes is not before:  # they were refined
             continue
         if not culprits:
             return

@@ -13,7 +13,7 @@ from trtllm_port.codegen.configs.sizes import layer_count
 from trtllm_port.codegen.ir.def_use import operations, taken, uses
 from trtllm_port.codegen.ir.dtypes import DTYPES, TRACE_DTYPE
 from trtllm_port.codegen.ir.module_paths import layer_number
-from trtllm_port.codegen.ir.nodes import Block, Leaf, Node, blocks_in
+from trtllm_port.codegen.ir.nodes import Block, Leaf, Node, blocks_in, values_in
 from trtllm_port.codegen.ir.operation_names import CASTS
 from trtllm_port.codegen.ir.record import Call, Literal, Location, Operation, Value, substitute
 from trtllm_port.codegen.ir.trace import Trace
@@ -103,7 +103,7 @@ def _gather_tokens(root: Block, logits_indices: Value, cache: Value) -> None:
 
 def _reads(node: Node, value: Value) -> bool:
     """Whether a node takes a value, or something in the module that it calls does."""
-    if value in leaves((node.args, node.keywords)):
+    if value in values_in((node.args, node.keywords)):
         return True
     return node.block is not None and any(_reads(inner, value) for inner in node.block.nodes)
 
