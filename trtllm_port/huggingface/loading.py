@@ -47,7 +47,8 @@ def load_model(
     """
     from transformers import AutoModelForCausalLM
 
-    with quiet_transformers(), weights_as_stored(), remote_code(trust_remote_code):
+    allowed = trust_remote_code or is_remote(type(config))  # its code has been loaded
+    with quiet_transformers(), weights_as_stored(), remote_code(allowed):
         model, info = AutoModelForCausalLM.from_pretrained(
             model_dir,
             config=config,

@@ -10,6 +10,7 @@ from unittest import mock
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from trtllm_port.huggingface.caches import cache_argument, keeps_cache
 from trtllm_port.huggingface.configs import whole_config
@@ -185,3 +186,33 @@ def test_a_model_that_remembers_tuples_is_run_without_memory(
     model = make_model(config)
     assert keeps_cache(model) is keeps
     assert cache_argument(model) == "past_key_values"
+
+
+def test_what_is_loaded_is_not_initialised_again(odd_model: Callable[..., Path], tmp_path: Path) -> None:
+    directory = odd_model(
+        attributes=(
+            "_init_weights = lambda self, module: "
+            "[p.data.normal_() for name, p in module.named_parameters() if name == 'head.weight']"
+        ),
+        init="self.register_buffer('table', torch.ones(2), persistent=False); self.post_init()",
+    )
+    require_causal_lm(load_config(directory, trust_remote_code=True), trust_remote_code=True)
+    save_random_checkpoint(directory, tmp_path / "random", trust_remote_code=True)
+    config = whole_config(tmp_path / "random", trust_remote_code=True)
+    model, _ = load_model(tmp_path / "random", config, torch.float32, trust_remote_code=True)
+    stored = load_file(tmp_path / "random" / "model.safetensors")["head.weight"]
+    assert torch.equal(model.head.weight, stored.to(torch.float32))
+
+
+def test_no_weight_of_a_new_model_is_what_memory_held(odd_model: Callable[..., Path]) -> None:
+    directory = odd_model(
+        attributes="_init_weights = lambda self, module: None",
+        init="self.head = skip_init(nn.Linear, 8, 31); self.post_init()",
+    )
+    file = directory / "modeling_odd.py"
+    file.write_text("from torch.nn.utils import skip_init\n" + file.read_text())
+    config = load_config(directory, trust_remote_code=True)
+    require_causal_lm(config, trust_remote_code=True)
+    with mock.patch.object(torch, "empty_like", lambda like, **_: torch.full(like.shape, torch.nan)):
+        model = make_model(config, trust_remote_code=True)
+    assert bool(model.head.weight.isfinite().all())

@@ -1,12 +1,15 @@
 """Tensors that `from_pretrained` loses where a model's own code does not know that it has to make them again.
 
 transformers 5 makes a model on the meta device, where nothing has content, and gives it the weights of the files. What
-no file holds (tables of rotations, masks) it leaves uninitialised, unless the class's `_init_weights` makes it anew.
+no file holds (tables of rotations, masks) it leaves uninitialised, unless the class's `_init_weights` makes it anew. It
+calls that for a module with such tensors, where a class that writes into `parameter.data` overwrites what was loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import functools
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 
@@ -38,6 +41,36 @@ def shared_with_loaded(model: nn.Module, missing: Collection[str]) -> set[str]:
     parameters = dict(model.named_parameters(remove_duplicate=False))
     loaded = {id(parameter) for name, parameter in parameters.items() if name not in missing}
     return {name for name in missing if name in parameters and id(parameters[name]) in loaded}
+
+
+def sparing(initialise: Callable[..., None]) -> Callable[..., None]:
+    """transformers' method that has a class initialise a module, with what is loaded kept from a class of its own."""
+
+    @functools.wraps(initialise)
+    def run(self: object, module: nn.Module, is_custom_code: bool = False) -> None:
+        with _out_of_reach(module if is_custom_code else None):
+            initialise(self, module, is_custom_code)
+
+    return run
+
+
+@contextmanager
+def _out_of_reach(module: nn.Module | None) -> Iterator[None]:
+    """While it lasts, the parameters of a module and its parts that are loaded are replaced by some without content."""
+    loaded = [
+        (part, name, parameter)
+        for part in (() if module is None else module.modules())
+        for name, parameter in part._parameters.items()
+        if getattr(parameter, "_is_hf_initialized", False)
+    ]
+    try:
+        for part, name, parameter in loaded:
+            part._parameters[name] = nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
+            part._parameters[name]._is_hf_initialized = True
+        yield
+    finally:
+        for part, name, parameter in loaded:
+            part._parameters[name] = parameter
 
 
 def _holds_tensors(held: object) -> bool:

@@ -23,6 +23,7 @@ from trtllm_port.errors import EnvironmentLackError, PortError
 from trtllm_port.foundation.foreign import reason
 from trtllm_port.huggingface.compatibility import stand_ins
 from trtllm_port.huggingface.compatibility.config_classes import prepare_config_class
+from trtllm_port.huggingface.compatibility.lost_tensors import sparing
 from trtllm_port.huggingface.compatibility.model_classes import prepare_model_class
 from trtllm_port.huggingface.compatibility.names import GONE, OLD_ARGUMENTS, OLD_NAMES, OldName
 from trtllm_port.huggingface.compatibility.packages import files_beside, importing, note_absent, placeholders
@@ -47,7 +48,7 @@ def remote_code(allowed: bool = True) -> Iterator[None]:
     if not allowed:
         yield
         return
-    from transformers import AutoConfig, dynamic_module_utils
+    from transformers import AutoConfig, PreTrainedModel, dynamic_module_utils
     from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
     with (
@@ -57,6 +58,7 @@ def remote_code(allowed: bool = True) -> Iterator[None]:
         mock.patch.object(dynamic_module_utils, "check_imports", lambda file: note_absent(Path(file))),
         mock.patch.object(dynamic_module_utils, "get_relative_imports", lambda file: files_beside(Path(file))),
         mock.patch.object(dynamic_module_utils, "get_class_in_module", _loading()),
+        mock.patch.object(PreTrainedModel, "_initialize_weights", sparing(PreTrainedModel._initialize_weights)),
         mock.patch.object(AutoConfig, "register", _registering(AutoConfig)),
         mock.patch.object(_BaseAutoModelClass, "register", _registering(_BaseAutoModelClass)),
     ):
@@ -161,7 +163,7 @@ def _loading() -> Callable[..., Any]:
         file = Path(dynamic_module_utils.HF_MODULES_CACHE) / module_path
         package = ".".join(Path(module_path).with_suffix("").parts[:-1])
         try:
-            with importing(file, package), uncompiled():
+            with importing(file, package), uncompiled(), initialised():
                 found = original(class_name, module_path, **options)
         except PortError:
             raise
@@ -200,6 +202,17 @@ def uncompiled() -> Iterator[None]:
         return function if callable(function) else unchanged  # `@torch.compile` or `@torch.compile(mode=…)`
 
     with mock.patch.object(torch.jit, "script", unchanged), mock.patch.object(torch, "compile", unchanged):
+        yield
+
+
+@contextmanager
+def initialised() -> Iterator[None]:
+    """While it lasts, a file finds a `skip_init` that skips nothing: what is not drawn holds whatever memory held."""
+
+    def made(kind: Callable[..., torch.nn.Module], *args: Any, **kwargs: Any) -> torch.nn.Module:
+        return kind(*args, **kwargs)
+
+    with mock.patch.object(torch.nn.utils, "skip_init", made):
         yield
 
 
