@@ -3,11 +3,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from trtllm_port.codegen.configs.sizes import Sample
 from trtllm_port.codegen.ir.def_use import taken
 from trtllm_port.codegen.ir.nodes import Block, Node
 from trtllm_port.codegen.ir.record import Call, Operation, Value
 from trtllm_port.codegen.lower.liveness import Interfaces, find_inputs
 from trtllm_port.codegen.lower.lowering import _gather_tokens
+
+SAMPLE = Sample(None, batch=2, length=3, past=0)
 
 
 def value() -> Value:
@@ -30,7 +33,7 @@ def test_a_head_made_of_modules_is_given_the_chosen_tokens() -> None:
     assert model.block is not None
     model.block.nodes.append(Node("cache", "update", (cache, hidden), {}, (value(),)))
     root = Block("", nn.Module(), nodes=[model, head], outputs=(logits,))
-    _gather_tokens(root, indices, cache)
+    _gather_tokens(root, indices, cache, SAMPLE)
     del model.block.nodes[-1]
     find_inputs(root, {value()}, Interfaces())
     gather = root.nodes[1]
@@ -50,8 +53,21 @@ def test_tokens_are_chosen_behind_the_last_that_looks_at_others() -> None:
         assert layer.block is not None
         layer.block.nodes.append(Node("cache", "update", (cache, hidden), {}, (value(),)))
     root = Block("", nn.Module(), nodes=[embedding, *layers, call("head", more, logits)], outputs=(logits,))
-    _gather_tokens(root, value(), cache)
+    _gather_tokens(root, value(), cache, SAMPLE)
     assert [node.name for node in root.nodes] == ["embed", "layers.0", "layers.1", "gather_tokens", "head"]
+
+
+def test_tokens_may_be_the_first_dimension() -> None:
+    ids, cache, hidden, logits = value(), value(), Value(torch.zeros(3, 2, 8)), value()
+    model = call("model", ids, hidden)
+    assert model.block is not None
+    model.block.nodes.append(Node("cache", "update", (cache, hidden), {}, (value(),)))
+    root = Block("", nn.Module(), nodes=[model, call("head", hidden, logits)], outputs=(logits,))
+    _gather_tokens(root, value(), cache, SAMPLE)
+    _, rows_first, gather, tokens_first, head = root.nodes
+    assert (rows_first.name, gather.name, tokens_first.name) == ("transpose", "gather_tokens", "transpose")
+    assert gather.args[0].tensor.shape == (2, 3, 8)
+    assert head.args == tokens_first.outputs
 
 
 def test_what_is_taken_is_what_operations_and_modules_take_or_return() -> None:

@@ -252,6 +252,26 @@ class PebbleForCausalLM(PreTrainedModel):
         return CausalLMOutputWithPast(logits=self.head(x))
 """
 
+TOKENS_FIRST = {  # hidden states [L, B, E], as of Megatron
+    "rows, length, _ = x.shape": "length, rows, _ = x.shape",
+    "self.query(x).view(rows, length, self.heads, self.size).transpose(1, 2)": (
+        "self.query(x).view(length, rows, self.heads, self.size)"
+    ),
+    "self.key(x).view(rows, length, self.kept, self.size).transpose(1, 2)": (
+        "self.key(x).view(length, rows, self.kept, self.size)"
+    ),
+    "self.value(x).view(rows, length, self.kept, self.size).transpose(1, 2)": (
+        "self.value(x).view(length, rows, self.kept, self.size).permute(1, 2, 0, 3)"
+    ),
+    "query, key = turned(query, cos, sin), turned(key, cos, sin)": (
+        "query, key = (turned(y, cos, sin).permute(1, 2, 0, 3) for y in (query, key))"
+    ),
+    "seen.transpose(1, 2).reshape(rows, length, -1)": "seen.permute(2, 0, 1, 3).reshape(length, rows, -1)",
+    "x = self.embed(tokens)": "x = self.embed(tokens).transpose(0, 1)",
+    "table.to(x.dtype)[None, None]": "table.to(x.dtype)[:, None, None]",
+    "self.head(self.norm(x))": "self.head(self.norm(x)).transpose(0, 1)",
+}
+
 
 def _directory(path: Path, source: str, **values: int) -> Path:
     (path / "configuration_pebble.py").write_text(CONFIGURATION)
@@ -273,6 +293,20 @@ def test_new_ports_it(tmp_path: Path, attend: str, model: str) -> None:
     assert not port.skeletons
     assert "rope_theta" in port.ledger.used
     assert "rotary_cosines(" in port.files["model.py"]
+    check = check_port(directory, source=port, trust_remote_code=True)
+    assert check.passed, check
+
+
+@pytest.mark.slow
+def test_tokens_may_be_the_first_dimension(tmp_path: Path) -> None:
+    source = COMMON.replace("@ATTEND@", BY_TORCH) + FLAT
+    for usual, written in TOKENS_FIRST.items():
+        assert usual in source
+        source = source.replace(usual, written)
+    directory = _directory(tmp_path, source)
+    port = generate_port(directory, trust_remote_code=True)
+    assert not port.skeletons
+    assert port.files["model.py"].count("rotary_cosines(") == 1  # for queries and keys
     check = check_port(directory, source=port, trust_remote_code=True)
     assert check.passed, check
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +17,10 @@ from trtllm_port.verification.greedy import (
     describe,
     make_prompts,
     prompt_gate,
+    routed_alike,
 )
 from trtllm_port.verification.judge.verdict import Verdict
+from trtllm_port.verification.taps.runner import OnTap
 
 
 class Fixed:
@@ -74,7 +76,9 @@ class Scripted:
         self.tokens = tokens
         self.steps: list[int] = []
 
-    def run(self, ids_BL: Tensor) -> Tensor:
+    tap_names = ()
+
+    def run(self, ids_BL: Tensor, *, on_tap: OnTap | None = None, taps: Collection[str] | None = None) -> Tensor:
         chosen = torch.tensor([0, *self.tokens])[: ids_BL.shape[1]]
         return torch.nn.functional.one_hot(chosen, 5).float()[None]
 
@@ -89,7 +93,7 @@ def continued(
     """What becomes of a port that continues the prompt with some tokens."""
     generation = SimpleNamespace(tokens=(tokens,), executor="reference", tokens_per_second=1.0)
     monkeypatch.setattr("trtllm_port.runtime.generation.generate", lambda *_, **__: generation)
-    port: Any = SimpleNamespace(session=None)
+    port: Any = SimpleNamespace(session=None, tap_names=())
     load: Any = models.__getitem__
     result = continue_prompts(port, load, ("float16", "float32"), ([[1, 2]], None), len(tokens))
     return result, result.continuations[0]
@@ -118,3 +122,37 @@ def test_the_first_difference_stands_beside_hugging_faces_own(monkeypatch: pytes
     assert (found.first_difference, found.own_difference) == (3, 2)
     assert "prompt 0 at token 3" in describe(result)
     assert "its two precisions part at 2" in describe(result)
+
+
+class Routed:
+    """A mixture of two experts, each of which prefers a token, and whose router prefers one of them."""
+
+    tap_names = ("router:0", "router:1")
+
+    def __init__(self, expert: int, preferred: tuple[int, int]) -> None:
+        self.expert, self.preferred = expert, preferred
+
+    def run(self, ids_BL: Tensor, *, on_tap: OnTap | None = None, taps: Collection[str] | None = None) -> Tensor:
+        length = ids_BL.shape[1]
+        values = {"router:0": torch.ones(length, 1), "router:1": torch.full((length, 1), self.expert)}
+        for tap, value in values.items() if on_tap is not None else ():
+            if taps is None or tap in taps:
+                replaced = on_tap(tap, value)
+                values[tap] = value if replaced is None else replaced
+        chosen = torch.tensor(self.preferred)[values["router:1"][:, 0]]
+        return torch.nn.functional.one_hot(chosen, 5).float()[None]
+
+
+@pytest.mark.parametrize(("second_expert", "excused"), [((3, 4), True), ((1, 4), False)], ids=["a tie", "a wrong port"])
+def test_another_choice_with_other_experts_is_asked_for_again(second_expert: tuple[int, int], excused: bool) -> None:
+    reference: Any = Routed(0, (3, 4))
+    port: Any = Routed(1, second_expert)
+    found = Continuation(
+        prompt="", port=(4,), hugging_face=(3,), first_difference=0, lead=1.0, margin=0.01, excused=False
+    )
+    again = routed_alike(found, [1, 2], port, reference)
+    assert (again.excused, again.routed_lead) == (excused, 0.0 if excused else 1.0)
+    assert (
+        "with its experts"
+        in describe(PromptResult(executor="", new_tokens=1, tokens_per_second=1.0, continuations=(again,)))
+    ) is True

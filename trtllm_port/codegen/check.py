@@ -312,7 +312,8 @@ def _last_tokens(tensor: Tensor, length: int, count: int) -> Tensor:
     """Of `length` tokens the last ones: all were computed anew, perhaps with heads before them, or rows in one."""
     if tensor.ndim > 1 and len(tensor) == ROWS * length:
         return tensor.reshape(ROWS, length, *tensor.shape[1:])[:, -count:].flatten(0, 1)
-    dim = next((dim for dim in range(1, min(3, tensor.ndim)) if tensor.shape[dim] == length), None)
+    first = 0 if tensor.shape[:2] == (length, ROWS) else 1  # rows come first, mostly
+    dim = next((dim for dim in range(first, min(3, tensor.ndim)) if tensor.shape[dim] == length), None)
     return tensor if dim is None else tensor.narrow(dim, length - count, count)
 
 

@@ -47,8 +47,7 @@ def load_model(
     """
     from transformers import AutoModelForCausalLM
 
-    allowed = trust_remote_code or is_remote(type(config))  # its code has been loaded
-    with quiet_transformers(), weights_as_stored(), remote_code(allowed):
+    with quiet_transformers(), weights_as_stored(), remote_code(_may_run(config, trust_remote_code)):
         model, info = AutoModelForCausalLM.from_pretrained(
             model_dir,
             config=config,
@@ -91,8 +90,13 @@ def make_model(
 
     chosen = {"dtype": dtype, "attn_implementation": attention, "experts_implementation": experts}
     settings = {name: choice for name, choice in chosen.items() if choice is not None}
-    with remote_code(trust_remote_code):
+    with quiet_transformers(), remote_code(_may_run(config, trust_remote_code)):
         return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code, **settings)
+
+
+def _may_run(config: Any, trust_remote_code: bool) -> bool:
+    """Whether code that comes with a model may run: where it made the config, that was allowed."""
+    return trust_remote_code or is_remote(type(config))
 
 
 def make_on_paper(config: Any, *, dtype: torch.dtype | None = None, trust_remote_code: bool = False) -> nn.Module:

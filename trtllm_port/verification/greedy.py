@@ -12,17 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from trtllm_port.foundation.progress import Progress
 from trtllm_port.verification.judge.gates import Gate
 from trtllm_port.verification.judge.logit_metrics import confident_margin
 from trtllm_port.verification.judge.verdict import Verdict
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
+from trtllm_port.verification.sides.recording import forced_row_logits, record_row
 from trtllm_port.verification.sides.session_runner import SessionRunner
 from trtllm_port.verification.stimulus.passages import PROMPTS
 from trtllm_port.verification.stimulus.stimulus import load_tokenizer, random_ids
+from trtllm_port.verification.taps.routers import routers_of
 
 RANDOM_LENGTHS = (7, 12, 5, 16, 9)
+BEGIN = 16  # tokens that tell which modules are routers
 REASON = "greedy tokens are equal, or differ first where Hugging Face's own margin is below its own noise"
 
 
@@ -39,6 +43,7 @@ class Continuation:
             the port's tokens are equal, for then it was not asked.
         lead: by how much Hugging Face's more precise run prefers its choice over the port's there, in logits.
         margin: what the lead must exceed to mean anything.
+        routed_lead: the same of what the port chooses with the experts of that run; None where nobody asked.
         excused: whether the difference is within the noise.
     """
 
@@ -51,6 +56,7 @@ class Continuation:
     own_difference: int | None = None
     lead: float | None = None
     margin: float | None = None
+    routed_lead: float | None = None
     excused: bool = True
 
 
@@ -113,6 +119,7 @@ def continue_prompts(
     if any(each.first_difference is not None for each in found):
         reference = load(precisions[1])
         found = [arbitrate(each, prompt, yardstick, reference) for each, prompt in zip(found, ids, strict=True)]
+        found = [routed_alike(each, prompt, port, reference) for each, prompt in zip(found, ids, strict=True)]
         found = [_beside_itself(each, prompt, reference) for each, prompt in zip(found, ids, strict=True)]
     if progress is not None:
         progress("prompt", len(ids), len(ids))
@@ -177,6 +184,30 @@ def arbitrate(
     return replace(found, lead=lead, margin=margin, excused=lead <= margin)
 
 
+def routed_alike(
+    found: Continuation, prompt: list[int], port: SessionRunner, reference: HuggingFaceRunner
+) -> Continuation:
+    """Where the margin does not explain the difference, ask the port again with the reference's experts.
+
+    Near a tie two precise computations choose other experts, and what follows differs by more than rounding. Whether
+    that was a tie is asked where layers are compared; here it is asked whether anything else differs.
+    """
+    if found.excused:
+        return found
+    at = found.first_difference
+    ids = [*prompt, *found.hugging_face[:at]]
+    taps: dict[str, Tensor] = {}
+    reference.run(torch.tensor([ids[:BEGIN]]), on_tap=taps.__setitem__)
+    precise_LV, routing = record_row(reference, ids, routers_of(taps))
+    routing = {tap: chosen for tap, chosen in routing.items() if tap in port.tap_names}
+    if not routing:
+        return found
+    chosen = int(forced_row_logits(port, [ids], [routing])[0][-1].argmax())
+    lead = float(precise_LV[-1].max() - precise_LV[-1, chosen])
+    assert found.margin is not None  # it has been asked for
+    return replace(found, routed_lead=lead, excused=lead <= found.margin)
+
+
 def prompt_gate(result: PromptResult) -> Gate:
     """Judge the continuations."""
     wrong = [each for each in result.continuations if not each.excused]
@@ -198,7 +229,7 @@ def describe(result: PromptResult) -> str:
     if not differing:
         return f"{result.new_tokens} greedy tokens on each of {total} prompts equal Hugging Face's"
     said = ", ".join(
-        f"prompt {i} at token {each.first_difference} ({each.lead:.2g} for noise {each.margin:.2g}; "
+        f"prompt {i} at token {each.first_difference} ({each.lead:.2g}{_routed(each)} for noise {each.margin:.2g}; "
         f"its two precisions part {_at(each.own_difference)})"
         for i, each in differing
     )
@@ -207,6 +238,10 @@ def describe(result: PromptResult) -> str:
         f"{total - len(differing)} of {total} prompts give {result.new_tokens} equal tokens, "
         f"the others first differ at choices whose margin is {noise} Hugging Face's noise: {said}"
     )
+
+
+def _routed(found: Continuation) -> str:
+    return "" if found.routed_lead is None else f", with its experts {found.routed_lead:.2g},"
 
 
 def _at(index: int | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trtllm_port.codegen.configs.sizes import layer_count
+from trtllm_port.codegen.configs.sizes import Sample, layer_count
 from trtllm_port.codegen.ir.def_use import operations, taken, uses
 from trtllm_port.codegen.ir.dtypes import DTYPES, TRACE_DTYPE
 from trtllm_port.codegen.ir.module_paths import layer_number
@@ -76,7 +76,7 @@ def lower(trace: Trace) -> Lowered:
         complete_signatures(list(blocks_in(root)))
         root.outputs = (lowering.resolve(trace.logits),)
         eliminate_dead_code(root, alike)
-        _gather_tokens(root, logits_indices, trace.inputs["cache"])
+        _gather_tokens(root, logits_indices, trace.inputs["cache"], trace.sample)
         find_inputs(root, lowering.repeated.caches, alike)
         blocks = list(blocks_in(root))
         if not alike.learn(blocks):
@@ -85,7 +85,7 @@ def lower(trace: Trace) -> Lowered:
     return Lowered(trace, root, blocks, logits_indices, frozenset(lowering.repeated.caches))
 
 
-def _gather_tokens(root: Block, logits_indices: Value, cache: Value) -> None:
+def _gather_tokens(root: Block, logits_indices: Value, cache: Value, sample: Sample) -> None:
     """Compute the head for the wanted tokens only: choose them behind the last that looks at other tokens."""
     index = max((i for i, node in enumerate(root.nodes) if _reads(node, cache)), default=None)
     if index is None or len(root.nodes[index].outputs) != 1:
@@ -97,8 +97,21 @@ def _gather_tokens(root: Block, logits_indices: Value, cache: Value) -> None:
     for item in root.nodes[index + 1 :]:
         _substitute_inside(item, {hidden: chosen})
     root.outputs = substitute(root.outputs, {hidden: chosen})
-    root.nodes.insert(index + 1, Node("function", "gather_tokens", (hidden, logits_indices), {}, (chosen,)))
+    root.nodes[index + 1 : index + 1] = _choice(hidden, chosen, logits_indices, sample)
     root.names[chosen] = root.names.pop(hidden, [])
+
+
+def _choice(hidden: Value, chosen: Value, logits_indices: Value, sample: Sample) -> list[Node]:
+    """What chooses the tokens of hidden states [B, L, E], or [L, B, E]."""
+    shape = tuple(hidden.tensor.shape)
+    if shape[:2] != (sample.length, sample.batch):
+        return [Node("function", "gather_tokens", (hidden, logits_indices), {}, (chosen,))]
+    rows_first, tokens = (Value(hidden.tensor.transpose(0, 1)) for _ in range(2))
+    return [
+        Node("method", "transpose", (hidden, 0, 1), {}, (rows_first,), shapes=shape),
+        Node("function", "gather_tokens", (rows_first, logits_indices), {}, (tokens,)),
+        Node("method", "transpose", (tokens, 0, 1), {}, (chosen,), shapes=tuple(tokens.tensor.shape)),
+    ]
 
 
 def _reads(node: Node, value: Value) -> bool:
@@ -341,8 +354,8 @@ def _place(operation: Operation) -> tuple[Location | None, torch.dtype | None]:
 
 
 def _names(call: Call, lowering: _Lowering, block: Block) -> dict[Value, list[str]]:
-    """What `call` called the values, aliases included, in the order the names were given."""
-    names: dict[Value, list[str]] = {}
+    """What `call` called the values, aliases included, in the order the names were given; and what the block does."""
+    names = dict(block.names)
     made = (value for item in block.nodes for value in item.outputs)
     for value in (*_all_values(call), *made):
         for held, called in lowering.rotations.names(lowering.resolve(value), value.names.get(call, [])):

@@ -8,7 +8,7 @@ B batch, L new tokens, D elements for a token
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ TOLERANCE = 0.02  # of cosines in the trace's bfloat16; of several that are as n
 USUAL_BASE = 10000.0
 ROTATION = "rotary_embedding"
 FUNCTIONS = {"rotary_cosines": torch.cos, "rotary_sines": torch.sin}
+NAMES = {"rotary_cosines": "cos", "rotary_sines": "sin"}
 LAYOUTS: tuple[dict[str, bool], ...] = ({}, {"interleaved": True}, {"once": True})
 
 
@@ -57,6 +58,7 @@ class PositionTables:
         self.position_ids = position_ids
         self.positions = torch.arange(sample.past, sample.past + sample.length)
         self.rows = sample.batch
+        self.made: dict[Block, dict[object, Value]] = {}
         self.bases = tuple(dict.fromkeys((*_numbers(sample.values), USUAL_BASE)))
 
     def find(self, tensor: Tensor) -> PositionTable | None:
@@ -93,6 +95,21 @@ class PositionTables:
         lead = operation.outputs[0].tensor.ndim - 1 - behind  # and before it, in what comes out
         if operation.name == ROTATION:  # takes [B, L, D]
             behind = lead = 1
+        key = found.function, found.dim, found.base, str(found.options), constant.tensor.dtype, lead, behind
+        known = self.made.setdefault(block, {})
+        if key not in known:
+            known[key] = self._nodes(block, operation, constant, found, _changes(lead, behind))
+            block.names[known[key]] = [NAMES[found.function]]
+        return known[key]
+
+    def _nodes(
+        self,
+        block: Block,
+        operation: Operation,
+        constant: Literal,
+        found: PositionTable,
+        changes: Sequence[tuple[str, tuple[int, ...]]],
+    ) -> Value:
         options = dict(found.options)
         shape = (self.rows, len(self.positions), constant.tensor.shape[-1])
         row = _without_repeats(constant.tensor, found.axis)
@@ -104,13 +121,22 @@ class PositionTables:
             narrow = Value(made.tensor.to(constant.tensor.dtype))
             block.nodes.append(Node("cast", DTYPES[narrow.tensor.dtype], (made,), {}, (narrow,), operation.location))
             made = narrow
-        for dim in (*[1] * (lead - 1), *[-2] * (behind - 1)):  # rows are the first dimension, and stay it
-            more = Value(made.tensor.unsqueeze(dim))
-            block.nodes.append(
-                Node("method", "unsqueeze", (made, dim), {}, (more,), operation.location, tuple(made.tensor.shape))
-            )
+        for method, dims in changes:
+            more = Value(getattr(made.tensor, method)(*dims))
+            sizes = tuple(made.tensor.shape)
+            block.nodes.append(Node("method", method, (made, *dims), {}, (more,), operation.location, sizes))
             made = more
         return made
+
+
+def _changes(lead: int, behind: int) -> list[tuple[str, tuple[int, ...]]]:
+    """The methods that give a table [B, L, D] as many dimensions before and behind its tokens as an operand has.
+
+    Rows come first, and where nothing is before the tokens next to them.
+    """
+    if lead == 0:
+        return [("transpose", (0, 1)), *[("unsqueeze", (-2,))] * (behind - 2)]
+    return [*[("unsqueeze", (1,))] * (lead - 1), *[("unsqueeze", (-2,))] * (behind - 1)]
 
 
 def _angles(positions: Tensor, dim: int, base: float, options: dict[str, bool]) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -47,7 +48,7 @@ def sparing(initialise: Callable[..., None]) -> Callable[..., None]:
     """transformers' method that has a class initialise a module, with what is loaded kept from a class of its own."""
 
     @functools.wraps(initialise)
-    def run(self: object, module: nn.Module, is_custom_code: bool = False) -> None:
+    def run(self: Any, module: nn.Module, is_custom_code: bool = False) -> None:
         with _out_of_reach(module if is_custom_code else None):
             initialise(self, module, is_custom_code)
 
@@ -61,12 +62,11 @@ def _out_of_reach(module: nn.Module | None) -> Iterator[None]:
         (part, name, parameter)
         for part in (() if module is None else module.modules())
         for name, parameter in part._parameters.items()
-        if getattr(parameter, "_is_hf_initialized", False)
+        if parameter is not None and getattr(parameter, "_is_hf_initialized", False)
     ]
     try:
         for part, name, parameter in loaded:
             part._parameters[name] = nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
-            part._parameters[name]._is_hf_initialized = True
         yield
     finally:
         for part, name, parameter in loaded:

@@ -20,7 +20,7 @@ from transformers.cache_utils import (
 )
 
 from trtllm_port.errors import UnsupportedModelError
-from trtllm_port.huggingface.caches import KV_CACHES, cache_argument
+from trtllm_port.huggingface.caches import KV_CACHES, cache_argument, keeps_cache
 from trtllm_port.huggingface.interception.modelling_code import is_modelling_file
 from trtllm_port.huggingface.models import BLANK
 
@@ -136,9 +136,11 @@ def whole_cache(model: nn.Module) -> ObservedCache | None:
     What a window hides the masks say. Where they hide nothing (a window that the cache alone has), what such a model
     computes would depend on how a text is cut into calls.
     """
+    if not keeps_cache(model) or cache_argument(model) not in KV_CACHES:
+        return None
     config: Any = model.config
     layers = DynamicCache(config=config.get_text_config(decoder=True)).layers
-    forgets = cache_argument(model) in KV_CACHES and any(_unlimited(layer) is not layer for layer in layers)
+    forgets = any(_unlimited(layer) is not layer for layer in layers)
     return ObservedCache(config.get_text_config(decoder=True)) if forgets else None
 
 

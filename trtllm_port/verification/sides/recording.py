@@ -80,7 +80,7 @@ def record(
     routers = routers_of(taps)
     _drop_known_choices(taps, routers)
     taps[LOGITS] = logits
-    recorded = [_record_row(runner, row, routers) for row in stimulus.rows]
+    recorded = [record_row(runner, row, routers) for row in stimulus.rows]
     return Recording(
         taps=taps,
         length=len(stimulus.ids),
@@ -97,7 +97,8 @@ def _drop_known_choices(taps: MutableMapping[str, Tensor], routers: Sequence[Rou
         del taps[tap]
 
 
-def _record_row(runner: Runner, row: Sequence[int], routers: Sequence[Router]) -> tuple[Tensor, dict[str, Tensor]]:
+def record_row(runner: Runner, row: Sequence[int], routers: Sequence[Router]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return a row's logits [L, V] and what its routers chose, by tap."""
     kept: dict[str, Tensor] = {}
 
     def keep(tap: str, tensor: Tensor) -> None:
