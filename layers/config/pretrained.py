@@ -25,6 +25,8 @@ CHECKPOINT_KEYS = ("producer", "source", "port", "tensors")  # what `convert` ad
 class PretrainedConfig:
     """The base of every port's config. Ports add the HF fields that they use, and properties for what follows.
 
+    The default of a field is what HF computes with where a config lacks the key, or has null there.
+
     Attributes:
         architecture: HF's class name, e.g. "LlamaForCausalLM".
         dtype: data type of weights and activations: "float32", "float16" or "bfloat16".
@@ -70,17 +72,31 @@ class PretrainedConfig:
                 value than the port has built in.
         """
         hf_config = load_hf_config(hf_model_dir, trust_remote_code)
+        return cls.of(hf_config, resolve_dtype(dtype, hf_config, hf_model_dir), mapping, str(hf_model_dir))
+
+    @classmethod
+    def of(cls, hf_config: Any, dtype: str, mapping: Mapping | None = None, name: str = "config.json") -> Self:
+        """Take what the port uses of a `transformers` config.
+
+        Args:
+            hf_config: of the language model.
+            dtype, mapping: as `from_hugging_face`; "auto" is not known here.
+            name: whose config it is, for messages.
+
+        Raises:
+            ConfigError: as `from_hugging_face`.
+        """
         cls._check_fixed(hf_config)
         values = cls._from_equal_names(hf_config)
         if hf_config.architectures:
             values["architecture"] = hf_config.architectures[0]
-        values["dtype"] = resolve_dtype(dtype, hf_config, hf_model_dir)
+        values["dtype"] = dtype
         values["mapping"] = mapping or Mapping()
-        cls._check_values(values, hf_model_dir)
+        cls._check_values(values, name)
         return cls(**cls._typed(values))
 
     @classmethod
-    def _check_values(cls, values: dict[str, Any], hf_model_dir: str | Path) -> None:
+    def _check_values(cls, values: dict[str, Any], name_of: str) -> None:
         """Refuse fields that have neither a value nor a default, and null or lists where the field's type has none."""
         hints = get_type_hints(cls)
         required = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
@@ -98,13 +114,14 @@ class PretrainedConfig:
             elif not isinstance(values[name], list) and not others:
                 problems.append(f"`{name}` is one value, and the port was written for a list")
         if problems:
-            raise ConfigError(f"the config of `{hf_model_dir}` does not fit `{cls.__name__}`: {', '.join(problems)}")
+            raise ConfigError(f"the config of `{name_of}` does not fit `{cls.__name__}`: {', '.join(problems)}")
 
     @classmethod
     def _from_equal_names(cls, hf_config: Any) -> dict[str, Any]:
-        names = [item.name for item in fields(cls) if item.name not in _OWN_FIELDS]
-        found = {name: config_value(hf_config, name, MISSING) for name in names}
-        return {name: _plain(value) for name, value in found.items() if value is not MISSING}
+        defaults = {item.name: item.default for item in fields(cls) if item.name not in _OWN_FIELDS}
+        found = {name: config_value(hf_config, name, MISSING) for name in defaults}
+        given = {name: value for name, value in found.items() if value is not MISSING}
+        return {name: _plain(value) for name, value in given.items() if value is not None or defaults[name] is MISSING}
 
     @classmethod
     def _check_fixed(cls, hf_config: Any) -> None:

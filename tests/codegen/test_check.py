@@ -55,6 +55,14 @@ def test_a_port_that_does_not_fit_the_weights_is_a_problem(llama: PortSource) ->
     assert "down_proj" in str(check.problem)
 
 
+def test_a_port_has_to_take_the_config_that_it_was_written_from(llama: PortSource) -> None:
+    config = llama.files["config.py"].replace("    hidden_size: int\n", "    hidden_size: int\n    lost_size: int\n")
+    check = check_port(transformers.LlamaConfig(), source=replace(llama, files={**llama.files, "config.py": config}))
+    assert not check.passed
+    assert "does not take the config that it was written from" in str(check.problem)
+    assert "`lost_size` is missing" in str(check.problem)
+
+
 def test_a_port_must_be_named() -> None:
     with pytest.raises(PortError, match="neither a workspace nor"):
         check_port(transformers.LlamaConfig())

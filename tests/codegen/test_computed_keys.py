@@ -6,7 +6,7 @@ import pytest
 import transformers
 
 from trtllm_port.codegen import check_port, generate_port
-from trtllm_port.codegen.configs.computed_keys import computed_values, feeds
+from trtllm_port.codegen.configs.computed_keys import computed_values, feeds, written_values
 from trtllm_port.codegen.configs.sizes import config_values, layer_count, make_samples
 
 
@@ -46,6 +46,24 @@ def test_keys_that_something_is_computed_of(key: str, others: list[int], expecte
         return computed_values(config, config_values(config))
 
     assert feeds(key, others, made_with) == expected
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_what_the_model_writes_where_a_key_is_null(grouped: bool) -> None:
+    config = transformers.FalconConfig(new_decoder_architecture=grouped, num_hidden_layers=1, vocab_size=64)
+    found = written_values(config, ["num_ln_in_parallel_attn", "ffn_hidden_size"])
+    assert found.get("num_ln_in_parallel_attn") == (2 if grouped else None)
+    assert config.num_ln_in_parallel_attn is None
+
+
+@pytest.mark.slow
+def test_a_port_takes_the_config_whose_null_the_model_fills_in() -> None:
+    config = transformers.FalconConfig(
+        new_decoder_architecture=True, num_attention_heads=8, num_kv_heads=2, hidden_size=512
+    )
+    port = generate_port(config)
+    assert "num_ln_in_parallel_attn: int = 2" in port.files["config.py"]
+    assert check_port(config, source=port).passed
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ port's network runs on the reference executor, so this needs neither a GPU nor a
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +33,7 @@ from trtllm_port.codegen.generate import PortSource
 from trtllm_port.codegen.ir.trees import leaves
 from trtllm_port.codegen.soundness import unsound, unsteady
 from trtllm_port.codegen.write.classes import Skeleton
-from trtllm_port.errors import PortError, UnsupportedModelError
+from trtllm_port.errors import ConfigError, PortError, UnsupportedModelError
 from trtllm_port.foundation.claims import scratch
 from trtllm_port.foundation.progress import Progress
 from trtllm_port.huggingface.caches import cache_argument, keeps_cache, positions_are_slots
@@ -116,7 +117,21 @@ def check_port(
     with quiet_transformers(), scratch() as directory:
         save_random_checkpoint(tiny, directory / "model")
         with _port_class(workspace, source, directory, tiny) as port_class:
+            refusal = _refusal(port_class, config)
+            if refusal is not None:
+                return SelfCheck(passed=False, problem=refusal)
             return _compare(port_class, directory / "model", tiny, progress or (lambda phase, done, total: None))
+
+
+def _refusal(port_class: type[Any], config: Any) -> str | None:
+    """Why a port does not take the config that it was written from."""
+    named = copy.copy(config)
+    named.architectures = [_architecture(config)]
+    try:
+        port_class.config_class.of(named, "float32")
+    except ConfigError as error:
+        return f"the port does not take the config that it was written from: {error.message}"
+    return None
 
 
 def _to_be_written(skeletons: Sequence[Skeleton]) -> str:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from trtllm_port.codegen.configs.computed_keys import written_values
 from trtllm_port.codegen.exploration import Exploration
 from trtllm_port.codegen.operation_record import TracedConfig, traced_config
 from trtllm_port.codegen.write import source
@@ -18,6 +19,7 @@ from trtllm_port.codegen.write.ledger import Ledger
 from trtllm_port.codegen.write.weight_names import WeightNames, weight_names
 from trtllm_port.foundation.digests import file_digest
 from trtllm_port.foundation.progress import Progress
+from trtllm_port.foundation.quoting import literal
 from trtllm_port.huggingface.compatibility.remote_code import is_remote
 from trtllm_port.huggingface.conversion_mapping import ignored_names
 from trtllm_port.huggingface.models import load_config, load_whole_config, require_causal_lm, source_files
@@ -109,11 +111,16 @@ def _names(found: Exploration, model: str | Path | Any, trust_remote_code: bool)
 def _files(found: Exploration, hf_class: type[Any], names: WeightNames) -> dict[str, str]:
     config_class = f"{found.title}Config"
     columns = [sample.trace.sample.values for sample in found.samples]
-    fields = {
-        key: source.field_type([column.get(key) for column in columns]) + (" = None" if key in found.absent else "")
+    kinds = {
+        key: source.field_type([column.get(key) for column in columns])
         for key in {**found.values, **found.computed}
         if key in found.fields and key not in source.BASE_FIELDS
     }
+    null = [key for key, kind in kinds.items() if found.values.get(key, 0) is None and "None" not in kind]
+    defaults = dict.fromkeys(found.absent) | (
+        written_values(found.config, null, found.trust_remote_code) if null else {}
+    )
+    fields = {key: kind + (f" = {literal(defaults[key])}" if key in defaults else "") for key, kind in kinds.items()}
     return {
         "model.py": source.model_file(
             found.classes, title=found.title, config_class=config_class, origin=_origin(hf_class)

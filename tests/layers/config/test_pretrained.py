@@ -33,6 +33,11 @@ class MistralConfig(PretrainedConfig):
         return 2 * self.hidden_size
 
 
+@dataclass(frozen=True, kw_only=True)
+class FalconConfig(PretrainedConfig):
+    num_ln_in_parallel_attn: int = 2
+
+
 def write(directory: Path, **values: Any) -> Path:
     base = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "hidden_size": 48}
     (directory / "config.json").write_text(json.dumps({**base, **values}))
@@ -59,6 +64,14 @@ def test_null_is_kept_where_the_field_allows_it(tmp_path: Path) -> None:
     assert MistralConfig.from_hugging_face(write(tmp_path, sliding_window=None)).sliding_window is None
     with pytest.raises(ConfigError, match="`rms_norm_eps` is null"):
         MistralConfig._check_values({"rms_norm_eps": None}, "dir")
+
+
+def test_where_the_config_has_null_a_field_has_its_default() -> None:
+    config = transformers.FalconConfig(architectures=["FalconForCausalLM"], new_decoder_architecture=True)
+    assert config.num_ln_in_parallel_attn is None
+    assert FalconConfig.of(config, "float32").num_ln_in_parallel_attn == 2
+    config.num_ln_in_parallel_attn = 1
+    assert FalconConfig.of(config, "float32").num_ln_in_parallel_attn == 1
 
 
 def test_auto_follows_the_weights_where_the_config_is_silent(tmp_path: Path) -> None:

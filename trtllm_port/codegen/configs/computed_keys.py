@@ -1,16 +1,20 @@
-"""What a config class computes of other keys: properties, which `config.json` does not hold and a port may read.
+"""What transformers' code adds to a config: its class, in properties, and its model, where a key is null.
+
+Properties are what `config.json` does not hold and a port may read.
 
 They say best what layers are (Jamba: `layers_block_type` follows from `attn_layer_period` and `attn_layer_offset`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
 from trtllm_port.codegen.configs.size_tables import LAYER_COUNTS
 from trtllm_port.huggingface.configs import own_properties
+from trtllm_port.huggingface.loading import make_on_paper
 
 
 def computed_values(config: Any, values: dict[str, Any]) -> dict[str, Any]:
@@ -32,6 +36,20 @@ def computed_values(config: Any, values: dict[str, Any]) -> dict[str, Any]:
     else:
         counts = {}
     return counts | {name: value for name, value in found.items() if _is_by_layer(value, count)}
+
+
+def written_values(config: Any, keys: Iterable[str], trust_remote_code: bool = False) -> dict[str, Any]:
+    """What a model writes into its config, where a key is null, as it is made (Falcon: `num_ln_in_parallel_attn`).
+
+    Args:
+        config: a Hugging Face config, which is left as it is.
+        keys: those that are null.
+        trust_remote_code: run modelling code that comes with the model.
+    """
+    copied = copy.deepcopy(config)
+    make_on_paper(copied, trust_remote_code=trust_remote_code)
+    found = {key: getattr(copied, key, None) for key in keys}
+    return {key: value for key, value in found.items() if isinstance(value, bool | int | float | str)}
 
 
 def feeds(key: str, others: list[Any], made_with: Callable[[str, Any], dict[str, Any]]) -> list[str]:
