@@ -39,3 +39,11 @@ def test_what_a_layer_takes_is_told_by_kinds_and_not_by_numbers() -> None:
     scope.rounds = [SimpleNamespace(trace=trace, layer_idx=number) for number in range(4)]
     assert scope.kinds((0, 0, 1, 0)) == ("layer_types", {"chunked": 0, "full": 1})
     assert scope.outer.fields == {"layer_types"}
+
+
+def test_layers_that_are_named_by_number_are_the_same_ones_among_fewer() -> None:
+    kinds = ["mamba"] * 5 + ["hybrid"] + ["mamba"] * 5 + ["hybrid"]
+    config = hf_config("zamba2", num_hidden_layers=12, layers_block_type=kinds)
+    short = shorten(config_values(config), config, Depth(None, each=2))
+    assert short["layers_block_type"] == ["linear_attention", "linear_attention", "hybrid", "hybrid"]
+    assert short["hybrid_layer_ids"] == [2, 3]

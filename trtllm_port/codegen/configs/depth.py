@@ -141,7 +141,7 @@ def lengthen(
     more: int,
     read_back: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> dict[str, Any]:
-    """As `shorten`, with more layers than suffice: the next ones, or like the last, if the class wants a certain end.
+    """As `shorten`, with more layers than suffice: the next ones, or like the last, if that is what the class takes.
 
     Args:
         values, config, depth: as of `shorten`.
@@ -182,7 +182,10 @@ def shorten(
     if more and from_end:
         chosen[-more:] = [total - 1] * more
     shortened = {name: [value[index] for index in chosen] for name, value in lists.items()}
-    numbers = {name: [i for i in value if i < len(chosen)] for name, value in _layer_numbers(values, total)}
+    numbers = {
+        name: [place for place, index in enumerate(chosen) if index in value]
+        for name, value in _layer_numbers(values, total)
+    }
     tables = {name: _of_layers(value, len(chosen)) for name, value in values.items() if _is_by_number(value)}
     counts = {name: len(chosen) for name in LAYER_COUNTS if values.get(name) == total}
     stack, key = _stack_key(config, values), layer_count_key(values)
