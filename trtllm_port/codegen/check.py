@@ -6,11 +6,7 @@ port's network runs on the reference executor, so this needs neither a GPU nor a
 
 from __future__ import annotations
 
-import copy
-import importlib.util
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from trtllm_port.codegen.checked_port import port_class_of, refusal
 from trtllm_port.codegen.configs.full_size import place_of
 from trtllm_port.codegen.configs.sizes import config_values, unseen_config
 from trtllm_port.codegen.discrete_choices import (
@@ -33,7 +30,7 @@ from trtllm_port.codegen.generate import PortSource
 from trtllm_port.codegen.ir.trees import leaves
 from trtllm_port.codegen.soundness import unsound, unsteady
 from trtllm_port.codegen.write.classes import Skeleton
-from trtllm_port.errors import ConfigError, PortError, UnsupportedModelError
+from trtllm_port.errors import PortError, UnsupportedModelError
 from trtllm_port.foundation.claims import scratch
 from trtllm_port.foundation.progress import Progress
 from trtllm_port.huggingface.caches import cache_argument, keeps_cache, positions_are_slots
@@ -116,70 +113,17 @@ def check_port(
     tiny = unseen_config(config)
     with quiet_transformers(), scratch() as directory:
         save_random_checkpoint(tiny, directory / "model")
-        with _port_class(workspace, source, directory, tiny) as port_class:
-            refusal = _refusal(port_class, config)
-            if refusal is not None:
-                return SelfCheck(passed=False, problem=refusal)
+        with port_class_of(workspace, source, directory, tiny) as port_class:
+            refused = refusal(port_class, config)
+            if refused is not None:
+                return SelfCheck(passed=False, problem=refused)
             return _compare(port_class, directory / "model", tiny, progress or (lambda phase, done, total: None))
-
-
-def _refusal(port_class: type[Any], config: Any) -> str | None:
-    """Why a port does not take the config that it was written from."""
-    named = copy.copy(config)
-    named.architectures = [_architecture(config)]
-    try:
-        port_class.config_class.of(named, "float32")
-    except ConfigError as error:
-        return f"the port does not take the config that it was written from: {error.message}"
-    return None
 
 
 def _to_be_written(skeletons: Sequence[Skeleton]) -> str:
     classes = "1 class is" if len(skeletons) == 1 else f"{len(skeletons)} classes are"
     reasons = (f"`{skeleton.name}`: {skeleton.reason}" for skeleton in skeletons)
     return f"{classes} to be written by hand: {'; '.join(reasons)}"
-
-
-@contextmanager
-def _port_class(
-    workspace: str | Path | None, source: PortSource | None, directory: Path, config: Any
-) -> Iterator[type[Any]]:
-    if source is not None:
-        name = f"trtllm_port_checked_{source.name}"
-        _write_package(source, directory / name)
-        try:
-            yield getattr(_import(name, directory / name), source.port_class)
-        finally:
-            for module in [module for module in sys.modules if module == name or module.startswith(f"{name}.")]:
-                del sys.modules[module]
-        return
-    if workspace is None:
-        raise PortError("neither a workspace nor a port's source was given")
-    from trtllm_port.registry.ports import find_port
-
-    yield find_port(Path(workspace), _architecture(config)).cls
-
-
-def _architecture(config: Any) -> str:
-    return require_causal_lm(config).__name__
-
-
-def _write_package(source: PortSource, package: Path) -> None:
-    package.mkdir()
-    for file, text in {"__init__.py": "", **source.files}.items():
-        (package / file).write_text(text, encoding="utf-8")
-
-
-def _import(name: str, package: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(
-        name, package / "__init__.py", submodule_search_locations=[str(package)]
-    )
-    assert spec is not None  # the file was just written
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return importlib.import_module(f"{name}.model")
 
 
 def _compare(port_class: type[Any], model_dir: Path, config: Any, progress: Progress) -> SelfCheck:

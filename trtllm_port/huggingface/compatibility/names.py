@@ -123,7 +123,14 @@ GONE: dict[str, str] = {
 
 MASKS = "create_causal_mask create_sliding_window_causal_mask create_chunked_causal_mask create_masks_for_generate"
 OLD_ARGUMENTS: dict[tuple[str, str], dict[str, str | None]] = {
-    ("transformers.masking_utils", name): {"input_embeds": "inputs_embeds", "cache_position": None}
+    ("transformers.masking_utils", name): {
+        "input_embeds": "inputs_embeds",
+        "cache_position": None,
+        "past_key_values": "cache",  # until release 5.23
+    }
     for name in MASKS.split()
 }
-"""Module and function → arguments as they were called until release 4.57, and what they are called; None: not asked."""
+"""Module and function → arguments as they were called, until release 4.57 mostly, and what they are called since.
+
+None: they are not asked for. What the installed release takes as it was called stays.
+"""

@@ -8,6 +8,7 @@ import inspect
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from importlib.metadata import version
@@ -83,7 +84,12 @@ def _old_names() -> Iterator[None]:
 
     frequencies = {} if "default" in ROPE_INIT_FUNCTIONS else {"default": stand_ins.default_frequencies}
     made: list[tuple[Any, str]] = []
-    with redirect_stdout(sys.stderr), mock.patch.dict(ROPE_INIT_FUNCTIONS, frequencies):
+    with (
+        redirect_stdout(sys.stderr),
+        warnings.catch_warnings(),
+        mock.patch.dict(ROPE_INIT_FUNCTIONS, frequencies),
+    ):
+        warnings.simplefilter("ignore", FutureWarning)  # of what such code calls, which is there still
         try:
             for owner, name, meaning in _missing():
                 owner = _module(owner) if isinstance(owner, str) else owner
@@ -119,8 +125,10 @@ def _renaming() -> tuple[tuple[Any, str, Any, Any], ...]:
     for (path, name), renamed in OLD_ARGUMENTS.items():
         owner = importlib.import_module(path)
         function = getattr(owner, name, None)
-        if function is not None and not renamed.keys() & inspect.signature(function).parameters.keys():
-            found.append((owner, name, function, _by_old_names(function, renamed)))
+        taken = {} if function is None else inspect.signature(function).parameters
+        old = {was: now for was, now in renamed.items() if was not in taken and (now is None or now in taken)}
+        if function is not None and old:
+            found.append((owner, name, function, _by_old_names(function, old)))
     return tuple(found)
 
 
