@@ -272,6 +272,15 @@ TOKENS_FIRST = {  # hidden states [L, B, E], as of Megatron
     "self.head(self.norm(x))": "self.head(self.norm(x)).transpose(0, 1)",
 }
 
+ASKED = "return self.moe_infer(x, ids, weights).view(shape)"
+IN_A_LOOP = """total = torch.zeros_like(x)
+        mask = F.one_hot(ids, num_classes=len(self.experts)).permute(2, 1, 0)
+        for number in range(len(self.experts)):
+            place, token = torch.where(mask[number])
+            found = self.experts[number](x[token]) * weights[token, place, None]
+            total.index_add_(0, token, found.to(x.dtype))
+        return total.view(shape)"""
+
 
 def _directory(path: Path, source: str, **values: int) -> Path:
     (path / "configuration_pebble.py").write_text(CONFIGURATION)
@@ -312,10 +321,11 @@ def test_tokens_may_be_the_first_dimension(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_experts_in_a_list_are_the_layer_of_experts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("asked", [ASKED, IN_A_LOOP], ids=["by a method", "in a loop"])
+def test_experts_in_a_list_are_the_layer_of_experts(tmp_path: Path, asked: str) -> None:
     """The class that is called like one of ours has another name in the port, which imports ours."""
     directory = _directory(
-        tmp_path, COMMON.replace("@ATTEND@", BY_TORCH) + MIXTURE,
+        tmp_path, COMMON.replace("@ATTEND@", BY_TORCH) + MIXTURE.replace(ASKED, asked),
         num_experts=6, num_experts_per_tok=2, moe_intermediate_size=48,
     )  # fmt: skip
     port = generate_port(directory, trust_remote_code=True)

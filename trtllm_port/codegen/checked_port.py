@@ -67,10 +67,16 @@ def _import(name: str, package: Path) -> Any:
     return importlib.import_module(f"{name}.model")
 
 
-def refusal(port_class: type[Any], config: Any) -> str | None:
-    """Why a port does not take a config; None if it does."""
+def refusal(port_class: type[Any], config: Any, architecture: str) -> str | None:
+    """Why a port does not take a config; None if it does.
+
+    Args:
+        port_class: of the port.
+        config: of transformers.
+        architecture: the name of its class of models.
+    """
     named = copy.copy(config)
-    named.architectures = [_architecture(config)]
+    named.architectures = [architecture]
     try:
         port_class.config_class.of(named, "float32")
     except ConfigError as error:

@@ -4,8 +4,8 @@
     …
     output = self.moe_infer(hidden_states, topk_ids, topk_weight)
 
-DeepSeek's files have written it so, and many have taken it over. Which experts `moe_infer` asks depends on the data; it
-goes on asking, of a module that the generator knows.
+DeepSeek's files have written it so, and many have taken it over; others have a loop in its place (see `expert_loops`).
+Which experts are asked depends on the data; that goes on, of a module that the generator knows.
 
 X experts, E size of a token, I size between the projections
 """
@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from transformers.core_model_loading import Concatenate, MergeModulelist, WeightConverter
+
+from trtllm_port.huggingface.interception.expert_loops import loop_over_experts
 
 METHOD = "moe_infer"
 ACTIVATIONS = ("act_fn", "act", "activation_fn", "activation")
@@ -72,15 +74,17 @@ def stack_expert_lists(model: nn.Module) -> None:
     """Put `StackedExperts` where a model has lists that they compute the same as; its files keep the lists' names."""
     found: list[WeightConverter] = []
     for path, block in list(model.named_modules()):
-        experts, method = getattr(block, "experts", None), getattr(block, METHOD, None)
-        if not isinstance(experts, nn.ModuleList) or not isinstance(method, MethodType) or not _takes_three(method):
+        experts = getattr(block, "experts", None)
+        if not isinstance(experts, nn.ModuleList):
             continue
-        stacked = _stacked(experts, method)
-        if stacked is None:
+        names = _weights(experts)
+        method = None if names is None else _method(block, experts[0].get_parameter(names[0]).shape[1])
+        if names is None or method is None:
             continue
-        block.experts = stacked
-        block.__dict__[METHOD] = stacked  # not a second part of the block
-        gate, up, down = (f"{path}.experts.*.{name}" for name in stacked.names)
+        block.experts = StackedExperts(experts, names, _activation(experts[0]), method)
+        if METHOD in vars(type(block)):
+            block.__dict__[METHOD] = block.experts  # not a second part of the block
+        gate, up, down = (f"{path}.experts.*.{name}" for name in names)
         found += [
             WeightConverter([gate, up], f"{path}.experts.gate_up_proj", [MergeModulelist(0), Concatenate(1)]),
             WeightConverter([down], f"{path}.experts.down_proj", [MergeModulelist(0)]),
@@ -89,22 +93,33 @@ def stack_expert_lists(model: nn.Module) -> None:
         model._weight_conversions = found  # type: ignore[assignment]  # which transformers keeps there, too
 
 
-def _takes_three(method: MethodType) -> bool:
-    return len(inspect.signature(method).parameters) == 3
+def _method(block: nn.Module, width: int) -> MethodType | None:
+    """What asks a block's experts: a loop in `forward`, which is changed to call them, or a method."""
+    loop = loop_over_experts(block, width)  # one for training is not run, and not understood
+    if loop is not None:
+        block.forward = loop.forward
+        return loop.method
+    method = getattr(block, METHOD, None)
+    takes_three = isinstance(method, MethodType) and len(inspect.signature(method).parameters) == 3
+    return method if takes_three else None
 
 
-def _stacked(experts: nn.ModuleList, method: MethodType) -> StackedExperts | None:
-    """The list in one, if its modules are gated MLPs."""
+def _activation(expert: nn.Module) -> Any:
+    return next((held for name in ACTIVATIONS if (held := getattr(expert, name, None)) is not None), None)
+
+
+def _weights(experts: nn.ModuleList) -> tuple[str, str, str] | None:
+    """The names of the weights of gate, up and down projection, if the modules of a list are gated MLPs."""
     if len(experts) < 2 or len({type(one) for one in experts}) > 1:
         return None
-    act_fn = next((held for name in ACTIVATIONS if (held := getattr(experts[0], name, None)) is not None), None)
+    act_fn = _activation(experts[0])
     shapes = {name: tuple(parameter.shape) for name, parameter in experts[0].named_parameters()}
     if act_fn is None or len(shapes) != 3 or any(len(shape) != 2 for shape in shapes.values()):
         return None
     for gate, up, down in permutations(shapes):
         names = gate, up, down
         if shapes[gate] == shapes[up] == shapes[down][::-1] and _is_gated(experts[0], names, act_fn):
-            return StackedExperts(experts, names, act_fn, method)
+            return names
     return None
 
 
