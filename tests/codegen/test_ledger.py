@@ -11,6 +11,7 @@ import transformers
 
 from trtllm_port.codegen import PortSource, generate_port
 from trtllm_port.codegen.configs.sizes import META_KEYS
+from trtllm_port.codegen.write.ledger import compared_names
 from trtllm_port.errors import ConfigError
 
 ConfigModule = Callable[[PortSource], ModuleType]
@@ -113,3 +114,17 @@ def test_what_is_built_in_of_a_config_within_the_config_is_refused_by_name(
     config(ffn_act_fn={"name": "gelu"}).save_pretrained(model)
     with pytest.raises(ConfigError, match=r"`ffn_config\.ffn_act_fn` is .*gelu.*, the port was written for .*'silu'"):
         config_class.from_hugging_face(model)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('silu(x) if self.config.act == "silu" else relu(x)', {"act": ["silu", "relu"]}),
+        ('if config.act not in ("gelu", "silu"):', {"act": ["silu", "relu"]}),
+        ("self.act_fn = Activation(config.act)", {}),
+        ("if config.size == 3 and config.other_act == 'silu':", {}),
+    ],
+)
+def test_a_name_that_was_not_traced_is_not_taken_for_the_last(text: str, expected: dict[str, list[str]]) -> None:
+    values = {"act": "silu", "size": 3}
+    assert compared_names(values, [values, {"act": "relu", "size": 3}], text) == expected

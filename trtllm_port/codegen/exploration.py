@@ -39,7 +39,7 @@ from trtllm_port.codegen.record.causality import require_causal
 from trtllm_port.codegen.record.tracing import trace
 from trtllm_port.codegen.solve.not_expressible import NotExpressible
 from trtllm_port.codegen.write.classes import ClassText, ClassWriter
-from trtllm_port.codegen.write.ledger import Ledger, same_computation, unread_entries
+from trtllm_port.codegen.write.ledger import Ledger, compared_names, same_computation, unread_entries
 from trtllm_port.errors import ConfigError, EnvironmentLackError, PortError, UnsupportedModelError
 from trtllm_port.foundation.progress import Progress
 from trtllm_port.huggingface.models import BLANK, first_line
@@ -101,6 +101,8 @@ class Exploration:
         traced = [sample.trace.sample.values for sample in self.samples[:SAMPLES]]
         entries = {key: unread_entries(key, traced, text) for key in sorted(self.ledger.used.keys() & self.values)}
         self.entries = {key: found for key, found in entries.items() if found}
+        of_all = [lowered.trace.sample.values for lowered in [*self.samples, *self.written]]
+        self.ledger.accepted = compared_names(self.values, of_all, text) | self.ledger.accepted
 
     @property
     def fields(self) -> set[str]:

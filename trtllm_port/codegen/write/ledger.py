@@ -8,7 +8,7 @@ converting a model with another value is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -83,3 +83,17 @@ def unread_entries(key: str, values: Sequence[Mapping[str, Any]], text: str) -> 
     return {
         entry: first[entry] for entry in sorted(mine - read) if all(v[key].get(entry) == first[entry] for v in values)
     }
+
+
+def compared_names(values: Mapping[str, Any], traced: Iterable[Mapping[str, Any]], text: str) -> dict[str, list[Any]]:
+    """What keys held in the traces that the port compares with names: any other name would be taken for the last.
+
+    Args:
+        values: of the config that is ported.
+        traced: of the traced configurations.
+        text: the port's classes.
+    """
+    compared = set(re.findall(r"\bconfig\.(\w+) (?:==|!=|in|not in) [\"'(]", text))
+    names = [key for key, value in values.items() if isinstance(value, str) and key in compared]
+    columns = list(traced)
+    return {key: list(dict.fromkeys([values[key], *(column.get(key) for column in columns)])) for key in names}
