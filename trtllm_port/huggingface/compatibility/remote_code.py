@@ -12,9 +12,10 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from importlib.metadata import version
+from io import TextIOBase
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import torch
@@ -85,7 +86,7 @@ def _old_names() -> Iterator[None]:
     frequencies = {} if "default" in ROPE_INIT_FUNCTIONS else {"default": stand_ins.default_frequencies}
     made: list[tuple[Any, str]] = []
     with (
-        redirect_stdout(sys.stderr),
+        redirect_stdout(_OnceEach()),
         warnings.catch_warnings(),
         mock.patch.dict(ROPE_INIT_FUNCTIONS, frequencies),
     ):
@@ -187,6 +188,26 @@ def _loading() -> Callable[..., Any]:
         return found
 
     return load
+
+
+class _OnceEach(TextIOBase):
+    """Writes to standard error, and every line once: models are made again and again."""
+
+    _written: ClassVar[set[str]] = set()
+
+    def __init__(self) -> None:
+        self._begun = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            if line not in self._written:
+                self._written.add(line)
+                sys.stderr.write(f"{line}\n")
+        return len(text)
 
 
 class _Filled(TorchFunctionMode):
