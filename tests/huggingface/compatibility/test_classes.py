@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from trtllm_port.errors import EnvironmentLackError
 from trtllm_port.huggingface.caches import cache_argument, keeps_cache
 from trtllm_port.huggingface.configs import whole_config
 from trtllm_port.huggingface.loading import load_model, make_model
@@ -217,3 +218,11 @@ def test_no_weight_of_a_new_model_is_what_memory_held(odd_model: Callable[..., P
     with mock.patch.object(torch, "empty_like", lambda like, **_: torch.full(like.shape, torch.nan)):
         model = make_model(config, trust_remote_code=True)
     assert bool(model.head.weight.isfinite().all())
+
+
+def test_a_package_that_is_imported_late_is_named(odd_model: Callable[..., Path]) -> None:
+    directory = odd_model(init="__import__('absent_package.part'); self.post_init()")
+    config = load_config(directory, trust_remote_code=True)
+    require_causal_lm(config, trust_remote_code=True)
+    with pytest.raises(EnvironmentLackError, match="own code needs the package `absent_package`"):
+        make_model(config)

@@ -69,12 +69,18 @@ def remote_code(allowed: bool = True) -> Iterator[None]:
 
 @contextmanager
 def old_names() -> Iterator[None]:
-    """While it lasts, old names mean what they mean now; see `names.py`. A context within another changes nothing."""
+    """While it lasts, old names mean what they mean now; see `names.py`. A context within another changes nothing.
+
+    Raises:
+        EnvironmentLackError: what runs imports a package that is not there.
+    """
     global _depth
     with nullcontext() if _depth else _old_names():
         _depth += 1
         try:
             yield
+        except ModuleNotFoundError as error:
+            raise (_lacking("the model's own code", error) or error) from error
         finally:
             _depth -= 1
 
@@ -259,9 +265,9 @@ def _told(error: Exception, file: Path) -> Exception:
     """An error of code that is imported: with its line, and with the release that a missing name was last in."""
     place = place_in(error, file.parent) or file.name
     name = next((word for found in _NAME.finditer(str(error)) for word in found.groups() if word), "")
-    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("transformers"):
-        package = error.name.partition(".")[0]
-        return EnvironmentLackError(f"`{place}` needs the package `{package}`", hint=f"`pip install {package}`")
+    lacking = _lacking(f"`{place}`", error) if isinstance(error, ModuleNotFoundError) else None
+    if lacking is not None:
+        return lacking
     if isinstance(error, ImportError) or name in GONE:
         since = f" (the last release to have it: {GONE[name]})" if name in GONE else ""
         return EnvironmentLackError(
@@ -270,6 +276,14 @@ def _told(error: Exception, file: Path) -> Exception:
             hint=OTHER_RELEASE,
         )
     return RuntimeError(f"`{place}` cannot be imported: {reason(error)}")  # for the caller to say of what
+
+
+def _lacking(who: str, error: ModuleNotFoundError) -> EnvironmentLackError | None:
+    """What says which package is to be installed; None where it is a part of transformers that is gone."""
+    package = (error.name or "transformers").partition(".")[0]
+    if package.startswith("transformers"):
+        return None
+    return EnvironmentLackError(f"{who} needs the package `{package}`", hint=f"`pip install {package}`")
 
 
 def place_in(error: BaseException, folder: Path) -> str | None:
