@@ -107,14 +107,14 @@ def check_port(
         PortError: neither workspace nor source is given; no port is registered.
     """
     config = load_config(model, trust_remote_code) if isinstance(model, str | Path) else model
-    hf_class = require_causal_lm(config, trust_remote_code)
+    architecture = require_causal_lm(config, trust_remote_code).__name__
     if source is not None and source.skeletons:
         return SelfCheck(passed=False, problem=_to_be_written(source.skeletons))
     tiny = unseen_config(config)
     with quiet_transformers(), scratch() as directory:
         save_random_checkpoint(tiny, directory / "model")
-        with port_class_of(workspace, source, directory, tiny) as port_class:
-            refused = refusal(port_class, config, hf_class.__name__)
+        with port_class_of(workspace, source, directory, architecture) as port_class:
+            refused = refusal(port_class, config, architecture)
             if refused is not None:
                 return SelfCheck(passed=False, problem=refused)
             return _compare(port_class, directory / "model", tiny, progress or (lambda phase, done, total: None))

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trtllm_port.codegen.generate import PortSource, require_causal_lm
+from trtllm_port.codegen.generate import PortSource
 from trtllm_port.errors import ConfigError, PortError
 
 
 @contextmanager
 def port_class_of(
-    workspace: str | Path | None, source: PortSource | None, directory: Path, config: Any
+    workspace: str | Path | None, source: PortSource | None, directory: Path, architecture: str
 ) -> Iterator[type[Any]]:
     """The class; that of a source is imported from a directory, and forgotten afterwards.
 
@@ -24,7 +24,7 @@ def port_class_of(
         workspace: where the port is registered; or
         source: the port's source.
         directory: where that is written.
-        config: of the model that is ported.
+        architecture: what the port serves.
 
     Raises:
         PortError: neither workspace nor source is given; no port is registered.
@@ -42,11 +42,7 @@ def port_class_of(
         raise PortError("neither a workspace nor a port's source was given")
     from trtllm_port.registry.ports import find_port
 
-    yield find_port(Path(workspace), _architecture(config)).cls
-
-
-def _architecture(config: Any) -> str:
-    return require_causal_lm(config).__name__
+    yield find_port(Path(workspace), architecture).cls
 
 
 def _write_package(source: PortSource, package: Path) -> None:

@@ -198,10 +198,11 @@ def routed_alike(
     ids = [*prompt, *found.hugging_face[:at]]
     taps: dict[str, Tensor] = {}
     reference.run(torch.tensor([ids[:BEGIN]]), on_tap=taps.__setitem__)
-    precise_LV, routing = record_row(reference, ids, routers_of(taps))
-    routing = {tap: chosen for tap, chosen in routing.items() if tap in port.tap_names}
-    if not routing:
+    routers = [router for router in routers_of(taps) if {*router.taps} & {*port.tap_names}]
+    if not routers:
         return found
+    precise_LV, routing = record_row(reference, ids, routers)
+    routing = {tap: chosen for tap, chosen in routing.items() if tap in port.tap_names}
     chosen = int(forced_row_logits(port, [ids], [routing])[0][-1].argmax())
     lead = float(precise_LV[-1].max() - precise_LV[-1, chosen])
     assert found.margin is not None  # it has been asked for

@@ -80,7 +80,10 @@ def old_names() -> Iterator[None]:
         try:
             yield
         except ModuleNotFoundError as error:
-            raise (_lacking("the model's own code", error) or error) from error
+            lacking = _lacking("the model's own code", error)
+            if lacking is None:
+                raise
+            raise lacking from error
         finally:
             _depth -= 1
 

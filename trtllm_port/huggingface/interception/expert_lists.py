@@ -82,7 +82,7 @@ def stack_expert_lists(model: nn.Module) -> None:
         if names is None or method is None:
             continue
         block.experts = StackedExperts(experts, names, _activation(experts[0]), method)
-        if METHOD in vars(type(block)):
+        if hasattr(block, METHOD):  # inherited, perhaps
             block.__dict__[METHOD] = block.experts  # not a second part of the block
         gate, up, down = (f"{path}.experts.*.{name}" for name in names)
         found += [
