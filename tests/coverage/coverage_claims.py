@@ -16,7 +16,7 @@ from coverage_options import NO_OPTIONS, SCALINGS
 from trtllm_port.errors import PortError
 
 RIGHT, REFUSED, DIFFERS = "right", "refused", "differs"
-OTHERS = 6  # configs
+OTHERS = 4  # configs
 DRAWS = 12  # for each, until Hugging Face accepts one
 SHARES = (0.5, 0.3, 0.2, 0.1)  # of the keys that are changed, for every three draws
 ACTIVATIONS = ("relu", "gelu", "silu", "gelu_pytorch_tanh")
