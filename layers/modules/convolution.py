@@ -9,6 +9,7 @@ from trtllm_port.layers.definition.network import Tensor
 from trtllm_port.layers.definition.parameter import Parameter
 from trtllm_port.layers.functional.attention import gather_tokens
 from trtllm_port.layers.functional.states import State
+from trtllm_port.layers.modules.activation import ACT2FN
 from trtllm_port.layers.modules.module import Module
 from trtllm_port.layers.operations.creation import arange
 from trtllm_port.layers.operations.shaping import concat, transpose, unsqueeze
@@ -24,9 +25,19 @@ class CausalConv1d(Module):
         channels: E; the weight is [E, 1, K], as torch's.
         kernel_size: K.
         bias: whether there is one, [E].
+        activation: the name of one that follows, a key of `ACT2FN`.
+        channels_last: x and the result are [B, L, E].
     """
 
-    def __init__(self, channels: int, kernel_size: int, bias: bool = True) -> None:
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        bias: bool = True,
+        *,
+        activation: str | None = None,
+        channels_last: bool = False,
+    ) -> None:
         super().__init__()
         self.channels = channels
         self.kernel_size = kernel_size
@@ -34,6 +45,8 @@ class CausalConv1d(Module):
         if bias:
             self.bias = Parameter((channels,))
         self.has_bias = bias
+        self.activation = activation
+        self.channels_last = channels_last
 
     def forward(self, x_BEL: Tensor, state: State) -> Tensor:
         """Convolve new tokens with those before them.
@@ -45,6 +58,13 @@ class CausalConv1d(Module):
         Returns:
             [B, E, L] of x's data type.
         """
+        if self.channels_last:
+            out_BEL = transpose(self._convolved(transpose(x_BEL, 1, 2), state), 1, 2)
+        else:
+            out_BEL = self._convolved(x_BEL, state)
+        return ACT2FN[self.activation](out_BEL) if self.activation else out_BEL
+
+    def _convolved(self, x_BEL: Tensor, state: State) -> Tensor:
         before = self.kernel_size - 1
         known_BES = concat([state.past((self.channels, before), x_BEL.dtype), x_BEL], 2)
         state.keep(self._last(known_BES, state))

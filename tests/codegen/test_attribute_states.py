@@ -6,19 +6,17 @@ import pytest
 import torch
 import transformers
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers.models.recurrent_gemma.modeling_recurrent_gemma import RecurrentGemmaRglru
 
 from trtllm_port.codegen import check_port, generate_port
 from trtllm_port.codegen.ir.module_paths import layer_number
-from trtllm_port.codegen.ir.record import Call, Operation, Value
+from trtllm_port.codegen.ir.record import Operation, Value
 from trtllm_port.codegen.lower.decomposition import decomposed
 from trtllm_port.codegen.record.attribute_states import held_tensors
 from trtllm_port.codegen.record.formulas import FORMULAS, PRIMITIVES
-from trtllm_port.codegen.rules.convolutions import causal_convolution
 from trtllm_port.huggingface.module_outputs import of_tokens
 
-B, L, E, K = 2, 7, 6, 4
+B, L, E = 2, 7, 6
 
 
 def test_tensors_in_modules_are_states() -> None:
@@ -40,36 +38,6 @@ def test_the_recurrence_is_hugging_faces() -> None:
     formula = next(formula for present, _, formula in FORMULAS if "reset" in present)
     found = formula(lambda name, *tensors: PRIMITIVES[name](*tensors), given)
     torch.testing.assert_close(found, scan(**given, recurrent_states=None)[0])
-
-
-def convolved(module: nn.Conv1d, index: object) -> tuple[Call, dict[Value, list[Operation]]]:
-    given, out = Value(torch.randn(B, E, L)), Value(module(torch.randn(B, E, L)))
-    cut = Operation("__getitem__", (out, index), {}, (Value(out.tensor[..., :L]),), None)
-    return Call("layers.0.conv", module, {"x": given}, None, outputs=(out,)), {out: [cut]}
-
-
-def test_a_convolution_of_the_tokens_so_far() -> None:
-    module = nn.Conv1d(E, E, K, groups=E, padding=K - 1)
-    found = causal_convolution(*convolved(module, (Ellipsis, slice(None, L))))
-    assert found is not None
-    assert (found[0].kind, found[0].args) == ("CausalConv1d", (E, K))
-    x = torch.randn(B, E, L)
-    before = functional.pad(x, (K - 1, 0))
-    expected = functional.conv1d(before, module.weight, module.bias, groups=E)
-    torch.testing.assert_close(of_tokens(module, (x,), module(x)), expected)
-
-
-@pytest.mark.parametrize(
-    ("module", "index"),
-    [
-        (nn.Conv1d(E, E, K, groups=E, padding=K - 1), (Ellipsis, slice(1, L + 1))),  # looks ahead
-        (nn.Conv1d(E, E, K, groups=1, padding=K - 1), (Ellipsis, slice(None, L))),  # mixes channels
-        (nn.Conv1d(E, E, K, groups=E, padding=K), (Ellipsis, slice(None, L))),
-        (nn.Conv1d(E, E, K, groups=E, padding=2 * K - 2, dilation=2), (Ellipsis, slice(None, L))),
-    ],
-)
-def test_other_convolutions(module: nn.Conv1d, index: object) -> None:
-    assert causal_convolution(*convolved(module, index)) is None
 
 
 def test_a_product_with_a_sum_is_two_operations() -> None:

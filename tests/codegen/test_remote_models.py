@@ -272,6 +272,36 @@ TOKENS_FIRST = {  # hidden states [L, B, E], as of Megatron
     "self.head(self.norm(x))": "self.head(self.norm(x)).transpose(0, 1)",
 }
 
+CACHED = {  # a cache of transformers, given back as a tuple of tuples to whoever gave none; and a loader of its own
+    "self.attention = Attention(config)": "self.attention = Attention(config)\n        self.attention.number = number",
+    "def __init__(self, config):\n        super().__init__()\n        self.norm": (
+        "def __init__(self, config, number):\n        super().__init__()\n        self.norm"
+    ),
+    "key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)": (
+        "key, value = past.update(key, value, self.number)"
+    ),
+    "[Layer(config) for _ in range(": "[Layer(config, number) for number in range(",
+    "def forward(self, tokens):": """@classmethod
+    def from_pretrained(cls, path, *args, **kwargs):
+        with open(f"{path}/params.json") as file:
+            return cls(PebbleConfig(**json.load(file)))
+
+    def forward(self, tokens, past_key_values=None, use_cache=None):
+        given = past_key_values
+        if use_cache and given is None:
+            past_key_values = DynamicCache()
+        start, length = 0 if past_key_values is None else past_key_values.get_seq_length(), tokens.shape[1]
+        hidden = torch.full((length, start + length), -1e9, dtype=self.head.weight.dtype).triu(start + 1)""",
+    "tables(tokens.shape[1], self.size, self.theta))": (
+        "tables(start + length, self.size, self.theta))\n        cos, sin = cos[:, :, start:], sin[:, :, start:]"
+    ),
+    "block(x, cos, sin, None)": "block(x, cos, sin, hidden[None, None], past_key_values)",
+    "return CausalLMOutputWithPast(logits=self.head(self.norm(x))": """if given is None and past_key_values is not None:
+            past_key_values = tuple((layer.keys, layer.values) for layer in past_key_values.layers)
+        return CausalLMOutputWithPast(logits=self.head(self.norm(x)), past_key_values=past_key_values""",
+    "import math": "import json\nimport math\nfrom transformers import Cache, DynamicCache",
+}
+
 ASKED = "return self.moe_infer(x, ids, weights).view(shape)"
 IN_A_LOOP = """total = torch.zeros_like(x)
         mask = F.one_hot(ids, num_classes=len(self.experts)).permute(2, 1, 0)
@@ -316,6 +346,19 @@ def test_tokens_may_be_the_first_dimension(tmp_path: Path) -> None:
     port = generate_port(directory, trust_remote_code=True)
     assert not port.skeletons
     assert port.files["model.py"].count("rotary_cosines(") == 1  # for queries and keys
+    check = check_port(directory, source=port, trust_remote_code=True)
+    assert check.passed, check
+
+
+@pytest.mark.slow
+def test_a_cache_that_is_given_back_as_a_tuple(tmp_path: Path) -> None:
+    source = COMMON.replace("@ATTEND@", BY_HAND) + FLAT
+    for usual, written in CACHED.items():
+        assert usual in source
+        source = source.replace(usual, written)
+    directory = _directory(tmp_path, source)
+    port = generate_port(directory, trust_remote_code=True)
+    assert not port.skeletons
     check = check_port(directory, source=port, trust_remote_code=True)
     assert check.passed, check
 

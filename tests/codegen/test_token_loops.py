@@ -15,7 +15,7 @@ from trtllm_port.codegen.recognise.token_loops import fuse_token_loops
 from trtllm_port.codegen.record.cache_operations import recorded_cache
 from trtllm_port.codegen.record.recorder import Recorder, recording
 from trtllm_port.errors import UnsupportedModelError
-from trtllm_port.huggingface.interception.observed_cache import own_class
+from trtllm_port.huggingface.caches import own_class
 
 ROWS, HEADS, TOKENS, SIZE = 2, 3, 5, 4
 

@@ -33,7 +33,7 @@ from trtllm_port.codegen.write.classes import Skeleton
 from trtllm_port.errors import PortError, UnsupportedModelError
 from trtllm_port.foundation.claims import scratch
 from trtllm_port.foundation.progress import Progress
-from trtllm_port.huggingface.caches import cache_argument, keeps_cache, positions_are_slots
+from trtllm_port.huggingface.caches import cache_argument, first_cache, keeps_cache, positions_are_slots
 from trtllm_port.huggingface.configs import whole_config
 from trtllm_port.huggingface.exact_arithmetic import ExactArithmetic
 from trtllm_port.huggingface.interception.observed_cache import whole_cache
@@ -253,7 +253,8 @@ def _hf_taps(
     handles += [m.register_forward_pre_hook(listen_before(name), with_kwargs=True) for name, m in modules.items()]
     argument = cache_argument(model)
     given: dict[str, Any] = {"use_cache": True} if keeps_cache(model) else {"use_cache": False}
-    given |= {argument: past} if keeps_cache(model) and past is not None else {}
+    if keeps_cache(model):
+        given |= first_cache(model) if past is None else {argument: past}
     try:
         with torch.no_grad():
             out = model(**step, **given)

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trtllm_port.foundation.words import words
 from trtllm_port.huggingface.compatibility.remote_code import is_remote
@@ -35,6 +35,31 @@ def cache_argument(model: Any) -> str:
 def cache_of(model: Any, output: Any) -> Any:
     """What the output of a model's `forward` holds of the tokens so far; None where it holds nothing."""
     return getattr(output, cache_argument(model), None)
+
+
+def first_cache(model: Any) -> dict[str, Any]:
+    """The arguments that hold what a model remembers before the first token, as transformers' `generate` gives them.
+
+    A class that comes with a model is given a cache, for it might give back a tuple of what that holds, else. Others
+    make what they need.
+    """
+    from transformers import DynamicCache
+
+    name = cache_argument(model)
+    if not is_remote(type(model)) or not keeps_cache(model) or name not in KV_CACHES or own_class(model) is not None:
+        return {}
+    return {name: DynamicCache(config=model.config.get_text_config(decoder=True))}
+
+
+def own_class(model: nn.Module) -> type[Any] | None:
+    """The class of caches that the modelling file of a model defines, or None."""
+    from transformers import DynamicCache
+
+    for name in sorted({type(module).__module__ for module in model.modules()}):
+        for found in vars(sys.modules[name]).values():
+            if inspect.isclass(found) and issubclass(found, DynamicCache) and found.__module__ == name:
+                return found
+    return None
 
 
 def _cache_argument(model: Any) -> str | None:
@@ -93,7 +118,7 @@ class Continuation:
         self.model = model
         self._keeps = keeps_cache(model)
         self._told = positions_are_slots(model, begin_BL[:, :2])
-        self._memory: dict[str, Any] = {}
+        self._memory = first_cache(model)
         self._fed_BL = begin_BL[:, :0]
 
     def __call__(self, ids_BL: Tensor) -> Tensor:

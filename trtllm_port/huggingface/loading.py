@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -47,17 +48,24 @@ def load_model(
     """
     from transformers import AutoModelForCausalLM
 
+    settings = {
+        "config": config,
+        "dtype": dtype,
+        **({"attn_implementation": EAGER, "experts_implementation": EAGER} if eager else {}),
+        "local_files_only": local_files_only,
+        "use_safetensors": True,
+        "output_loading_info": True,
+    }
     with quiet_transformers(), weights_as_stored(), remote_code(_may_run(config, trust_remote_code)):
-        model, info = AutoModelForCausalLM.from_pretrained(
-            model_dir,
-            config=config,
-            dtype=dtype,
-            **{"attn_implementation": EAGER, "experts_implementation": EAGER} if eager else {},
-            local_files_only=local_files_only,
-            trust_remote_code=trust_remote_code,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        try:
+            model, info = AutoModelForCausalLM.from_pretrained(
+                model_dir, trust_remote_code=trust_remote_code, **settings
+            )
+        except Exception:  # any: the loader may be one that comes with the model
+            load = _transformers_loader(config, dtype, trust_remote_code=trust_remote_code)
+            if load is None:
+                raise
+            model, info = load(model_dir, **settings)
     if is_remote(type(model)):
         fresh = make_without_weights(config, dtype, trust_remote_code=trust_remote_code)
         replace_lost_tensors(model, fresh)
@@ -67,6 +75,17 @@ def load_model(
             if parameter.dtype == torch.float32:
                 parameter.data = parameter.data.to(dtype)
     return model, info
+
+
+def _transformers_loader(config: Any, dtype: torch.dtype, *, trust_remote_code: bool) -> Callable[..., Any] | None:
+    """What loads safetensors for a class that comes with a model and has a loader of its own, for other files."""
+    from transformers import PreTrainedModel
+
+    if not _may_run(config, trust_remote_code):
+        return None
+    model_class: Any = type(make_without_weights(config, dtype, trust_remote_code=trust_remote_code))
+    plain = PreTrainedModel.__dict__["from_pretrained"].__func__
+    return None if model_class.from_pretrained.__func__ is plain else partial(plain, model_class)
 
 
 def make_model(

@@ -151,6 +151,12 @@ def case(name: str, batch: int, length: int) -> tuple[Model, list[Tensor], Tenso
     if name == "selective_scan":
         inputs = scan_inputs(batch, length)
         return Model(scan_layer, inputs, 2), inputs, scan(*inputs)
+    if name == "convolution of tokens, and silu":
+        inputs = [torch.randn(batch, length, CHANNELS)]
+        module = CausalConv1d(CHANNELS, KERNEL, bias=False, activation="silu", channels_last=True)
+        model = Model(module, inputs, 1, module)
+        plain = convolution(model, inputs[0].transpose(1, 2))
+        return model, inputs, torch.nn.functional.silu(plain).transpose(1, 2)
     if name.startswith("convolution"):
         inputs = [torch.randn(batch, CHANNELS, length)]
         module = CausalConv1d(CHANNELS, KERNEL, bias="bias" in name)
@@ -166,7 +172,7 @@ def case(name: str, batch: int, length: int) -> tuple[Model, list[Tensor], Tenso
 
 
 CASES = (
-    *("selective_scan", "convolution", "convolution with bias"),
+    *("selective_scan", "convolution", "convolution with bias", "convolution of tokens, and silu"),
     *("weighted average", "running sum", "shift"),
     *("decay", "vector decay", "delta rule", "delta rule with vector decay"),
 )

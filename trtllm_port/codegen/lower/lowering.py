@@ -31,6 +31,7 @@ from trtllm_port.codegen.recognise.allocations import Allocations
 from trtllm_port.codegen.recognise.attention_patterns import fuse_attention
 from trtllm_port.codegen.recognise.constant_folding import ConstantFolder
 from trtllm_port.codegen.recognise.constants import constant_of
+from trtllm_port.codegen.recognise.convolutions import CausalConvolution, Convolutions
 from trtllm_port.codegen.recognise.expert_loops import ExpertLoops
 from trtllm_port.codegen.recognise.piecewise_constants import replace_piecewise_constant
 from trtllm_port.codegen.recognise.rotary_tables import probe_rotary
@@ -39,7 +40,6 @@ from trtllm_port.codegen.recognise.token_loops import fuse_token_loops
 from trtllm_port.codegen.record import probing
 from trtllm_port.codegen.record.experts import experts_arguments, probe_experts
 from trtllm_port.codegen.rules.base import node
-from trtllm_port.codegen.rules.convolutions import causal_convolution
 from trtllm_port.codegen.rules.translation import translate
 from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.foundation.quoting import literal
@@ -142,6 +142,7 @@ class _Lowering:
         self.experts: dict[Any, bool] = {}  # the same
         self.rotations = Rotations()
         self.uses = uses(trace.root)
+        self.convolutions = Convolutions(trace.root, trace.model)
         self.cut: set[Value] = set()  # what convolutions give, without what is behind the last token
         self.taken = taken(trace.root)
         self.distinct_copies = distinct_copies(trace.root)
@@ -185,6 +186,10 @@ class _Lowering:
         return block
 
     def _operation(self, block: Block, operation: Operation) -> None:
+        convolved = self.convolutions.of_operation(operation, block.path)
+        if convolved is not None:
+            self._convolution(block, convolved)
+            return
         if self.cut.intersection(operation.outputs):
             return
         args, kwargs = self.tree((operation.args, operation.kwargs))
@@ -236,9 +241,9 @@ class _Lowering:
         if call.outputs and not any(value.tensor.numel() for value in call.outputs):  # for none of the tokens
             self.same.update({value: Literal(value.tensor) for value in call.outputs})
             return
-        convolved = causal_convolution(call, self.uses)
+        convolved = None if call.stands_for_function else self.convolutions.of_call(call)
         if convolved is not None:
-            self._convolution(block, call, relative, convolved)
+            self._convolution(block, convolved)
             return
         leaf = self._leaf(call)
         if call in self.rotations.sets:  # one module of Hugging Face, in the port one for each set of parameters
@@ -262,19 +267,20 @@ class _Lowering:
         self.repeated.leave()
         return child
 
-    def _convolution(self, block: Block, call: Call, name: str, found: tuple[Leaf, Value, tuple[Value, ...]]) -> None:
+    def _convolution(self, block: Block, found: CausalConvolution) -> None:
         """A convolution over the text so far: it goes on from the tokens that its state holds."""
-        leaf, given, (cut, *others) = found
-        state, layer = Value(torch.zeros(())), layer_number(call.path)
+        (result, *others), state, layer = found.results, Value(torch.zeros(())), layer_number(found.path)
         if layer is None:
-            raise UnsupportedModelError(f"`{call.path}` keeps the last tokens, and is in no layer")
-        asked = Operation("cache_state", (self.trace.inputs["cache"], layer, "conv"), {}, (state,), call.location)
-        self._operation(block, asked)
-        child = Block(call.path, call.module, leaf=leaf)
-        args = (self.resolve(given), state)
-        block.nodes.append(Node("call", name, args, {}, (cut,), call.location, block=child))
-        self.cut |= {cut, *others}
-        self.same.update(dict.fromkeys(others, cut))
+            raise UnsupportedModelError(f"`{found.path}` keeps the last tokens, and is in no layer")
+        number = self.convolutions.number(layer, found.path)
+        place = (self.trace.inputs["cache"], layer, "conv", *((number,) if number else ()))
+        self._operation(block, Operation("cache_state", place, {}, (state,), found.location))
+        child = Block(found.path, found.module, leaf=found.leaf)
+        name = found.path.removeprefix(f"{block.path}.")
+        args = (self.resolve(found.given), state)
+        block.nodes.append(Node("call", name, args, {}, (result,), found.location, block=child))
+        self.cut |= {result, *others}
+        self.same.update(dict.fromkeys(others, result))
 
     def _leaf(self, call: Call) -> Leaf | None:
         if call.stands_for_function:

@@ -28,7 +28,7 @@ from trtllm_port.foundation.quoting import literal
 
 DEFAULTS: dict[str, dict[str, Any]] = {  # of the layers' arguments, which are not printed
     "Linear": {"bias": True},
-    "CausalConv1d": {"bias": True},
+    "CausalConv1d": {"bias": True, "activation": None, "channels_last": False},
     "RmsNorm": {"offset": 0.0},
     "LayerNorm": {"bias": True, "eps": 1e-5},
     "RotaryEmbedding": {"dtype": None, "by_alpha": False},

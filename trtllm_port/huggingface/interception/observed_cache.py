@@ -20,7 +20,7 @@ from transformers.cache_utils import (
 )
 
 from trtllm_port.errors import UnsupportedModelError
-from trtllm_port.huggingface.caches import KV_CACHES, cache_argument, keeps_cache
+from trtllm_port.huggingface.caches import KV_CACHES, cache_argument, keeps_cache, own_class
 from trtllm_port.huggingface.interception.modelling_code import is_modelling_file
 from trtllm_port.huggingface.models import BLANK
 
@@ -166,15 +166,6 @@ def fill_cache(model: nn.Module, given: dict[str, Any]) -> None:
             "cache of transformers that tells which layer keeps what",
             hint=BLANK,
         ) from None
-
-
-def own_class(model: nn.Module) -> type[Any] | None:
-    """The class of caches that the modelling file of a model defines, or None."""
-    for name in sorted({type(module).__module__ for module in model.modules()}):
-        for found in vars(sys.modules[name]).values():
-            if inspect.isclass(found) and issubclass(found, DynamicCache) and found.__module__ == name:
-                return found
-    return None
 
 
 def _unlimited(layer: Any) -> Any:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import trtllm_port
 from trtllm_port.errors import CheckpointError, UnsupportedModelError
 from trtllm_port.foundation.foreign import reading, reason
-from trtllm_port.huggingface.caches import Continuation, cache_of, keeps_cache
+from trtllm_port.huggingface.caches import Continuation, cache_of, first_cache, keeps_cache
 from trtllm_port.huggingface.configs import whole_config
 from trtllm_port.huggingface.exact_arithmetic import ExactArithmetic, tensors_as_they_are
 from trtllm_port.huggingface.loading import load_model
@@ -206,7 +206,8 @@ class HuggingFaceRunner:
         exactly = ExactArithmetic() if self.dtype == "float64" else None
         seen = None if on_tap is None else tensors_as_they_are()(on_tap)
         with self._own_code(), tapped(self.model, seen, taps), self._casting(), exactly or nullcontext():
-            output = self.model(input_ids=ids_BL.to(self.device), use_cache=cache is not None)
+            given = {} if cache is None else first_cache(self.model)
+            output = self.model(input_ids=ids_BL.to(self.device), use_cache=cache is not None, **given)
         if cache is not None:
             cache[:] = _layers(cache_of(self.model, output), ids_BL.shape[1])
         logits: Tensor = output.logits.cpu()
