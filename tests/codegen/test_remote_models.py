@@ -86,6 +86,8 @@ class Layer(nn.Module):
 """
 BY_HAND = """scores = query @ key.transpose(-1, -2) / math.sqrt(self.size) + mask
         seen = F.softmax(scores.float(), -1).to(value.dtype) @ value"""
+IN_FLOAT32 = """scores = (query @ key.transpose(-1, -2) / math.sqrt(self.size) + mask).float()
+        seen = (F.softmax(scores, -1) @ value).to(value.dtype)"""
 BY_TORCH = "seen = F.scaled_dot_product_attention(query, key, value, is_causal=mask is None)"
 INNER = """
 class PebbleModel(nn.Module):
@@ -325,7 +327,7 @@ def _directory(path: Path, source: str, **values: int) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("attend", "model"), [(BY_HAND, INNER), (BY_TORCH, FLAT)], ids=["by hand", "by torch"])
+@pytest.mark.parametrize(("attend", "model"), [(BY_HAND, INNER), (IN_FLOAT32, INNER), (BY_TORCH, FLAT)])
 def test_new_ports_it(tmp_path: Path, attend: str, model: str) -> None:
     directory = _directory(tmp_path, COMMON.replace("@ATTEND@", attend) + model)
     port = generate_port(directory, trust_remote_code=True)

@@ -14,3 +14,4 @@ DTYPES = {
     torch.int32: "int32",
     torch.bool: "bool",
 }
+RMS_EPS = torch.finfo(torch.float32).eps  # of torch's `rms_norm` where none is given, in half precision, too

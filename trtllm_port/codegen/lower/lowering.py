@@ -354,9 +354,9 @@ def _casts(operation: Operation) -> bool:
     return operation.name in CASTS and changes
 
 
-def _place(operation: Operation) -> tuple[Location | None, torch.dtype | None]:
-    """The line of a cast, and what it casts to."""
-    return operation.location, operation.outputs[0].tensor.dtype if operation.outputs else None
+def _place(operation: Operation) -> tuple[Location | None, str, torch.dtype | None]:
+    """The line of a cast, what it is called there, and what it casts to."""
+    return operation.location, operation.name, operation.outputs[0].tensor.dtype if operation.outputs else None
 
 
 def _names(call: Call, lowering: _Lowering, block: Block) -> dict[Value, list[str]]:

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trtllm_port.codegen.record.mixed_products import mixed_products
 from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.huggingface.caches import keeps_cache
 
-LENGTH = 12
+LENGTH = 24  # longer than what was traced: a model may keep tables of that length
 CHANGED = 0.02  # relative, of the logits; rounding in half precision changes far less
 
 
@@ -39,6 +40,6 @@ def require_causal(model: nn.Module, model_type: str) -> None:
 def _logits(model: nn.Module, ids: Tensor) -> Tensor:
     """[B, L, V]; of a copy, as a model may keep states in its modules."""
     options = {"use_cache": False} if keeps_cache(model) else {}
-    with torch.no_grad():
+    with torch.no_grad(), mixed_products(model):
         logits: Tensor = copy.deepcopy(model)(input_ids=ids, **options).logits
     return logits

@@ -17,6 +17,7 @@ from trtllm_port.codegen.ir.trace import Trace
 from trtllm_port.codegen.record.attribute_states import held_tensors
 from trtllm_port.codegen.record.cache_operations import recorded_cache
 from trtllm_port.codegen.record.hooks import IMPLEMENTATION, hooks, register
+from trtllm_port.codegen.record.mixed_products import mixed_products
 from trtllm_port.codegen.record.recorder import Recorder, recording
 from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.huggingface.caches import cache_argument, keeps_cache, positions_are_slots
@@ -71,7 +72,7 @@ def _trace(sample: Sample, implementation: str, trust_remote_code: bool) -> Trac
         origins = take_origins(model)
         bare_arguments(made_with)
         recorder, before = Recorder(model), held_tensors(model)
-        for context in (torch.no_grad(), hooks(model), recording(recorder)):
+        for context in (torch.no_grad(), hooks(model), recording(recorder), mixed_products(model)):
             stack.enter_context(context)
         remembers = keeps_cache(model)
         if not remembers:
@@ -90,7 +91,7 @@ def _trace(sample: Sample, implementation: str, trust_remote_code: bool) -> Trac
         marker = torch.zeros(())  # stands for the cache, which is no tensor
         inputs = {name: recorder.value(tensor) for name, tensor in {**step, "cache": marker}.items()}
         recorder.model_inputs.update(inputs)
-        with recorder:
+        with recorder, mixed_products(model):  # so that the casts are recorded
             out = model(**{name: step[name] for name in given}, **more)
         recorder.states.check_empty()
     assert recorder.root is not None  # the model was called

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trtllm_port.codegen.ir.dtypes import DTYPES
+from trtllm_port.codegen.ir.dtypes import DTYPES, RMS_EPS
 from trtllm_port.codegen.ir.record import Operation
 from trtllm_port.codegen.rules.base import Result, RuleTable, argument, dtype_of, node
 
@@ -91,9 +91,9 @@ def _layer_norm(operation: Operation) -> Result:
 @LAYERS.rule("rms_norm")
 def _rms_norm(operation: Operation) -> Result:
     weight, eps = argument(operation, "weight", 2), argument(operation, "eps", 3)
-    if len(argument(operation, "normalized_shape", 1)) != 1 or eps is None:
+    if len(argument(operation, "normalized_shape", 1)) != 1:
         return None
-    return node(operation, "function", "rms_norm", operation.args[0], weight, eps)
+    return node(operation, "function", "rms_norm", operation.args[0], weight, RMS_EPS if eps is None else eps)
 
 
 @LAYERS.rule("einsum")

@@ -23,6 +23,7 @@ import trtllm_port
 from trtllm_port.errors import CheckpointError, UnsupportedModelError
 from trtllm_port.foundation.foreign import reading, reason
 from trtllm_port.huggingface.caches import Continuation, cache_of, first_cache, keeps_cache
+from trtllm_port.huggingface.compatibility.attributes import PlainAttributes
 from trtllm_port.huggingface.configs import whole_config
 from trtllm_port.huggingface.exact_arithmetic import ExactArithmetic, tensors_as_they_are
 from trtllm_port.huggingface.loading import load_model
@@ -53,6 +54,7 @@ class HuggingFaceRunner:
         self, model: nn.Module, vectors: Mapping[str, Tensor] | None = None, computes_in: torch.dtype | None = None
     ) -> None:
         self.model = model
+        self._as_loaded = PlainAttributes(model)
         self._vectors = vectors
         self._computes_in = computes_in
 
@@ -215,11 +217,12 @@ class HuggingFaceRunner:
 
     @contextmanager
     def _own_code(self) -> Iterator[None]:
-        """What the model's own code raises, for another transformers or an odd config, is no fault of ours.
+        """A text that the model has seen none before; what its own code raises is no fault of ours.
 
         Raises:
             UnsupportedModelError: the model fails; what an observer of its taps raises passes as it is.
         """
+        self._as_loaded.restore()
         try:
             yield
         except Exception as error:
