@@ -29,6 +29,12 @@ def test_activations_are_no_such_names() -> None:
     assert alternatives("hidden_act", "silu", transformers.LlamaConfig()) == ["relu", "gelu"]
 
 
+def test_rotary_bases_are_tried_far_apart() -> None:
+    config = transformers.LlamaConfig()
+    assert alternatives("rope_theta", 10000, config)[0] == 20000
+    assert alternatives("hidden_size", 64, config)[0] == 65
+
+
 def test_a_number_of_tokens_is_tried_with_few() -> None:
     assert threshold(2048) == [5]
     assert threshold(8) == threshold(2048.0) == threshold(True) == []

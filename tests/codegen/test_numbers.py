@@ -7,14 +7,17 @@ from typing import Any, cast
 
 import pytest
 import torch
+import torch.nn.functional as F
 import transformers
 from torch import nn
 
 from trtllm_port.codegen.configs.depth import require_small
 from trtllm_port.codegen.configs.resizing import Plan, resize
 from trtllm_port.codegen.ir.expressions import Float32, Rounded, close
-from trtllm_port.codegen.ir.record import Attribute
+from trtllm_port.codegen.ir.nodes import Node
+from trtllm_port.codegen.ir.record import Attribute, Operation, Value
 from trtllm_port.codegen.recognise.constants import exact_number
+from trtllm_port.codegen.rules.translation import translate
 from trtllm_port.codegen.solve.solver import Solver
 from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.layers import normal_quantile
@@ -60,3 +63,15 @@ def test_a_model_that_is_not_small_is_never_made() -> None:
     with pytest.raises(UnsupportedModelError, match="more than 200,000,000 parameters"), require_small():
         transformers.LlamaForCausalLM(transformers.LlamaConfig())
     transformers.LlamaForCausalLM(small)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_epsilon_that_torch_takes_where_none_is_given(dtype: torch.dtype) -> None:
+    x = Value(torch.full((2, 8), 1e-3, dtype=dtype))
+    out = Value(F.rms_norm(x.tensor, (8,)))
+    found = translate(Operation("rms_norm", (x, (8,)), {}, (out,), None))
+    assert isinstance(found, Node)
+    assert found.args[1] is None
+    torch.testing.assert_close(F.rms_norm(x.tensor, (8,), eps=found.args[2]), out.tensor)
+    other = F.rms_norm(x.tensor, (8,), eps=10 * found.args[2])
+    assert not torch.allclose(other, out.tensor, rtol=1e-2)

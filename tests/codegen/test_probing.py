@@ -52,6 +52,7 @@ class NoNorm(nn.LayerNorm):
         (LlamaRMSNorm(8, eps=1e-4), Leaf("RmsNorm", (8,), {"eps": 1e-4, "offset": 0.0})),
         (GemmaRMSNorm(8, eps=1e-4), Leaf("RmsNorm", (8,), {"eps": 1e-4, "offset": 1.0})),
         (Olmo2RMSNorm(8, eps=1e-4), None),  # multiplies by the gain before it casts back
+        (nn.RMSNorm(8, eps=1e-4), None),  # the same
         (ACT2FN["gelu_new"], Leaf("Activation", ("gelu_pytorch_tanh",))),
         (ACT2FN["silu"], Leaf("Activation", ("silu",))),
         (nn.Dropout(0.5), None),

@@ -12,6 +12,7 @@ from trtllm_port.huggingface.options import is_activation, known_entries, known_
 from trtllm_port.layers.config.built_in import parameter_sets
 
 TYPE = "rope_type"
+_BASES = ("theta", "base")  # of rotary frequencies: tables of neighbouring ones cannot be told apart
 _FEW, _MANY = 5, 24  # tokens: fewer and more than a traced text has
 _SHORT = 48  # of the context that a rotary scaling is from
 ROPES: dict[str, dict[str, Any]] = {
@@ -33,7 +34,10 @@ def alternatives(key: str, value: Any, config: Any) -> list[Any]:
         return [not value]
     if isinstance(value, int):
         half = [value // 2] if value > 2 and value % 2 == 0 else []
-        return [value + 1, *([value * 2] if value else []), value - 1, *half]
+        double = [value * 2] if value else []
+        if any(word in key for word in _BASES):
+            return [*double, value + 1]
+        return [value + 1, *double, value - 1, *half]
     if isinstance(value, float):
         return [value * 1.5 if value else 0.1]
     if isinstance(value, str):

@@ -23,7 +23,13 @@ from trtllm_port.codegen.ir.trace import Trace
 from trtllm_port.codegen.ir.trees import leaves
 from trtllm_port.codegen.recognise.constants import RANDOM, ConstantRecognizer
 from trtllm_port.codegen.recognise.torch_attention import NAME as TORCHS
-from trtllm_port.codegen.recognise.torch_attention import causal_content, hidden_and_sloping, torch_attention
+from trtllm_port.codegen.recognise.torch_attention import (
+    before_repeating,
+    causal_content,
+    first_heads,
+    hidden_and_sloping,
+    torch_attention,
+)
 from trtllm_port.codegen.record.attentions import compute_attention
 from trtllm_port.codegen.rules.base import numbers
 from trtllm_port.codegen.rules.translation import canonical_name
@@ -59,9 +65,10 @@ def fuse_attention(call: Call, trace: Trace) -> list[Item]:
     """The body of a call, with an "attention" in place of every one that is written out."""
     layer = layer_number(call.path)
     body: list[Item] = []
+    makers: dict[Value, Item] = {value: item for item in call.body for value in item.outputs}
     for item in call.body:
         is_torchs = isinstance(item, Operation) and item.name == TORCHS
-        body += torch_attention(item, trace, layer) if is_torchs and isinstance(item, Operation) else [item]
+        body += torch_attention(item, trace, layer, makers) if is_torchs and isinstance(item, Operation) else [item]
     for end in [item for item in body if isinstance(item, Operation) and item.name == "softmax"]:
         made = _Chain(body, trace, layer).fuse(end)
         if made is not None:
@@ -311,6 +318,9 @@ class _Chain:
         keywords = {"mask": mask if isinstance(mask, Value) else None, "scale": scale}
         query, key, value = inputs
         wide, narrow = query.tensor.dtype, value.tensor.dtype
+        before = [before_repeating(one, self.makers) for one in (key, value)]
+        if all(before):
+            key, value = (first_heads(one, use.location, self.made) for one in before if one is not None)
         if not self.trace.keeps_cache and self.layer is not None:
             given = self.trace.inputs["cache"], self.layer, key, value
             key, value = (Value(one.tensor.clone(), dict(one.names)) for one in (key, value))

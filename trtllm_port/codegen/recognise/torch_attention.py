@@ -5,27 +5,36 @@ B batch, N query heads, K heads of keys, L tokens, S slots, H size of a head
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from trtllm_port.codegen.ir.record import Attribute, Literal, Operation, Value
+from trtllm_port.codegen.ir.record import Attribute, Call, Literal, Location, Operation, Value
 from trtllm_port.codegen.ir.trace import Trace
 from trtllm_port.codegen.recognise.constants import ConstantRecognizer
 from trtllm_port.codegen.rules.base import argument
+from trtllm_port.codegen.rules.translation import canonical_name
+from trtllm_port.foundation.words import words
 
 NAME = "scaled_dot_product_attention"
 LOWEST = -9e3  # what hides a score is below
+REPEATING = words(
+    "__getitem__ getitem unsqueeze expand repeat repeat_interleave reshape view flatten transpose permute contiguous to"
+)
+Makers = Mapping[Value, Operation | Call]
 
 
-def torch_attention(operation: Operation, trace: Trace, layer: int | None) -> list[Operation]:
+def torch_attention(operation: Operation, trace: Trace, layer: int | None, makers: Makers) -> list[Operation]:
     """The operations that a call of torch's attention is in the port's words; itself where it is none of them.
 
     Args:
         operation: of a record.
         trace: that the record is of.
         layer: whose keys and values the port's cache takes, where the model keeps none.
+        makers: value → what made it in the same module.
     """
     query, key, value = (argument(operation, name, place) for place, name in enumerate(("query", "key", "value")))
     mask, dropout = argument(operation, "attn_mask", 3), argument(operation, "dropout_p", 4, 0.0)
@@ -45,6 +54,9 @@ def torch_attention(operation: Operation, trace: Trace, layer: int | None) -> li
         mask = add("logical_not", (Literal(hidden),), ~hidden)
     elif mask is not None:
         mask = _known(mask, trace, add)
+    before = [before_repeating(one, makers) for one in (key, value)]
+    if all(before):
+        key, value = (first_heads(one, operation.location, made) for one in before if one is not None)
     if not trace.keeps_cache and layer is not None:
         kept = tuple(Value(one.tensor.clone(), dict(one.names)) for one in (key, value))
         made.append(Operation("cache_update", (trace.inputs["cache"], layer, key, value), {}, kept, operation.location))
@@ -53,6 +65,40 @@ def torch_attention(operation: Operation, trace: Trace, layer: int | None) -> li
     tokens_first = add("attention", (query, key, value), result.tensor.transpose(1, 2), mask=mask, scale=scale)
     made.append(Operation("transpose", (tokens_first, 1, 2), {}, (result,), operation.location))
     return made
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Keys or values [B, K, L, H], or [B, L, K, H], each head of which was repeated for several of queries."""
+
+    source: Value
+    tokens_first: bool
+
+
+def before_repeating(value: Value, makers: Makers) -> Repeated | None:
+    """What [B, N, L, H] was before every head was repeated, which attention needs not; None if none was."""
+    wide, seen = value.tensor, value
+    while isinstance(item := makers.get(seen), Operation) and item.args and isinstance(item.args[0], Value):
+        if canonical_name(item.name)[0] not in REPEATING:
+            return None
+        seen = item.args[0]
+        for tokens_first in (False, True):
+            narrow = seen.tensor.transpose(1, 2) if tokens_first and seen.tensor.ndim == 4 else seen.tensor
+            if narrow.ndim != 4 or narrow.shape[1] >= wide.shape[1] or wide.shape[1] % narrow.shape[1]:
+                continue
+            again = narrow.repeat_interleave(wide.shape[1] // narrow.shape[1], 1)
+            if again.dtype == wide.dtype and torch.equal(again, wide):
+                return Repeated(seen, tokens_first)
+    return None
+
+
+def first_heads(repeated: Repeated, location: Location | None, made: list[Operation]) -> Value:
+    """Those keys or values as [B, K, L, H]; an operation that is needed for it is appended."""
+    if not repeated.tokens_first:
+        return repeated.source
+    turned = Value(repeated.source.tensor.transpose(1, 2), dict(repeated.source.names))
+    made.append(Operation("transpose", (repeated.source, 1, 2), {}, (turned,), location))
+    return turned
 
 
 def _known(mask: Any, trace: Trace, add: Any) -> Any:

@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trtllm_port.codegen.ir.dtypes import RMS_EPS
 from trtllm_port.codegen.ir.nodes import Leaf
 from trtllm_port.huggingface.options import is_activation, make_activation
 
@@ -163,8 +162,6 @@ def _candidates(module: nn.Module) -> Iterable[float]:
         value = getattr(module, name, None)
         if isinstance(value, float | int):
             yield float(value)
-    if isinstance(module, nn.RMSNorm) and module.eps is None:
-        yield RMS_EPS
 
 
 def _agrees(
