@@ -5,17 +5,20 @@ RELEASE ?=
 VENV := .venv$(if $(RELEASE),-$(RELEASE))
 BIN := $(VENV)/bin
 JOBS ?= 2
+# The oldest and the newest release of transformers that is supported.
+SPAN := $(shell sed -n 's/^TESTED_TRANSFORMERS = ("\(.*\)", "\(.*\)")/\1 \2/p' trtllm_port/foundation/requirements.py)
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test test-fast test-slow test-release fuzz lint wheel-test bench bench-large conformance coverage coverage-beyond coverage-float16 coverage-published prove constraints map clean
+.PHONY: help demo test test-fast test-slow test-release test-oldest fuzz lint wheel-test bench bench-large conformance coverage coverage-beyond coverage-float16 coverage-published prove constraints map clean
 help:
 	@echo "make demo         port, build and verify the model that ships with the package"
 	@echo "make test         every test that needs neither a GPU nor the network"
+	@echo "make test-oldest  the fast tests with the oldest transformers that is supported"
 	@echo "make test-release  the fast tests with another transformers: RELEASE=5.20"
 	@echo "make fuzz         10 000 damaged files and command lines: each passes or is told; FUZZ='--first 10000' takes others"
 	@echo "make lint         ruff and mypy --strict"
-	@echo "make wheel-test   build the wheel and run the tests against it"
+	@echo "make wheel-test   build the wheel and run the tests against it, with the newest transformers, as pip would take it"
 	@echo "make bench        speed and memory as ratios; writes docs/benchmarks.md"
 	@echo "make bench-large  the same for a model of 8 billion parameters (16 GB on disk); writes docs/benchmarks-large.md"
 	@echo "make conformance  run the ONNX node tests; writes docs/conformance.md"
@@ -50,6 +53,9 @@ test-release:
 	@test -n "$(RELEASE)" || { echo "name a release: make test-release RELEASE=5.20"; exit 2; }
 	$(MAKE) test-fast RELEASE=$(RELEASE)
 
+test-oldest:
+	$(MAKE) test-release RELEASE=$(firstword $(SPAN))
+
 fuzz: $(VENV)/.installed
 	$(BIN)/python tests/fuzz/run.py --count 10000 --jobs $(JOBS) $(FUZZ)
 
@@ -62,7 +68,8 @@ wheel-test: $(VENV)/.installed
 	rm -rf build dist .venv-wheel
 	$(BIN)/python -m build --quiet --wheel --outdir dist
 	$(PYTHON) -m venv .venv-wheel
-	.venv-wheel/bin/pip install --quiet --constraint constraints.txt "$$(ls dist/*.whl)[dev]"
+	sed 's/^transformers==.*/transformers==$(lastword $(SPAN)).*/' constraints.txt > .venv-wheel/newest.txt
+	.venv-wheel/bin/pip install --quiet --constraint .venv-wheel/newest.txt "$$(ls dist/*.whl)[dev]"
 	cp -r tests docs pyproject.toml constraints.txt .venv-wheel/   # away from the sources; the tests of the architecture are about the checkout
 	cd .venv-wheel && bin/pytest -q -n $(JOBS) -p no:cacheprovider --ignore=tests/test_architecture.py --ignore=tests/architecture
 

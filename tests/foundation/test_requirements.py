@@ -77,3 +77,6 @@ def test_a_release_has_an_environment_of_its_own() -> None:
     assert "venv .venv\n" in usual
     assert "transformers==" not in usual
     assert ".venv-5.24/bin/python tests/coverage/run.py" in planned("coverage", "RELEASE=5.24").stdout
+    oldest, newest = TESTED_TRANSFORMERS
+    assert f"transformers=={oldest}.*" in planned("test-oldest").stdout
+    assert f"transformers=={newest}.*" in planned("wheel-test").stdout

@@ -61,8 +61,8 @@ def _values(name: str, parameter: torch.Tensor, owner: str, seed: int) -> torch.
         return 0.3 * noise if name.endswith("bias") else parameter.float() + 0.3 * noise
     if "Embedding" in owner:
         return noise
-    fan_in = parameter.shape[-2] if "Conv1D" in owner else parameter[0].numel()
-    return noise / math.sqrt(fan_in)
+    fan_in = parameter.shape[-2] if "Conv1D" in owner else math.prod(parameter.shape[1:])
+    return noise / math.sqrt(max(fan_in, 1))  # a config may say 0 of something
 
 
 def save_random_checkpoint(
