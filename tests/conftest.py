@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,9 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: tests never reach for the hub
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# One for the process: the package that transformers imports a model's own code from stays where it was found first.
+_OWN_CODE = tempfile.TemporaryDirectory(prefix="own-code-")
+os.environ["HF_MODULES_CACHE"] = _OWN_CODE.name
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job, as CI may be: tests press Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

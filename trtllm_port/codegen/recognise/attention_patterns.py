@@ -17,11 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trtllm_port.codegen.ir.expressions import Float32
 from trtllm_port.codegen.ir.module_paths import layer_number
 from trtllm_port.codegen.ir.record import Attribute, Call, Literal, Operation, Value
 from trtllm_port.codegen.ir.trace import Trace
 from trtllm_port.codegen.ir.trees import leaves
-from trtllm_port.codegen.recognise.constants import RANDOM, ConstantRecognizer
+from trtllm_port.codegen.recognise.constants import RANDOM, ConstantRecognizer, exact_number
 from trtllm_port.codegen.recognise.torch_attention import NAME as TORCHS
 from trtllm_port.codegen.recognise.torch_attention import (
     before_repeating,
@@ -154,22 +155,22 @@ class _Chain:
             else:
                 scores.added.append((bias, scores.factor))
             return rest
-        number = _number(args[1]) if len(args) > 1 else None
+        number = _number(args[1], self.trace) if len(args) > 1 else None
         if name in TIMES and number is None and self._is_constant(args[1]) and _holds(args[1], 0.0, 1.0):
             scores.zeroed.append(args[1].tensor != 0)
             return args[0]
         if name in TIMES and number is not None:
-            scores.factor *= number
+            scores.factor = _as_precise(scores.factor * number, number)
             return args[0]
         if name in OVER and number is not None:
-            scores.factor /= number
+            scores.factor = _as_precise(scores.factor / number, number)
             return args[0]
         if name in ("max", "maximum") and number is not None and number < LOWEST:
             return args[0]
-        if name == "masked_fill" and (_number(args[2]) or 0) < LOWEST:
+        if name == "masked_fill" and (_number(args[2], self.trace) or 0) < LOWEST:
             scores.hidden.append((args[1], True))
             return args[0]
-        if name == "where" and (_number(args[2]) or 0) < LOWEST:
+        if name == "where" and (_number(args[2], self.trace) or 0) < LOWEST:
             scores.hidden.append((args[0], False))
             return args[1]
         return None
@@ -355,7 +356,14 @@ def _same(shown: Tensor, mask: Any, hides: bool) -> bool:
     return isinstance(mask, Value | Literal) and torch.equal(shown, mask.tensor ^ hides)
 
 
-def _number(arg: Any) -> float | None:
+def _as_precise(number: float, origin: float) -> float:
+    """A number that follows from one that went through float32, perhaps."""
+    return Float32(number) if isinstance(origin, Float32) else number
+
+
+def _number(arg: Any, trace: Trace) -> float | None:
+    if isinstance(arg, Attribute) and not arg.persistent and math.prod(arg.shape) == 1:
+        return exact_number(arg, trace)
     if isinstance(arg, int | float) and not isinstance(arg, bool):
         return float(arg)
     if isinstance(arg, Literal) and arg.tensor.numel() == 1:

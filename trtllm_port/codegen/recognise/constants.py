@@ -142,7 +142,7 @@ def uniform(tensor: Tensor) -> bool | int | float | None:
 
 
 def stored_tensor(model: nn.Module, path: str) -> torch.Tensor:
-    """A parameter or buffer by its full name."""
+    """A parameter, buffer or other tensor that a module holds, by its full name."""
     owner, _, name = path.rpartition(".")
     tensor: torch.Tensor = getattr(model.get_submodule(owner), name)
     return tensor
@@ -164,9 +164,9 @@ def exact_number(attribute: Attribute, trace: Trace) -> float:
 
 
 def constant_of(arg: Any, model: nn.Module) -> torch.Tensor | None:
-    """The content of a literal or of a buffer that no checkpoint holds."""
+    """The content of a literal, or of a buffer or attribute that no checkpoint holds."""
     if isinstance(arg, Literal):
         return arg.tensor
     if isinstance(arg, Attribute) and not arg.persistent:
-        return model.get_buffer(arg.path)
+        return stored_tensor(model, arg.path)
     return None

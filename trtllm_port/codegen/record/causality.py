@@ -13,11 +13,12 @@ from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.huggingface.caches import keeps_cache
 
 LENGTH = 24  # longer than what was traced: a model may keep tables of that length
+SAME = LENGTH // 2  # tokens before those that change
 CHANGED = 0.02  # relative, of the logits; rounding in half precision changes far less
 
 
 def require_causal(model: nn.Module, model_type: str) -> None:
-    """UnsupportedModelError if the logits of tokens change with the token behind them.
+    """UnsupportedModelError if the logits of tokens change with the tokens behind them.
 
     Args:
         model: a small one, of any weights; it is not changed.
@@ -27,8 +28,8 @@ def require_causal(model: nn.Module, model_type: str) -> None:
     vocabulary = int(config.get_text_config(decoder=True).vocab_size)
     ids = torch.randint(3, vocabulary - 1, (1, LENGTH), generator=torch.Generator().manual_seed(0))
     other = ids.clone()
-    other[0, -1] += 1
-    first, second = (_logits(model, tokens)[0, :-1].float() for tokens in (ids, other))
+    other[0, SAME:] += 1
+    first, second = (_logits(model, tokens)[0, :SAME].float() for tokens in (ids, other))
     changes = (first - second).norm(dim=-1) / first.norm(dim=-1)
     if bool((changes[-3:] > CHANGED).all()):
         raise UnsupportedModelError(

@@ -135,6 +135,7 @@ def _rotation_hook(original: Callable[..., Any]) -> Callable[..., Any]:
             out = original(*args, **kwargs)
             results = [out] if isinstance(out, Tensor) else list(out)
             cos, sin = tables if len(tables) == 2 else (tables[0].real, tables[0].imag)
+            inputs = inputs[: len(results)]  # behind them may be position ids, which older files hand on
             found = [_probe_either_way(x, cos, sin, y) for x, y in zip(inputs, results, strict=False)]
         if len(found) != len(results) or None in found:
             return original(*args, **kwargs)

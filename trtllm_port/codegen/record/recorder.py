@@ -65,7 +65,8 @@ class Recorder(TorchFunctionMode):
         self.states = StateLog()
         self._stack: list[Call] = []
         self._values: dict[int, Value] = {}
-        self._held = [*model.parameters(), *model.buffers()]  # a buffer that is replaced keeps its identity valid
+        plain = [held for module in model.modules() for held in vars(module).values() if isinstance(held, torch.Tensor)]
+        self._held = [*model.parameters(), *model.buffers(), *plain]  # what is replaced keeps its identity valid
         self._attributes = _named_tensors(model)
         self._buffers = {key for key, attribute in self._attributes.items() if not attribute.persistent}
         self._paths = {id(module): path for path, module in model.named_modules()}
@@ -295,8 +296,12 @@ def _named_tensors(model: nn.Module) -> dict[int, Attribute]:
                 found.setdefault(id(parameter), Attribute(prefix + name, True, tuple(parameter.shape)))
         for name, buffer in module._buffers.items():
             if buffer is not None:
-                persistent = name not in module._non_persistent_buffers_set
+                # A mask is what its class makes it, also where a checkpoint has a copy (GPT-2's `attn.bias`).
+                persistent = name not in module._non_persistent_buffers_set and buffer.dtype != torch.bool
                 found.setdefault(id(buffer), Attribute(prefix + name, persistent, tuple(buffer.shape)))
+        for name, held in vars(module).items():  # neither: made once, and the same for every text
+            if isinstance(held, torch.Tensor):
+                found.setdefault(id(held), Attribute(prefix + name, False, tuple(held.shape)))
     return found
 
 
