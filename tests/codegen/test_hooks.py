@@ -123,3 +123,26 @@ def test_a_rotation_with_the_tokens_before_the_heads_says_so() -> None:
     expected = rotate(given.transpose(1, 2), cos[..., :8], sin[..., :8], interleaved=False)
     torch.testing.assert_close(turn.outputs[0].tensor, expected.transpose(1, 2))
     torch.testing.assert_close(operations[-1].outputs[0].tensor, expected)
+
+
+class _Handed(torch.nn.Module):
+    """Hands position ids on to its rotation, as files for older releases do."""
+
+    def forward(self, query: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, places: torch.Tensor) -> Any:
+        return apply_rotary_pos_emb(query, query[:, :1], cos, sin, places)
+
+
+def apply_rotary_pos_emb(q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, places: Any) -> Any:
+    return tuple(modeling_gemma4.apply_rotary_pos_emb(x, cos, sin) for x in (q, k))
+
+
+def test_what_else_a_rotation_is_given_is_nothing_to_rotate() -> None:
+    query = torch.randn(2, 4, 5, 16, generator=torch.Generator().manual_seed(1))
+    model = _Handed()
+    recorder = Recorder(model)
+    with torch.no_grad(), hooks(model), recording(recorder), recorder:
+        model(query, *_tables(16, "halves"), torch.arange(5)[None])
+    assert recorder.root is not None
+    names = [item.name for item in recorder.root.body if isinstance(item, Operation)]
+    assert names.count("rotary_embedding") == 2
+    assert "mul" not in names

@@ -88,6 +88,17 @@ BY_HAND = """scores = query @ key.transpose(-1, -2) / math.sqrt(self.size) + mas
         seen = F.softmax(scores.float(), -1).to(value.dtype) @ value"""
 IN_FLOAT32 = """scores = (query @ key.transpose(-1, -2) / math.sqrt(self.size) + mask).float()
         seen = (F.softmax(scores, -1) @ value).to(value.dtype)"""
+BY_TABLES = """slots = key.shape[2]
+        scores = query @ key.transpose(-1, -2) / self.scale
+        scores = torch.where(self.shown[:, :, slots - length : slots, :slots], scores, torch.finfo(scores.dtype).min)
+        seen = F.softmax(scores.float(), -1).to(value.dtype) @ value"""
+TABLES = """nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.register_buffer("shown", torch.ones(1, 1, 640, 640, dtype=torch.bool).tril())  # which checkpoints hold
+        size = torch.tensor(config.hidden_size // config.num_attention_heads)
+        self.scale = size.float().sqrt().to(torch.get_default_dtype())
+"""
 BY_TORCH = "seen = F.scaled_dot_product_attention(query, key, value, is_causal=mask is None)"
 INNER = """
 class PebbleModel(nn.Module):
@@ -334,6 +345,20 @@ def test_new_ports_it(tmp_path: Path, attend: str, model: str) -> None:
     assert not port.skeletons
     assert "rope_theta" in port.ledger.used
     assert "rotary_cosines(" in port.files["model.py"]
+    check = check_port(directory, source=port, trust_remote_code=True)
+    assert check.passed, check
+
+
+@pytest.mark.slow
+def test_masks_and_numbers_may_be_kept_as_tensors(tmp_path: Path) -> None:
+    plain = "Attention(nn.Module):\n    def __init__(self, config):\n        super().__init__()\n"
+    assert plain in COMMON
+    source = COMMON.replace(plain, f"Attention({TABLES}").replace("@ATTEND@", BY_TABLES) + INNER
+    directory = _directory(tmp_path, source)
+    port = generate_port(directory, trust_remote_code=True)
+    assert not port.skeletons
+    assert "mask=causal_mask(position_ids, cache), scale=self.size**-0.5" in port.files["model.py"]
+    assert "layers.*.attention.shown" in port.files["convert.py"]  # known, and dropped
     check = check_port(directory, source=port, trust_remote_code=True)
     assert check.passed, check
 
