@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trtllm_port.codegen.ir.nodes import Node
+from trtllm_port.codegen.ir.nodes import Block, Node
 from trtllm_port.codegen.ir.record import Operation
 from trtllm_port.codegen.recognise.allocations import Allocations
 from trtllm_port.codegen.record.recorder import Recorder
@@ -25,6 +25,14 @@ def by_items(x: Tensor) -> Tensor:
     out = x.new_empty(4, 3)
     out[2:] = x
     out[:2] = x + 1
+    return out
+
+
+def repeated(x: Tensor) -> Tensor:
+    """One row beside each of several."""
+    out = x.new_empty(2, 5)
+    out[:, :3] = x[:1] * 2
+    out[:, 3:] = x[:, :2]
     return out
 
 
@@ -56,12 +64,12 @@ def _joins(function: Callable[[Tensor], Tensor]) -> tuple[list[Node], Tensor]:
     with Recorder(model) as recorder:
         out = model(torch.arange(6.0).view(2, 3))
     assert recorder.root is not None
-    allocations = Allocations()
+    allocations, block = Allocations(), Block("", model)
     operations = [item for item in recorder.root.body if isinstance(item, Operation)]
-    return [node for operation in operations if (node := allocations.joined(operation)) is not None], out
+    return [node for operation in operations if (node := allocations.joined(block, operation)) is not None], out
 
 
-@pytest.mark.parametrize("function", [by_copies, by_items])
+@pytest.mark.parametrize("function", [by_copies, by_items, repeated])
 def test_parts_are_joined(function: Callable[[Tensor], Tensor]) -> None:
     (node,), out = _joins(function)
     (parts,) = node.args

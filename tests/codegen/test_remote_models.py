@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -325,7 +326,7 @@ IN_A_LOOP = """total = torch.zeros_like(x)
         return total.view(shape)"""
 
 
-def _directory(path: Path, source: str, **values: int) -> Path:
+def _directory(path: Path, source: str, **values: Any) -> Path:
     (path / "configuration_pebble.py").write_text(CONFIGURATION)
     (path / "modeling_pebble.py").write_text(source)
     names = {
@@ -361,6 +362,30 @@ def test_masks_and_numbers_may_be_kept_as_tensors(tmp_path: Path) -> None:
     assert "layers.*.attention.shown" in port.files["convert.py"]  # known, and dropped
     check = check_port(directory, source=port, trust_remote_code=True)
     assert check.passed, check
+
+
+BEYOND = """
+    def base(self, length):
+        dynamic = (self.config.rope_parameters or {}).get("rope_type") == "dynamic"
+        return self.theta * (1 + dynamic * (length > self.config.max_position_embeddings))
+
+    def forward(self, tokens):"""
+
+
+@pytest.mark.slow
+def test_what_is_the_same_within_the_context_alone_is_not_followed(tmp_path: Path) -> None:
+    source = COMMON.replace("@ATTEND@", BY_TORCH) + FLAT
+    for usual, written in (
+        ("self.theta))", "self.base(tokens.shape[1])))"),
+        ("\n    def forward(self, tokens):", BEYOND),
+    ):
+        assert source.count(usual) == 1
+        source = source.replace(usual, written)
+    rope = {"rope_type": "default", "rope_theta": 20000.0}
+    port = generate_port(_directory(tmp_path, source, rope_parameters=rope), trust_remote_code=True)
+    assert not port.skeletons
+    assert 'OneOf("default"' in port.files["config.py"]
+    assert '"dynamic"' not in port.files["config.py"]
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import (
@@ -14,7 +16,14 @@ from transformers import (
     RobertaConfig,
 )
 
-from trtllm_port.huggingface.caches import Continuation, cache_argument, cache_of, keeps_cache, positions_are_slots
+from trtllm_port.huggingface.caches import (
+    Continuation,
+    cache_argument,
+    cache_of,
+    keeps_cache,
+    positions_are_slots,
+    wants_mask,
+)
 
 SMALL = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 CONFIGS = {
@@ -68,6 +77,36 @@ class _Table:
     """As XLM takes what it calls its cache."""
 
     def forward(self, input_ids: torch.Tensor, cache: dict[str, torch.Tensor] | None = None) -> None: ...
+
+
+class _Masked(torch.nn.Module):
+    """Takes the mask for granted that transformers makes for a text, or of one that it is given."""
+
+    __module__ = "transformers_modules.masked"
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool = False,
+    ) -> SimpleNamespace:
+        if input_ids.shape[1] == 1 and attention_mask is None:
+            raise AssertionError
+        return SimpleNamespace(past_key_values=past_key_values, logits=input_ids[..., None].float())
+
+
+def test_a_file_that_takes_a_mask_for_granted_is_given_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trtllm_port.huggingface.caches.keeps_cache", lambda model: True)
+    monkeypatch.setattr("trtllm_port.huggingface.caches.cache_argument", lambda model: "past_key_values")
+    monkeypatch.setattr("trtllm_port.huggingface.caches.first_cache", lambda model: {"past_key_values": object()})
+    assert wants_mask(_Masked(), torch.tensor([[1, 2]]))
+    feed = Continuation(_Masked(), torch.tensor([[1, 2, 3]]))
+    assert [feed(torch.tensor([part])).shape[1] for part in ([1, 2], [3])] == [2, 1]
+
+
+def test_others_are_given_none() -> None:
+    assert not wants_mask(model_of("llama"), torch.tensor([[5, 6]]))
 
 
 def test_the_argument_for_a_cache_has_several_names() -> None:

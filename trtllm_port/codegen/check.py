@@ -33,7 +33,7 @@ from trtllm_port.codegen.write.classes import Skeleton
 from trtllm_port.errors import PortError, UnsupportedModelError
 from trtllm_port.foundation.claims import scratch
 from trtllm_port.foundation.progress import Progress
-from trtllm_port.huggingface.caches import cache_argument, first_cache, keeps_cache, positions_are_slots
+from trtllm_port.huggingface.caches import cache_argument, first_cache, keeps_cache, positions_are_slots, wants_mask
 from trtllm_port.huggingface.configs import whole_config
 from trtllm_port.huggingface.exact_arithmetic import ExactArithmetic
 from trtllm_port.huggingface.interception.observed_cache import whole_cache
@@ -147,7 +147,7 @@ def _compare(port_class: type[Any], model_dir: Path, config: Any, progress: Prog
     total = TOKENS + STEPS
     ids = torch.randint(3, config.vocab_size, (ROWS, total), generator=torch.Generator().manual_seed(1))
     cache, past, exact_past = session.new_cache(ROWS), whole_cache(single), whole_cache(double)
-    told = positions_are_slots(single, ids[:, :STEPS])
+    told, masked = positions_are_slots(single, ids[:, :STEPS]), wants_mask(single, ids[:, :2])
     problem = unsteady(lambda: _hf_taps(single, {"input_ids": ids[:, :STEPS]}, None, STEPS)[0])
     bounds = [(0, TOKENS), *((TOKENS + i, TOKENS + i + 1) for i in range(STEPS))]
     for index, (start, stop) in enumerate(bounds):
@@ -155,6 +155,7 @@ def _compare(port_class: type[Any], model_dir: Path, config: Any, progress: Prog
         first = start if keeps_cache(single) else 0  # all tokens anew
         step = {"input_ids": ids[:, first:stop]}
         step |= {"position_ids": torch.arange(first, stop).expand(ROWS, -1)} if told else {}
+        step |= {"attention_mask": torch.ones_like(ids[:, :stop])} if start and masked else {}
         expected, past = _hf_taps(single, step, past, stop - start)
         with ExactArithmetic():
             noise, exact_past = _hf_taps(double, step, exact_past, stop - start, partial(_noise, expected))
@@ -258,7 +259,7 @@ def _hf_taps(
     try:
         with torch.no_grad():
             out = model(**step, **given)
-    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
         raise UnsupportedModelError(
             f"Hugging Face's own model cannot run in {model.dtype}: {error} ({place_of(error)})"
         ) from error

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from trtllm_port.codegen.configs.alternatives import (
+    CONTEXT,
     TYPE,
     alternatives,
     asked_for,
@@ -216,6 +217,9 @@ class Exploration:
         proven = [*own]
         for kind, other in ropes(value).items():
             state, why = self._change(base, key, [other])
+            few = threshold(base.values.get(CONTEXT)) if state == "ignored" else []
+            if few:  # of texts that are longer than the context, too
+                state, why = self._change(base.with_values({CONTEXT: few[0]}), key, [other])
             if state in BUILT_IN:
                 self.ledger.notes[f"{key}.{TYPE}"] = f"{kind}: {why}"
                 continue
@@ -337,8 +341,8 @@ class Exploration:
 
     def worse(self, classes: list[ClassText], longer: int = LONG) -> str | None:
         """Why what would follow more than the classes do, by more than some lines, is not worth it; None if it is."""
-        skeletons = [sum(text.skeleton is not None for text in texts) for texts in (classes, self.classes)]
-        if skeletons[0] > skeletons[1]:
+        known = {text.skeleton for text in self.classes}
+        if any(text.skeleton not in known for text in classes if text.skeleton is not None):
             return "the generator cannot express the change"
         lengths = [sum(len(text.lines) for text in texts) for texts in (classes, self.classes)]
         if lengths[0] - lengths[1] > longer:

@@ -104,6 +104,28 @@ def positions_are_slots(model: Any, ids_BL: Tensor) -> bool:
     return torch.equal(given, alone)
 
 
+def wants_mask(model: Any, ids_BL: Tensor) -> bool:
+    """Whether a model goes on by one token only if it is told that no token is padding, as `generate` tells every one.
+
+    Files that come with a model may take the mask for granted that transformers makes of that.
+
+    Args:
+        model: in evaluation mode.
+        ids_BL: two tokens.
+    """
+    asked = is_remote(type(model)) and keeps_cache(model)
+    if not asked or "attention_mask" not in inspect.signature(model.forward).parameters:
+        return False
+    name, first = cache_argument(model), first_cache(model)
+    with torch.no_grad():
+        kept = getattr(model(input_ids=ids_BL, **first, use_cache=True), name, None) or first.get(name)
+        try:
+            model(input_ids=ids_BL[:, 1:2], **{name: kept}, use_cache=True)
+        except Exception:  # any: it is the model's own code
+            return True
+    return False
+
+
 class Continuation:
     """A model that is fed piece by piece, and goes on each time from what it remembers.
 
@@ -118,6 +140,7 @@ class Continuation:
         self.model = model
         self._keeps = keeps_cache(model)
         self._told = positions_are_slots(model, begin_BL[:, :2])
+        self._masked = wants_mask(model, begin_BL[:, :2])
         self._memory = first_cache(model)
         self._fed_BL = begin_BL[:, :0]
 
@@ -133,6 +156,8 @@ class Continuation:
         more: dict[str, Any] = dict(self._memory)
         if start and self._told:
             more["position_ids"] = torch.arange(start, self._fed_BL.shape[1], device=ids_BL.device).expand(ids_BL.shape)
+        if start and self._masked:
+            more["attention_mask"] = torch.ones_like(self._fed_BL)
         output = self.model(input_ids=ids_BL, **more, use_cache=True)
         if not start and not hasattr(output, argument):  # it gives back only the cache that it was given
             self._memory = {argument: DynamicCache(config=self.model.config.get_text_config(decoder=True))}

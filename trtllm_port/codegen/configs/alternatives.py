@@ -12,6 +12,7 @@ from trtllm_port.huggingface.options import is_activation, known_entries, known_
 from trtllm_port.layers.config.built_in import parameter_sets
 
 TYPE = "rope_type"
+CONTEXT = "max_position_embeddings"
 _BASES = ("theta", "base")  # of rotary frequencies: tables of neighbouring ones cannot be told apart
 _FEW, _MANY = 5, 24  # tokens: fewer and more than a traced text has
 _SHORT = 48  # of the context that a rotary scaling is from

@@ -228,7 +228,7 @@ class _Lowering:
 
     def _written(self, block: Block, operation: Operation) -> Node | None:
         """What a write into a tensor gives: a join of what was there and what is written."""
-        return self.allocations.joined(operation) or self.allocations.overwritten(block, operation)
+        return self.allocations.joined(block, operation) or self.allocations.overwritten(block, operation)
 
     def _without_positions(self, operation: Operation) -> Operation:
         """The greatest or smallest values along a dimension without the positions, if nobody asks where they are."""

@@ -8,7 +8,7 @@ from typing import Any
 from trtllm_port.codegen.ir.nodes import Block, Node
 from trtllm_port.codegen.ir.record import Operation, Value
 from trtllm_port.codegen.rules.base import node
-from trtllm_port.codegen.rules.translation import canonical_name
+from trtllm_port.codegen.rules.translation import canonical_name, translate
 from trtllm_port.foundation.words import words
 
 ALLOCATIONS = words("new_empty empty_like")
@@ -24,7 +24,7 @@ class Allocations:
 
     parts: dict[Value, tuple[tuple[int, int, int, Any], ...]] = field(default_factory=dict)
 
-    def joined(self, operation: Operation) -> Node | None:
+    def joined(self, block: Block, operation: Operation) -> Node | None:
         """The join that an operation completes; None for every other operation."""
         name = canonical_name(operation.name)[0]
         if name in ALLOCATIONS:
@@ -36,7 +36,7 @@ class Allocations:
         if part is None:
             return None
         written = self.parts[operation.outputs[0]] = (*self.parts[target], part)
-        return _join(operation, sorted(written, key=lambda part: part[:3]))
+        return _join(block, operation, sorted(written, key=lambda part: part[:3]))
 
     def overwritten(self, block: Block, operation: Operation) -> Node | None:
         """The join that a write into a part of a computed tensor makes; None for every other operation."""
@@ -49,11 +49,12 @@ class Allocations:
         size, ndim = operation.outputs[0].tensor.shape[dim], operation.outputs[0].tensor.ndim
         before = [_kept(block, operation, dim, slice(None, start))] if start else []
         behind = [_kept(block, operation, dim, slice(stop, None))] if stop < size else []
+        source = _repeated(block, operation, source, dim)
         return node(operation, "function", "concat", (*before, source, *behind), dim=dim - ndim)
 
 
 def _part(operation: Operation) -> tuple[int, int, int, Any] | None:
-    """What is written where, if it is a slice along one dimension, written as it is."""
+    """What is written where, if it is a slice along one dimension, written as it is or repeated along others."""
     target, index, source = operation.args
     shape, items = target.tensor.shape, list(index) if isinstance(index, tuple) else [index]
     if Ellipsis in items:
@@ -67,8 +68,25 @@ def _part(operation: Operation) -> tuple[int, int, int, Any] | None:
         return None
     (dim,) = cut
     start, stop = bounds[dim]
-    fits = tuple(source.tensor.shape) == (*shape[:dim], stop - start, *shape[dim + 1 :])
-    return (dim, start, stop, source) if fits else None
+    wanted = (*shape[:dim], stop - start, *shape[dim + 1 :])
+    given = source.tensor.shape
+    fits = len(given) == len(wanted) and given[dim] == wanted[dim]
+    alike = fits and all(size in (1, whole) for size, whole in zip(given, wanted, strict=True))
+    return (dim, start, stop, source) if alike else None
+
+
+def _repeated(block: Block, operation: Operation, source: Value, dim: int) -> Value:
+    """What is written, as large as the place for it: along other dimensions one element may be written everywhere."""
+    sizes = [*operation.outputs[0].tensor.shape]
+    sizes[dim] = source.tensor.shape[dim]
+    if list(source.tensor.shape) == sizes:
+        return source
+    asked = [-1 if size == whole else whole for size, whole in zip(source.tensor.shape, sizes, strict=True)]
+    wide = Value(source.tensor.expand(sizes), dict(source.names))
+    made = translate(Operation("expand", (source, *asked), {}, (wide,), operation.location))
+    if isinstance(made, Node):
+        block.nodes.append(made)
+    return wide
 
 
 def _kept(block: Block, operation: Operation, dim: int, part: slice) -> Value:
@@ -79,7 +97,7 @@ def _kept(block: Block, operation: Operation, dim: int, part: slice) -> Value:
     return kept
 
 
-def _join(operation: Operation, parts: list[tuple[int, int, int, Any]]) -> Node | None:
+def _join(block: Block, operation: Operation, parts: list[tuple[int, int, int, Any]]) -> Node | None:
     """The join of parts that cover a tensor along one dimension, without gaps; None if they do not."""
     dim = parts[0][0]
     ends = [0, *(stop for _, _, stop, _ in parts)]
@@ -87,4 +105,5 @@ def _join(operation: Operation, parts: list[tuple[int, int, int, Any]]) -> Node 
     if ends != starts or any(part[0] != dim for part in parts):
         return None
     from_behind = dim - operation.outputs[0].tensor.ndim
-    return node(operation, "function", "concat", tuple(part[3] for part in parts), dim=from_behind)
+    sources = tuple(_repeated(block, operation, part[3], dim) for part in parts)
+    return node(operation, "function", "concat", sources, dim=from_behind)
