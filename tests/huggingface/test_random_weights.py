@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,13 @@ def test_refusals(tmp_path: Path) -> None:
         save_random_checkpoint(tmp_path, tmp_path / "out")
     with pytest.raises(UnsupportedModelError, match="no causal language model"):
         save_random_checkpoint(transformers.ViTConfig(), tmp_path / "out")
+
+
+def test_a_size_may_be_zero(tmp_path: Path) -> None:
+    config = transformers.LlamaConfig(
+        vocab_size=31, hidden_size=16, intermediate_size=0, num_hidden_layers=1, num_attention_heads=2
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that it initialises nothing
+        save_random_checkpoint(config, tmp_path)
+    assert (tmp_path / "model.safetensors").is_file()
