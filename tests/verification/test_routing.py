@@ -113,6 +113,44 @@ def test_wrong_weights_of_the_right_experts_fail() -> None:
     assert taps["gate:1"].diverged
 
 
+@pytest.mark.parametrize(
+    ("dtype", "tokens", "expected"),
+    [
+        ("float16", 0, Verdict.PASS),
+        ("float16", 2, Verdict.PASS),
+        ("float16", 5, Verdict.WARN),
+        ("float16", 9, Verdict.FAIL),
+        ("bfloat16", 2, Verdict.PASS),
+        ("float32", 2, Verdict.FAIL),  # nothing is rounded that much there
+    ],
+)
+def test_a_few_tokens_may_be_beyond_a_threshold_within_a_router(dtype: str, tokens: int, expected: Verdict) -> None:
+    generator = torch.Generator().manual_seed(1)
+    scores = torch.rand(200, 4, dtype=torch.float64, generator=generator) + 0.5
+    right = scores.argsort(-1, descending=True)[:, :2].tolist()
+    rounding = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-23}[dtype]
+    noise = (rounding * torch.randn(200, 2, dtype=torch.float64, generator=generator) for _ in range(2))
+    reference = routed(scores, right)
+    yardstick, port = (reference | {"gate:1": reference["gate:1"] * (1 + each)} for each in noise)
+    port["gate:1"][:tokens] *= 1.7
+    taps, _ = Routing(routers=routers_of(reference), reference=reference, yardstick=yardstick).judge(port, dtype)
+    assert taps["gate:1"].verdict is expected
+    assert (f"{tokens} of 200 tokens weigh" in taps["gate:1"].note) is (expected is not Verdict.FAIL and tokens > 0)
+
+
+def test_weights_that_are_a_little_wrong_everywhere_are_no_thresholds() -> None:
+    generator = torch.Generator().manual_seed(1)
+    scores = torch.rand(200, 4, dtype=torch.float64, generator=generator) + 0.5
+    right = scores.argsort(-1, descending=True)[:, :2].tolist()
+    reference = routed(scores, right)
+    noise = 2.0**-11 * torch.randn(200, 2, dtype=torch.float64, generator=generator)
+    yardstick = reference | {"gate:1": reference["gate:1"] * (1 + noise)}
+    port = yardstick | {"gate:1": yardstick["gate:1"] * 1.01}
+    port["gate:1"][0] *= 1.7
+    taps, _ = Routing(routers=routers_of(reference), reference=reference, yardstick=yardstick).judge(port, "float16")
+    assert taps["gate:1"].diverged
+
+
 def weighed(scores: Tensor, experts: list[list[int]]) -> dict[str, Tensor]:
     """A router that returns the weights of all experts, zero of those not chosen, beside the scores."""
     indices = torch.tensor(experts)

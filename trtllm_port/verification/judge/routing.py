@@ -23,6 +23,7 @@ from trtllm_port.verification.judge.thresholds import CONFIDENT_NOISE_MULTIPLE, 
 from trtllm_port.verification.judge.verdict import Verdict, worst
 from trtllm_port.verification.taps.routers import Router
 
+JUMP = 32.0  # times the usual error of a token's weights: not rounded, but decided
 REPRODUCED = 0.99  # so many tokens' experts must the scores' largest be, for margins of the scores to mean anything
 
 
@@ -100,9 +101,8 @@ class Routing:
             # Weights that the port gathers by the decisions are in the order of those that it was forced to.
             pairs = [*zip(given, experts, strict=True), (given[0], experts[1])]
             own, reference, yardstick, forced = (_in_order(router, *pair)[agree_T] for pair in pairs)
-            errors = [token_errors(side, reference) for side in (own, forced)]
-            least = min(errors, key=lambda found: float(found.error_T.sum()))
-            found = replace(judge(tap, least, token_errors(yardstick, reference), dtype), forced=True)
+            nearest = min((own, forced), key=lambda side: float(token_errors(side, reference).error_T.sum()))
+            found = replace(_judge_weights(tap, (nearest, reference, yardstick), dtype), forced=True)
             decided = comparisons.get(tap)  # of weights of all experts, which tell the choice, too
             if decided is None or (not decided.diverged and worst([found.verdict, decided.verdict]) is found.verdict):
                 comparisons[tap] = found
@@ -218,6 +218,28 @@ def _in_order(router: Router, weights_TA: Tensor, experts_TA: Tensor) -> Tensor:
 
 def _flat(tensor: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
     return tensor.detach().reshape(-1, tensor.shape[-1]).to("cpu", dtype)
+
+
+def _judge_weights(tap: str, sides: tuple[Tensor, Tensor, Tensor], dtype: str) -> TapComparison:
+    """Judge the weights [T, A] of port, reference and yardstick, of tokens that all of them give to the same experts.
+
+    Some routers decide more than which experts are asked: PhiMoE's leaves out of a softmax what is below a threshold.
+    In 16 bits a few tokens may be on its other side, as with experts near a tie; their number is judged as there, and
+    the rest by what they are. In float32, as which every port is judged too, all of them count.
+    """
+    own, reference, yardstick = sides
+    errors, floor = token_errors(own, reference), token_errors(yardstick, reference)
+    own_T, floor_T = ((each.error_T / each.reference_T).sqrt() for each in (errors, floor))
+    usual = JUMP * max(float(floor_T.quantile(0.95)), ROUNDING[dtype])
+    jumps, floor_jumps = int((own_T > usual).sum()), int((floor_T > usual).sum())
+    verdict = ROUTING_FLIPS.judge(jumps / max(1, floor_jumps))
+    steady_T = (own_T <= usual) & (floor_T <= usual)
+    if dtype == "float32" or not jumps or verdict is Verdict.FAIL or not bool(steady_T.any()):
+        return judge(tap, errors, floor, dtype)
+    steady, steady_floor = (token_errors(side[steady_T], reference[steady_T]) for side in (own, yardstick))
+    found = judge(tap, steady, steady_floor, dtype)
+    said = f"{jumps} of {len(own_T)} tokens weigh their experts otherwise, {floor_jumps} in Hugging Face's own run"
+    return replace(found, verdict=worst([found.verdict, verdict]), note=f"{said}; {found.note}".rstrip("; "))
 
 
 def _decision(router: Router, facts: RoutingFacts) -> TapComparison:
