@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from trtllm_port.codegen import check_port, generate_port
 from trtllm_port.codegen.ir.record import Attribute, Call, Operation, Value
-from trtllm_port.codegen.recognise.convolutions import CausalConvolution, Convolutions
+from trtllm_port.codegen.record.convolutions import CausalConvolution, Convolutions
 from trtllm_port.huggingface.module_outputs import of_tokens
 
 B, L, E, K = 2, 7, 6, 4

@@ -31,13 +31,13 @@ from trtllm_port.codegen.recognise.allocations import Allocations
 from trtllm_port.codegen.recognise.attention_patterns import fuse_attention
 from trtllm_port.codegen.recognise.constant_folding import ConstantFolder
 from trtllm_port.codegen.recognise.constants import constant_of
-from trtllm_port.codegen.recognise.convolutions import CausalConvolution, Convolutions
 from trtllm_port.codegen.recognise.expert_loops import ExpertLoops
 from trtllm_port.codegen.recognise.piecewise_constants import replace_piecewise_constant
 from trtllm_port.codegen.recognise.rotary_tables import probe_rotary
 from trtllm_port.codegen.recognise.rotations import Rotations
 from trtllm_port.codegen.recognise.token_loops import fuse_token_loops
 from trtllm_port.codegen.record import probing
+from trtllm_port.codegen.record.convolutions import CausalConvolution, Convolutions
 from trtllm_port.codegen.record.experts import experts_arguments, probe_experts
 from trtllm_port.codegen.rules.base import node
 from trtllm_port.codegen.rules.translation import translate
