@@ -39,7 +39,7 @@ from trtllm_port.codegen.proof import prove
 from trtllm_port.codegen.record.causality import require_causal
 from trtllm_port.codegen.record.tracing import trace
 from trtllm_port.codegen.solve.not_expressible import NotExpressible
-from trtllm_port.codegen.write.classes import ClassText, ClassWriter
+from trtllm_port.codegen.write.classes import ClassText, ClassWriter, what_stops
 from trtllm_port.codegen.write.ledger import Ledger, compared_names, same_computation, unread_entries
 from trtllm_port.errors import ConfigError, EnvironmentLackError, PortError, UnsupportedModelError
 from trtllm_port.foundation.progress import Progress
@@ -341,8 +341,7 @@ class Exploration:
 
     def worse(self, classes: list[ClassText], longer: int = LONG) -> str | None:
         """Why what would follow more than the classes do, by more than some lines, is not worth it; None if it is."""
-        known = {text.skeleton for text in self.classes}
-        if any(text.skeleton not in known for text in classes if text.skeleton is not None):
+        if what_stops(classes) - what_stops(self.classes):
             return "the generator cannot express the change"
         lengths = [sum(len(text.lines) for text in texts) for texts in (classes, self.classes)]
         if lengths[0] - lengths[1] > longer:

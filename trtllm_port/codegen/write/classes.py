@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from trtllm_port.codegen.ir.formatting import indent
@@ -58,6 +60,12 @@ class ClassText:
     fields: set[str]
     deciding: set[str]
     skeleton: Skeleton | None = None
+
+
+def what_stops(classes: Iterable[ClassText]) -> set[tuple[str, str]]:
+    """The paths of classes that could not be translated, with the reasons up to their first number: sizes differ."""
+    stopped = (text.skeleton for text in classes if text.skeleton is not None)
+    return {(skeleton.path, re.split(r"\d", skeleton.reason)[0]) for skeleton in stopped}
 
 
 class ClassWriter:
