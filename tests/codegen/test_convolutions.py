@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from tests.codegen.own_code import write_own_code
 from trtllm_port.codegen import check_port, generate_port
 from trtllm_port.codegen.ir.record import Attribute, Call, Operation, Value
 from trtllm_port.codegen.record.convolutions import CausalConvolution, Convolutions
@@ -202,11 +202,7 @@ class BrookForCausalLM(PreTrainedModel):
 
 @pytest.mark.slow
 def test_all_of_them_in_one_layer(tmp_path: Path) -> None:
-    (tmp_path / "configuration_brook.py").write_text(CONFIGURATION)
-    (tmp_path / "modeling_brook.py").write_text(MODEL)
-    names = {"AutoConfig": "configuration_brook.BrookConfig", "AutoModelForCausalLM": "modeling_brook.BrookForCausalLM"}
-    config = {"architectures": ["BrookForCausalLM"], "auto_map": names, "model_type": "brook"}
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    write_own_code(tmp_path, "brook", CONFIGURATION, MODEL)
     port = generate_port(tmp_path, trust_remote_code=True)
     assert not port.skeletons
     assert port.files["model.py"].count("= CausalConv1d(") == 5

@@ -27,6 +27,7 @@ from trtllm_port.codegen.ir.operation_names import CASTS, HOST_READS, NUMBERS, S
 from trtllm_port.codegen.ir.record import Attribute, Call, Literal, Location, Operation, Value
 from trtllm_port.codegen.ir.trees import leaves, map_structure
 from trtllm_port.codegen.record import formulas
+from trtllm_port.codegen.record.attribute_states import plain_tensors
 from trtllm_port.codegen.record.state_log import StateLog
 from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.huggingface.interception.modelling_code import HELPERS
@@ -65,7 +66,7 @@ class Recorder(TorchFunctionMode):
         self.states = StateLog()
         self._stack: list[Call] = []
         self._values: dict[int, Value] = {}
-        plain = [held for module in model.modules() for held in vars(module).values() if isinstance(held, torch.Tensor)]
+        plain = [held for module in model.modules() for held in plain_tensors(module).values()]
         self._held = [*model.parameters(), *model.buffers(), *plain]  # what is replaced keeps its identity valid
         self._attributes = _named_tensors(model)
         self._buffers = {key for key, attribute in self._attributes.items() if not attribute.persistent}
@@ -299,9 +300,8 @@ def _named_tensors(model: nn.Module) -> dict[int, Attribute]:
                 # A mask is what its class makes it, also where a checkpoint has a copy (GPT-2's `attn.bias`).
                 persistent = name not in module._non_persistent_buffers_set and buffer.dtype != torch.bool
                 found.setdefault(id(buffer), Attribute(prefix + name, persistent, tuple(buffer.shape)))
-        for name, held in vars(module).items():  # neither: made once, and the same for every text
-            if isinstance(held, torch.Tensor):
-                found.setdefault(id(held), Attribute(prefix + name, False, tuple(held.shape)))
+        for name, held in plain_tensors(module).items():  # made once, and the same for every text
+            found.setdefault(id(held), Attribute(prefix + name, False, tuple(held.shape)))
     return found
 
 
