@@ -10,7 +10,7 @@ SPAN := $(shell sed -n 's/^TESTED_TRANSFORMERS = ("\(.*\)", "\(.*\)")/\1 \2/p' t
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test test-fast test-slow test-release test-oldest fuzz lint wheel-test bench bench-large conformance coverage coverage-beyond coverage-float16 coverage-published prove constraints map clean
+.PHONY: help demo test test-fast test-slow test-release test-oldest fuzz lint wheel-test bench bench-large conformance coverage coverage-beyond coverage-published prove constraints map clean
 help:
 	@echo "make demo         port, build and verify the model that ships with the package"
 	@echo "make test         every test that needs neither a GPU nor the network"
@@ -25,8 +25,8 @@ help:
 	@echo "make prove        put known bugs into ports and see that each is found; writes docs/verification.md"
 	@echo "make coverage     port and verify every model type of transformers; writes docs/coverage.md; RELEASE=5.24 takes that"
 	@echo "                  transformers and writes build/coverage-5.24/coverage.md, COVERAGE=--sample thirty types"
-	@echo "make coverage-beyond  what passes: in float16, and with other options; writes docs/coverage.md"
-	@echo "make coverage-float16 what passes: in float16 only, without other options; writes docs/coverage.md"
+	@echo "make coverage-beyond  what passes: in float16, with other options and configs; writes docs/coverage.md"
+	@echo "make what passes: in float16 only, without other options; writes docs/coverage.md"
 	@echo "make coverage-published PUBLISHED=DIR  configs as published, one directory each; writes docs/coverage-published.md"
 	@echo "make map          draw the rooms of the source and what they import; writes docs/architecture.md"
 	@echo "make clean        remove the environment and every build output"
@@ -89,10 +89,7 @@ coverage: $(VENV)/.installed
 	$(BIN)/python tests/coverage/run.py --jobs $(JOBS) $(COVERAGE)
 
 coverage-beyond: $(VENV)/.installed
-	$(BIN)/python tests/coverage/run.py --beyond --jobs $(JOBS) $(COVERAGE)
-
-coverage-float16: $(VENV)/.installed
-	$(BIN)/python tests/coverage/run.py --float16 --jobs $(JOBS) $(COVERAGE)
+	$(BIN)/python tests/coverage/run.py --beyond $(BEYOND) --jobs $(JOBS) $(COVERAGE)
 
 PUBLISHED ?= ../shared/published
 coverage-published: $(VENV)/.installed

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 import coverage_page
@@ -21,60 +22,62 @@ from coverage_types import write_config
 from trtllm_port.errors import ConfigError, PortError
 
 INVALID = "not valid in Hugging Face"  # of a combination of options
-FLOAT16 = "float16"
+FLOAT16, COMBINATION, OTHERS = PARTS = ("float16", "combination", "others")
 DRAWS = 5  # of combinations, until Hugging Face accepts one
 
 
-class Float16Measurement(Measurement[BeyondRow]):
-    """`verify` in float16 alone; what became of another combination stays as it was measured."""
+class BeyondMeasurement(Measurement[BeyondRow]):
+    """All of it, or some; what is not asked for stays as it was measured before.
 
-    def __init__(self, model_type: str, directory: Path) -> None:
-        known = {row["model_type"]: row for row in coverage_page.load()[coverage_page.BEYOND]["rows"]}
+    Args:
+        parts: of `PARTS`; all where none is named.
+    """
+
+    def __init__(self, model_type: str, directory: Path, parts: Sequence[str] = ()) -> None:
+        self.parts = parts or PARTS
+        rows = coverage_page.load()[coverage_page.BEYOND]["rows"] if parts else ()
+        known = {row["model_type"]: row for row in rows}
         super().__init__(BeyondRow(**known.get(model_type, {"model_type": model_type})), directory)
 
     def measure(self) -> None:
-        """Verify; whatever is raised is told."""
-        try:
-            self.note(float16=self.float16())
-        except Exception as error:  # any: the row of the type has passed
-            self.note(float16=one_line(describe(error)))
-            traceback.print_exc()
+        """Make what is asked for; none ends the others, whatever is raised is told: the row of the type has passed."""
+        if FLOAT16 in self.parts:
+            try:
+                self.note(float16=self._float16())
+            except Exception as error:  # any, as above
+                self.note(float16=one_line(describe(error)))
+                traceback.print_exc()
+        if COMBINATION in self.parts:
+            self._combine()
+        if OTHERS in self.parts:
+            try:
+                self._judge_others()
+            except Exception as error:  # any, as above
+                self.note(others_differ=[one_line(describe(error))])
+                traceback.print_exc()
 
-    def float16(self) -> str:
-        """The verdict of a port of the class's default config."""
+    def _port(self) -> Path:
+        """A port of the class's default config; the directory of that config."""
         from trtllm_port.porting.create import create_port
 
-        given, tiny = self.directory / "given", self.directory / "tiny"
-        write_config(self.row.model_type, given)
-        create_port(given, workspace=self.directory)
-        write_tiny(given, tiny)
+        given = self.directory / "given"
+        if not given.is_dir():
+            write_config(self.row.model_type, given)
+            create_port(given, workspace=self.directory)
+        return given
+
+    def _float16(self) -> str:
+        """The verdict."""
+        tiny = self.directory / "tiny"
+        write_tiny(self._port(), tiny)
         return self.verify(tiny, FLOAT16).verdict
 
-
-class BeyondMeasurement(Float16Measurement):
-    """All of it."""
-
-    def __init__(self, model_type: str, directory: Path) -> None:
-        super().__init__(model_type, directory)
-        self.row = BeyondRow(model_type=model_type)
-
-    def measure(self) -> None:
-        """Make all; none ends the others."""
-        super().measure()
-        self._combine()
-        try:
-            self._claim()
-        except Exception as error:  # any, as above
-            self.note(others_differ=[one_line(describe(error))])
-            traceback.print_exc()
-
-    def _claim(self) -> None:
+    def _judge_others(self) -> None:
         """See what the port of the class's default config makes of others."""
         from trtllm_port.huggingface.text_part import load_hf_config
 
-        if (self.directory / "given").is_dir():
-            counts, told = judge_others(load_hf_config(self.directory / "given"), self.directory, self.row.model_type)
-            self.note(others=counts, others_differ=[one_line(each) for each in told])
+        counts, told = judge_others(load_hf_config(self._port()), self.directory, self.row.model_type)
+        self.note(others=counts, others_differ=[one_line(each) for each in told])
 
     def _combine(self) -> None:
         """Port the type once more, with options drawn at random; again where Hugging Face itself refuses them."""

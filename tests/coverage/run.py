@@ -1,8 +1,8 @@
 """`make coverage`: every causal-LM model type of transformers, from `config.json` to a proven port and an engine.
 
-`make coverage-beyond` verifies those that pass in float16, and ports them with another combination of options. Both
-write docs/coverage.json and docs/coverage.md, or with another transformers than `constraints.txt` names, files of that
-release under build. `make coverage-published` ports published configs, from a directory that holds one for each, and
+`make coverage-beyond` verifies those that pass in float16, ports them with another combination of options, and tries
+their ports with other configs; `make coverage-beyond BEYOND=others` does the last alone. Both write docs/coverage.json
+and docs/coverage.md, or with another transformers than `constraints.txt` names, files of that release under build. `make coverage-published` ports published configs, from a directory that holds one for each, and
 writes docs/coverage-published.md. What was measured is kept under build/coverage, by the digest of the sources: a run
 that was interrupted goes on where it was.
 """
@@ -30,7 +30,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import coverage_page  # noqa: E402  (the path must be known first)
 import coverage_published  # noqa: E402
-from coverage_beyond import BeyondMeasurement, Float16Measurement  # noqa: E402
+from coverage_beyond import PARTS as BEYOND_PARTS  # noqa: E402
+from coverage_beyond import BeyondMeasurement  # noqa: E402
 from coverage_measure import Measurement, TableMeasurement, measure_into  # noqa: E402
 from coverage_page import BEYOND, TABLE  # noqa: E402
 from coverage_pool import GB, Limits, run_all  # noqa: E402
@@ -50,11 +51,9 @@ class Part(NamedTuple):
 
 
 PUBLISHED = "published"
-FLOAT16 = "float16"  # of the part `BEYOND`
 PARTS = {
     TABLE: Part(TableMeasurement, TableRow),
     BEYOND: Part(BeyondMeasurement, BeyondRow),
-    FLOAT16: Part(Float16Measurement, BeyondRow),
     PUBLISHED: Part(PublishedMeasurement, TableRow),
 }
 SOURCES = ("trtllm_port", "layers", "runtime", "scaffolds", "tests/coverage")
@@ -75,20 +74,20 @@ def digest() -> str:
     return bytes_digest(b"\0".join(parts)).partition(":")[2][:16]
 
 
-def measure_all(part: str, types: Sequence[str], results: Path, *, jobs: int, limits: Limits) -> Iterator[Row]:
+def measure_all(part: Part, types: Sequence[str], results: Path, *, jobs: int, limits: Limits) -> Iterator[Row]:
     """Measure some types; each row is kept."""
-    work = partial(measure_into, PARTS[part].measurement)
+    work = partial(measure_into, part.measurement)
     for ended in run_all(work, types, results, jobs=jobs, limits=limits):
         path = results / f"{ended.name}.json"
         if ended.problem is not None or not path.is_file():
             problem = ended.problem or "the process wrote no result"
-            row = PARTS[part].row.broken(ended.name, problem, ended.seconds)
+            row = part.row.broken(ended.name, problem, ended.seconds)
             path.write_text(json.dumps(row.to_dict()), encoding="utf-8")
         yield _read(part, path)
 
 
-def _read(part: str, path: Path) -> Row:
-    return PARTS[part].row(**json.loads(path.read_text(encoding="utf-8")))
+def _read(part: Part, path: Path) -> Row:
+    return part.row(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def _chosen(part: str, only: Sequence[str]) -> list[str]:
@@ -97,7 +96,7 @@ def _chosen(part: str, only: Sequence[str]) -> list[str]:
     chosen = [name for text in only for name in text.split(",")]
     if unknown := [name for name in chosen if name not in known]:
         sys.exit(f"there is no {', '.join(unknown)}")
-    if part in (BEYOND, FLOAT16) and not chosen:
+    if part == BEYOND and not chosen:
         return [row["model_type"] for row in coverage_page.load()[TABLE]["rows"] if row["status"] == PASSES]
     return chosen or known
 
@@ -108,8 +107,9 @@ def _arguments() -> argparse.Namespace:
         "--only", nargs="+", metavar="NAME", default=[], help="these types, or configs, only: a,b,c or a b c"
     )
     parser.add_argument("--sample", action="store_true", help="the types that every supported release is tried with")
-    parser.add_argument("--beyond", action="store_true", help="what passes: in float16, and with other options")
-    parser.add_argument("--float16", action="store_true", help="what passes: in float16 only")
+    parser.add_argument(
+        "--beyond", nargs="*", choices=BEYOND_PARTS, help="what passes: in float16, with other options, other configs"
+    )
     parser.add_argument("--published", type=Path, metavar="DIR", help="configs as they are published")
     parser.add_argument("--again", action="store_true", help="measure anew what is measured already")
     parser.add_argument("--jobs", type=int, default=2, help="processes side by side (default: 2)")
@@ -122,12 +122,14 @@ def main() -> None:
     """Measure, and write the page."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the processes are stopped, too
     arguments = _arguments()
-    chosen = {PUBLISHED: arguments.published, FLOAT16: arguments.float16, BEYOND: arguments.beyond, TABLE: True}
-    part = next(name for name, is_chosen in chosen.items() if is_chosen)
+    name = PUBLISHED if arguments.published else TABLE if arguments.beyond is None else BEYOND
+    part = PARTS[name]
+    if arguments.beyond:
+        part = part._replace(measurement=partial(BeyondMeasurement, parts=arguments.beyond))
     if arguments.published:
         os.environ[coverage_published.DIRECTORY] = str(arguments.published.resolve())
-    types = _chosen(part, [*(sample() if arguments.sample else ()), *arguments.only])
-    results = ROOT / "build" / "coverage" / digest() / part
+    types = _chosen(name, [*(sample() if arguments.sample else ()), *arguments.only])
+    results = ROOT / "build" / "coverage" / digest() / "-".join([name, *(arguments.beyond or ())])
     results.mkdir(parents=True, exist_ok=True)
     kept = [] if arguments.again else [name for name in types if (results / f"{name}.json").is_file()]
     rows = [_read(part, results / f"{name}.json") for name in kept]
@@ -142,11 +144,11 @@ def main() -> None:
             progress.update(task, advance=1, description=f"{sum(row.passes for row in rows)} pass")
             line = f"{row.model_type} ({row.seconds:.0f} s): {row.told()}"
             progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
-    page = coverage_published.PAGE if part == PUBLISHED else coverage_page.PAGE
-    if part == PUBLISHED:
+    page = coverage_published.PAGE if name == PUBLISHED else coverage_page.PAGE
+    if name == PUBLISHED:
         coverage_published.write(rows, versions())
     else:
-        coverage_page.write(coverage_page.merge(TABLE if part == TABLE else BEYOND, rows, versions()))
+        coverage_page.write(coverage_page.merge(name, rows, versions()))
     warned, verified = counted(row.warnings for row in rows)
     print(f"{page}: {sum(row.passes for row in rows)} of {len(rows)} pass")
     print(f"{warned} of {verified} verifications warn")
