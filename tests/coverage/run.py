@@ -2,9 +2,10 @@
 
 `make coverage-beyond` verifies those that pass in float16, ports them with another combination of options, and tries
 their ports with other configs; `make coverage-beyond BEYOND=others` does the last alone. Both write docs/coverage.json
-and docs/coverage.md, or with another transformers than `constraints.txt` names, files of that release under build. `make coverage-published` ports published configs, from a directory that holds one for each, and
-writes docs/coverage-published.md. What was measured is kept under build/coverage, by the digest of the sources: a run
-that was interrupted goes on where it was.
+and docs/coverage.md, or with another transformers than `constraints.txt` names, files of that release under build.
+`make coverage-published` ports published configs, from a directory that holds one for each, and writes
+docs/coverage-published.md. What was measured is kept under build/coverage, by the digest of the sources: a run that
+was interrupted goes on where it was.
 """
 
 from __future__ import annotations
