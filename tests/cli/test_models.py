@@ -43,6 +43,7 @@ def check_of(state: str, *, stale: bool, diff: str = "", tmp_path: Path) -> Stal
         architecture="LlamaForCausalLM",
         cls=object,
         package_dir=tmp_path,
+        packages=(tmp_path,),
         digest="xxh3_128:0",
         origin="workspace",
     )

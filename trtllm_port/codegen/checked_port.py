@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,9 +32,9 @@ def port_class_of(
     """
     if source is not None:
         name = f"trtllm_port_checked_{source.name}"
-        _write_package(source, directory / name)
+        _write_packages(source, directory / name)
         try:
-            yield getattr(_import(name, directory / name), source.port_class)
+            yield getattr(_import(name, directory / name, source.name), source.port_class)
         finally:
             for module in [module for module in sys.modules if module == name or module.startswith(f"{name}.")]:
                 del sys.modules[module]
@@ -45,22 +46,26 @@ def port_class_of(
     yield find_port(Path(workspace), architecture).cls
 
 
-def _write_package(source: PortSource, package: Path) -> None:
-    package.mkdir()
+def _write_packages(source: PortSource, models: Path) -> None:
+    """The port's, and beside it those of the ports whose classes it takes."""
+    for package in source.packages:
+        shutil.copytree(package, models / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    (models / source.name).mkdir(parents=True)
+    (models / "__init__.py").touch()
     for file, text in {"__init__.py": "", **source.files}.items():
-        (package / file).write_text(text, encoding="utf-8")
+        (models / source.name / file).write_text(text, encoding="utf-8")
 
 
-def _import(name: str, package: Path) -> Any:
+def _import(name: str, models: Path, port: str) -> Any:
     spec = importlib.util.spec_from_file_location(
-        name, package / "__init__.py", submodule_search_locations=[str(package)]
+        name, models / "__init__.py", submodule_search_locations=[str(models)]
     )
     assert spec is not None  # the file was just written
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
-    return importlib.import_module(f"{name}.model")
+    return importlib.import_module(f"{name}.{port}.model")
 
 
 def refusal(port_class: type[Any], config: Any, architecture: str) -> str | None:

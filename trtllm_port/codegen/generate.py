@@ -42,6 +42,8 @@ class PortSource:
         traced: what a record of the traced operations is made from.
         sources: files whose code was traced → their digests; see `source_files`.
         transformers_version: of the library whose source was traced.
+        packages: of other ports, from which it takes classes.
+        like: the port that it is written after.
     """
 
     name: str
@@ -56,6 +58,8 @@ class PortSource:
     traced: TracedConfig | None = None
     sources: dict[str, str] = field(default_factory=dict)
     transformers_version: str = field(default_factory=partial(version, "transformers"))
+    packages: tuple[Path, ...] = ()
+    like: str | None = None
 
 
 def generate_port(

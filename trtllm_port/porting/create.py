@@ -15,6 +15,7 @@ from trtllm_port.foundation.progress import Progress
 from trtllm_port.foundation.quoting import literal
 from trtllm_port.huggingface.configs import quantization, read_config
 from trtllm_port.porting.blank import blank_source
+from trtllm_port.porting.inheritance import most_alike, require_base, taken_over
 from trtllm_port.porting.staleness import written_from
 from trtllm_port.porting.templates import render_template
 from trtllm_port.porting.write import WrittenPort, refuse_existing, write_port
@@ -34,6 +35,7 @@ class PortResult:
         check: the comparison with Hugging Face on random weights; None for a blank port.
         part_of: Hugging Face's class of the whole model, where the port is of its text part.
         quantized: how the model's weights are quantized, which the port knows nothing of.
+        alike: another port of the workspace that has most of it, and the lines that would be left of its `model.py`.
     """
 
     port: WrittenPort
@@ -41,6 +43,7 @@ class PortResult:
     check: SelfCheck | None = None
     part_of: str | None = None
     quantized: str | None = None
+    alike: tuple[str, int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -49,6 +52,8 @@ class PortResult:
             "architecture": self.port.architecture,
             "part_of": self.part_of,
             "quantized": self.quantized,
+            "like": None if self.source is None else self.source.like,
+            "alike": None if self.alike is None else {"port": self.alike[0], "lines": self.alike[1]},
             "workspace": str(self.port.workspace),
             "written": list(self.port.written),
             "skeletons": [] if self.source is None else [asdict(skeleton) for skeleton in self.source.skeletons],
@@ -62,6 +67,7 @@ def create_port(
     *,
     workspace: Path = Path("."),
     name: str | None = None,
+    like: str | None = None,
     force: bool = False,
     trust_remote_code: bool = False,
     progress: Progress | None = None,
@@ -72,13 +78,14 @@ def create_port(
         model_dir: a directory with `config.json`; weights are not needed.
         workspace: made if it does not exist.
         name: of the port; made from the model's type if None.
+        like: another port of the workspace, whose classes are taken where they say the same; "auto": the best one.
         force: replace a port of that name, or another one that serves the architecture.
         trust_remote_code: let transformers run the code that the model directory brings along.
         progress: called with (phase, done, total).
 
     Raises:
         ConfigError, UnsupportedModelError: the model cannot be ported; nothing was written.
-        WorkspaceError: the name is not usable, or a port exists and `force` is not given.
+        WorkspaceError: the name is not usable, a port exists and `force` is not given, or there is none to be `like`.
         DiskSpaceError: the disk is full.
     """
     from trtllm_port.codegen import check_port, generate_port
@@ -87,8 +94,14 @@ def create_port(
     name = default_name(str(config.get("model_type", ""))) if name is None else name
     given = next(iter(config.get("architectures") or []), None)
     refuse_existing(workspace, name, given, force=force)
+    require_base(workspace, name, like)
     source = generate_port(model_dir, name=name, trust_remote_code=trust_remote_code, progress=progress)
     refuse_existing(workspace, name, source.architecture, force=force)
+    alike = None
+    if like is not None:
+        source = taken_over(source, workspace, like)
+    elif (found := most_alike(source, workspace)) is not None:
+        alike = found[0], len(found[1].splitlines())
     check = check_port(model_dir, source=source, trust_remote_code=trust_remote_code, progress=progress)
     own_code = trust_remote_code and "auto_map" in config
     record, traced = _record(source, model_dir, own_code)
@@ -103,7 +116,7 @@ def create_port(
     )
     whole = given if config.get("model_type") != source.model_type else None
     quantized = quantization(config.get("quantization_config"))
-    return PortResult(port=port, source=source, check=check, part_of=whole, quantized=quantized)
+    return PortResult(port=port, source=source, check=check, part_of=whole, quantized=quantized, alike=alike)
 
 
 def create_blank_port(
@@ -160,6 +173,7 @@ def _origin(source: PortSource, check: SelfCheck, model_dir: Path) -> dict[str, 
         "model_type": source.model_type,
         "hf_class": source.hf_class,
         "transformers": source.transformers_version,
+        "like": source.like,
         "config": file_digest(model_dir / "config.json"),
         "ledger": source.ledger.to_dict(),
         "skeletons": [asdict(skeleton) for skeleton in source.skeletons],

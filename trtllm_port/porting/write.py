@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from trtllm_port.foundation.quoting import require_name
 from trtllm_port.porting.registry_file import add_port, registered_package
 from trtllm_port.porting.templates import render_template
 from trtllm_port.porting.transaction import Transaction, settle_leftovers, transaction
+from trtllm_port.registry.inheritance import names_taken
 from trtllm_port.registry.manifest import NAME as MANIFEST
 from trtllm_port.registry.manifest import RECORD, manifest_text
 from trtllm_port.registry.names import PortPaths, port_paths
@@ -90,6 +92,7 @@ def write_port(
     manifest = f"models/{name}/{MANIFEST}"
     with transaction(paths, source.architecture) as changes:
         _refuse(paths, source.architecture, force=force)  # another process may have written it meanwhile
+        _refuse_orphans(paths, source.files["model.py"])
         added = _place(changes, paths, files | {manifest: manifest_text(origin=facts, files=files)})
         added += _place_workspace_files(changes, paths, source)
     return WrittenPort(
@@ -130,6 +133,19 @@ def _refuse(paths: PortPaths, architecture: str | None, *, force: bool) -> None:
             raise WorkspaceError(
                 f"`{architecture}` is served by port `{other}` already",
                 hint=f"`--force` lets port `{name}` serve it instead, `--workspace` writes it elsewhere",
+            )
+
+
+def _refuse_orphans(paths: PortPaths, model: str) -> None:
+    """Refuse to replace a port by one that lacks what others take from it."""
+    defined = {node.name for node in ast.parse(model).body if isinstance(node, ast.ClassDef)}
+    name = paths.package.name
+    for heir in sorted(path.parent for path in paths.package.parent.glob("*/model.py")):
+        if lost := sorted(names_taken(heir, name) - defined):
+            raise WorkspaceError(
+                f"port `{heir.name}` takes {', '.join(f'`{each}`' for each in lost)} from port `{name}`, "
+                "and the new one has no such class",
+                hint=f"`--name` writes it under another name; without `--like`, port `{heir.name}` stands on its own",
             )
 
 

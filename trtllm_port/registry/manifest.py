@@ -35,12 +35,23 @@ def manifest_text(*, origin: Mapping[str, Any], files: Mapping[str, str]) -> str
     return json_text(manifest)
 
 
-def edited_files(package_dir: Path) -> list[str] | None:
+def edited_files(package_dir: Path, *others: Path) -> list[str] | None:
     """Return the files of the package that differ from what was written, or None where there is no manifest.
 
+    Args:
+        package_dir: of the port.
+        others: the packages from which it takes classes; their files are named with the package.
+
     Raises:
-        WorkspaceError: the manifest is not what `new` writes.
+        WorkspaceError: a manifest is not what `new` writes.
     """
+    own = _edited(package_dir)
+    if own is None:
+        return None
+    return own + [f"{other.name}/{name}" for other in others for name in _edited(other) or ()]
+
+
+def _edited(package_dir: Path) -> list[str] | None:
     path = package_dir / NAME
     manifest = read_manifest(package_dir)
     if manifest is None:

@@ -29,7 +29,7 @@ def port_code(port: PortEntry) -> Iterator[None]:
     except PortError:
         raise
     except Exception as error:
-        place = _place(error, port.package_dir)
+        place = _place(error, port)
         if place is None:
             raise
         if isinstance(error, NotImplementedError):
@@ -48,7 +48,8 @@ def require_finished(port: PortEntry) -> None:
     Raises:
         PortCodeError: it names each with its line.
     """
-    left = [part for path in sorted(port.package_dir.rglob("*.py")) for part in _unwritten(path, port.package_dir)]
+    files = [(path, package) for package in port.packages for path in sorted(package.rglob("*.py"))]
+    left = [part for path, package in files for part in _unwritten(path, package)]
     if left:
         parts = "a part" if len(left) == 1 else f"{len(left)} parts"
         raise PortCodeError(f"the port `{port.name}` has {parts} to fill in:\n  " + "\n  ".join(left), hint=_FILL_IN)
@@ -70,10 +71,10 @@ def _shown(path: Path, package_dir: Path) -> Path:
     return path.relative_to(package_dir.parent.parent)
 
 
-def _place(error: Exception, package_dir: Path) -> str | None:
+def _place(error: Exception, port: PortEntry) -> str | None:
     """`models/llama/model.py:12`, the innermost line of the port's that was running."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename).is_relative_to(package_dir)]
+    own = [frame for frame in frames if port.has_file(frame.filename)]
     if not own:
         return None
-    return f"{_shown(Path(own[-1].filename), package_dir)}:{own[-1].lineno}"
+    return f"{_shown(Path(own[-1].filename), port.package_dir)}:{own[-1].lineno}"

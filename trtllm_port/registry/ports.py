@@ -24,6 +24,7 @@ from typing import Any
 from trtllm_port.errors import PortError, RegistryError
 from trtllm_port.foundation.digests import bytes_digest
 from trtllm_port.foundation.quoting import shell_command
+from trtllm_port.registry.inheritance import packages_used
 from trtllm_port.registry.workspace import ENTRY_POINT_GROUP, is_workspace, unmarked_models
 
 
@@ -36,7 +37,8 @@ class PortEntry:
         architecture: Hugging Face's name of the model class that it serves, `LlamaForCausalLM`.
         cls: the port's class.
         package_dir: the directory that holds its source.
-        digest: of its Python source; changes with every edit.
+        packages: that directory, and those of the ports from which it takes classes.
+        digest: of the Python source of all of them; changes with every edit.
         origin: `workspace`, or the name of the entry point that announced it.
     """
 
@@ -44,8 +46,13 @@ class PortEntry:
     architecture: str
     cls: type[Any]
     package_dir: Path
+    packages: tuple[Path, ...]
     digest: str
     origin: str
+
+    def has_file(self, path: str | Path) -> bool:
+        """Whether a file belongs to the source of the port."""
+        return any(Path(path).resolve().is_relative_to(package.resolve()) for package in self.packages)
 
     def to_dict(self) -> dict[str, str]:
         """Return the JSON form."""
@@ -123,11 +130,12 @@ def import_models(workspace: Path) -> ModuleType:
     return module
 
 
-def source_digest(package_dir: Path) -> str:
-    """Digest of all Python sources under a directory, with their relative names."""
+def source_digest(*directories: Path) -> str:
+    """Digest of all Python sources under some directories, with their relative names."""
     parts = []
-    for path in sorted(package_dir.rglob("*.py")):
-        parts.append(os.fsencode(path.relative_to(package_dir)) + b"\0" + path.read_bytes())
+    for directory in directories:
+        for path in sorted(directory.rglob("*.py")):
+            parts.append(os.fsencode(path.relative_to(directory)) + b"\0" + path.read_bytes())
     return bytes_digest(b"\0".join(parts))
 
 
@@ -183,11 +191,13 @@ def _entry(architecture: str, cls: type[Any], origin: str) -> PortEntry:
     if not isinstance(cls, type) or file is None:
         raise RegistryError(f"MODEL_MAP[{architecture!r}] is {cls!r}, not a class of a port")
     package_dir = Path(file).parent
+    packages = packages_used(package_dir)
     return PortEntry(
         name=package_dir.name,
         architecture=architecture,
         cls=cls,
         package_dir=package_dir,
-        digest=source_digest(package_dir),
+        packages=packages,
+        digest=source_digest(*packages),
         origin=origin,
     )

@@ -176,7 +176,7 @@ def diff_report(comparison: Comparison) -> Report:
     """Turn a comparison into a report, without commands and time."""
     model, stimulus, phases = comparison.model, comparison.stimulus, comparison.phases
     gates = (*comparison.tokens, *(gate for phase in phases for gate in phase.gates))
-    code = PortCode(model.port.package_dir, model.port.cls)
+    code = PortCode(model.port.packages, model.port.cls)
     report = report_of(phases, gates, subject_of(model), stimulus, code)
     not_shown = not_exercised(model.config, stimulus, phases, gates, random_weights=model.random_weights)
     return replace(

@@ -75,7 +75,7 @@ def models(
     from trtllm_port.registry.ports import list_ports
 
     ports = tuple(list_ports(workspace))
-    edited = {port.architecture: edited_files(port.package_dir) for port in ports}
+    edited = {port.architecture: edited_files(*port.packages) for port in ports}
     console.emit(Listing(workspace, ports, edited), _render, as_json=as_json)
     return 0
 

@@ -15,6 +15,14 @@ from trtllm_port.foundation.quoting import shell_command
 if TYPE_CHECKING:
     from trtllm_port.porting.create import PortResult
 
+
+def _ports(context: typer.Context) -> list[str]:
+    """What `--like` may name."""
+    from trtllm_port.porting.inheritance import AUTO, port_names
+
+    return [AUTO, *port_names(Path(context.params.get("workspace") or "."))]
+
+
 Model = Annotated[
     str,
     typer.Argument(
@@ -24,6 +32,15 @@ Model = Annotated[
     ),
 ]
 Name = Annotated[str | None, typer.Option("--name", help="Name of the port. [default: from the model's type]")]
+Like = Annotated[
+    str | None,
+    typer.Option(
+        "--like",
+        metavar="PORT",
+        help="Take what a port of the workspace has already from there; `auto`: from the one that has most.",
+        autocompletion=_ports,
+    ),
+]
 Blank = Annotated[bool, typer.Option("--blank", help="Write a skeleton to fill in by hand, under the name given.")]
 Architecture = Annotated[
     str | None,
@@ -34,6 +51,7 @@ Architecture = Annotated[
 def new(
     model_dir: Model,
     name: Name = None,
+    like: Like = None,
     workspace: options.Workspace = Path("."),
     force: options.Force = False,
     blank: Blank = False,
@@ -55,6 +73,8 @@ def new(
                 "--name does not go with --blank",
                 hint=f"write `{shell_command(['trtllm-port', 'new', '--blank', name])}`",
             )
+        if like is not None:
+            raise PortError("--like does not go with --blank", hint="it takes classes over that say the same")
         result = create_blank_port(model_dir, workspace=workspace, architecture=architecture, force=force)
     else:
         if architecture is not None:
@@ -67,6 +87,7 @@ def new(
                 directory,
                 workspace=workspace,
                 name=name,
+                like=like,
                 force=force,
                 trust_remote_code=trust_remote_code,
                 progress=progress,

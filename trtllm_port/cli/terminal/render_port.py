@@ -24,6 +24,9 @@ def render_port(result: PortResult) -> None:
             f"the weights are quantized ({result.quantized}): the port is of the model that they were quantized from, "
             "and takes no quantized weights"
         )
+    if result.alike is not None:
+        name, lines = result.alike
+        console.line(f"port `{name}` has most of it: `--like {name}` would leave {lines} lines in model.py")
     if result.source is not None:
         for skeleton in result.source.skeletons:
             console.line(f"to fill in by hand: {skeleton.name} ({skeleton.path}): {skeleton.reason}")

@@ -11,11 +11,22 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from textwrap import dedent
+from typing import NamedTuple
 
-from trtllm_port.verification.causes.source_tree import Sources, SourceSpot, Statement, is_own, read_classes, spot_of
+from trtllm_port.verification.causes.source_tree import (
+    Classes,
+    Sources,
+    SourceSpot,
+    Statement,
+    bases_of,
+    is_own,
+    read_classes,
+    spot_of,
+)
 
 LONGEST = 44  # lines of an excerpt: a screen beside the verdict
 AROUND = 3  # lines shown before and after a single statement
+INIT = "__init__"
 NO_CODE = ("def ", "class ", "from ", "import ", '"""', "#")
 NAME_ONLY = re.compile(r"\w+,?$")  # a line of an import
 
@@ -102,16 +113,44 @@ def place_of(sources: Sources, module: str, look: WhereToLook | None = None) -> 
     if not isinstance(spot.node, ast.ClassDef):
         return Place(spot, tuple(range(spot.node.lineno, (spot.node.end_lineno or spot.node.lineno) + 1)))
     child = spot.rest or look.child
+    own = _with_bases(classes, spot)
     if not spot.rest:
-        line = _matching(spot, look.patterns, look.number)
-        if line is not None:
-            return Place(spot, (line,))
-        for pattern, other in itertools.product(look.elsewhere, classes.values()):
-            line = _matching(other, (pattern,), look.number)
+        searched = itertools.chain(itertools.product(look.patterns, own), _elsewhere(look, classes))
+        for pattern, other in searched:
+            line = _matching(other, pattern, look.number)
             if line is not None:
-                return Place(other, (line,))
-    marks = _uses(spot.node, child)
-    return Place(spot, marks, f"`{look.child}` receives the first wrong value" if marks and not spot.rest else "")
+                return Place(other.spot, (line,))
+    for each in own:
+        if marks := _uses(each, child):
+            return Place(each.spot, marks, "" if spot.rest else f"`{look.child}` receives the first wrong value")
+    return Place(spot)
+
+
+class _Methods(NamedTuple):
+    """The methods of a class that count: of a base those that are not overridden."""
+
+    spot: SourceSpot
+    methods: Sequence[ast.FunctionDef]
+
+
+def _with_bases(classes: Classes, spot: SourceSpot, overridden: frozenset[str] = frozenset()) -> list[_Methods]:
+    """A class; where it inherits from others, what all compute, then the constructors, which call each other."""
+    methods = [each for each in _methods(spot.node) if each.name not in overridden]
+    below = overridden | {each.name for each in methods} - {INIT}
+    bases = [each for base in bases_of(classes, spot) for each in _with_bases(classes, base, below)]
+    if not bases:
+        return [_Methods(spot, methods)]
+    parts = [
+        _Methods(where, [each for each in found if (each.name == INIT) is is_init])
+        for is_init in (False, True)
+        for where, found in (_Methods(spot, methods), *bases)
+    ]
+    return [part for part in parts if part.methods]
+
+
+def _elsewhere(look: WhereToLook, classes: Classes) -> Iterator[tuple[str, _Methods]]:
+    everything = [_Methods(spot, list(_methods(spot.node))) for spot in classes.values()]
+    return itertools.product(look.elsewhere, everything)
 
 
 def excerpt_of(side: str, place: Place) -> Excerpt:
@@ -164,32 +203,29 @@ def _part(spot: SourceSpot, marks: Sequence[int]) -> range:
     return next((lines for lines in methods.values() if marks[0] in lines), whole)
 
 
-def _matching(spot: SourceSpot, patterns: Sequence[str], number: int) -> int | None:
-    """The line of a class that fits the first pattern that fits any."""
-    code = [(line, spot.lines[line - 1].strip()) for line in _bodies(spot.node)]
+def _matching(where: _Methods, pattern: str, number: int) -> int | None:
+    """The line of a class that fits a pattern."""
+    code = [(line, where.spot.lines[line - 1].strip()) for line in _bodies(where.methods)]
     code = [(line, text) for line, text in code if not text.startswith(NO_CODE) and not NAME_ONLY.match(text)]
-    for pattern in patterns:
-        fitting = [line for line, text in code if re.search(pattern, text)]
-        if fitting:
-            return fitting[min(number, len(fitting) - 1)]
-    return None
+    fitting = [line for line, text in code if re.search(pattern, text)]
+    return fitting[min(number, len(fitting) - 1)] if fitting else None
 
 
-def _bodies(node: ast.AST) -> Iterator[int]:
-    """The lines of the statements of a class's methods: of what it computes, then of `__init__`."""
-    methods = list(_methods(node)) if isinstance(node, ast.ClassDef) else []
-    for method in sorted(methods, key=lambda method: method.name == "__init__"):
+def _bodies(methods: Sequence[ast.FunctionDef]) -> Iterator[int]:
+    """The lines of the statements of methods: of what they compute, then of `__init__`."""
+    for method in sorted(methods, key=lambda method: method.name == INIT):
         yield from range(method.body[0].lineno, (method.end_lineno or method.lineno) + 1)
 
 
-def _methods(node: ast.ClassDef) -> Iterator[ast.FunctionDef]:
-    yield from (each for each in node.body if isinstance(each, ast.FunctionDef))
+def _methods(node: ast.AST) -> Iterator[ast.FunctionDef]:
+    nodes = node.body if isinstance(node, ast.ClassDef) else ()
+    yield from (each for each in nodes if isinstance(each, ast.FunctionDef))
 
 
-def _uses(node: ast.ClassDef, child: str | None) -> tuple[int, ...]:
+def _uses(where: _Methods, child: str | None) -> tuple[int, ...]:
     """The lines, outside of `__init__`, in which a part of the class is used."""
     name = (child or "").partition(".")[0]
-    methods = [method for method in _methods(node) if method.name != "__init__"]
+    methods = [method for method in where.methods if method.name != INIT]
     found = (each for method in methods for each in ast.walk(method) if is_own(each, name))
     return tuple(sorted({each.lineno for each in found}))
 

@@ -47,18 +47,18 @@ class PortCode:
     """The source of a port.
 
     Attributes:
-        package_dir: its package.
+        packages: its package, and those of the ports from which it takes classes.
         cls: the port's class.
     """
 
-    package_dir: Path
+    packages: Sequence[Path]
     cls: type[Any]
 
     def sources(self, class_names: Mapping[str, str]) -> Sources:
-        """Return the files of its package, `model.py` first."""
-        model = self.package_dir / "model.py"
-        others = sorted(set(self.package_dir.glob("*.py")) - {model})
-        return Sources((model, *others), self.cls.__name__, class_names)
+        """Return the files of its packages, the `model.py` of each first."""
+        files = (path for package in self.packages for path in sorted(package.glob("*.py")))
+        ordered = sorted(files, key=lambda path: (self.packages.index(path.parent), path.name != "model.py"))
+        return Sources(ordered, self.cls.__name__, class_names)
 
     def map_key(self, parameter: str) -> str | tuple[str, ...] | None:
         """Return the key of the weight map's entry that makes a parameter; None where it is taken as it is."""
@@ -144,9 +144,20 @@ def _assignment(classes: Classes, holder: SourceSpot, name: str) -> SourceSpot |
     for node in ast.walk(holder.node):
         if isinstance(node, Statement) and any(is_own(target, name) for target in _targets(node)):
             return SourceSpot(holder.path, holder.lines, node)
-    others = {key: spot for key, spot in classes.items() if spot.node is not holder.node}
-    bases = [others[base.id] for base in holder.node.bases if isinstance(base, ast.Name) and base.id in others]
+    others = _without(classes, holder)
+    bases = bases_of(others, holder)
     return next((found for base in bases if (found := _assignment(others, base, name)) is not None), None)
+
+
+def bases_of(classes: Classes, spot: SourceSpot) -> list[SourceSpot]:
+    """The classes among some that a class inherits from, itself aside."""
+    others = _without(classes, spot)
+    nodes = spot.node.bases if isinstance(spot.node, ast.ClassDef) else []
+    return [others[base.id] for base in nodes if isinstance(base, ast.Name) and base.id in others]
+
+
+def _without(classes: Classes, spot: SourceSpot) -> Classes:
+    return {name: each for name, each in classes.items() if each.node is not spot.node}
 
 
 def _targets(node: Statement) -> Sequence[ast.expr]:

@@ -115,8 +115,14 @@ def set_up(model: Model, work: Path, settings: DiffSettings) -> ProofSetup:
     """Run Hugging Face and the sound port.
 
     Raises:
-        PortError: the sound port does not pass.
+        PortError: the sound port does not pass, or takes classes from another one.
     """
+    if len(model.port.packages) > 1:
+        raise PortError(
+            f"port `{model.port.name}` takes classes from port `{model.port.packages[1].name}`: "
+            "bugs are put into ports that stand on their own",
+            hint="prove that one, or write this one into another workspace without `--like`",
+        )
     stimulus = stimulus_of(model, replace(settings, tokens=settings.tokens or TOKENS), model.longest)
     load = hugging_face_loader(model, settings.device)
     sides = tuple(run_hugging_face(phase, load, stimulus) for phase in phases_of(model.dtype))

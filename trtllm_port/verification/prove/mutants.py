@@ -56,7 +56,8 @@ class MutantFactory:
         workspace = self.work / "workspace"
         shutil.rmtree(workspace, ignore_errors=True)
         package = workspace / "models" / model.port.name
-        shutil.copytree(model.port.package_dir, package, ignore=shutil.ignore_patterns("__pycache__"))
+        for each in model.port.packages:
+            shutil.copytree(each, package.parent / each.name, ignore=shutil.ignore_patterns("__pycache__"))
         name = model.port.cls.__name__
         registry = f"from .{model.port.name}.model import {name}\n\nMODEL_MAP = {{{model.architecture!r}: {name}}}\n"
         (package.parent / "__init__.py").write_text(registry, encoding="utf-8")

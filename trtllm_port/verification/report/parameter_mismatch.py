@@ -49,7 +49,7 @@ def mismatch_report(model: Model, error: CheckpointError) -> Report:
     kind, name = problems[0]
     facts = HuggingFaceFacts.of(runner)
     module = name.rpartition(".")[0]
-    code = PortCode(model.port.package_dir, model.port.cls)
+    code = PortCode(model.port.packages, model.port.cls)
     place = place_of(code.sources(class_names(facts)), module) or f"`{module}` in `model.py`"
     return unrun_report(
         model,

@@ -96,7 +96,7 @@ def _shown(fault: Fault, model: Model) -> Fault:
         return replace(fault, module=None)
     call = re.escape(f"{CALLED.get(fault.operation, fault.operation)}(")
     look = WhereToLook(patterns=(call,) if fault.operation else ())
-    place = place_of(PortCode(model.port.package_dir, model.port.cls).sources(classes), fault.module, look)
+    place = place_of(PortCode(model.port.packages, model.port.cls).sources(classes), fault.module, look)
     if place is None:
         return fault
     note = "it fails when the network runs" if place.marks else place.note
@@ -111,9 +111,7 @@ def fault_of(error: Exception, port: PortEntry) -> Fault | None:
     if isinstance(error, PortError) and not isinstance(error, NetworkError | PortCodeError):
         return None
     trace = (error.__cause__ if isinstance(error, PortCodeError) and error.__cause__ else error).__traceback__
-    own = [
-        each for each in traceback.extract_tb(trace) if Path(each.filename).is_relative_to(port.package_dir.resolve())
-    ]
+    own = [each for each in traceback.extract_tb(trace) if port.has_file(each.filename)]
     if not own and not isinstance(error, PortError):
         return None
     what = error.message if isinstance(error, PortError) else f"{type(error).__name__}: {error}"
