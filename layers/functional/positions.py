@@ -6,12 +6,15 @@ Shapes: B batch, L new tokens, S slots of the cache, N query heads, D size of a 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from trtllm_port.errors import ConfigError
 from trtllm_port.layers.definition.network import Tensor
 from trtllm_port.layers.functional.cache import KVCache
+from trtllm_port.layers.functional.rope import inverse_frequencies
 from trtllm_port.layers.operations.creation import arange
 from trtllm_port.layers.operations.elementwise import mul, sub
 from trtllm_port.layers.operations.shaping import concat, flatten, stack, unsqueeze
@@ -54,7 +57,13 @@ def sinusoidal_positions(
 
 
 def rotary_cosines(
-    position_ids: Tensor, dim: int, base: float, *, once: bool = False, interleaved: bool = False
+    position_ids: Tensor,
+    dim: int,
+    base: float,
+    scaling: dict[str, Any] | None = None,
+    *,
+    once: bool = False,
+    interleaved: bool = False,
 ) -> Tensor:
     """Cosines of the angles by which a rotary embedding turns, computed inside the network.
 
@@ -62,25 +71,52 @@ def rotary_cosines(
         position_ids: [B, L], integers.
         dim: twice the frequencies F; `base ** (2 f / dim)` tokens make one radian.
         base: see `dim`.
+        scaling: HF's `rope_parameters`, of a type whose frequencies are the same for every length, without the base.
         once: each angle has one cosine, instead of two.
         interleaved: the two of an angle are neighbours, instead of F apart.
 
     Returns:
         float32 [B, L, F] if `once`, else [B, L, 2 F]; Su et al. 2021, "RoFormer".
+
+    Raises:
+        ConfigError: see `fixed_frequencies`.
     """
-    return _twice(cos(_rotary_angles(position_ids, dim, base)), once, interleaved)
+    return _twice(_rotary_table(cos, position_ids, dim, base, scaling), once, interleaved)
 
 
 def rotary_sines(
-    position_ids: Tensor, dim: int, base: float, *, once: bool = False, interleaved: bool = False
+    position_ids: Tensor,
+    dim: int,
+    base: float,
+    scaling: dict[str, Any] | None = None,
+    *,
+    once: bool = False,
+    interleaved: bool = False,
 ) -> Tensor:
     """As `rotary_cosines`, of sines."""
-    return _twice(sin(_rotary_angles(position_ids, dim, base)), once, interleaved)
+    return _twice(_rotary_table(sin, position_ids, dim, base, scaling), once, interleaved)
 
 
-def _rotary_angles(position_ids: Tensor, dim: int, base: float) -> Tensor:
-    frequency_F = 1.0 / base ** (torch.arange(0, dim, 2, dtype=torch.int64).float() / dim)
-    return mul(cast(unsqueeze(position_ids, 2), "float32"), position_ids.network.constant(frequency_F[None, None]))
+def fixed_frequencies(dim: int, base: float, scaling: dict[str, Any] | None = None) -> tuple[torch.Tensor, float]:
+    """Radians per token, float32 [dim / 2], and the factor for cosines and sines.
+
+    Raises:
+        ConfigError: they depend on the length of the text, or a parameter is missing or of an unknown type.
+    """
+    rope = {**(scaling or {}), "rope_theta": base}
+    if rope.get("rope_type") in ("dynamic", "longrope"):
+        raise ConfigError(f"the frequencies of rope type `{rope['rope_type']}` depend on the length of a text")
+    return inverse_frequencies(rope, dim, 0)
+
+
+def _rotary_table(
+    function: Callable[[Tensor], Tensor], position_ids: Tensor, dim: int, base: float, scaling: dict[str, Any] | None
+) -> Tensor:
+    """float32 [B, L, F]."""
+    frequency_F, factor = fixed_frequencies(dim, base, scaling)
+    network = position_ids.network
+    table_BLF = function(mul(cast(unsqueeze(position_ids, 2), "float32"), network.constant(frequency_F[None, None])))
+    return table_BLF if factor == 1.0 else mul(table_BLF, factor)
 
 
 def _twice(table_BLF: Tensor, once: bool, interleaved: bool) -> Tensor:

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from trtllm_port.layers.config.rope import dynamic_exponents, inverse_frequencies, longrope_long, stretched_by_alpha
 from trtllm_port.layers.definition.network import Tensor
+from trtllm_port.layers.functional.rope import dynamic_exponents, inverse_frequencies, longrope_long, stretched_by_alpha
 from trtllm_port.layers.modules.module import Module
 from trtllm_port.layers.operations.elementwise import maximum, where
 from trtllm_port.layers.operations.reduction import max
@@ -25,7 +25,7 @@ class RotaryEmbedding(Module):
 
     Args:
         rope_parameters: HF's dict: `rope_theta`, `rope_type` and the type's own parameters; see
-            `layers/config/rope.py`.
+            `layers/functional/rope.py`.
         dim: the rotated part of a head's size.
         max_position_embeddings: the config's; without effect for the types that do not ask for it.
         dtype: of the tables; that of the hidden states by default.

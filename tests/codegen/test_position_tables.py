@@ -12,6 +12,7 @@ from trtllm_port.codegen.ir.dtypes import DTYPES
 from trtllm_port.codegen.ir.nodes import Block
 from trtllm_port.codegen.ir.record import Literal, Operation, Value
 from trtllm_port.codegen.recognise.position_tables import PositionTables
+from trtllm_port.layers.functional.rope import yarn
 
 THETA = 50000.0
 
@@ -44,6 +45,27 @@ def test_tables_are_found_in_every_layout(length: int, past: int, function: Any,
         assert found is not None
         assert (found.function, found.dim, found.base) == (name, 16, THETA)
         assert (found.options, found.axis) == (options, axis)
+
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "rope_theta": 3.0}
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.3])
+def test_a_table_of_scaled_frequencies_takes_the_parameters_beside_the_base(factor: float) -> None:
+    """The base is the config's own: that within the parameters may be another one."""
+    parameters = {**YARN, "attention_factor": factor}
+    values = {"rope_theta": THETA, "rope_parameters": parameters, "other": {"rope_type": "dynamic"}}
+    sample: Any = SimpleNamespace(batch=2, length=11, past=6, values=values)
+    tables = PositionTables(sample, Value(torch.arange(6, 17).expand(2, -1)))
+    frequencies, scale = yarn({**parameters, "rope_theta": THETA}, 16, 0)
+    assert scale == factor
+    found = tables.find(factor * torch.cos(torch.arange(6, 17)[:, None] * frequencies))
+    assert found is not None
+    assert (found.function, found.base, found.scaling) == ("rotary_cosines", THETA, parameters)
+    assert found.options == {"once": True}
+    plain = tables.find(_table(11, 6))
+    assert plain is not None
+    assert plain.scaling is None
 
 
 def test_other_tensors_are_none() -> None:

@@ -205,3 +205,57 @@ def test_the_statement_that_fits_is_one_that_computes(tmp_path: Path) -> None:
         "`return residual + x`"
     )
     assert str(place_of(sources(path), "", WhereToLook(patterns=("self, x",)))).endswith("line 1: `class Net`")
+
+
+BASE = """\
+class BaseAttention(Module):
+    def __init__(self, config):
+        super().__init__()
+        self.scale = 8**-0.5
+        self.q_proj = Linear(8, 8)
+
+    def forward(self, x):
+        return self.scores(self.q_proj(x) * self.scale)
+
+    def scores(self, x):
+        return softmax(x)
+"""
+HEIR = """\
+from ..base.model import BaseAttention
+
+class Attention(BaseAttention):
+    def __init__(self, config):
+        super().__init__(config)
+        self.scale = 16**-0.5
+
+    def scores(self, x):
+        return sigmoid(x)
+
+class Net(Module):
+    def __init__(self, config):
+        self.attn = Attention(config)
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "look", "line"),
+    [
+        ("attn", WhereToLook(), "net/model.py` line 3: `class Attention`"),
+        ("attn", WhereToLook(patterns=(r"scale",)), "base/model.py` line 8: `return self.scores(self.q_proj(x)"),
+        ("attn", WhereToLook(patterns=(r"\*\*-0\.5",)), "net/model.py` line 6: `self.scale = 16**-0.5`"),
+        ("attn", WhereToLook(patterns=(r"softmax", r"sigmoid")), "net/model.py` line 9: `return sigmoid(x)`"),
+        ("attn", WhereToLook(child="q_proj"), "base/model.py` line 8: `return self.scores("),
+        ("attn.q_proj", WhereToLook(), "base/model.py` line 5: `self.q_proj = Linear(8, 8)`"),
+    ],
+)
+def test_a_class_that_inherits_has_the_lines_of_its_base(
+    tmp_path: Path, module: str, look: WhereToLook, line: str
+) -> None:
+    """What both compute comes first, then what either sets; overridden methods of the base do not count."""
+    paths = []
+    for name, text in (("net", HEIR), ("base", BASE)):
+        paths.append(tmp_path / "models" / name / "model.py")
+        paths[-1].parent.mkdir(parents=True)
+        paths[-1].write_text(text)
+    place = place_of(Sources(paths, "Net", {"": "Net", "attn": "Attention"}), module, look)
+    assert str(place).startswith(f"`models/{line}")

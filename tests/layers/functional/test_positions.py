@@ -17,6 +17,7 @@ from transformers.models.xglm.modeling_xglm import XGLMSinusoidalPositionalEmbed
 
 from trtllm_port import layers as L
 from trtllm_port.errors import ConfigError
+from trtllm_port.layers.functional.positions import fixed_frequencies
 
 POSITIONS = torch.tensor([[0, 1, 2, 7], [3, 4, 5, 6]])
 
@@ -73,6 +74,38 @@ def test_alibi_from_the_first_slot_is_blooms_to_the_last_bit(evaluate: Any) -> N
     found = evaluate(lambda p: L.alibi_bias(p, cache, heads, from_first=True), POSITIONS)
     expected = build_alibi_tensor(torch.ones(1, slots), heads, torch.float32).view(1, heads, 1, slots)
     assert torch.equal(found, expected)
+
+
+SCALINGS: list[dict[str, Any]] = [
+    {"rope_type": "linear", "factor": 3.0},
+    {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 16, "beta_fast": 20.0},
+    {
+        **{"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 16},
+        **{"low_freq_factor": 1.0, "high_freq_factor": 4.0},
+    },
+]
+
+
+@pytest.mark.parametrize("scaling", SCALINGS, ids=lambda scaling: str(scaling["rope_type"]))
+def test_scaled_rotary_tables_are_those_of_llama(evaluate: Any, scaling: dict[str, Any]) -> None:
+    config = LlamaConfig(hidden_size=64, num_attention_heads=4, rope_parameters={**scaling, "rope_theta": 700.0})
+    cos, sin = LlamaRotaryEmbedding(config)(torch.zeros(1), POSITIONS)
+    for function, expected in ((L.rotary_cosines, cos), (L.rotary_sines, sin)):
+        table = evaluate(lambda p, f=function: f(p, 16, 700.0, {**scaling, "rope_theta": 5.0}), POSITIONS)
+        torch.testing.assert_close(table, expected)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "told"),
+    [
+        ({"rope_type": "dynamic", "factor": 2.0}, "depend on the length"),
+        ({"rope_type": "yarn"}, "lacks 'original"),
+        ({"rope_type": "x"}, "not supported"),
+    ],
+)
+def test_scalings_that_are_no_table_are_refused(scaling: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        fixed_frequencies(16, 700.0, scaling)
 
 
 @pytest.mark.parametrize(("dim", "base"), [(8, 10000.0), (12, 500000.0)])

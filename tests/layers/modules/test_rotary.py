@@ -14,7 +14,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from trtllm_port.errors import ConfigError
 from trtllm_port.layers import RotaryEmbedding
-from trtllm_port.layers.config.rope import ROPE_TYPES, inverse_frequencies
+from trtllm_port.layers.functional.rope import ROPE_TYPES, inverse_frequencies
 
 HEAD, CONTEXT = 16, 64
 ROPES: dict[str, dict[str, Any]] = {

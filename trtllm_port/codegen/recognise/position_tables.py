@@ -8,7 +8,9 @@ B batch, L new tokens, D elements for a token
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +21,14 @@ from trtllm_port.codegen.configs.sizes import Sample
 from trtllm_port.codegen.ir.dtypes import DTYPES
 from trtllm_port.codegen.ir.nodes import Block, Node
 from trtllm_port.codegen.ir.record import Literal, Operation, Value
-from trtllm_port.layers.config.rope import inverse_frequencies
+from trtllm_port.errors import ConfigError
+from trtllm_port.layers.config.built_in import parameter_sets
+from trtllm_port.layers.functional.positions import fixed_frequencies
 
 TOLERANCE = 0.02  # of cosines in the trace's bfloat16; of several that are as near the nearest counts
 USUAL_BASE = 10000.0
+MOST = 2.0  # of a cosine with the factors that are usual
+SOME_DIM = 16
 ROTATION = "rotary_embedding"
 FUNCTIONS = {"rotary_cosines": torch.cos, "rotary_sines": torch.sin}
 NAMES = {"rotary_cosines": "cos", "rotary_sines": "sin"}
@@ -35,13 +41,14 @@ class PositionTable:
 
     Attributes:
         function: of `trtllm_port.layers`.
-        dim, base, options: its arguments.
+        dim, base, scaling, options: its arguments.
         axis: the dimension of the tokens.
     """
 
     function: str
     dim: int
     base: float
+    scaling: dict[str, Any] | None
     options: dict[str, bool]
     axis: int
 
@@ -60,10 +67,11 @@ class PositionTables:
         self.rows = sample.batch
         self.made: dict[Block, dict[object, Value]] = {}
         self.bases = tuple(dict.fromkeys((*_numbers(sample.values), USUAL_BASE)))
+        self.scalings = (None, *_scalings(sample.values))
 
     def find(self, tensor: Tensor) -> PositionTable | None:
         """What a tensor [*, L, *, D] is, whose other dimensions repeat what is in one of them; or None."""
-        if not tensor.is_floating_point() or tensor.ndim < 2 or not tensor.numel() or float(tensor.abs().max()) > 1.01:
+        if not tensor.is_floating_point() or tensor.ndim < 2 or not tensor.numel() or float(tensor.abs().max()) > MOST:
             return None
         for axis in range(tensor.ndim - 1):
             table = _without_repeats(tensor, axis) if tensor.shape[axis] == len(self.positions) else None
@@ -77,12 +85,13 @@ class PositionTables:
         least = TOLERANCE / 4
         for options in LAYOUTS:
             dim = table.shape[-1] * (2 if options.get("once") else 1)
-            for base in self.bases if dim > 2 and dim % 2 == 0 else ():
-                angles = _angles(self.positions, dim, base, options)
+            bases = itertools.product(self.scalings, self.bases) if dim > 2 and dim % 2 == 0 else ()
+            for scaling, base in bases:
+                angles, factor = _angles(self.positions, fixed_frequencies(dim, base, scaling), options)
                 for name, function in FUNCTIONS.items():
-                    errors = (function(angles) - table).abs()
+                    errors = (factor * function(angles) - table).abs()
                     if float(errors.max()) < TOLERANCE and float(errors.mean()) < least:
-                        least, best = float(errors.mean()), PositionTable(name, dim, base, options, axis)
+                        least, best = float(errors.mean()), PositionTable(name, dim, base, scaling, options, axis)
         return best
 
     def given(self, block: Block, operation: Operation, constant: Literal) -> Value | None:
@@ -95,7 +104,16 @@ class PositionTables:
         lead = operation.outputs[0].tensor.ndim - 1 - behind  # and before it, in what comes out
         if operation.name == ROTATION:  # takes [B, L, D]
             behind = lead = 1
-        key = found.function, found.dim, found.base, str(found.options), constant.tensor.dtype, lead, behind
+        key = (
+            found.function,
+            found.dim,
+            found.base,
+            str(found.scaling),
+            str(found.options),
+            constant.tensor.dtype,
+            lead,
+            behind,
+        )
         known = self.made.setdefault(block, {})
         if key not in known:
             known[key] = self._nodes(block, operation, constant, found, _changes(lead, behind))
@@ -114,7 +132,7 @@ class PositionTables:
         shape = (self.rows, len(self.positions), constant.tensor.shape[-1])
         row = _without_repeats(constant.tensor, found.axis)
         assert row is not None  # it was found
-        arguments = self.position_ids, found.dim, found.base
+        arguments = (self.position_ids, found.dim, found.base, *([found.scaling] if found.scaling else []))
         made = Value(row.float().expand(shape))
         block.nodes.append(Node("function", found.function, arguments, options, (made,), operation.location, shape[:2]))
         if constant.tensor.dtype != torch.float32:
@@ -139,11 +157,13 @@ def _changes(lead: int, behind: int) -> list[tuple[str, tuple[int, ...]]]:
     return [*[("unsqueeze", (1,))] * (lead - 1), *[("unsqueeze", (-2,))] * (behind - 1)]
 
 
-def _angles(positions: Tensor, dim: int, base: float, options: dict[str, bool]) -> Tensor:
-    angles = positions[:, None].float() * inverse_frequencies({"rope_theta": base}, dim, 0)[0]
+def _angles(positions: Tensor, frequencies: tuple[Tensor, float], options: dict[str, bool]) -> tuple[Tensor, float]:
+    """The angles, and the factor of their cosines and sines."""
+    angles, factor = positions[:, None].float() * frequencies[0], frequencies[1]
     if options.get("once"):
-        return angles
-    return angles.repeat_interleave(2, -1) if options.get("interleaved") else torch.cat([angles, angles], -1)
+        return angles, factor
+    twice = angles.repeat_interleave(2, -1) if options.get("interleaved") else torch.cat([angles, angles], -1)
+    return twice, factor
 
 
 def _without_repeats(tensor: Tensor, axis: int) -> Tensor | None:
@@ -153,6 +173,16 @@ def _without_repeats(tensor: Tensor, axis: int) -> Tensor | None:
     for dim in others:
         first = first.narrow(dim, 0, 1)
     return first.reshape(tensor.shape[axis], -1) if torch.equal(first.expand_as(tensor), tensor) else None
+
+
+def _scalings(values: Any) -> Iterator[dict[str, Any]]:
+    """Rotary parameters of a config that are more than a base, and whose frequencies are the same for every length."""
+    for value in values.values():
+        for each in parameter_sets(value) if isinstance(value, dict) else ():
+            if each.get("rope_type", "default") != "default":
+                with suppress(ConfigError):
+                    fixed_frequencies(SOME_DIM, USUAL_BASE, each)
+                    yield each
 
 
 def _numbers(values: Any) -> Iterator[float]:

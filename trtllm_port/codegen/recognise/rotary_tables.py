@@ -18,7 +18,7 @@ from trtllm_port.codegen.ir.trees import leaves, map_structure
 from trtllm_port.errors import ConfigError
 from trtllm_port.foundation.quoting import is_word
 from trtllm_port.huggingface.options import known_entries
-from trtllm_port.layers.config.rope import inverse_frequencies, stretched_by_alpha, switch_length
+from trtllm_port.layers.functional.rope import inverse_frequencies, stretched_by_alpha, switch_length
 
 if TYPE_CHECKING:
     from trtllm_port.codegen.ir.trace import Trace

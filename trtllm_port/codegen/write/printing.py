@@ -98,6 +98,8 @@ class Printer:
             return _atom(self._slice(arg, node))
         if arg is Ellipsis:
             return _atom("...")
+        if isinstance(arg, dict):  # that of the config, though its entries were the same in all traces
+            arg = SymbolicValue((arg,) * len(self.of_class.instances))
         if self.scope.run_time_size(arg) is not None:
             raise Untranslated(node, f"`{node.name}` depends on the number of tokens")
         limited = self.scope.limited(arg)

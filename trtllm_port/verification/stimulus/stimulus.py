@@ -13,7 +13,7 @@ from trtllm_port.errors import ConfigError, EnvironmentLackError, PortError
 from trtllm_port.foundation.foreign import reading
 from trtllm_port.foundation.text_files import read_text
 from trtllm_port.huggingface.tokenizers import pretrained_tokenizer
-from trtllm_port.layers.config.rope import switch_length
+from trtllm_port.layers.functional.rope import switch_length
 from trtllm_port.verification.stimulus.passages import PASSAGE
 
 DEFAULT_TOKENS = 512
