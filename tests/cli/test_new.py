@@ -96,3 +96,26 @@ def test_inspect_names_what_it_finds(
     assert states["hidden_size"] == "used"
     assert states["attention_dropout"] == "ignored"
     assert states["no_such_key"] == "unknown"
+
+
+def test_the_next_architecture_is_what_differs(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(workspace, tmp_path / "work")
+    names = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
+    (tmp_path / "config.json").write_text(json.dumps(names | {"vocab_size": 200, "num_hidden_layers": 2}))
+    words = ["new", str(tmp_path), "--workspace", str(tmp_path / "work"), "--like"]
+    assert main([*words, "lama"]) == 2
+    assert "has no port `lama`: it has `llama`" in capsys.readouterr().err
+    assert main([*words, "llama", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["like"] == "llama"
+    assert result["check"]["passed"] is True
+    models = tmp_path / "work" / "models"
+    lines = {name: len((models / name / "model.py").read_text().splitlines()) for name in ("llama", "qwen2")}
+    assert lines["qwen2"] < 0.65 * lines["llama"]
+    model = [str(tmp_path), "--random-weights", "--workspace", str(tmp_path / "work")]
+    assert main(["diff-layers", *model]) == 0
+    capsys.readouterr()
+    assert main(["verify", *model, "--prove"]) == 2
+    assert "port `qwen2` takes classes from port `llama`" in capsys.readouterr().err
