@@ -1,4 +1,4 @@
-"""What the tests of quantized checkpoints share: a source made of tensors in memory, and formulas written by indexing."""
+"""What the tests of quantized checkpoints share: sources made of tensors in memory, packers, formulas by indexing."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Checkpoints:
         return torch.tensor([E2M1_VALUES[int(code)] for code in codes.flatten()], dtype=dtype).reshape(codes.shape)
 
     def pack(self, rows: list[list[int]], bits: int, order: list[int] | None = None) -> torch.Tensor:
-        """Numbers from 0, along each row, into 32-bit words: number j of a word at its place `order[j]`, the low first."""
+        """Numbers from 0, along each row, into 32-bit words: number j of one at place `order[j]` from the low end."""
         count = 32 // bits
         place = order or list(range(count))
         words = []
