@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from trtllm_port.layers.quantization.layouts.layout import Form, Layout, Unit, dtype_of
+from trtllm_port.layers.quantization.layouts.layout import Form, Layout, Unit, dtype_of, in_module
 from trtllm_port.layers.quantization.layouts.scheme import QuantizationScheme
 from trtllm_port.layers.weights import TensorSource
 
@@ -66,37 +66,38 @@ class _Finder:
         rest = sorted(self.telling & leaves - claimed)
         target = self.scheme.target(module) if rest or "weight" in leaves else None
         if rest:
-            names = ", ".join(f"`{_join(module, leaf)}`" for leaf in rest)
+            names = ", ".join(f"`{in_module(module, leaf)}`" for leaf in rest)
             self.problems.append(f"`{module}` has {names}, but no quantized weight that they belong to")
         elif target is not None and target.by_name and not claimed and self.matrix(module, leaves):
-            self.problems.append(f"`{_join(module, 'weight')}` is not quantized, though the config names the module")
+            weight = in_module(module, "weight")
+            self.problems.append(f"`{weight}` is not quantized, though the config names the module")
 
     def take(self, module: str, form: Form, leaves: set[str]) -> set[str]:
         """Make a unit of a module's codes; the names that belong to it."""
-        scheme = self.scheme.of(module)
+        scheme, codes = self.scheme.of(module), in_module(module, form.codes)
         if scheme is None:
-            self.problems.append(f"`{_join(module, form.codes)}` is quantized, though the config leaves the module out")
+            self.problems.append(f"`{codes}` is quantized, though the config leaves the module out")
             return {form.codes, *form.telling(), *form.generic}
         forms = {own.codes: own for own in self.layouts[scheme.layout].forms}
         if form.codes not in forms:
-            expected = " or ".join(f"`{_join(module, name)}`" for name in forms)
-            self.problems.append(f"`{_join(module, form.codes)}` is there, but by the config it should be {expected}")
+            expected = " or ".join(f"`{in_module(module, name)}`" for name in forms)
+            self.problems.append(f"`{codes}` is there, but by the config it should be {expected}")
             return {form.codes, *form.telling(), *form.generic}
         form = forms[form.codes]
         roles = {role: next((n for n in names if n in leaves), None) for role, names in form.parts.items()}
         parts = {role: leaf for role, leaf in roles.items() if leaf is not None}
-        tensors = {role: _join(module, leaf) for role, leaf in (("codes", form.codes), *parts.items())}
+        tensors = {"codes": codes, **{role: in_module(module, leaf) for role, leaf in parts.items()}}
         self.units.append(Unit(module, form, tensors, scheme, self.source))
         if form.parameter != form.codes and form.parameter in leaves:
-            self.problems.append(f"`{_join(module, form.parameter)}` is there as well as `{tensors['codes']}`")
+            self.problems.append(f"`{in_module(module, form.parameter)}` is there as well as `{codes}`")
         return {form.codes, *parts.values()}
 
     def narrow(self, module: str, leaf: str) -> bool:
         """Whether a tensor of a plain weight's name holds codes."""
-        return dtype_of(self.source, _join(module, leaf)) not in PLAIN
+        return dtype_of(self.source, in_module(module, leaf)) not in PLAIN
 
     def matrix(self, module: str, leaves: set[str]) -> bool:
-        return "weight" in leaves and len(self.source.shape(_join(module, "weight"))) == 2
+        return "weight" in leaves and len(self.source.shape(in_module(module, "weight"))) == 2
 
     def findings(self, stored: list[str]) -> Findings:
         """All of it, with the names in the order of the checkpoint."""
@@ -115,7 +116,3 @@ class _Finder:
         for name in names:
             if dtype_of(self.source, name).startswith(("float8", "F8", "F4", "F6")):
                 yield f"`{name}` is {dtype_of(self.source, name)}, but has no scale that is known here"
-
-
-def _join(module: str, leaf: str) -> str:
-    return f"{module}.{leaf}" if module else leaf

@@ -5,7 +5,6 @@ Checks come in two steps: those of headers need no data; those of values read th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -23,6 +22,11 @@ POWERS = ("uint8", "float8_e8m0fnu")
 #: parts whose values are factors: finite and above zero
 FACTORS = ("scale", "global_scale", "input_scale", "input_global_scale", "pre_scale")
 WRONG = "its quantized weights cannot be read; fetch it again, or tell whoever made it"
+
+
+def in_module(module: str, name: str) -> str:
+    """The full name of a module's tensor."""
+    return f"{module}.{name}" if module else name
 
 
 def dtype_of(source: TensorSource, name: str) -> str:
@@ -79,7 +83,7 @@ class Unit:
     @property
     def name(self) -> str:
         """The unquantized model's parameter."""
-        return f"{self.module}.{self.form.parameter}" if self.module else self.form.parameter
+        return in_module(self.module, self.form.parameter)
 
     def has(self, role: str) -> bool:
         return role in self.tensors
@@ -107,7 +111,7 @@ class Unit:
         """Parts that are missing."""
         for role in roles:
             if not self.has(role):
-                names = (f"`{self.module}.{name}`" for name in self.form.parts[role])
+                names = (f"`{in_module(self.module, name)}`" for name in self.form.parts[role])
                 yield f"{' or '.join(names)} is missing beside `{self.tensors['codes']}`"
 
 
@@ -167,7 +171,12 @@ def wrong_factors(tensor: torch.Tensor) -> str | None:
 def grid(shape: tuple[int, ...], block: tuple[int, int]) -> tuple[int, ...]:
     """[..., n, k]: how many blocks a weight of [..., N, K] has; the last of an axis may be smaller."""
     *stacked, rows, columns = shape
-    return *stacked, math.ceil(rows / (block[0] or rows or 1)), math.ceil(columns / (block[1] or columns or 1))
+    return *stacked, up(rows, block[0] or rows or 1), up(columns, block[1] or columns or 1)
+
+
+def up(size: int, part: int) -> int:
+    """How many parts hold it, the last perhaps not full."""
+    return -(-size // part)
 
 
 def undivided(unit: Unit, columns: int, group: int) -> Iterator[str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
 from trtllm_port.layers.quantization.layouts.elementwise import SCALAR, activation_scale, needs_input_scale
-from trtllm_port.layers.quantization.layouts.layout import FLOATS, Form, Layout, Unit, grid, undivided
+from trtllm_port.layers.quantization.layouts.layout import FLOATS, Form, Layout, Unit, grid, undivided, up
 from trtllm_port.layers.quantization.layouts.packing import signed, unpack_words
 from trtllm_port.layers.quantization.layouts.weight import BITS, QuantizedWeight
 
@@ -43,7 +42,7 @@ class PackedIntegers(Layout):
     def _of_shape(self, unit: Unit) -> Iterator[str]:
         """What does not fit `weight_shape`."""
         shape, bits = self.shape(unit), BITS[unit.scheme.kind]
-        if min(shape) < 1 or unit.shape() != (shape[0], math.ceil(shape[1] * bits / 32)):
+        if min(shape) < 1 or unit.shape() != (shape[0], up(shape[1] * bits, 32)):
             yield f"`{unit.tensors['codes']}` has shape {unit.shape()}, but `{unit.tensors['shape']}` is {shape}"
             return
         blocks = grid(shape, unit.scheme.block or (1, 0))
@@ -51,7 +50,7 @@ class PackedIntegers(Layout):
         scalars = SCALAR if blocks == (1, 1) else ()
         yield from unit.expect("scale", FLOATS, blocks, *scalars)
         yield from unit.expect("g_idx", ("int32", "int64"), (shape[1],))
-        packed = (math.ceil(blocks[0] * bits / 32), blocks[1])
+        packed = (up(blocks[0] * bits, 32), blocks[1])
         of_type = unit.has("zero_point") and unit.dtype("zero_point") == "int32"
         yield from unit.expect("zero_point", ("int32", "int8"), *((packed,) if of_type else (blocks, *scalars)))
 

@@ -33,8 +33,8 @@ class Settings:
 
     @property
     def unread(self) -> tuple[str, ...]:
-        """Keys that nobody asked for, those of children included."""
-        own = [f"{self.path}.{key}" for key in self.values.keys() - self._read]
+        """Keys that nobody asked for and that are not null, those of children included."""
+        own = [f"{self.path}.{key}" for key in self.values.keys() - self._read if self.values[key] is not None]
         return tuple(sorted([*own, *(key for child in self._children for key in child.unread)]))
 
     def problem(self, key: str | None, text: str) -> None:

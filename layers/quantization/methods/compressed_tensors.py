@@ -112,6 +112,10 @@ def _scheme(group: Settings, weights: Settings, form: str) -> ModuleScheme | Non
         weights.problem("num_bits", f"is {shown(weights.get('num_bits'))}, which the format `{form}` does not have")
     if weights.get("dynamic"):
         weights.problem("dynamic", f"is {shown(weights.get('dynamic'))}, expected false")
+    if group.get("output_activations") is not None:
+        group.problem(
+            "output_activations", f"is {shown(group.get('output_activations'))}: quantized outputs are not read"
+        )
     weights.ignore("actorder", *MADE_BY)
     inputs = group.child("input_activations")
     return ModuleScheme(

@@ -16,7 +16,7 @@ from trtllm_port.layers.quantization.layouts.layout import FLOATS, Form, Layout,
 from trtllm_port.layers.quantization.layouts.packed_integers import out_of_order
 from trtllm_port.layers.quantization.layouts.packing import signed, unpack_words
 from trtllm_port.layers.quantization.layouts.scheme import EVERY, WHOLE, ModuleScheme, Names, QuantizationScheme, Target
-from trtllm_port.layers.quantization.layouts.settings import Settings
+from trtllm_port.layers.quantization.layouts.settings import Settings, shown
 from trtllm_port.layers.quantization.layouts.weight import BITS, Kind, QuantizedWeight
 
 KINDS: dict[int, Kind] = {4: "int4", 8: "int8"}
@@ -41,9 +41,10 @@ def group_scheme(settings: Settings, layout: str, *, bits: str = "bits", group: 
 
 def read_scheme(settings: Settings) -> QuantizationScheme:
     """The scheme of a `quantization_config`; `dynamic` has exceptions for modules, the first that matches counts."""
-    settings.ignore(*MADE_BY, "sym")
-    key = "checkpoint_format" if settings.get("checkpoint_format") is not None else "format"
-    layout = settings.text(key, "gptq", FORMATS)
+    settings.ignore(*MADE_BY, "sym", "method")
+    layout = settings.text("checkpoint_format", settings.text("format", "gptq", FORMATS), FORMATS)
+    if settings.text("format", layout, FORMATS) != layout:
+        settings.problem("format", f"is {shown(settings.get('format'))}, but `checkpoint_format` is {shown(layout)}")
     settings.integer("pack_bits", 32, (32,))
     settings.text("pack_dtype", "int32", ("int32",))
     scheme = group_scheme(settings, layout)

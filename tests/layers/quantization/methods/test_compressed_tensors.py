@@ -173,7 +173,7 @@ def test_nvfp4_divides_by_its_global_scale(checkpoints: Any) -> None:
     assert weight.activation is not None
     assert weight.activation.two_level
     assert weight.global_scale == 1 / made["a.weight_global_scale"].to(F64)
-    assert torch.equal(weight.activation_scale, 1 / made["a.input_global_scale"])  # type: ignore[arg-type]
+    assert torch.equal(weight.activation_scale, 1 / made["a.input_global_scale"])
 
 
 def test_the_global_scale_as_a_factor_gives_the_same_scales_in_float32(checkpoints: Any) -> None:

@@ -54,7 +54,7 @@ def test_one_scale_and_a_stored_one_of_the_input(checkpoints: Any) -> None:
     assert weight is not None
     assert weight.activation is not None
     assert (weight.activation.dynamic, weight.block) == (False, (8, 8))
-    assert torch.equal(weight.activation_scale, torch.tensor(0.21))  # type: ignore[arg-type]
+    assert torch.equal(weight.activation_scale, torch.tensor(0.21))
     assert "`a.activation_scale` or " in checkpoints.refusal({k: tensors[k] for k in list(tensors)[:2]}, config)
 
 

@@ -31,7 +31,7 @@ def test_fp8(checkpoints: Any, config: dict[str, Any]) -> None:
     checkpoints.equal(source, "a.weight", {F32: codes.to(F32) * scale, F64: codes.to(F64) * scale.to(F64)})
     weight = source.quantized("a.weight")
     assert weight is not None
-    assert torch.equal(weight.activation_scale, torch.tensor(0.3))  # type: ignore[arg-type]
+    assert torch.equal(weight.activation_scale, torch.tensor(0.3))
     del tensors["a.input_scale"]
     assert "`a.input_scale` is missing" in checkpoints.refusal(tensors, config)
 
