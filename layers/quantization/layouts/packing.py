@@ -25,7 +25,8 @@ def unpack_nibbles(packed: torch.Tensor) -> torch.Tensor:
 
 def unpack_words(words: torch.Tensor, bits: int) -> torch.Tensor:
     """Words [..., n], int32, of codes of 4 or 8 bits → codes [..., n * 32 / bits], uint8, the lowest bits first."""
-    data = words.contiguous().view(torch.uint8)
+    # a copy, for `contiguous` leaves odd strides of axes of size 1, of which there is no view
+    data = words.clone(memory_format=torch.contiguous_format).view(torch.uint8)
     if sys.byteorder == "big":
         data = data.reshape(*words.shape, 4).flip(-1).flatten(-2)
     return data if bits == 8 else unpack_nibbles(data)

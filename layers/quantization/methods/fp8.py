@@ -11,7 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from trtllm_port.layers.quantization.layouts.elementwise import ElementLayout, activation_scale
+from trtllm_port.layers.quantization.layouts.elementwise import (
+    SCALAR,
+    ElementLayout,
+    activation_scale,
+    needs_input_scale,
+)
 from trtllm_port.layers.quantization.layouts.layout import FLOATS, POWERS, Form, Unit, powers
 from trtllm_port.layers.quantization.layouts.packing import unpack_nibbles
 from trtllm_port.layers.quantization.layouts.scheme import (
@@ -74,8 +79,11 @@ class Fp8Layout(ElementLayout):
         return *rest, 2 * columns if self.kind(unit) == "fp4_e2m1" else columns
 
     def header(self, unit: Unit) -> Iterator[str]:
-        if self.kind(unit) == "fp8_e4m3" or not unit.has("scale") or len(unit.shape()) not in (2, 3):
+        if self.kind(unit) == "fp8_e4m3" or len(unit.shape()) not in (2, 3):
             yield from super().header(unit)
+            return
+        yield from unit.need("scale")
+        if not unit.has("scale"):
             return
         shape, blocks = self.shape(unit), unit.shape("scale")
         yield from unit.expect("scale", self.scale_dtypes)
@@ -83,6 +91,8 @@ class Fp8Layout(ElementLayout):
             yield f"`{unit.tensors['scale']}` has shape {blocks}, expected blocks of {shape}"
         elif shape[-2] % blocks[-2] or shape[-1] % blocks[-1]:
             yield f"`{unit.tensors['scale']}` has shape {blocks}, which does not divide {shape}"
+        yield from needs_input_scale(unit)
+        yield from unit.expect("input_scale", FLOATS, *SCALAR, unit.shape()[:-2])
 
     def block(self, unit: Unit) -> tuple[int, int]:
         if self.kind(unit) == "fp8_e4m3":

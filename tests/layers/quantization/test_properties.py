@@ -9,6 +9,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from trtllm_port.errors import CheckpointError, PortError
+from trtllm_port.layers.quantization import read_scheme
+
 AWQ = [0, 4, 1, 5, 2, 6, 3, 7]
 FEW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SIZES = st.fixed_dictionaries(
@@ -120,9 +123,6 @@ ANYTHING = st.recursive(
 @given(st.data())
 def test_a_strangers_config_is_read_or_refused(checkpoints: Any, method: str, data: st.DataObject) -> None:
     """Whatever its fields hold, one of our errors or a scheme is all that comes of it."""
-    from trtllm_port.errors import PortError
-    from trtllm_port.layers.quantization import read_scheme
-
     keys = [
         *("bits", "group_size", "format", "config_groups", "ignore", "quant_algo", "quantization", "quantized_layers"),
         *("weight_block_size", "modules_to_not_convert", "dynamic", "version", "zero_point", "activation_scheme"),
@@ -138,3 +138,116 @@ def test_a_strangers_config_is_read_or_refused(checkpoints: Any, method: str, da
         return
     assert found is not None
     found.of("model.layers.0.mlp")
+
+
+GOOD: dict[str, tuple[dict[str, Any], dict[str, torch.Tensor]]] = {
+    "fp8": (
+        {"quant_method": "fp8", "weight_block_size": [4, 8], "activation_scheme": "static"},
+        {
+            "a.weight": torch.ones(8, 16).to(torch.float8_e4m3fn),
+            "a.weight_scale_inv": torch.ones(2, 2),
+            "a.activation_scale": torch.ones(()),
+        },
+    ),
+    "fp4": (
+        {"quant_method": "fp8"},
+        {"a.weight": torch.ones(8, 16, dtype=torch.int8), "a.weight_scale_inv": torch.ones(8, 1)},
+    ),
+    "packed": (
+        {
+            "quant_method": "compressed-tensors",
+            "format": "pack-quantized",
+            "config_groups": {
+                "g": {
+                    "targets": ["Linear"],
+                    "weights": {"num_bits": 4, "strategy": "group", "group_size": 8, "symmetric": False},
+                    "input_activations": {"num_bits": 8, "strategy": "tensor"},
+                }
+            },
+        },
+        {
+            "a.weight_packed": torch.ones(8, 2, dtype=torch.int32),
+            "a.weight_scale": torch.ones(8, 2),
+            "a.weight_zero_point": torch.ones(1, 2, dtype=torch.int32),
+            "a.weight_shape": torch.tensor([8, 16]),
+            "a.weight_g_idx": torch.arange(16) // 8,
+            "a.input_scale": torch.ones(1),
+            "a.input_zero_point": torch.ones(1, dtype=torch.int8),
+        },
+    ),
+    "gptq": (
+        {"quant_method": "gptq", "bits": 4, "group_size": 8},
+        {
+            "a.qweight": torch.ones(2, 8, dtype=torch.int32),
+            "a.qzeros": torch.ones(2, 1, dtype=torch.int32),
+            "a.scales": torch.ones(2, 8),
+            "a.g_idx": torch.arange(16) // 8,
+        },
+    ),
+    "awq": (
+        {"quant_method": "awq", "bits": 4, "group_size": 8},
+        {
+            "a.qweight": torch.ones(16, 1, dtype=torch.int32),
+            "a.qzeros": torch.ones(2, 1, dtype=torch.int32),
+            "a.scales": torch.ones(2, 8),
+        },
+    ),
+    "mxfp4": (
+        {"quant_method": "mxfp4"},
+        {
+            "a.down_proj_blocks": torch.ones(2, 4, 1, 16, dtype=torch.uint8),
+            "a.down_proj_scales": torch.ones(2, 4, 1, dtype=torch.uint8),
+        },
+    ),
+    "nvfp4": (
+        {"quant_method": "modelopt", "quant_algo": "NVFP4"},
+        {
+            "a.weight": torch.ones(4, 16, dtype=torch.uint8),
+            "a.weight_scale": torch.ones(4, 2).to(torch.float8_e4m3fn),
+            "a.weight_scale_2": torch.ones(()),
+            "a.input_scale": torch.ones(()),
+            "a.pre_quant_scale": torch.ones(32),
+        },
+    ),
+    "int4": (
+        {"quant_method": "modelopt", "quant_algo": "W4A16_AWQ", "group_size": 8},
+        {"a.weight": torch.ones(4, 16, dtype=torch.uint8), "a.weight_scale": torch.ones(8, 2)},
+    ),
+    "blocks": (
+        {"quant_method": "modelopt", "quant_algo": "fp8_pb_wo", "group_size": 8},
+        {"a.weight": torch.ones(8, 16).to(torch.float8_e4m3fn), "a.weight_scale": torch.ones(1, 1, 2, 1)},
+    ),
+}
+TYPES = [
+    *(torch.float32, torch.float16, torch.float64, torch.bool, torch.int8, torch.uint8, torch.int16, torch.int32),
+    *(torch.int64, torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e8m0fnu),
+]
+SHAPES = st.sampled_from(
+    [(), (0,), (1,), (2,), (16,), (2, 2), (8, 2), (2, 8), (8, 16), (0, 8), (8, 0), (1, 1, 1), (2, 4, 1, 16)]
+)
+
+
+@pytest.mark.parametrize("case", GOOD)
+@FEW
+@given(st.data())
+def test_a_strangers_tensors_are_read_or_refused(checkpoints: Any, case: str, data: st.DataObject) -> None:
+    """Whatever types, shapes and values they have, one of our errors or finite weights are all that comes of them."""
+    config, good = GOOD[case]
+    source = checkpoints.open(good, config)
+    source.check_values()
+    assert all(source.tensor(name).isfinite().all() for name in source.names())
+    tensors = dict(good)
+    for name in data.draw(st.lists(st.sampled_from(sorted(good)), min_size=1, max_size=2)):
+        shape = data.draw(SHAPES | st.just(tuple(good[name].shape)))
+        value = data.draw(st.sampled_from([-130, -9, -1, 0, 1, 3, 8, 255, 2**31 - 1]))
+        dtype = data.draw(st.sampled_from(TYPES) | st.just(good[name].dtype))
+        tensors[name] = torch.full(shape, value, dtype=torch.float64).to(dtype)
+    if data.draw(st.booleans()):
+        del tensors[data.draw(st.sampled_from(sorted(tensors)))]
+    try:
+        source = checkpoints.open(tensors, config)
+        source.check_values()
+        for name in source.names():
+            assert tuple(source.tensor(name).shape) == source.shape(name)
+    except CheckpointError:
+        return
