@@ -5,6 +5,7 @@ Shapes: N out (rows), K in (columns); n, k blocks along them; … stacked expert
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,7 @@ from trtllm_port.layers.quantization.layouts.packing import from_e2m1
 
 Kind = Literal["int4", "int8", "fp8_e4m3", "fp4_e2m1"]
 Granularity = Literal["tensor", "token", "group"]
+AT_ONCE = 1 << 24  # elements that are dequantized at once
 BITS: dict[str, int] = {"int4": 4, "int8": 8, "fp8_e4m3": 8, "fp4_e2m1": 4}
 
 
@@ -81,42 +83,57 @@ class QuantizedWeight:
         The formula is computed in float64 for float64, else in float32, and rounded to `dtype` last. Codes less their
         zero points are exact; the scale is first multiplied (or divided) by the global one, then by the code.
         """
-        compute = torch.float64 if dtype == torch.float64 else torch.float32
-        values = self._values(compute)
-        values *= self._spread(self._scales(compute))
-        return values.to(dtype)
+        weight = torch.empty(self.codes.shape, dtype=dtype)
+        self._fill(weight, None)
+        return weight
 
     def parameter(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """The unquantized model's parameter, in its layout; a pre-scale of the input is in the columns."""
-        if self.pre_scale is None:
-            weight = self.dequantize(dtype)
-        else:
-            compute = torch.float64 if dtype == torch.float64 else torch.float32
-            weight = (self.dequantize(compute) * self.pre_scale.to(compute)).to(dtype)
-        return weight.transpose(-1, -2).contiguous() if self.transposed else weight
+        if not self.transposed:
+            weight = torch.empty(self.codes.shape, dtype=dtype)
+            self._fill(weight, self.pre_scale)
+            return weight
+        weight = torch.empty(self.codes.transpose(-1, -2).shape, dtype=dtype)
+        self._fill(weight.transpose(-1, -2), self.pre_scale)
+        return weight
 
-    def _values(self, dtype: torch.dtype) -> torch.Tensor:
-        """Codes less zero points, exact."""
+    def _fill(self, weight: torch.Tensor, pre_scale: torch.Tensor | None) -> None:
+        """Write the formula's values, some rows at a time: what they are computed in is larger than the codes."""
+        dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        *stacked, rows, columns = self.codes.shape
+        high = self.block[0] if self.scale.shape[-2] > 1 else 1
+        step = max(1, AT_ONCE // (columns * high)) * high
+        for index in itertools.product(*map(range, stacked)):
+            for start in range(0, rows, step):
+                values = self._rows(index, slice(start, min(start + step, rows)), dtype)
+                weight[index][start : start + step] = values if pre_scale is None else values * pre_scale.to(dtype)
+
+    def _rows(self, index: tuple[int, ...], rows: slice, dtype: torch.dtype) -> torch.Tensor:
+        """Some rows of one matrix, which begin with a block."""
+        codes = self.codes[index][rows]
         if self.kind == "fp4_e2m1":
-            return from_e2m1(self.codes, dtype)
-        if self.zero_point is None:
-            return self.codes.to(dtype)
-        return self.codes.to(dtype) - self._spread(self.zero_point.to(dtype))
-
-    def _scales(self, dtype: torch.dtype) -> torch.Tensor:
-        # float8 is first widened to float32, exactly: torch converts it to no other type on every device
-        scale = self.scale.to(torch.float32).to(dtype)
+            values = from_e2m1(codes, dtype)
+        else:
+            values = codes.to(dtype)
+            if self.zero_point is not None:
+                values -= self._spread(self.zero_point[index], rows).to(dtype)
+        # 8-bit scales are first widened to float32, exactly
+        scale = self._spread(self.scale[index], rows).to(torch.float32).to(dtype)
         if self.global_divisor is not None:
-            return scale / self.global_divisor.to(dtype)
-        return scale if self.global_scale is None else scale * self.global_scale.to(dtype)
+            scale = scale / self.global_divisor.to(dtype)
+        elif self.global_scale is not None:
+            scale = scale * self.global_scale.to(dtype)
+        return values.mul_(scale)
 
-    def _spread(self, blocks: torch.Tensor) -> torch.Tensor:
-        """[..., n, k] → [..., N, K], or with sizes of 1 where all rows or columns share a block."""
-        rows, columns = self.codes.shape[-2:]
-        if blocks.shape[-2] > 1:
-            blocks = blocks.repeat_interleave(self.block[0], -2)[..., :rows, :]
+    def _spread(self, blocks: torch.Tensor, rows: slice) -> torch.Tensor:
+        """[n, k] → these rows of [N, K], or with sizes of 1 where all rows or columns share a block."""
+        columns = self.codes.shape[-1]
+        if blocks.shape[0] > 1:
+            high = self.block[0]
+            blocks = blocks[rows.start // high : -(-rows.stop // high)]
+            blocks = blocks.repeat_interleave(high, 0)[: rows.stop - rows.start]
         if self.g_idx is not None:
-            return blocks[..., self.g_idx]
-        if blocks.shape[-1] > 1:
-            blocks = blocks.repeat_interleave(self.block[1], -1)[..., :columns]
+            return blocks[:, self.g_idx]
+        if blocks.shape[1] > 1:
+            blocks = blocks.repeat_interleave(self.block[1], 1)[:, :columns]
         return blocks
