@@ -14,6 +14,9 @@ ORDER = (
     "foundation",
     "layers.definition",
     "layers.weights",
+    "layers.quantization.layouts",
+    "layers.quantization.methods",
+    "layers.quantization",
     "huggingface.compatibility",
     "huggingface",
     "layers.config",
@@ -83,6 +86,8 @@ class Bar:
 
 
 DEFINING = ("layers.definition", "layers.config", "layers.operations", "layers.functional", "layers.modules", "layers")
+QUANTIZATION = ("layers.quantization", "layers.quantization.*")
+READING = ("layers.weights", *QUANTIZATION)
 RUNTIME = ("runtime", "runtime.*")
 HUGGING_FACE = ("huggingface", "huggingface.*")
 
@@ -90,19 +95,19 @@ BARS = (
     Bar(("huggingface",), ("layers.definition",), "Hugging Face's side is there without any network of ours"),
     Bar(
         ("layers.operations", "layers.functional"),
-        ("foundation", "huggingface", "layers.weights", "layers.config"),
+        ("foundation", "huggingface", *READING, "layers.config"),
         "a function is given tensors and numbers, no files and no config",
     ),
     Bar(("layers.modules", "layers"), ("huggingface",), "what a port is made of is there without transformers"),
     Bar(RUNTIME, ("huggingface",), "what runs a network knows of the model what the network file says"),
     Bar(
         ("runtime.network", "runtime.reference", "runtime.reference.*"),
-        DEFINING,
+        (*DEFINING, *QUANTIZATION),
         "a network file is read, run and compared without what defined it, and without TensorRT",
     ),
     Bar(
         ("registry",),
-        ("huggingface", *DEFINING, "layers.weights", *RUNTIME),
+        ("huggingface", *DEFINING, *READING, *RUNTIME),
         "which ports there are is known before any of them, or torch, is loaded",
     ),
     Bar(
@@ -114,12 +119,12 @@ BARS = (
     Bar(("building",), HUGGING_FACE, "an engine is built from a checkpoint alone"),
     Bar(
         ("shipped_model", "shipped_model.corpus"),
-        (*DEFINING, "layers.weights", *RUNTIME, "registry"),
+        (*DEFINING, *READING, *RUNTIME, "registry"),
         "the model that is shipped is Hugging Face's, so that a port of it proves something",
     ),
     Bar(
         ("verification.judge",),
-        (*HUGGING_FACE, *DEFINING, "layers.weights", *RUNTIME, "registry"),
+        (*HUGGING_FACE, *DEFINING, *READING, *RUNTIME, "registry"),
         "a verdict is a pure function of numbers, whoever computed them",
     ),
     Bar(
@@ -127,7 +132,7 @@ BARS = (
         HUGGING_FACE,
         "a comparison is told, kept and repeated without Hugging Face",
     ),
-    Bar(("doctor",), (*HUGGING_FACE, *DEFINING, "layers.weights"), "it must run where torch and transformers do not"),
+    Bar(("doctor",), (*HUGGING_FACE, *DEFINING, *READING), "it must run where torch and transformers do not"),
     Bar(
         ("porting", "inspection", "shipped_model", "evaluation", "verification", "verification.*", "cli.*"),
         ("huggingface.interception",),
