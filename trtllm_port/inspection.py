@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from trtllm_port.errors import RegistryError, UnsupportedModelError
 from trtllm_port.foundation.foreign import reading
 from trtllm_port.foundation.progress import Progress
-from trtllm_port.huggingface.configs import quantization, read_config
+from trtllm_port.huggingface.configs import read_config
 from trtllm_port.huggingface.loading import count_parameters
 from trtllm_port.layers.config.per_layer import config_value, plain_values
+from trtllm_port.layers.quantization import METHODS, QuantizationSummary, QuantizedSource, method_of, open_weights
 from trtllm_port.registry.ports import PortEntry, find_port
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Inspection:
         tensors: None where the directory has no weights.
         port: None where no port of the workspace serves the architecture.
         quantized: how the weights are quantized; None where they are not.
+        quantization: what of the weights is quantized how; None where there are none, or by a method that is not read.
     """
 
     model_dir: Path
@@ -74,6 +76,7 @@ class Inspection:
     tensors: TensorSummary | None
     port: PortEntry | None
     quantized: str | None = None
+    quantization: QuantizationSummary | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -84,6 +87,7 @@ class Inspection:
             "skeletons": list(self.skeletons),
             "tensors": None if self.tensors is None else asdict(self.tensors),
             "port": None if self.port is None else self.port.to_dict(),
+            "quantization": None if self.quantization is None else self.quantization.to_dict(),
         }
 
 
@@ -123,8 +127,17 @@ def inspect_model(
         skeletons=tuple(asdict(skeleton) for skeleton in source.skeletons),
         tensors=_tensors(model_dir),
         port=_port(workspace, source.architecture),
-        quantized=quantization(read_config(model_dir).get("quantization_config")),
+        quantized=method_of(model_dir),
+        quantization=_quantization(model_dir),
     )
+
+
+def _quantization(model_dir: Path) -> QuantizationSummary | None:
+    """What of the weights that are there is quantized how."""
+    if method_of(model_dir) not in METHODS or not any(model_dir.glob("*.safetensors*")):
+        return None
+    weights = open_weights(model_dir)
+    return weights.summary() if isinstance(weights, QuantizedSource) else None
 
 
 def _rows(source: PortSource, config: Any, given: dict[str, Any]) -> tuple[LedgerRow, ...]:

@@ -23,8 +23,8 @@ from trtllm_port.layers.definition.network import Network, Tensor
 from trtllm_port.layers.functional.attention import gather_tokens
 from trtllm_port.layers.functional.cache import KVCache
 from trtllm_port.layers.modules.module import Module
+from trtllm_port.layers.quantization import open_weights
 from trtllm_port.layers.weights import (
-    HuggingFaceWeights,
     MappingWeights,
     ParameterSpec,
     SafetensorsFile,
@@ -58,15 +58,16 @@ class PretrainedModel(Module):
 
     @classmethod
     def from_hugging_face(cls, hf_model_dir: str | Path, dtype: str = "auto", mapping: Mapping | None = None) -> Self:
-        """The port with the weights of a HF directory.
+        """The port with the weights of a HF directory; of a quantized one as they were before.
 
         Tensors that already have the port's data type stay memory-mapped; others are converted now.
 
         Raises:
             ConfigError, CheckpointError: as `PretrainedConfig.from_hugging_face` and `plan_weights`.
+            UnsupportedModelError: the weights are quantized by a method that is not read.
         """
         model = cls(cls.config_class.from_hugging_face(hf_model_dir, dtype, mapping))
-        model.load_hugging_face(HuggingFaceWeights(hf_model_dir))
+        model.load_hugging_face(open_weights(hf_model_dir, dtype="float32"))
         return model
 
     @classmethod

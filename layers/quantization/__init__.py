@@ -5,9 +5,10 @@ names of the unquantized model, whose weights are dequantized when they are read
 canonical form. A newcomer who adds a method does so in `methods/`.
 """
 
+from trtllm_port.layers.quantization.dequantized import plain_directory, write_dequantized
 from trtllm_port.layers.quantization.layouts.scheme import ModuleScheme, QuantizationScheme
 from trtllm_port.layers.quantization.layouts.weight import BITS, ActivationScheme, Kind, QuantizedWeight
-from trtllm_port.layers.quantization.methods.table import METHODS, read_scheme, scheme_of
+from trtllm_port.layers.quantization.methods.table import METHODS, method_of, read_scheme, scheme_of
 from trtllm_port.layers.quantization.source import QuantizedSource, open_weights
 from trtllm_port.layers.quantization.summary import QuantizationSummary, QuantizedGroup
 
@@ -22,7 +23,10 @@ __all__ = [
     "QuantizedGroup",
     "QuantizedSource",
     "QuantizedWeight",
+    "method_of",
     "open_weights",
+    "plain_directory",
     "read_scheme",
     "scheme_of",
+    "write_dequantized",
 ]

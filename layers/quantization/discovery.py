@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from trtllm_port.layers.quantization.layouts.layout import Form, Layout, Unit, dtype_of, in_module
+from trtllm_port.layers.quantization.layouts.layout import Form, Layout, Unit, in_module
 from trtllm_port.layers.quantization.layouts.scheme import QuantizationScheme
 from trtllm_port.layers.weights import TensorSource
 
@@ -94,7 +94,7 @@ class _Finder:
 
     def narrow(self, module: str, leaf: str) -> bool:
         """Whether a tensor of a plain weight's name holds codes."""
-        return dtype_of(self.source, in_module(module, leaf)) not in PLAIN
+        return self.source.dtype(in_module(module, leaf)) not in PLAIN
 
     def matrix(self, module: str, leaves: set[str]) -> bool:
         return "weight" in leaves and len(self.source.shape(in_module(module, "weight"))) == 2
@@ -114,5 +114,5 @@ class _Finder:
     def unread_codes(self, names: Iterator[str]) -> Iterator[str]:
         """Tensors that would pass for weights, but are 8-bit codes of something that is not read."""
         for name in names:
-            if dtype_of(self.source, name).startswith(("float8", "F8", "F4", "F6")):
-                yield f"`{name}` is {dtype_of(self.source, name)}, but has no scale that is known here"
+            if self.source.dtype(name).startswith(("float8", "F8", "F4", "F6")):
+                yield f"`{name}` is {self.source.dtype(name)}, but has no scale that is known here"

@@ -12,7 +12,7 @@ from trtllm_port.foundation.foreign import read_json
 from trtllm_port.layers.definition.dtypes import FLOAT_DTYPES, torch_dtype
 from trtllm_port.layers.quantization.discovery import Findings, find_units
 from trtllm_port.layers.quantization.layouts.elementwise import nan_codes
-from trtllm_port.layers.quantization.layouts.layout import Layout, Unit, dtype_of, refuse
+from trtllm_port.layers.quantization.layouts.layout import Layout, Unit, refuse
 from trtllm_port.layers.quantization.layouts.scheme import QuantizationScheme
 from trtllm_port.layers.quantization.layouts.weight import QuantizedWeight
 from trtllm_port.layers.quantization.methods.table import METHODS, scheme_of
@@ -88,6 +88,10 @@ class QuantizedSource:
             refuse([f"`{unit.tensors['codes']}` has NaN"])
         return weight
 
+    def is_quantized(self, name: str) -> bool:
+        """Whether a tensor is dequantized when it is read."""
+        return name in self._units
+
     def check_values(self) -> None:
         """Read the scales and the like of all weights, which are some percent of the checkpoint.
 
@@ -119,7 +123,7 @@ class QuantizedSource:
 
 def _first_dtype(source: TensorSource, names: Sequence[str]) -> str:
     """The type of the first floating-point tensor by name; float32 if there is none."""
-    dtypes: Iterator[str] = (dtype_of(source, name) for name in sorted(names))
+    dtypes: Iterator[str] = (source.dtype(name) for name in sorted(names))
     return next((dtype for dtype in dtypes if dtype in FLOAT_DTYPES), "float32")
 
 

@@ -67,14 +67,13 @@ def test_configs(values: dict[str, Any], what: str, words: list[str], place: Pat
 QUANTIZED = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
 
 
-@pytest.mark.parametrize(
-    "words",
-    [["convert", "--model-dir", "model", "--output-dir", "out"], ["diff-layers", "model", "--random-weights"]],
-)
-def test_quantized_weights_are_refused(words: list[str], place: Path, capsys: Capture) -> None:
+def test_quantized_weights_are_refused(place: Path, capsys: Capture) -> None:
     edit(place / "model" / "config.json", **QUANTIZED)
+    words = ["convert", "--model-dir", "model", "--output-dir", "out"]
     assert main(words) == 2
     assert "quantized (gptq)" in told(capsys)
+    assert main([*words, "--dequantize"]) == 2
+    assert "no weight is quantized, though the config says that they are by gptq" in told(capsys)
 
 
 @pytest.mark.slow

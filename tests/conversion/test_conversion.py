@@ -16,6 +16,7 @@ from trtllm_port.conversion import ConvertResult, convert_checkpoint
 from trtllm_port.conversion import pipeline as pipeline_module
 from trtllm_port.errors import CheckpointError, ConfigError, DiskSpaceError, PortError, RegistryError
 from trtllm_port.foundation.digests import file_digest
+from trtllm_port.layers import Mapping
 
 
 @pytest.fixture
@@ -251,7 +252,7 @@ def test_a_full_disk_leaves_nothing(model_dir: Path, llama_workspace: Path, monk
 def test_columns_and_rows_are_cut_for_every_rank(tmp_path: Path, tiny_llama: Path) -> None:
     workspace = tmp_path / "work"
     write_sharded_port(workspace)
-    result = convert_checkpoint(tiny_llama, tmp_path / "ckpt", workspace=workspace, tp_size=2)
+    result = convert_checkpoint(tiny_llama, tmp_path / "ckpt", workspace=workspace, mapping=Mapping(tp_size=2))
     ranks = [load_file(result.output_dir / f"rank{rank}.safetensors") for rank in range(2)]
     for name, tensor in load_file(tiny_llama / "model.safetensors").items():
         parts = [rank[name] for rank in ranks if name in rank]

@@ -16,6 +16,7 @@ from trtllm_port.conversion import convert_checkpoint, pipeline, safetensors_wri
 from trtllm_port.conversion.written import IntendedFile, check_written
 from trtllm_port.errors import CheckpointError
 from trtllm_port.foundation.digests import file_digest
+from trtllm_port.layers import Mapping
 
 Tensors = dict[str, torch.Tensor]
 LAYERS, EXPERTS = 3, 4
@@ -129,7 +130,9 @@ def convert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], 
         facts = {name: (list(tensor.shape), CUT.get(name), kinds[name]) for name, tensor in made.items()}
         (package / "parameters.json").write_text(json.dumps(facts))
         write(model, given, rng)
-        result = convert_checkpoint(model, tmp_path / "ck", workspace=tmp_path / "work", dtype=dtype, tp_size=ranks)
+        result = convert_checkpoint(
+            model, tmp_path / "ck", workspace=tmp_path / "work", dtype=dtype, mapping=Mapping(tp_size=ranks)
+        )
         found = [load_file(result.output_dir / f"rank{rank}.safetensors") for rank in range(ranks)]
         for name, tensor in made.items():
             wanted = tensor if name == "ids" else tensor.to(getattr(torch, dtype))

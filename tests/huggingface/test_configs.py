@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from transformers import DogeConfig
 
-from trtllm_port.errors import ConfigError, EnvironmentLackError, PortError, UnsupportedModelError
+from trtllm_port.errors import ConfigError, EnvironmentLackError, PortError
 from trtllm_port.huggingface.configs import read_config, whole_config
 from trtllm_port.huggingface.text_part import load_hf_config
 
@@ -64,9 +64,9 @@ def test_layers_without_end_in_the_names_of_other_types(tmp_path: Path, kind: st
         whole_config(directory(tmp_path, model_type=kind, **{key: 10**12}))
 
 
-def test_quantized_weights_are_told(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedModelError, match=r"are quantized \(gptq\)"):
-        load_hf_config(directory(tmp_path, quantization_config={"quant_method": "gptq", "bits": 4}))
+def test_a_quantized_model_has_the_config_of_the_plain_one(tmp_path: Path) -> None:
+    config = load_hf_config(directory(tmp_path, quantization_config={"quant_method": "gptq", "bits": 4}))
+    assert not hasattr(config, "quantization_config")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ the files hold what was converted. A newcomer adds a check of weights to what `s
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,8 @@ from trtllm_port.registry.port_code import port_code, require_finished
 from trtllm_port.registry.ports import PortEntry, find_port
 
 if TYPE_CHECKING:
-    from trtllm_port.conversion.source import StreamedWeights
-    from trtllm_port.layers import PretrainedConfig
+    from trtllm_port.conversion.source import Source
+    from trtllm_port.layers import Mapping, PretrainedConfig
     from trtllm_port.layers.weights import WeightPlan
 
 PRODUCER = "trtllm-port convert"
@@ -64,8 +65,8 @@ def convert_checkpoint(
     *,
     workspace: Path = Path("."),
     dtype: str = "auto",
-    tp_size: int = 1,
-    pp_size: int = 1,
+    mapping: Mapping | None = None,
+    dequantize: bool = False,
     trust_remote_code: bool = False,
     progress: Progress | None = None,
 ) -> ConvertResult:
@@ -76,45 +77,43 @@ def convert_checkpoint(
         output_dir: made; a checkpoint that is there is replaced when the new one is complete.
         workspace: where the port is registered.
         dtype: `auto` takes the config's data type, or the weights' where it names none, as transformers does.
-        tp_size: number of ranks that share each layer.
-        pp_size: number of ranks that share the layers; ports have no pipeline stages, so only 1 is possible.
+        mapping: over how many ranks layers are shared; ports have no pipeline stages, so `pp_size` must be 1.
+        dequantize: take a quantized model's weights as they were before.
         trust_remote_code: let transformers run the code that the model directory brings along.
         progress: called with ("convert", bytes done, bytes in all).
 
     Raises:
         ConfigError: no usable `config.json`, or it asks for what the port does not do.
+        UnsupportedModelError: the model is quantized and `dequantize` is not given, or by a method that is not read.
         RegistryError: no port serves the architecture.
         CheckpointError: tensors are missing, unexpected, misshapen, truncated, pickled or not finite, or did
             not arrive in the files as they were converted.
         DiskSpaceError: the disk is full.
         PortError: `output_dir` holds something that is no checkpoint, or holds `model_dir` or lies in it.
     """
-    from trtllm_port.conversion.source import StreamedWeights
+    from trtllm_port.conversion.source import open_source
 
     began = time.perf_counter()
     port = find_port(workspace, *read_architectures(model_dir, trust_remote_code))
     require_finished(port)
     check_output(output_dir, CHECKPOINT, [model_dir])
-    source = StreamedWeights(model_dir)
-    try:
+    with closing(open_source(model_dir, dequantize=dequantize)) as source:
         with port_code(port):
-            config = _port_config(port, model_dir, dtype, (tp_size, pp_size), trust_remote_code)
+            config = _port_config(port, model_dir, dtype, mapping, trust_remote_code)
             plan: WeightPlan = port.cls(config).plan(source)
-        size = _size(plan) * tp_size
+        size = _size(plan) * config.mapping.tp_size
         require_space(output_dir, size)
         with output_directory(output_dir, CHECKPOINT, [model_dir]) as directory:
             source_digests = _write(plan, source, directory, config, port, progress)
-    finally:
-        source.close()
     return ConvertResult(
         output_dir=output_dir,
         architecture=port.architecture,
         port=port.name,
         dtype=config.dtype,
-        ranks=tp_size,
+        ranks=config.mapping.tp_size,
         tensors=len(plan.specs),
         size=size,
-        dropped=dict(plan.dropped),
+        dropped=dict(plan.dropped) | source.left_out(),
         source=source_digests,
         seconds=time.perf_counter() - began,
     )
@@ -136,15 +135,13 @@ def read_architectures(model_dir: Path, trust_remote_code: bool = False) -> list
 
 
 def _port_config(
-    port: PortEntry, model_dir: Path, dtype: str, sizes: tuple[int, int], trust_remote_code: bool
+    port: PortEntry, model_dir: Path, dtype: str, mapping: Mapping | None, trust_remote_code: bool
 ) -> PretrainedConfig:
-    from trtllm_port.layers import Mapping
-
-    tp_size, pp_size = sizes
-    if pp_size != 1:
-        raise ConfigError(f"pp_size is {pp_size}: port `{port.name}` has no pipeline stages", hint="give `--pp-size 1`")
+    if mapping is not None and mapping.pp_size != 1:
+        stages = f"pp_size is {mapping.pp_size}: port `{port.name}` has no pipeline stages"
+        raise ConfigError(stages, hint="give `--pp-size 1`")
     config: PretrainedConfig = port.cls.config_class.from_hugging_face(
-        model_dir, dtype=dtype, mapping=Mapping(tp_size=tp_size), trust_remote_code=trust_remote_code
+        model_dir, dtype=dtype, mapping=mapping, trust_remote_code=trust_remote_code
     )
     return replace(config, architecture=port.architecture)  # by which `build` finds the port again
 
@@ -157,7 +154,7 @@ def _size(plan: WeightPlan) -> int:
 
 def _write(
     plan: WeightPlan,
-    source: StreamedWeights,
+    source: Source,
     directory: Path,
     config: PretrainedConfig,
     port: PortEntry,

@@ -5,6 +5,7 @@ A mapped page counts as the process's memory once it was touched: a map of the w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import torch
 
 from trtllm_port.conversion.pipeline import BufferPool, DigestingReader, Piece
+from trtllm_port.errors import CheckpointError, UnsupportedModelError
+from trtllm_port.layers.quantization import QuantizationScheme, QuantizedSource, scheme_of
 from trtllm_port.layers.weights import HuggingFaceWeights
 
 
@@ -56,6 +59,10 @@ class StreamedWeights:
         _, start, stop = self._weights.place(name)
         return stop - start
 
+    def left_out(self) -> dict[str, str]:
+        """Return the tensors that nobody sees, each with the reason: none."""
+        return {}
+
     def digests(self) -> dict[str, str]:
         """Read what was not read yet, close the files, and return file name → digest."""
         return {name: reader.finish() for name, reader in self._readers.items()}
@@ -64,3 +71,89 @@ class StreamedWeights:
         """Close the files; may be called twice."""
         for reader in self._readers.values():
             reader.close()
+
+
+class DequantizedWeights:
+    """As `StreamedWeights`, of the model that a quantized one was made from, by that one's names.
+
+    Weights are dequantized in float32, one at a time, so that a cast to any type is their only rounding.
+
+    Raises:
+        CheckpointError: as `QuantizedSource`.
+    """
+
+    def __init__(self, stored: StreamedWeights, scheme: QuantizationScheme) -> None:
+        self.directory = stored.directory
+        self._stored = stored
+        self._weights = QuantizedSource(stored, scheme, "float32")
+        self._weights.check_values()
+
+    def names(self) -> Sequence[str]:
+        return self._weights.names()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._weights.shape(name)
+
+    def dtype(self, name: str) -> str:
+        return self._weights.dtype(name)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return the whole tensor, in memory of its own."""
+        return self._weights.tensor(name)
+
+    def pieces(self, name: str) -> Iterator[Piece]:
+        """Yield the tensor's bytes: of a dequantized one all at once."""
+        if self._weights.is_quantized(name):
+            data: Any = self.tensor(name).contiguous().reshape(-1).view(torch.uint8).numpy()
+            return iter([Piece(memoryview(data))])
+        return self._stored.pieces(name)
+
+    def size(self, name: str) -> int:
+        """Return the tensor's bytes."""
+        if self._weights.is_quantized(name):
+            return math.prod(self.shape(name)) * torch.float32.itemsize
+        return self._stored.size(name)
+
+    def left_out(self) -> dict[str, str]:
+        """Return the tensors that belong to no weight, each with the reason."""
+        return dict.fromkeys(
+            self._weights.left_out, "a scale of a quantized KV cache or output, which is not quantized here"
+        )
+
+    def digests(self) -> dict[str, str]:
+        """As `StreamedWeights.digests`."""
+        return self._stored.digests()
+
+    def close(self) -> None:
+        """Close the files; may be called twice."""
+        self._stored.close()
+
+
+Source = StreamedWeights | DequantizedWeights
+
+
+def open_source(model_dir: Path, *, dequantize: bool) -> Source:
+    """The tensors of a directory; those of a quantized model as they were before.
+
+    Args:
+        model_dir: with `config.json` and safetensors.
+        dequantize: whether a quantized model is taken at all.
+
+    Raises:
+        UnsupportedModelError: the model is quantized and `dequantize` is not given, or by a method that is not read.
+        CheckpointError: as `HuggingFaceWeights` and `QuantizedSource`.
+    """
+    scheme = scheme_of(model_dir)
+    if scheme is None:
+        return StreamedWeights(model_dir)
+    if not dequantize:
+        raise UnsupportedModelError(
+            f"the weights of `{model_dir}` are quantized ({scheme.method})",
+            hint="`--dequantize` converts them as they were before, in the data type of `--dtype`",
+        )
+    stored = StreamedWeights(model_dir)
+    try:
+        return DequantizedWeights(stored, scheme)
+    except CheckpointError:
+        stored.close()
+        raise

@@ -15,7 +15,7 @@ import torch
 from trtllm_port.conversion.finite import FiniteCheck
 from trtllm_port.conversion.pipeline import Piece, WriterThread
 from trtllm_port.conversion.safetensors_writer import SafetensorsWriter, TensorHeader
-from trtllm_port.conversion.source import StreamedWeights
+from trtllm_port.conversion.source import Source
 from trtllm_port.conversion.written import IntendedFile, check_written
 from trtllm_port.foundation.progress import Progress
 from trtllm_port.layers.definition.dtypes import torch_dtype
@@ -46,7 +46,7 @@ def ordered_entries(plan: WeightPlan) -> list[WeightEntry]:
 
 
 def write_ranks(
-    plan: WeightPlan, source: StreamedWeights, directory: Path, *, ranks: int, progress: Progress | None = None
+    plan: WeightPlan, source: Source, directory: Path, *, ranks: int, progress: Progress | None = None
 ) -> dict[str, str]:
     """Write `rank{r}.safetensors` for every rank in one pass over the source.
 
@@ -84,7 +84,7 @@ class _RankFiles:
     """
 
     def __init__(
-        self, plan: WeightPlan, source: StreamedWeights, writers: Sequence[SafetensorsWriter], thread: WriterThread
+        self, plan: WeightPlan, source: Source, writers: Sequence[SafetensorsWriter], thread: WriterThread
     ) -> None:
         self.check = FiniteCheck()
         self.intended = [IntendedFile(writer.header) for writer in writers]

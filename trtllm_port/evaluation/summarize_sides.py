@@ -20,6 +20,7 @@ from trtllm_port.huggingface.configs import whole_config
 from trtllm_port.huggingface.generation import choose_greedily
 from trtllm_port.huggingface.loading import load_model
 from trtllm_port.huggingface.quiet import quiet_transformers
+from trtllm_port.layers.quantization import plain_directory
 from trtllm_port.layers.weights import HuggingFaceWeights
 from trtllm_port.runtime.generation import check_request, generate
 
@@ -71,17 +72,18 @@ def engine_writes(
 
 
 def load_hugging_face(model_dir: Path, *, dtype: str, device: str, trust_remote_code: bool = False) -> Any:
-    """The Hugging Face model in the engine's data type.
+    """The Hugging Face model in the engine's data type; of a quantized one, with its weights as they were before.
 
     Raises:
         CheckpointError: its weights are damaged, or pickled: those are never opened.
     """
-    HuggingFaceWeights(model_dir)
-    with quiet_transformers():
-        config = whole_config(model_dir, trust_remote_code)
-    model, _ = load_model(
-        model_dir, config, getattr(torch, dtype), trust_remote_code=trust_remote_code, local_files_only=True
-    )
+    with plain_directory(model_dir) as plain:
+        HuggingFaceWeights(plain)
+        with quiet_transformers():
+            config = whole_config(plain, trust_remote_code)
+        model, _ = load_model(
+            plain, config, getattr(torch, dtype), trust_remote_code=trust_remote_code, local_files_only=True
+        )
     return model.to(device).eval()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trtllm_port.errors import ConfigError, UnsupportedModelError
+from trtllm_port.errors import ConfigError
 from trtllm_port.foundation.foreign import read_json, reading
 from trtllm_port.huggingface.compatibility.remote_code import remote_code
 
@@ -91,21 +91,12 @@ def parts_of(config: Any) -> dict[str, Any]:
     return {name: getattr(config, name, None) for name in getattr(config, "sub_configs", None) or {}}
 
 
-def quantization(settings: Any) -> str | None:
-    """How weights are quantized, in one word, as a config's `quantization_config` says; None if they are not."""
-    if not settings:
-        return None
-    method = settings.get("quant_method") if isinstance(settings, dict) else getattr(settings, "quant_method", None)
-    return str(method or "by an unnamed method")
-
-
-def refuse_quantized(config: Any, model_dir: str | Path) -> None:
-    """UnsupportedModelError where the weights are quantized: ports are of the class that they were quantized from."""
-    method = quantization(getattr(config, "quantization_config", None))
-    if method is not None:
-        raise UnsupportedModelError(
-            f"the weights of `{model_dir}` are quantized ({method})", hint="give the model that it was quantized from"
-        )
+def unquantized(config: Any) -> Any:
+    """The config without what it says of quantization, of its own and of its parts: what is computed is the same."""
+    for part in (config, *parts_of(config).values()):
+        if getattr(part, "quantization_config", None) is not None:
+            del part.quantization_config
+    return config
 
 
 def _problems(raw: dict[str, Any]) -> Iterator[str]:

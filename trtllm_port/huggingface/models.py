@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.foundation.foreign import reading
 from trtllm_port.huggingface.compatibility.remote_code import is_remote, remote_code
-from trtllm_port.huggingface.configs import REMOTE_CODE, parts_of, quantization, read_config, whole_config
+from trtllm_port.huggingface.configs import REMOTE_CODE, read_config, unquantized, whole_config
 from trtllm_port.huggingface.quiet import quiet_transformers
 from trtllm_port.huggingface.text_part import listed_class, text_part
 
@@ -38,10 +38,7 @@ def load_whole_config(model_dir: str | Path, trust_remote_code: bool = False) ->
         )
     with quiet_transformers():
         config = whole_config(model_dir, trust_remote_code)
-    for part in (config, *parts_of(config).values()):
-        if quantization(getattr(part, "quantization_config", None)) is not None:
-            del part.quantization_config
-    return config
+    return unquantized(config)
 
 
 def first_line(error: Exception) -> str:
@@ -54,13 +51,9 @@ def require_causal_lm(config: Any, trust_remote_code: bool = False) -> type[nn.M
     """The HF class of a decoder-only causal language model.
 
     Raises:
-        UnsupportedModelError: it is an encoder, an encoder-decoder, quantized, or no language model.
+        UnsupportedModelError: it is an encoder, an encoder-decoder, or no language model.
     """
     kind = config.model_type
-    if quantization(getattr(config, "quantization_config", None)) is not None:
-        raise UnsupportedModelError(
-            f"the `{kind}` model is quantized", hint="give the model that it was quantized from"
-        )
     remote = (getattr(config, "auto_map", None) or {}).get("AutoModelForCausalLM")
     if remote and trust_remote_code:
         return _register(config, remote)

@@ -13,24 +13,22 @@ from typing import Any
 from trtllm_port.errors import ConfigError
 from trtllm_port.foundation.foreign import reading
 from trtllm_port.huggingface.compatibility.remote_code import is_remote
-from trtllm_port.huggingface.configs import refuse_quantized, whole_config
+from trtllm_port.huggingface.configs import unquantized, whole_config
 
 
 def load_hf_config(hf_model_dir: str | Path, trust_remote_code: bool = False) -> Any:
-    """The `transformers` config of a directory's language model (see `text_part`).
+    """The `transformers` config of a directory's language model (see `text_part`), as if it were not quantized.
 
     Its `architectures` are the names under which a port of it may be registered.
 
     Raises:
         ConfigError: there is none, or it is of an unknown type.
-        UnsupportedModelError: the weights are quantized.
         EnvironmentLackError: code that comes with the model needs what is not installed.
     """
-    whole = whole_config(hf_model_dir, trust_remote_code)
+    whole = unquantized(whole_config(hf_model_dir, trust_remote_code))
     with reading(Path(hf_model_dir) / "config.json", ConfigError):
         config = text_part(whole)
         config.architectures = architectures(config, trust_remote_code)
-    refuse_quantized(config, hf_model_dir)
     return config
 
 
@@ -91,8 +89,6 @@ def text_part(config: Any) -> Any:
     part.dtype = text.dtype or config.dtype
     if listed is not None and listed.config_class is type(config):  # the head is the whole's, and so is its flag
         part.tie_word_embeddings = getattr(config, "tie_word_embeddings", part.tie_word_embeddings)
-    if getattr(config, "quantization_config", None):
-        part.quantization_config = config.quantization_config
     return part
 
 

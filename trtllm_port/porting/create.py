@@ -13,7 +13,8 @@ from trtllm_port.foundation.digests import file_digest
 from trtllm_port.foundation.foreign import reason
 from trtllm_port.foundation.progress import Progress
 from trtllm_port.foundation.quoting import literal
-from trtllm_port.huggingface.configs import quantization, read_config
+from trtllm_port.huggingface.configs import read_config
+from trtllm_port.layers.quantization import method_of
 from trtllm_port.porting.blank import blank_source
 from trtllm_port.porting.inheritance import most_alike, require_base, taken_over
 from trtllm_port.porting.staleness import written_from
@@ -34,7 +35,7 @@ class PortResult:
         source: what the generator found out; None for a blank port.
         check: the comparison with Hugging Face on random weights; None for a blank port.
         part_of: Hugging Face's class of the whole model, where the port is of its text part.
-        quantized: how the model's weights are quantized, which the port knows nothing of.
+        quantized: the method by which the model's weights are quantized, which the port knows nothing of.
         alike: another port of the workspace that has most of it, and the lines that would be left of its `model.py`.
     """
 
@@ -97,11 +98,7 @@ def create_port(
     require_base(workspace, name, like)
     source = generate_port(model_dir, name=name, trust_remote_code=trust_remote_code, progress=progress)
     refuse_existing(workspace, name, source.architecture, force=force)
-    alike = None
-    if like is not None:
-        source = taken_over(source, workspace, like)
-    elif (found := most_alike(source, workspace)) is not None:
-        alike = found[0], len(found[1].splitlines())
+    source, alike = _in_terms_of(source, workspace, like)
     check = check_port(model_dir, source=source, trust_remote_code=trust_remote_code, progress=progress)
     own_code = trust_remote_code and "auto_map" in config
     record, traced = _record(source, model_dir, own_code)
@@ -115,8 +112,16 @@ def create_port(
         record=record,
     )
     whole = given if config.get("model_type") != source.model_type else None
-    quantized = quantization(config.get("quantization_config"))
+    quantized = method_of(model_dir)
     return PortResult(port=port, source=source, check=check, part_of=whole, quantized=quantized, alike=alike)
+
+
+def _in_terms_of(source: PortSource, workspace: Path, like: str | None) -> tuple[PortSource, tuple[str, int] | None]:
+    """The port as it is written; and where it stands on its own, the one that has most of it."""
+    if like is not None:
+        return taken_over(source, workspace, like), None
+    found = most_alike(source, workspace)
+    return source, None if found is None else (found[0], len(found[1].splitlines()))
 
 
 def create_blank_port(

@@ -78,9 +78,9 @@ def diff_layers(
     """
     started = time.perf_counter()
     check_target(settings.save, [model_dir, settings.engine_dir], report_dir)
-    with opened_model(model_dir, settings, **port) as (model, work):
+    with opened_model(model_dir, settings, progress, **port) as (model, work):
         if settings.engine_dir is not None:
-            require_engine_of(settings.engine_dir, model.source)
+            require_engine_of(settings.engine_dir, model.converted)
         try:
             comparison = compare_model(model, work, settings, progress)
             model = comparison.model
@@ -178,7 +178,9 @@ def diff_report(comparison: Comparison) -> Report:
     gates = (*comparison.tokens, *(gate for phase in phases for gate in phase.gates))
     code = PortCode(model.port.packages, model.port.cls)
     report = report_of(phases, gates, subject_of(model), stimulus, code)
-    not_shown = not_exercised(model.config, stimulus, phases, gates, random_weights=model.random_weights)
+    not_shown = not_exercised(
+        model.config, stimulus, phases, gates, random_weights=model.random_weights, quantized=model.quantized
+    )
     return replace(
         report,
         causes=causes_of(phases, report.divergences),

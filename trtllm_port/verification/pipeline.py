@@ -102,7 +102,7 @@ def verify(
     """
     started = time.perf_counter()
     check_target(settings.save, [model_dir], report_dir)
-    with opened_model(model_dir, settings, **port) as (model, work):
+    with opened_model(model_dir, settings, progress, **port) as (model, work):
         pipeline = Pipeline(model, work, settings, progress)
         try:
             convert(pipeline)

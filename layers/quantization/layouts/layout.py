@@ -15,8 +15,6 @@ from trtllm_port.layers.quantization.layouts.scheme import WHOLE, ModuleScheme
 from trtllm_port.layers.quantization.layouts.weight import Kind, QuantizedWeight
 from trtllm_port.layers.weights import TensorSource
 
-#: safetensors' names of types that `TensorSource.dtype` gives as they are
-NARROW = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu"}
 FLOATS = ("float32", "float16", "bfloat16")
 POWERS = ("uint8", "float8_e8m0fnu")
 #: parts whose values are factors: finite and above zero
@@ -27,12 +25,6 @@ WRONG = "its quantized weights cannot be read; fetch it again, or tell whoever m
 def in_module(module: str, name: str) -> str:
     """The full name of a module's tensor."""
     return f"{module}.{name}" if module else name
-
-
-def dtype_of(source: TensorSource, name: str) -> str:
-    """The type of a tensor by torch's name, also of those with 8 bits."""
-    dtype = source.dtype(name)
-    return NARROW.get(dtype, dtype)
 
 
 def refuse(problems: list[str], hint: str = WRONG) -> None:
@@ -92,7 +84,7 @@ class Unit:
         return self.source.shape(self.tensors[role])
 
     def dtype(self, role: str = "codes") -> str:
-        return dtype_of(self.source, self.tensors[role])
+        return self.source.dtype(self.tensors[role])
 
     def tensor(self, role: str = "codes") -> torch.Tensor:
         return self.source.tensor(self.tensors[role])

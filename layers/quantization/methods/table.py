@@ -74,6 +74,20 @@ def _checked(method: str | None, values: object, path: str) -> QuantizationSchem
     return replace(scheme, unread=settings.unread)
 
 
+def method_of(model_dir: str | Path) -> str | None:
+    """The name of the method by which a directory's weights are quantized, whether or not it is read; None: by none."""
+    directory = Path(model_dir)
+    if (directory / MODELOPT_FILE).is_file():
+        return "modelopt"
+    config = read_json(directory / "config.json", CheckpointError)
+    text = config.get("text_config")
+    for part in (config, text if isinstance(text, dict) else {}):
+        for settings in filter(None, map(part.get, KEYS)):
+            method = settings.get("quant_method") if isinstance(settings, dict) else None
+            return str(method or "by an unnamed method")
+    return None
+
+
 def scheme_of(model_dir: str | Path) -> QuantizationScheme | None:
     """How the model of a directory is quantized, or None if it is not; raises as `read_scheme`."""
     directory = Path(model_dir)

@@ -22,6 +22,9 @@ def convert(
     dtype: options.Dtype = "auto",
     tp_size: Annotated[int, typer.Option("--tp-size", min=1, help="Tensor parallel size.")] = 1,
     pp_size: Annotated[int, typer.Option("--pp-size", min=1, help="Pipeline parallel size.")] = 1,
+    dequantize: Annotated[
+        bool, typer.Option("--dequantize", help="Of a quantized model: its weights as they were before, in --dtype.")
+    ] = False,
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.Json = False,
 ) -> None:
@@ -31,6 +34,7 @@ def convert(
     """
     from trtllm_port.conversion import convert_checkpoint
     from trtllm_port.huggingface.hub import locate_model
+    from trtllm_port.layers import Mapping
 
     directory = locate_model(model_dir)
     with console.progress() as progress:
@@ -39,8 +43,8 @@ def convert(
             output_dir,
             workspace=workspace,
             dtype=dtype,
-            tp_size=tp_size,
-            pp_size=pp_size,
+            mapping=Mapping(tp_size=tp_size, pp_size=pp_size),
+            dequantize=dequantize,
             trust_remote_code=trust_remote_code,
             progress=progress,
         )

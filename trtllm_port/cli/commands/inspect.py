@@ -11,6 +11,7 @@ from trtllm_port.foundation.quoting import shell_command
 
 if TYPE_CHECKING:
     from trtllm_port.inspection import Inspection
+    from trtllm_port.layers.quantization import QuantizationSummary
 
 
 def inspect(
@@ -45,12 +46,30 @@ def _render(found: Inspection) -> None:
         kinds = ", ".join(f"{count:,} {dtype}" for dtype, count in tensors.dtypes.items())
         files = "1 file" if tensors.files == 1 else f"{tensors.files} files"
         console.line(f"{tensors.tensors:,} tensors ({kinds}) in {files}, {tensors.bytes / 1e6:,.1f} MB")
+    if found.quantization is not None:
+        _render_quantization(found.quantization)
     for skeleton in found.skeletons:
         console.line(f"cannot be generated: {skeleton['name']} ({skeleton['path']}): {skeleton['reason']}")
     if found.port is None:
         console.note(f"next: {shell_command(['trtllm-port', 'new', found.model_dir])}")
     else:
         console.line(f"served by port `{found.port.name}` in {found.port.package_dir}")
+
+
+def _render_quantization(found: QuantizationSummary) -> None:
+    for group in found.groups:
+        shared = f"{group.block[0]}×{group.block[1]} {group.granularity}" if group.block else group.granularity
+        inputs = f", inputs {group.activation}" if group.activation else ""
+        console.line(f"quantized: {group.count:,} weights in {group.kind}, a scale per {shared}{inputs}")
+    console.line(f"not quantized: {found.unquantized:,} tensors")
+    if found.kv_cache:
+        console.line(f"the KV cache is quantized ({found.kv_cache}); ports have it in --dtype")
+    if found.left_out:
+        more = f" and {len(found.left_out) - 1} more" if len(found.left_out) > 1 else ""
+        console.line(f"left out: {found.left_out[0]}{more}")
+    if found.unread:
+        console.line(f"keys of the quantization that are not known here: {', '.join(found.unread)}")
+    console.line("`convert --dequantize` converts the weights as they were before; `verify` does so by itself")
 
 
 def _text(value: object) -> str:

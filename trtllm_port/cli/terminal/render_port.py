@@ -21,8 +21,8 @@ def render_port(result: PortResult) -> None:
         console.line(line)
     if result.quantized is not None:
         console.line(
-            f"the weights are quantized ({result.quantized}): the port is of the model that they were quantized from, "
-            "and takes no quantized weights"
+            f"the weights are quantized ({result.quantized}): the port is of the model that they were quantized from; "
+            "`verify` and `convert --dequantize` take them as they were before"
         )
     if result.alike is not None:
         name, lines = result.alike

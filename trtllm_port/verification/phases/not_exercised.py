@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trtllm_port.layers.quantization import QuantizationSummary
 from trtllm_port.verification.judge.gates import Gate
 from trtllm_port.verification.judge.thresholds import RATIO, ROUNDING
 from trtllm_port.verification.judge.verdict import Verdict
@@ -39,6 +40,7 @@ def not_exercised(
     gates: Sequence[Gate],
     *,
     random_weights: bool,
+    quantized: QuantizationSummary | None = None,
 ) -> tuple[NotExercised, ...]:
     """List what this run could not show.
 
@@ -48,6 +50,7 @@ def not_exercised(
         phases: what was found.
         gates: all of them; a skipped one is not exercised.
         random_weights: whether the weights were random.
+        quantized: how those of the directory are quantized, where both sides were given them as they were before.
     """
     return (
         *_by_length(config, len(stimulus.ids)),
@@ -60,6 +63,7 @@ def not_exercised(
         *_inputs(phases),
         *_unread(phases[-1]),
         *_always(random_weights),
+        *_quantized(quantized),
     )
 
 
@@ -160,6 +164,13 @@ def _always(random_weights: bool) -> Iterator[NotExercised]:
     if random_weights:
         reason = "the weights are random: massive activations and sharp attention of a trained model do not occur"
         yield NotExercised(what="trained weights", reason=reason)
+
+
+def _quantized(summary: QuantizationSummary | None) -> Iterator[NotExercised]:
+    for group in summary.groups if summary is not None else ():
+        what = f"weights in {group.kind} ({group.layout}, {group.count} of them)"
+        inputs = f", and their inputs are not quantized ({group.activation})" if group.activation else ""
+        yield NotExercised(what=what, reason=f"both sides have them dequantized by the format's own formula{inputs}")
 
 
 def _some(names: Sequence[str]) -> str:

@@ -89,7 +89,7 @@ def prove(
         PortError: the model or the port cannot be used, or the port fails the comparison without any bug.
     """
     started = time.perf_counter()
-    with opened_model(model_dir, settings, **port) as (model, work):
+    with opened_model(model_dir, settings, progress, **port) as (model, work):
         model = settle_dtype(model, work, None, progress)
         setup = set_up(model, work, settings)
         log = OutcomeLog(report_dir, model, settings)

@@ -18,6 +18,7 @@ from trtllm_port.foundation.progress import Progress
 from trtllm_port.huggingface.configs import whole_config
 from trtllm_port.huggingface.quiet import quiet_transformers
 from trtllm_port.huggingface.text_part import load_hf_config, loads_whole
+from trtllm_port.layers.quantization import QuantizationSummary, write_dequantized
 from trtllm_port.layers.weights import HuggingFaceWeights, SafetensorsFile, TensorSource
 from trtllm_port.registry.ports import PortEntry, find_port
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
@@ -67,6 +68,7 @@ class Model:
         trust_remote_code: run Python code that comes with the model.
         random_weights: whether the weights are random.
         seed: of those.
+        quantized: how the weights of `given` are quantized; None: they are not, or are not taken.
         in_memory: its weights; None: they are those of `source`.
     """
 
@@ -80,6 +82,7 @@ class Model:
     trust_remote_code: bool
     random_weights: bool
     seed: int
+    quantized: QuantizationSummary | None = None
     in_memory: TensorSource | None = field(default=None, repr=False)
 
     @property
@@ -90,6 +93,11 @@ class Model:
             CheckpointError: the files are incomplete.
         """
         return HuggingFaceWeights(self.source) if self.in_memory is None else self.in_memory
+
+    @property
+    def converted(self) -> Path:
+        """The directory that is converted: of a quantized model its own."""
+        return self.source if self.quantized is None else self.given
 
     @property
     def longest(self) -> int:
@@ -118,14 +126,16 @@ def find_model(
     workspace: Path = Path("."),
     dtype: str = "auto",
     random_weights: bool = False,
+    progress: Progress | None = None,
 ) -> Model:
-    """Find the port of a model; write random weights for it if they are asked for.
+    """Find the port of a model; write random weights for it if they are asked for, or dequantized ones.
 
     Args:
         model_dir: a Hugging Face model directory.
-        work: where random weights are written.
+        work: where weights are written.
         settings: whether code that comes with the model may run, and the seed of random weights.
         workspace, dtype, random_weights: see `PortOptions`.
+        progress: called with (phase, done, total).
 
     Raises:
         ConfigError: the config cannot be read.
@@ -140,11 +150,14 @@ def find_model(
         )
     text = config.get_text_config()
     port = find_port(workspace, *config.architectures)
-    source = model_dir
+    source, quantized = model_dir, None
     if random_weights:
         source = _random_weights(model_dir, work / "random", settings.seed, settings.trust_remote_code)
     else:
         _refuse_whole(model_dir, settings.trust_remote_code)
+        dequantized = write_dequantized(model_dir, work / "dequantized", progress)
+        if dequantized is not None:
+            source, quantized = work / "dequantized", dequantized.summary()
     return Model(
         given=model_dir,
         source=source,
@@ -156,14 +169,17 @@ def find_model(
         trust_remote_code=settings.trust_remote_code,
         random_weights=random_weights,
         seed=settings.seed,
+        quantized=quantized,
     )
 
 
 @contextmanager
-def opened_model(model_dir: Path, settings: DiffSettings, **port: Unpack[PortOptions]) -> Iterator[tuple[Model, Path]]:
+def opened_model(
+    model_dir: Path, settings: DiffSettings, progress: Progress | None = None, **port: Unpack[PortOptions]
+) -> Iterator[tuple[Model, Path]]:
     """Give a model with its port, as `find_model` finds it, and a working directory that lasts as long."""
     with scratch() as work:
-        yield find_model(model_dir, work, settings, **port), work
+        yield find_model(model_dir, work, settings, progress=progress, **port), work
 
 
 def hugging_face_loader(model: Model, device: str) -> LoadHuggingFace:
@@ -207,10 +223,11 @@ def convert(model: Model, dtype: str, output: Path, progress: Progress | None = 
     from trtllm_port.conversion import convert_checkpoint
 
     return convert_checkpoint(
-        model.source,
+        model.converted,
         output,
         workspace=model.workspace,
         dtype=dtype,
+        dequantize=model.quantized is not None,
         trust_remote_code=model.trust_remote_code,
         progress=progress,
     )

@@ -1,0 +1,103 @@
+"""Small Llamas as published quantized ones are stored: each method's tensors, and the weights that they stand for.
+
+Weights are rounded and packed plainly here, element by element, as the methods' own documents describe it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+Packed = tuple[dict[str, torch.Tensor], torch.Tensor]
+"""Tensors by what follows the module's name, and the weight [N, K] in float32 that they stand for."""
+GROUP = 16
+AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # element of each nibble of a word, the lowest first
+
+
+def fp8(weight: torch.Tensor) -> Packed:
+    """One scale for each block of 16 rows and 16 columns."""
+    rows, columns = weight.shape
+    blocks = weight.reshape(rows // GROUP, GROUP, columns // GROUP, GROUP)
+    scale = blocks.abs().amax((1, 3)) / 448
+    wide = scale.repeat_interleave(GROUP, 0).repeat_interleave(GROUP, 1)
+    codes = (weight / wide).to(torch.float8_e4m3fn)
+    return {".weight": codes, ".weight_scale_inv": scale}, codes.float() * wide
+
+
+def _integers(weight: torch.Tensor, order: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Codes [K, N] and zero points [K/g, N] from 0 to 15, scales [K/g, N]; groups follow an order of columns."""
+    groups = weight.T[order].reshape(-1, GROUP, weight.shape[0])
+    low, high = groups.amin(1).clamp(max=0), groups.amax(1).clamp(min=0)
+    scale = ((high - low) / 14).half().float()
+    zero = (-low / scale).round().clamp(0, 14) + 1
+    codes = ((groups / scale[:, None]).round() + zero[:, None]).clamp(0, 15)
+    unordered = torch.empty_like(weight.T)
+    unordered[order] = codes.reshape(-1, weight.shape[0])
+    return unordered.long(), zero.long(), scale
+
+
+def _words(codes: torch.Tensor, order: tuple[int, ...] = tuple(range(8))) -> torch.Tensor:
+    """[..., 8 n] numbers from 0 to 15 → [..., n] int32."""
+    parts = codes.reshape(*codes.shape[:-1], -1, 8)[..., list(order)]
+    words = sum(parts[..., place] << (4 * place) for place in range(8))
+    return torch.where(words >= 1 << 31, words - (1 << 32), words).to(torch.int32).contiguous()  # type: ignore[arg-type]
+
+
+def gptq(weight: torch.Tensor) -> Packed:
+    """4 bits with zero points; groups are of columns in another order than the weight's."""
+    columns = weight.shape[1]
+    order = torch.randperm(columns, generator=torch.Generator().manual_seed(columns))
+    codes, zero, scale = _integers(weight, order)
+    g_idx = torch.empty(columns, dtype=torch.int32)
+    g_idx[order] = (torch.arange(columns) // GROUP).to(torch.int32)
+    tensors = {
+        ".qweight": _words(codes.T).T.contiguous(),
+        ".qzeros": _words(zero - 1),
+        ".scales": scale.half(),
+        ".g_idx": g_idx,
+    }
+    return tensors, ((codes - zero[g_idx.long()]).float() * scale[g_idx.long()]).T.contiguous()
+
+
+def awq(weight: torch.Tensor) -> Packed:
+    """4 bits with zero points, eight rows of the weight in a word."""
+    codes, zero, scale = _integers(weight, torch.arange(weight.shape[1]))
+    tensors = {".qweight": _words(codes, AWQ_ORDER), ".qzeros": _words(zero, AWQ_ORDER), ".scales": scale.half()}
+    group = torch.arange(weight.shape[1]) // GROUP
+    return tensors, ((codes - zero[group]).float() * scale[group]).T.contiguous()
+
+
+METHODS: dict[str, tuple[dict[str, Any], Callable[[torch.Tensor], Packed]]] = {
+    "fp8": ({"quant_method": "fp8", "weight_block_size": [GROUP, GROUP], "activation_scheme": "dynamic"}, fp8),
+    "gptq": ({"quant_method": "gptq", "bits": 4, "group_size": GROUP, "desc_act": True, "sym": False}, gptq),
+    "awq": ({"quant_method": "awq", "bits": 4, "group_size": GROUP, "zero_point": True, "version": "gemm"}, awq),
+}
+
+
+def quantize(model_dir: Path, output: Path, method: str) -> dict[str, torch.Tensor]:
+    """Write a model with all projections of its layers quantized.
+
+    Returns:
+        The weights that the files stand for, by the plain model's names.
+    """
+    settings, pack = METHODS[method]
+    output.mkdir()
+    for path in model_dir.glob("*.json"):
+        shutil.copy(path, output)
+    config = json.loads((model_dir / "config.json").read_text())
+    (output / "config.json").write_text(json.dumps(config | {"quantization_config": settings}))
+    stored, plain = dict[str, torch.Tensor](), dict[str, torch.Tensor]()
+    for name, tensor in load_file(model_dir / "model.safetensors").items():
+        if name.endswith("_proj.weight"):
+            tensors, plain[name] = pack(tensor.float())
+            stored |= {name.removesuffix(".weight") + ending: part for ending, part in tensors.items()}
+        else:
+            stored[name] = plain[name] = tensor
+    save_file(stored, output / "model.safetensors")
+    return plain
