@@ -7,11 +7,10 @@ transformers `quantizers/quantizers_utils.py`, modelopt `torch/export` (fnmatch)
 from __future__ import annotations
 
 import fnmatch
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trtllm_port.layers.quantization.layouts.settings import Settings
+from trtllm_port.layers.quantization.layouts.settings import Expression, Settings
 from trtllm_port.layers.quantization.layouts.weight import ActivationScheme, Kind
 
 WHOLE = 0  # as a side of a block: all of the axis
@@ -49,7 +48,7 @@ class Names:
     """
 
     exact: frozenset[str] = frozenset()
-    starts: tuple[re.Pattern[str], ...] = ()
+    starts: tuple[Expression, ...] = ()
     ends: tuple[str, ...] = ()
     every: bool = False
 
@@ -59,7 +58,7 @@ class Names:
             self.every
             or module in self.exact
             or module.endswith(self.ends)
-            or any(pattern.match(module) for pattern in self.starts)
+            or any(expression.matches(module) for expression in self.starts)
         )
 
 
@@ -123,5 +122,5 @@ def as_compressed_tensors(settings: Settings, key: str, texts: Sequence[str]) ->
 def as_globs(texts: Sequence[str]) -> Names:
     """`fnmatch` patterns for the whole name."""
     plain = frozenset(text for text in texts if not set("*?[") & set(text))
-    globs = tuple(re.compile(fnmatch.translate(text)) for text in texts if text not in plain)
+    globs = tuple(Expression(fnmatch.translate(text)) for text in texts if text not in plain)
     return Names(exact=plain, starts=globs)

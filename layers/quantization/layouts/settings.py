@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import regex
+
+from trtllm_port.errors import CheckpointError
+
 SHOWN = 60  # characters of an odd value
+PATIENCE = 0.5  # seconds of processor time for one expression and one name
 
 
 def shown(value: object) -> str:
     """The beginning of a value, as Python writes it."""
     text = repr(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+class Expression:
+    """A regular expression of somebody else's, which may take long, but not for ever.
+
+    Raises:
+        regex.error: it is none.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._compiled = regex.compile(text)
+
+    def matches(self, name: str) -> bool:
+        """Whether it matches at the start of a name.
+
+        Raises:
+            CheckpointError: it takes too long.
+        """
+        try:
+            return self._compiled.match(name, timeout=PATIENCE) is not None
+        except TimeoutError:
+            raise CheckpointError(
+                f"the regular expression {shown(self.text)} takes longer than {PATIENCE} s for {shown(name)}",
+                hint="correct it in the model's quantization config",
+            ) from None
 
 
 class Settings:
@@ -103,13 +133,13 @@ class Settings:
         self.problem(key, f"is {shown(value)}, expected a list of names")
         return ()
 
-    def patterns(self, key: str | None, texts: Sequence[str], template: str = "{}") -> tuple[re.Pattern[str], ...]:
+    def patterns(self, key: str | None, texts: Sequence[str], template: str = "{}") -> tuple[Expression, ...]:
         """Regular expressions, each in the place of `{}`."""
         found = []
         for text in texts:
             try:
-                found.append(re.compile(template.replace("{}", text)))
-            except (re.error, OverflowError, RecursionError) as error:
+                found.append(Expression(template.replace("{}", text)))
+            except (regex.error, OverflowError, RecursionError) as error:
                 self.problem(key, f"has {shown(text)}, which is no regular expression: {error}")
         return tuple(found)
 

@@ -219,3 +219,11 @@ def test_the_cache() -> None:
     assert scheme({**MODELOPT, "kv_cache_scheme": {"num_bits": 8, "type": "float"}}).kv_cache == "fp8_e4m3"
     assert scheme({**MODELOPT, "kv_cache_quant_algo": "NVFP4"}).kv_cache == "nvfp4"
     assert scheme(MODELOPT).kv_cache is None
+
+
+def test_an_expression_that_would_take_for_ever_is_refused() -> None:
+    settings = {"quant_method": "gptq", "bits": 4, "dynamic": {r"-:(\w|\w\w)*\d$": {}}}
+    scheme = read_scheme({"quantization_config": settings})
+    assert scheme is not None
+    with pytest.raises(CheckpointError, match=r"the regular expression .* takes longer than"):
+        scheme.of("a" * 60)
