@@ -6,6 +6,7 @@ Weights are rounded and packed plainly here, element by element, as the methods'
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,14 +21,30 @@ GROUP = 16
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # element of each nibble of a word, the lowest first
 
 
-def fp8(weight: torch.Tensor) -> Packed:
-    """One scale for each block of 16 rows and 16 columns."""
+def fp8(weight: torch.Tensor, block: int = GROUP) -> Packed:
+    """One scale for each block of as many rows and columns; those at the ends may be smaller."""
     rows, columns = weight.shape
-    blocks = weight.reshape(rows // GROUP, GROUP, columns // GROUP, GROUP)
-    scale = blocks.abs().amax((1, 3)) / 448
-    wide = scale.repeat_interleave(GROUP, 0).repeat_interleave(GROUP, 1)
+    scale = torch.empty(-(-rows // block), -(-columns // block))
+    wide = torch.empty_like(weight)
+    for i in range(scale.shape[0]):
+        for j in range(scale.shape[1]):
+            part = slice(i * block, (i + 1) * block), slice(j * block, (j + 1) * block)
+            scale[i, j] = wide[part] = weight[part].abs().max() / 448
     codes = (weight / wide).to(torch.float8_e4m3fn)
     return {".weight": codes, ".weight_scale_inv": scale}, codes.float() * wide
+
+
+def mxfp4(parameter: torch.Tensor) -> Packed:
+    """Stacked experts [X, in, out], in groups of 32 along `in` whose scale is a power of two."""
+    groups = parameter.transpose(1, 2).reshape(parameter.shape[0], parameter.shape[2], -1, 32)
+    exponent = (groups.abs().amax(-1).log2().floor() - 2).clamp(-127, 127)
+    values = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
+    scaled = groups * 2.0 ** -exponent[..., None]
+    nearest = (scaled.abs()[..., None] - values).abs().argmin(-1)
+    codes = (nearest + 8 * (scaled < 0)).to(torch.uint8)
+    stands_for = values[nearest] * torch.where(scaled < 0, -1.0, 1.0) * 2.0 ** exponent[..., None]
+    tensors = {"_blocks": codes[..., 0::2] + 16 * codes[..., 1::2], "_scales": (exponent + 127).to(torch.uint8)}
+    return tensors, stands_for.flatten(2).transpose(1, 2).contiguous()
 
 
 def _integers(weight: torch.Tensor, order: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -86,7 +103,17 @@ def quantize(model_dir: Path, output: Path, method: str) -> dict[str, torch.Tens
     Returns:
         The weights that the files stand for, by the plain model's names.
     """
-    settings, pack = METHODS[method]
+    return quantize_with(model_dir, output, *METHODS[method])
+
+
+def quantize_with(
+    model_dir: Path,
+    output: Path,
+    settings: dict[str, Any],
+    pack: Callable[[torch.Tensor], Packed],
+    which: str = r".*_proj\.weight",
+) -> dict[str, torch.Tensor]:
+    """As `quantize`, with a config and a packer of one's own, of the tensors whose names match."""
     output.mkdir()
     for path in model_dir.glob("*.json"):
         shutil.copy(path, output)
@@ -94,7 +121,7 @@ def quantize(model_dir: Path, output: Path, method: str) -> dict[str, torch.Tens
     (output / "config.json").write_text(json.dumps(config | {"quantization_config": settings}))
     stored, plain = dict[str, torch.Tensor](), dict[str, torch.Tensor]()
     for name, tensor in load_file(model_dir / "model.safetensors").items():
-        if name.endswith("_proj.weight"):
+        if re.fullmatch(which, name):
             tensors, plain[name] = pack(tensor.float())
             stored |= {name.removesuffix(".weight") + ending: part for ending, part in tensors.items()}
         else:

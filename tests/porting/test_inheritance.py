@@ -232,3 +232,14 @@ def test_packages_that_import_each_other_end(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.py").write_text(f"from ..{other}.model import X\n")
     assert [path.name for path in packages_used(tmp_path / "a")] == ["a", "b"]
+
+
+def test_names_that_both_ports_have(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A class of ours that says something else is not taken for the other port's of that name."""
+    own = pebble(("self.up_proj(x))", "self.up_proj(x) * 2.0)"), ("PebbleMLP", "LlamaAttention"))
+    like = taken_over(own, workspace, "llama")
+    work = tmp_path_factory.mktemp("networks")
+    assert content(network(like, work / "like")) == content(network(own, work / "own"))
+    text = like.files["model.py"]
+    assert "class LlamaAttention(LlamaMLP):" in text
+    assert "class PebbleAttention(Module):" in text  # the other port's `LlamaAttention` cannot be named here

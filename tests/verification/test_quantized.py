@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from tests.quantized_models import METHODS, quantize
+from tests.quantized_models import METHODS, Packed, fp8, mxfp4, quantize, quantize_with
 from trtllm_port.cli.app import main
+from trtllm_port.huggingface.random_weights import save_random_checkpoint
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -52,3 +57,75 @@ def test_random_weights_are_those_of_the_plain_model(
     words = ["diff-layers", str(tmp_path / "model"), "--workspace", str(llama_workspace), "--random-weights", "--json"]
     assert main(words) == 0
     assert not [each for each in json.loads(capsys.readouterr().out)["not_exercised"] if "int4" in each["what"]]
+
+
+SHARED = Path(__file__).parents[3] / "shared" / "published"
+FP8 = {
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "vocab_size": 320,
+    "torch_dtype": "float32",
+}
+PUBLISHED: dict[str, tuple[dict[str, Any], Callable[[torch.Tensor], Packed], str]] = {
+    "deepseek-v3": (
+        {
+            **FP8,
+            **{
+                "intermediate_size": 160,
+                "moe_intermediate_size": 48,
+                "num_hidden_layers": 2,
+                "first_k_dense_replace": 1,
+            },
+            **{"n_routed_experts": 16, "n_group": 4, "topk_group": 2, "num_experts_per_tok": 4, "q_lora_rank": 48},
+            **{"kv_lora_rank": 32, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16},
+        },
+        partial(fp8, block=128),
+        r".*(_proj|_mqa)\.weight",
+    ),
+    "qwen3-30b-a3b-fp8": (
+        {
+            **FP8,
+            **{"num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 160, "moe_intermediate_size": 48},
+            **{"num_hidden_layers": 2, "num_experts": 8, "num_experts_per_tok": 2},
+        },
+        partial(fp8, block=128),
+        r".*_proj\.weight",
+    ),
+    "gpt-oss-20b": (
+        {
+            **FP8,
+            **{"num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 32, "num_hidden_layers": 2},
+            **{
+                "layer_types": ["sliding_attention", "full_attention"],
+                "num_local_experts": 4,
+                "num_experts_per_tok": 2,
+            },
+        },
+        mxfp4,
+        r".*experts\.\w+_proj",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_quantized_models_at_a_small_size(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the options and the quantization that their configs have, and tensors named as in the published files."""
+    if not (SHARED / name).is_dir():
+        pytest.skip("the published configs are not present")
+    sizes, pack, which = PUBLISHED[name]
+    config = json.loads((SHARED / name / "config.json").read_text())
+    (tmp_path / "small").mkdir()
+    plain = {key: value for key, value in config.items() if key not in ("quantization_config", "auto_map")}
+    (tmp_path / "small" / "config.json").write_text(json.dumps(plain | sizes))
+    save_random_checkpoint(tmp_path / "small", tmp_path / "plain")
+    quantize_with(tmp_path / "plain", tmp_path / "model", config["quantization_config"], pack, which)
+    assert main(["new", str(SHARED / name), "--workspace", str(tmp_path)]) == 0
+    assert f"quantized ({config['quantization_config']['quant_method']})" in capsys.readouterr().out
+    words = ["diff-layers", str(tmp_path / "model"), "--workspace", str(tmp_path), "--dtype", "float32", "--json"]
+    assert main(words) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [each for each in report["not_exercised"] if "both sides have them dequantized" in each["reason"]]

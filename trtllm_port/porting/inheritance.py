@@ -8,7 +8,7 @@ other stands as it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,56 +37,60 @@ def inherited(model: str, config: str, bases: Mapping[str, str], *, like: str) -
     from trtllm_port.codegen.ir.formatting import formatted
 
     own = ModelFile.of(model)
-    theirs = [(package, ModelFile.of(text)) for package, text in bases.items()]
     fields = own.config_fields(config)
+    theirs = _Theirs(own, {package: ModelFile.of(text) for package, text in bases.items()})
     same: dict[str, str] = {}  # our name → theirs
-    taken: dict[str, set[str]] = {package: set() for package in bases}
     written: list[str] = []
     for ours in own.classes.values():
-        found = _equal(own, ours, theirs, same)
-        if found is not None:
-            same[ours.name] = found[1]
-            continue
-        derived = _derived(own, ours, theirs, same, fields)
-        written.append(ours.text(same) if derived is None else derived[0])
-        if derived is not None:
-            taken[derived[1]].add(derived[2])
+        equal = theirs.equal(ours, same)
+        if equal is not None:
+            same[ours.name] = equal
+        else:
+            written.append(theirs.derived(ours, same, fields) or ours.text(same))
     text = "\n\n\n".join(written)
-    for package, file in theirs:
-        taken[package] |= {name for name in same.values() if name in file.classes and _has_word(text, name)}
-    if not any(taken.values()):
+    taken = {name: package for name, package in theirs.taken.items() if _has_word(text, name)}
+    if not taken:
         return None
     return formatted("\n".join([_docstring(own, like), "", *_imports(own, taken, text), "", "", text, ""]))
 
 
-def _equal(
-    own: ModelFile, ours: ClassText, theirs: list[tuple[str, ModelFile]], same: Mapping[str, str]
-) -> tuple[str, str] | None:
-    """The package and the name of a class that says the same."""
-    for package, file in theirs:
-        for other in file.classes.values():
-            names = {**same, own.config_class: file.config_class, ours.name: other.name}
-            if ours.content(names) == other.content({}) and own.means_the_same(file, ours.node, other.node):
-                return package, other.name
-    return None
+class _Theirs:
+    """The classes of the other ports.
 
+    Attributes:
+        taken: those that were asked for → their packages.
+    """
 
-def _derived(
-    own: ModelFile,
-    ours: ClassText,
-    theirs: list[tuple[str, ModelFile]],
-    same: Mapping[str, str],
-    fields: frozenset[str],
-) -> tuple[str, str, str] | None:
-    """The shortest subclass that is shorter than the class itself, with its base's package and name."""
-    found = []
-    for package, file in theirs:
-        for other in file.classes.values():
-            text = subclass(own, ours, file, other, same, fields)
-            if text is not None:
-                found.append((text, package, other.name))
-    best = min(found, key=lambda each: len(each[0].splitlines()), default=None)
-    return best if best is not None and len(best[0].splitlines()) < len(ours.text(same).splitlines()) else None
+    def __init__(self, own: ModelFile, files: Mapping[str, ModelFile]) -> None:
+        self.own, self.files = own, files
+        self.taken: dict[str, str] = {}
+
+    def equal(self, ours: ClassText, same: Mapping[str, str]) -> str | None:
+        """The name of a class that says the same."""
+        for package, file, other in self._usable(ours):
+            names = {**same, self.own.config_class: file.config_class, ours.name: other.name}
+            if ours.content(names) == other.content({}) and self.own.means_the_same(file, ours.node, other.node):
+                self.taken[other.name] = package
+                return other.name
+        return None
+
+    def derived(self, ours: ClassText, same: Mapping[str, str], fields: frozenset[str]) -> str | None:
+        """The shortest subclass that is shorter than the class itself."""
+        best, base, fewest = None, ("", ""), len(ours.text(same).splitlines())
+        for package, file, other in self._usable(ours):
+            text = subclass(self.own, ours, file, other, same, fields)
+            if text is not None and len(text.splitlines()) < fewest:
+                best, base, fewest = text, (other.name, package), len(text.splitlines())
+        if best is not None:
+            self.taken[base[0]] = base[1]
+        return best
+
+    def _usable(self, ours: ClassText) -> Iterator[tuple[str, ModelFile, ClassText]]:
+        """Classes whose names would not mean something else in our file: of ours, or of another package."""
+        for package, file in self.files.items():
+            for name, other in file.classes.items():
+                if self.taken.get(name, package) == package and (name == ours.name or name not in self.own.classes):
+                    yield package, file, other
 
 
 def _docstring(own: ModelFile, like: str) -> str:
@@ -96,7 +100,7 @@ def _docstring(own: ModelFile, like: str) -> str:
     return '"""' + first + "\n" + rest + '"""'
 
 
-def _imports(own: ModelFile, taken: Mapping[str, set[str]], text: str) -> list[str]:
+def _imports(own: ModelFile, taken: Mapping[str, str], text: str) -> list[str]:
     lines = ["from __future__ import annotations", ""]
     for module, names in own.imports.items():
         used = [name for name in names if _has_word(text, name)]
@@ -104,9 +108,11 @@ def _imports(own: ModelFile, taken: Mapping[str, set[str]], text: str) -> list[s
             lines += ["import math", ""]
         elif used and not module.startswith("."):
             lines += [f"from {module} import {', '.join(used)}", ""]
-    lines += [f"from ..{package}.model import {', '.join(sorted(names))}" for package, names in taken.items() if names]
-    for module, names in own.imports.items():
-        used = [name for name in names if _has_word(text, name)]
+    for package in dict.fromkeys(taken.values()):
+        names = sorted(name for name in taken if taken[name] == package)
+        lines.append(f"from ..{package}.model import {', '.join(names)}")
+    for module, found in own.imports.items():
+        used = [name for name in found if _has_word(text, name)]
         if used and module.startswith("."):
             lines.append(f"from {module} import {', '.join(used)}")
     return lines
