@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from trtllm_port.porting.create import PortResult
 
 
+NOT_READ = "they are not read: give that model, or `verify --random-weights`"
+
+
 def render_port(result: PortResult) -> None:
     """What was written, what is left to do by hand, and how the port compares."""
     port = result.port
@@ -20,9 +23,12 @@ def render_port(result: PortResult) -> None:
         line = f"ported the text part of `{result.part_of}`: {port.architecture}; images and sounds are not its input"
         console.line(line)
     if result.quantized is not None:
+        from trtllm_port.layers.quantization import METHODS
+
+        is_read = result.quantized in METHODS
         console.line(
             f"the weights are quantized ({result.quantized}): the port is of the model that they were quantized from; "
-            "`verify` and `convert --dequantize` take them as they were before"
+            + ("`verify` and `convert --dequantize` take them as they were before" if is_read else NOT_READ)
         )
     if result.alike is not None:
         name, lines = result.alike
