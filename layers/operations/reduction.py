@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from trtllm_port.errors import NetworkError
 from trtllm_port.layers.definition.dtypes import FLOAT_DTYPES
 from trtllm_port.layers.definition.network import Tensor
 from trtllm_port.layers.definition.operands import axes_mask, axis, require
 from trtllm_port.layers.operations.shaping import squeeze
 from trtllm_port.layers.operations.unary import abs, cast, exp, log, sqrt
 
+LARGEST_K = 3840  # TensorRT's limit
 Dims = int | tuple[int, ...] | list[int]
 
 
@@ -77,9 +79,14 @@ def logsumexp(x: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
 def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True) -> tuple[Tensor, Tensor]:
     """The k greatest (or smallest) values along dim, sorted, and their int64 positions.
 
-    k is at most 3840 (TensorRT's limit), dim one of the last four.
+    dim is one of the last four.
+
+    Raises:
+        NetworkError: k is none of 1 to 3840, which TensorRT takes.
     """
     network = x.network
+    if not 1 <= k <= LARGEST_K:
+        raise NetworkError(f"{network.where()}`topk` of {k} numbers", hint=f"TensorRT takes 1 to {LARGEST_K}")
     kind = network.trt.TopKOperation.MAX if largest else network.trt.TopKOperation.MIN
     layer = network.definition.add_topk(x.itensor, kind, k, axes_mask(x, dim))
     values, indices = network.add_outputs("topk", layer, 2)

@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from trtllm_port.codegen import PortSource, check_port
-from trtllm_port.codegen.check import _errors, _verdict, outputs_of
+from trtllm_port.codegen.check import _errors, _noise, _verdict, outputs_of
 from trtllm_port.codegen.soundness import unsound
 from trtllm_port.errors import PortError
 
@@ -146,3 +146,12 @@ def test_what_is_right_of_a_wrong_port_does_not_hide_that_it_differs() -> None:
     errors, limits = {"prefill: a": 0.5, "prefill: b": 1.0}, {"prefill: a": 1e-6, "prefill: b": float("inf")}
     assert _verdict(errors, limits, "the values at `b` are not finite").first_divergence == "prefill: a"
     assert _verdict({}, {}, None).passed is False
+
+
+def test_a_step_may_round_as_the_worst_token_of_the_prefill_did() -> None:
+    """Its few numbers tell by chance how much rounding matters there: tokens differ by orders of magnitude."""
+    expected, worst = {"router": torch.ones(2, 6, 4)}, dict[str, float]()
+    exact = torch.ones(2, 6, 4, dtype=torch.float64)
+    exact[1, 3] += 4e-5
+    assert _noise(expected, worst, "router", exact) == pytest.approx(4e-5 / 12**0.5, rel=1e-2)
+    assert worst["router"] == pytest.approx(4e-5, rel=1e-2)

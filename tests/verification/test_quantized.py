@@ -60,23 +60,21 @@ def test_random_weights_are_those_of_the_plain_model(
 
 
 SHARED = Path(__file__).parents[3] / "shared" / "published"
-FP8 = {
-    "hidden_size": 64,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 4,
-    "vocab_size": 320,
-    "torch_dtype": "float32",
+SMALL = {
+    **{
+        "hidden_size": 64,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "vocab_size": 320,
+        "num_hidden_layers": 2,
+    },
+    **{"pad_token_id": None, "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32"},
 }
 PUBLISHED: dict[str, tuple[dict[str, Any], Callable[[torch.Tensor], Packed], str]] = {
     "deepseek-v3": (
         {
-            **FP8,
-            **{
-                "intermediate_size": 160,
-                "moe_intermediate_size": 48,
-                "num_hidden_layers": 2,
-                "first_k_dense_replace": 1,
-            },
+            **SMALL,
+            **{"intermediate_size": 160, "moe_intermediate_size": 48, "first_k_dense_replace": 1},
             **{"n_routed_experts": 16, "n_group": 4, "topk_group": 2, "num_experts_per_tok": 4, "q_lora_rank": 48},
             **{"kv_lora_rank": 32, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16},
         },
@@ -85,17 +83,17 @@ PUBLISHED: dict[str, tuple[dict[str, Any], Callable[[torch.Tensor], Packed], str
     ),
     "qwen3-30b-a3b-fp8": (
         {
-            **FP8,
+            **SMALL,
             **{"num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 160, "moe_intermediate_size": 48},
-            **{"num_hidden_layers": 2, "num_experts": 8, "num_experts_per_tok": 2},
+            **{"num_experts": 8, "num_experts_per_tok": 2},
         },
         partial(fp8, block=128),
         r".*_proj\.weight",
     ),
     "gpt-oss-20b": (
         {
-            **FP8,
-            **{"num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 32, "num_hidden_layers": 2},
+            **SMALL,
+            **{"num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 32},
             **{
                 "layer_types": ["sliding_attention", "full_attention"],
                 "num_local_experts": 4,

@@ -30,6 +30,8 @@ def test_two_data_types_are_refused_by_name(evaluate: Any) -> None:
         (lambda t: t + "x", "no tensor, parameter or scalar"),
         (lambda t: t.to("float99"), "unknown data type `float99`"),
         (lambda t: t + L.Parameter((2,)), "int64 and float32"),
+        (lambda t: L.topk(t, 0), "`topk` of 0 numbers"),
+        (lambda t: L.topk(t, 3841), "`topk` of 3841 numbers"),
     ],
 )
 def test_wrong_operands_are_refused(evaluate: Any, function: Any, message: str) -> None:
