@@ -108,7 +108,6 @@ def test_code_that_comes_with_the_model_is_traced_like_any_other(tmp_path: Path,
         (transformers.BertConfig(architectures=["BertForMaskedLM"], is_decoder=True), "encoder model"),
         (transformers.T5Config(), "encoder-decoder"),
         (transformers.ViTConfig(), "no causal language model"),
-        (transformers.LlamaConfig(quantization_config={"quant_method": "gptq"}), "is quantized"),
     ],
 )
 def test_no_decoder_only_language_model(config: Any, reason: str) -> None:

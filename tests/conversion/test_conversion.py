@@ -231,9 +231,12 @@ def test_a_port_under_a_name_of_its_own(model_dir: Path, tmp_path: Path, llama_w
 
 
 def test_what_a_port_cannot_do_is_refused(model_dir: Path, llama_workspace: Path, tmp_path: Path) -> None:
-    for sizes, what in (({"tp_size": 2}, "no layer that can be cut"), ({"pp_size": 2}, "no pipeline stages")):
+    for mapping, what in (
+        (Mapping(tp_size=2), "no layer that can be cut"),
+        (Mapping(pp_size=2), "no pipeline stages"),
+    ):
         with pytest.raises(ConfigError, match=what):
-            convert_checkpoint(model_dir, tmp_path / "ckpt", workspace=llama_workspace, **sizes)
+            convert_checkpoint(model_dir, tmp_path / "ckpt", workspace=llama_workspace, mapping=mapping)
     with pytest.raises(RegistryError, match="no port for `LlamaForCausalLM`"):
         convert_checkpoint(model_dir, tmp_path / "ckpt", workspace=tmp_path / "elsewhere")
     assert_nothing_left(model_dir)

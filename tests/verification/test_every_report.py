@@ -99,8 +99,15 @@ def phase_of(order: tuple[str, ...], facts: HuggingFaceFacts, found: TapComparis
 
 def model_of(package: Path) -> Any:
     cls = type("MyForCausalLM" if "hand" in str(package) else "LlamaForCausalLM", (), {"weight_map": {}})
-    port = SimpleNamespace(package_dir=package, cls=cls, name="port", digest="d")
-    subject = {"given": Path("m"), "architecture": "A", "dtype": "float32", "random_weights": True, "seed": 0}
+    port = SimpleNamespace(package_dir=package, packages=(package,), cls=cls, name="port", digest="d")
+    subject = {
+        "given": Path("m"),
+        "architecture": "A",
+        "dtype": "float32",
+        "random_weights": True,
+        "seed": 0,
+        "quantized": None,
+    }
     return SimpleNamespace(**subject, port=port, config={}, workspace=package)
 
 

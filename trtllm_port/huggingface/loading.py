@@ -180,7 +180,7 @@ def weights_as_stored() -> Iterator[None]:
 
     transformers (5.23) initialises modules after loading, and trusts `_init_weights` to leave alone what was loaded.
     Those that change a weight in place do not: Mamba's divides `out_proj` where the config has
-    `rescale_prenorm_residual`.
+    `rescale_prenorm_residual`, Youtu's puts zeros into a row of the embedding.
     """
     from transformers import PreTrainedModel
 
@@ -203,15 +203,23 @@ class _Unknown(nn.Module):
 
 
 class _ReadOnly(TorchFunctionMode):
-    """While active, operations in place leave tensors as they are that transformers has read from a file."""
+    """While active, operations in place leave tensors as they are that transformers has read from a file, or parts."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         in_place = _IN_PLACE.fullmatch(getattr(func, "__name__", "")) is not None
-        if in_place and args and getattr(args[0], "_is_hf_initialized", False):
+        loaded = bool(args) and getattr(args[0], "_is_hf_initialized", False)
+        if in_place and loaded:
             return args[0]
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        if loaded and isinstance(result, torch.Tensor) and _same_memory(result, args[0]):
+            result._is_hf_initialized = True  # type: ignore[attr-defined]  # where transformers looks
+        return result
+
+
+def _same_memory(part: torch.Tensor, whole: torch.Tensor) -> bool:
+    return not part.is_meta and part.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
 
 
 @contextmanager
