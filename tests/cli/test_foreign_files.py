@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.quantized_models import quantize
 from trtllm_port.cli.app import main
 from trtllm_port.shipped_model import MODEL_DIR
 
@@ -79,9 +80,15 @@ def test_quantized_weights_are_refused(place: Path, capsys: Capture) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [["inspect", "model"], ["new", "model", "--name", "mine", "--workspace", "fresh"]])
 def test_what_is_quantized_is_ported_as_if_it_were_not_and_said(words: list[str], place: Path, capsys: Capture) -> None:
-    edit(place / "model" / "config.json", **QUANTIZED)
+    (place / "model").rename(place / "plain")
+    quantize(place / "plain", place / "model", "gptq")
     assert main(words) == 0
-    assert "the weights are quantized (gptq)" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "the weights are quantized (gptq)" in told
+    assert (
+        words[0] != "inspect"
+        or "quantized: 14 weights in int4, a scale per 1×16 group\nnot quantized: 7 tensors" in told
+    )
 
 
 @pytest.mark.parametrize(
