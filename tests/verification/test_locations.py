@@ -259,3 +259,13 @@ def test_a_class_that_inherits_has_the_lines_of_its_base(
         paths[-1].write_text(text)
     place = place_of(Sources(paths, "Net", {"": "Net", "attn": "Attention"}), module, look)
     assert str(place).startswith(f"`models/{line}")
+
+
+def test_a_class_may_have_the_name_of_what_its_base_inherits_from(tmp_path: Path) -> None:
+    """Of another file: following names alone would go round for ever."""
+    paths = [tmp_path / name / "model.py" for name in ("net", "base")]
+    for path, bases in zip(paths, (("Block", "Part"), ("Part", "Block")), strict=True):
+        path.parent.mkdir()
+        path.write_text("class {}({}):\n    def forward(self, x):\n        return x * 2\n".format(*bases))
+    place = place_of(Sources(paths, "Block", {"": "Block"}), "", WhereToLook(patterns=("no such line",)))
+    assert str(place).endswith("line 1: `class Block`")

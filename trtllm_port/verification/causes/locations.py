@@ -137,13 +137,14 @@ def _with_bases(classes: Classes, spot: SourceSpot, overridden: frozenset[str] =
     """A class; where it inherits from others, what all compute, then the constructors, which call each other."""
     methods = [each for each in _methods(spot.node) if each.name not in overridden]
     below = overridden | {each.name for each in methods} - {INIT}
-    bases = [each for base in bases_of(classes, spot) for each in _with_bases(classes, base, below)]
+    others, found = bases_of(classes, spot)
+    bases = [each for base in found for each in _with_bases(others, base, below)]
     if not bases:
         return [_Methods(spot, methods)]
     parts = [
-        _Methods(where, [each for each in found if (each.name == INIT) is is_init])
+        _Methods(where, [each for each in own if (each.name == INIT) is is_init])
         for is_init in (False, True)
-        for where, found in (_Methods(spot, methods), *bases)
+        for where, own in (_Methods(spot, methods), *bases)
     ]
     return [part for part in parts if part.methods]
 

@@ -144,20 +144,18 @@ def _assignment(classes: Classes, holder: SourceSpot, name: str) -> SourceSpot |
     for node in ast.walk(holder.node):
         if isinstance(node, Statement) and any(is_own(target, name) for target in _targets(node)):
             return SourceSpot(holder.path, holder.lines, node)
-    others = _without(classes, holder)
-    bases = bases_of(others, holder)
+    others, bases = bases_of(classes, holder)
     return next((found for base in bases if (found := _assignment(others, base, name)) is not None), None)
 
 
-def bases_of(classes: Classes, spot: SourceSpot) -> list[SourceSpot]:
-    """The classes among some that a class inherits from, itself aside."""
-    others = _without(classes, spot)
+def bases_of(classes: Classes, spot: SourceSpot) -> tuple[Classes, list[SourceSpot]]:
+    """The classes without one, and those of them that it inherits from.
+
+    Whoever goes on does so among the others: a base may name its own base as the class, which is another one.
+    """
+    others = {name: each for name, each in classes.items() if each.node is not spot.node}
     nodes = spot.node.bases if isinstance(spot.node, ast.ClassDef) else []
-    return [others[base.id] for base in nodes if isinstance(base, ast.Name) and base.id in others]
-
-
-def _without(classes: Classes, spot: SourceSpot) -> Classes:
-    return {name: each for name, each in classes.items() if each.node is not spot.node}
+    return others, [others[base.id] for base in nodes if isinstance(base, ast.Name) and base.id in others]
 
 
 def _targets(node: Statement) -> Sequence[ast.expr]:
