@@ -145,32 +145,34 @@ def test_what_is_taken_and_nothing_more_is_imported(workspace: Path) -> None:
     )
 
 
-def test_names_that_mean_something_else_are_not_shared() -> None:
+def in_terms_of(base: str) -> str:
+    """The plain port in terms of a changed Llama."""
     own = pebble()
-    shadowed = FILES["model.py"].replace("    Activation,\n", "") + "\n\ndef Activation(name: str) -> None: ...\n"
-    text = inherited(own.files["model.py"], own.files["config.py"], {"llama": shadowed}, like="llama")
+    text = inherited(own.files["model.py"], own.files["config.py"], {"llama": base}, like="llama")
     assert text is not None
+    return text
+
+
+def test_names_that_mean_something_else_are_not_shared() -> None:
+    shadowed = FILES["model.py"].replace("    Activation,\n", "") + "\n\ndef Activation(name: str) -> None: ...\n"
+    text = in_terms_of(shadowed)
     assert "class PebbleMLP(LlamaMLP):\n    def __init__(" in text
     assert "self.act_fn = Activation(config.hidden_act)" in text
 
 
 def test_a_class_that_makes_more_is_no_base() -> None:
-    own = pebble()
     more = FILES["model.py"].replace(
         "        self.act_fn = Act", "        self.gain = Linear(1, 1)\n        self.act_fn = Act"
     )
-    text = inherited(own.files["model.py"], own.files["config.py"], {"llama": more}, like="llama")
-    assert text is not None
+    text = in_terms_of(more)
     assert "super(LlamaMLP, self).__init__()\n        self.gate_proj = Linear(" in text
 
 
 def test_a_base_whose_class_says_more_is_none() -> None:
-    own = pebble()
     more = FILES["model.py"].replace(
         "class LlamaMLP(Module):", "class LlamaMLP(Module):\n    computed_elsewhere = {}\n"
     )
-    text = inherited(own.files["model.py"], own.files["config.py"], {"llama": more}, like="llama")
-    assert text is not None
+    text = in_terms_of(more)
     assert "class PebbleMLP(Module):" in text
 
 

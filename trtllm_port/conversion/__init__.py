@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from trtllm_port.layers.weights import WeightPlan
 
 PRODUCER = "trtllm-port convert"
+LEFT_OUT = "a scale of a quantized KV cache or output, which is not quantized here"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +114,7 @@ def convert_checkpoint(
         ranks=config.mapping.tp_size,
         tensors=len(plan.specs),
         size=size,
-        dropped=dict(plan.dropped) | source.left_out(),
+        dropped=dict(plan.dropped) | dict.fromkeys(source.left_out, LEFT_OUT),
         source=source_digests,
         seconds=time.perf_counter() - began,
     )

@@ -21,9 +21,14 @@ from trtllm_port.layers.weights import HuggingFaceWeights
 class StreamedWeights:
     """A `TensorSource` over `HuggingFaceWeights`' checked files that also yields a tensor's bytes in pieces.
 
+    Attributes:
+        left_out: tensors that belong to no weight: none.
+
     Raises:
         CheckpointError: as `HuggingFaceWeights`.
     """
+
+    left_out: tuple[str, ...] = ()
 
     def __init__(self, hf_model_dir: Path) -> None:
         self.directory = hf_model_dir
@@ -59,10 +64,6 @@ class StreamedWeights:
         _, start, stop = self._weights.place(name)
         return stop - start
 
-    def left_out(self) -> dict[str, str]:
-        """Return the tensors that nobody sees, each with the reason: none."""
-        return {}
-
     def digests(self) -> dict[str, str]:
         """Read what was not read yet, close the files, and return file name → digest."""
         return {name: reader.finish() for name, reader in self._readers.items()}
@@ -73,7 +74,7 @@ class StreamedWeights:
             reader.close()
 
 
-class DequantizedWeights:
+class DequantizedWeights(QuantizedSource):
     """As `StreamedWeights`, of the model that a quantized one was made from, by that one's names.
 
     Weights are dequantized in float32, one at a time, so that a cast to any type is their only rounding.
@@ -83,50 +84,23 @@ class DequantizedWeights:
     """
 
     def __init__(self, stored: StreamedWeights, scheme: QuantizationScheme) -> None:
-        self.directory = stored.directory
+        super().__init__(stored, scheme, "float32")
+        self.check_values()
+        self.directory, self.digests, self.close = stored.directory, stored.digests, stored.close
         self._stored = stored
-        self._weights = QuantizedSource(stored, scheme, "float32")
-        self._weights.check_values()
-
-    def names(self) -> Sequence[str]:
-        return self._weights.names()
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._weights.shape(name)
-
-    def dtype(self, name: str) -> str:
-        return self._weights.dtype(name)
-
-    def tensor(self, name: str) -> torch.Tensor:
-        """Return the whole tensor, in memory of its own."""
-        return self._weights.tensor(name)
 
     def pieces(self, name: str) -> Iterator[Piece]:
         """Yield the tensor's bytes: of a dequantized one all at once."""
-        if self._weights.is_quantized(name):
+        if self.is_quantized(name):
             data: Any = self.tensor(name).contiguous().reshape(-1).view(torch.uint8).numpy()
             return iter([Piece(memoryview(data))])
         return self._stored.pieces(name)
 
     def size(self, name: str) -> int:
         """Return the tensor's bytes."""
-        if self._weights.is_quantized(name):
+        if self.is_quantized(name):
             return math.prod(self.shape(name)) * torch.float32.itemsize
         return self._stored.size(name)
-
-    def left_out(self) -> dict[str, str]:
-        """Return the tensors that belong to no weight, each with the reason."""
-        return dict.fromkeys(
-            self._weights.left_out, "a scale of a quantized KV cache or output, which is not quantized here"
-        )
-
-    def digests(self) -> dict[str, str]:
-        """As `StreamedWeights.digests`."""
-        return self._stored.digests()
-
-    def close(self) -> None:
-        """Close the files; may be called twice."""
-        self._stored.close()
 
 
 Source = StreamedWeights | DequantizedWeights
