@@ -18,7 +18,13 @@ from trtllm_port.layers.definition.mapping import Mapping
 from trtllm_port.layers.weights import HuggingFaceWeights
 
 _OWN_FIELDS = ("architecture", "dtype", "mapping")  # not taken from HF's config by equal name
-CHECKPOINT_KEYS = ("producer", "source", "port", "tensors")  # what `convert` adds to a checkpoint's config.json
+CHECKPOINT_KEYS = (
+    "producer",
+    "source",
+    "port",
+    "tensors",
+    "quantization",
+)  # what `convert` adds to a checkpoint's config.json
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,14 @@ TORCH_DTYPES: dict[str, torch.dtype] = {
     "bool": torch.bool,
 }
 FLOAT_DTYPES = ("float32", "float16", "bfloat16")
+#: Types of constants that a layer dequantizes, and of nothing else → TensorRT's name.
+NARROW_DTYPES = {
+    "int8": "INT8",
+    "int4": "INT4",
+    "float8_e4m3fn": "FP8",
+    "float8_e8m0fnu": "E8M0",
+    "float4_e2m1fn": "FP4",
+}
 _NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
 
@@ -37,13 +45,15 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 def trt_dtype(trt: ModuleType, name: str) -> Any:
     """The `trt.DataType` called `name`."""
+    if name in NARROW_DTYPES:
+        return getattr(trt.DataType, NARROW_DTYPES[name])
     torch_dtype(name)  # refuses unknown names
     return getattr(trt, name)
 
 
 def trt_dtype_name(trt: ModuleType, dtype: Any) -> str:
     """The name of a `trt.DataType`."""
-    for name in TORCH_DTYPES:
-        if getattr(trt, name) == dtype:
+    for name in (*TORCH_DTYPES, *NARROW_DTYPES):
+        if trt_dtype(trt, name) == dtype:
             return name
     raise NetworkError(f"TensorRT data type `{dtype}` is not supported", hint=f"one of {', '.join(TORCH_DTYPES)}")

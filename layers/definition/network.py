@@ -6,6 +6,7 @@ returned it, else by its layer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -15,6 +16,7 @@ from trtllm_port.errors import CheckpointError, NetworkError
 from trtllm_port.layers.definition.dtypes import dtype_name, torch_dtype, trt_dtype, trt_dtype_name
 from trtllm_port.layers.definition.flavour import get_logger, load_flavour, no_garbage_collection
 from trtllm_port.layers.definition.protocols import ParameterLike
+from trtllm_port.layers.definition.quantized import QuantizedParameter, WeightFormat
 from trtllm_port.layers.definition.scopes import Scopes
 from trtllm_port.layers.definition.tensor_methods import OperandOf, Scalar, TensorMethods
 
@@ -65,6 +67,7 @@ class Network(Scopes):
         max_seq_len: slots of the KV cache, which is one more than the greatest position.
         weights: checkpoint name → tensor. Tensors are not copied: their memory goes to TensorRT by address, and
             `constants` keeps it alive.
+        formats: how some of the parameters are quantized, by name; see `QuantizedParameter` for their tensors.
         flavour: "tensorrt", "tensorrt_rtx" or "auto".
         attention_layers: whether TensorRT's attention layer may be used at all.
 
@@ -77,6 +80,8 @@ class Network(Scopes):
             "path:input:chosen" and "path:input:weights" → the experts that it is told to use; "path:1" and
             so on → the further ones of a tuple that it returns. A module called more than once has "path#2" and so on
             for the later calls.
+        factors: parameter → the axes of the features that go in, of each product that it is a factor of; None stands
+            for any other use.
         loops: how many there are so far.
         channel_loops: some of them are linear recurrences channel by channel.
         attention_apart: there is attention on both sides of a loop.
@@ -89,6 +94,7 @@ class Network(Scopes):
         dtype: str,
         max_seq_len: int,
         weights: Mapping[str, torch.Tensor],
+        formats: Mapping[str, WeightFormat] | None = None,
         flavour: str = "tensorrt_rtx",
         attention_layers: bool = True,
     ) -> None:
@@ -97,6 +103,7 @@ class Network(Scopes):
         self.dtype = dtype
         self.max_seq_len = max_seq_len
         self.weights = weights
+        self.formats = formats or {}
         self.trt: Any = load_flavour(flavour)
         self.flavour = str(self.trt.__name__)
         self.logger = get_logger(self.trt)
@@ -107,6 +114,7 @@ class Network(Scopes):
         self.constants: dict[str, torch.Tensor] = {}
         self.parameters: dict[str, str] = {}
         self.taps: dict[str, str] = {}
+        self.factors: dict[str, list[int | None]] = {}
         self.attention_layers = attention_layers
         self.loops = 0
         self.channel_loops = self.attention_apart = False
@@ -177,6 +185,30 @@ class Network(Scopes):
         self.constants[tensor.name] = value
         return tensor
 
+    def checkpoint_constant(self, name: str, value: torch.Tensor, dtype: str, shape: tuple[int, ...]) -> Tensor:
+        """A tensor of the checkpoint as a constant of a shape; equal ones share one constant.
+
+        Args:
+            name: in the checkpoint.
+            value: contiguous, on the CPU; codes of 4 bits are two in a byte.
+            dtype: TensorRT's.
+            shape: of the constant.
+        """
+        return self.shared(("checkpoint", name, shape), lambda: self._checkpoint_constant(name, value, dtype, shape))
+
+    def _checkpoint_constant(self, name: str, value: torch.Tensor, dtype: str, shape: tuple[int, ...]) -> Tensor:
+        weights = self.trt.Weights(self.trt_type(dtype), value.data_ptr(), math.prod(shape))
+        tensor = self.add("constant", self.definition.add_constant(shape, weights))
+        if name not in self._given_names:
+            self.rename(tensor, name)
+        self.constants[tensor.name] = value
+        self.parameters[tensor.name] = name
+        return tensor
+
+    def trt_type(self, dtype: str) -> Any:
+        """The `trt.DataType` of that name."""
+        return trt_dtype(self.trt, dtype)
+
     def scalar(self, value: Scalar, dtype: str, ndim: int) -> Tensor:
         """A scalar as a constant of shape (1,) * ndim; equal ones share one constant."""
         if dtype in ("int32", "int64") and isinstance(value, float) and not value.is_integer():
@@ -204,7 +236,20 @@ class Network(Scopes):
 
         Every use of a parameter, tied ones included, is a view of one constant.
         """
-        ndim = len(parameter.shape) if ndim is None else ndim
+        self._note_use(parameter, None)
+        return self._parameter(parameter, len(parameter.shape) if ndim is None else ndim)
+
+    def factor(self, parameter: ParameterLike, inputs: int, ndim: int) -> Tensor:
+        """As `parameter`, of a factor of a product over the axis `inputs`, -1 or -2."""
+        self._note_use(parameter, inputs)
+        return self._parameter(parameter, ndim)
+
+    def _note_use(self, parameter: ParameterLike, inputs: int | None) -> None:
+        name = self._parameter_names.get(id(parameter))
+        if name is not None:
+            self.factors.setdefault(name, []).append(inputs)
+
+    def _parameter(self, parameter: ParameterLike, ndim: int) -> Tensor:
         shape = (1,) * (ndim - len(parameter.shape)) + parameter.shape
         known = self._parameter_tensors.get(id(parameter))
         if known is None:
@@ -218,8 +263,14 @@ class Network(Scopes):
                 f"{self.where()}a parameter of shape {parameter.shape} belongs to no module of the port",
                 hint="assign it to an attribute of a module in `__init__`",
             )
+        return self._named_parameter(name, parameter, shape)
+
+    def _named_parameter(self, name: str, parameter: ParameterLike, shape: tuple[int, ...]) -> Tensor:
         if name not in self.weights:
             raise CheckpointError(f"no weights for `{name}`", hint="load the port's weights before defining it")
+        if name in self.formats:
+            weight: Tensor = QuantizedParameter(self, name, self.formats[name], shape).tensor()
+            return weight
         value = self.weights[name]
         dtype = parameter.dtype or self.dtype
         if tuple(value.shape) != parameter.shape or dtype_name(value.dtype) != dtype:
@@ -229,6 +280,14 @@ class Network(Scopes):
         tensor = self.constant(value.reshape(shape), name)
         self.parameters[tensor.name] = name
         return tensor
+
+    def quantized(self, parameter: ParameterLike, ndim: int) -> QuantizedParameter | None:
+        """A quantized parameter as a factor of a product with `ndim` dimensions; None where it is not quantized."""
+        name = self._parameter_names.get(id(parameter))
+        if name is None or name not in self.formats:
+            return None
+        shape = (1,) * (ndim - len(parameter.shape)) + parameter.shape
+        return QuantizedParameter(self, name, self.formats[name], shape)
 
     def _reshaped(self, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
         def make() -> Tensor:
@@ -287,3 +346,10 @@ class Network(Scopes):
         """Name a module's output after the module unless an inner module, an input or an output has named it."""
         if tensor.name not in self._given_names and name not in self._given_names:
             self.rename(tensor, name)
+
+
+class Sketch(Network):
+    """A network without weights, whose parameters are inputs: it shows how a port uses them."""
+
+    def _named_parameter(self, name: str, parameter: ParameterLike, shape: tuple[int, ...]) -> Tensor:
+        return self.add_input(name, parameter.dtype or self.dtype, shape)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Protocol
 
+import torch
+
 
 class ParameterLike(Protocol):
     """A place for a weight.
@@ -29,3 +31,24 @@ class ModuleLike(Protocol):
     def named_modules(self) -> Iterator[tuple[str, ModuleLike]]: ...
 
     def named_parameters(self) -> Iterator[tuple[str, ParameterLike]]: ...
+
+
+class NetworkLike(Protocol):
+    """A network that is being defined; see `Network`. What its methods return are its tensors.
+
+    Attributes:
+        trt, definition, dtype, weights: as there.
+    """
+
+    trt: Any
+    definition: Any
+    dtype: str
+    weights: Mapping[str, torch.Tensor]
+
+    def constant(self, value: torch.Tensor) -> Any: ...
+
+    def checkpoint_constant(self, name: str, value: torch.Tensor, dtype: str, shape: tuple[int, ...]) -> Any: ...
+
+    def add(self, operation: str, layer: Any) -> Any: ...
+
+    def trt_type(self, dtype: str) -> Any: ...

@@ -19,11 +19,12 @@ from trtllm_port.errors import CheckpointError, ConfigError, NetworkError
 from trtllm_port.foundation.foreign import read_json
 from trtllm_port.layers.config.pretrained import CHECKPOINT_KEYS, PretrainedConfig
 from trtllm_port.layers.definition.mapping import Mapping
-from trtllm_port.layers.definition.network import Network, Tensor
+from trtllm_port.layers.definition.network import Network, Sketch, Tensor
+from trtllm_port.layers.definition.quantized import WeightFormat, parts_of, stored_codes
 from trtllm_port.layers.functional.attention import gather_tokens
 from trtllm_port.layers.functional.cache import KVCache
 from trtllm_port.layers.modules.module import Module
-from trtllm_port.layers.quantization import open_weights
+from trtllm_port.layers.quantization import open_weights, quantization_section, read_formats
 from trtllm_port.layers.weights import (
     MappingWeights,
     ParameterSpec,
@@ -34,6 +35,8 @@ from trtllm_port.layers.weights import (
     plan_weights,
 )
 
+SKETCHED_LENGTH = 64  # slots of the KV cache of a network that is only looked at
+
 
 class PretrainedModel(Module):
     """A module with a config, weights, and a network.
@@ -42,7 +45,8 @@ class PretrainedModel(Module):
         config_class: the port's config class.
         weight_map: what in HF's files is not a parameter of equal name; see `layers/weights`.
         base_model_prefix: the name of the inner model, which some files on the hub leave out.
-        weights: parameter name → tensor, after loading.
+        weights: parameter name → tensor, after loading; of a quantized parameter its codes, and its other tensors.
+        formats: how some parameters are quantized, by name.
     """
 
     config_class: ClassVar[type[PretrainedConfig]] = PretrainedConfig
@@ -55,6 +59,7 @@ class PretrainedModel(Module):
             raise ConfigError(f"pp_size is {config.mapping.pp_size}, but ports are not cut along their layers")
         self.config = config
         self.weights: dict[str, torch.Tensor] = {}
+        self.formats: dict[str, WeightFormat] = {}
 
     @classmethod
     def from_hugging_face(cls, hf_model_dir: str | Path, dtype: str = "auto", mapping: Mapping | None = None) -> Self:
@@ -81,7 +86,7 @@ class PretrainedModel(Module):
         config = cls.config_class.from_dict(values)
         model = cls(replace(config, mapping=replace(config.mapping, rank=rank)))
         file = SafetensorsFile(Path(checkpoint_dir) / f"rank{rank}.safetensors")
-        model.load(file.tensors())
+        model.load(file.tensors(), read_formats(content))
         return model
 
     def save_checkpoint(self, checkpoint_dir: str | Path) -> None:
@@ -92,7 +97,11 @@ class PretrainedModel(Module):
         directory.mkdir(parents=True, exist_ok=True)
         weights, config = directory / f"rank{self.config.mapping.rank}.safetensors", directory / "config.json"
         partial_weights, partial_config = weights.with_suffix(".partial"), directory / "config.json.partial"
-        partial_config.write_text(json.dumps(self.config.to_dict(), indent=2, sort_keys=True) + "\n")
+        content = self.config.to_dict()
+        if self.formats:
+            shapes = {name: tuple(tensor.shape) for name, tensor in self.weights.items()}
+            content["quantization"] = quantization_section(self.formats, shapes)
+        partial_config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
         save_file({name: tensor.contiguous() for name, tensor in self.weights.items()}, partial_weights)
         shutil.copymode(partial_config, partial_weights)  # safetensors makes a file that only its owner may read
         os.replace(partial_weights, weights)
@@ -138,13 +147,27 @@ class PretrainedModel(Module):
         rank = self.config.mapping.tp_rank
         self.load({name: tensor for entry in plan.entries for name, tensor in plan.load(entry, source, rank).items()})
 
-    def load(self, weights: MappingType[str, torch.Tensor]) -> None:
-        """Take tensors that have the parameters' names, this rank's shapes and data types; refuse all else."""
+    def load(
+        self, weights: MappingType[str, torch.Tensor], formats: MappingType[str, WeightFormat] | None = None
+    ) -> None:
+        """Take tensors that have the parameters' names, this rank's shapes and data types; refuse all else.
+
+        Args:
+            weights: of a quantized parameter its codes, and the tensors that `QuantizedParameter` lists.
+            formats: how some parameters are quantized, by name.
+        """
+        formats = formats or {}
         expected = {
             name: (parameter.shape, parameter.dtype or self.config.dtype) for name, parameter in self.named_parameters()
         }
+        for name in formats.keys() & expected.keys():
+            shape, _ = expected[name]
+            expected[name] = stored_codes(formats[name], shape)
+        beside = {part for name in formats for part in parts_of(name, weights).values()}
+        weights_alone = weights.keys() - beside
         problems = [f"missing `{name}`" for name in expected.keys() - weights.keys()]
-        problems += [f"unexpected `{name}`" for name in weights.keys() - expected.keys()]
+        problems += [f"unexpected `{name}`" for name in weights_alone - expected.keys()]
+        problems += [f"unknown parameter `{name}`, which is quantized" for name in formats.keys() - expected.keys()]
         for name in expected.keys() & weights.keys():
             found = (tuple(weights[name].shape), str(weights[name].dtype).removeprefix("torch."))
             if found != expected[name]:
@@ -153,7 +176,7 @@ class PretrainedModel(Module):
             raise CheckpointError(
                 f"the weights do not fit `{type(self).__name__}`:\n  " + "\n  ".join(sorted(problems))
             )
-        self.weights = dict(weights)
+        self.weights, self.formats = dict(weights), dict(formats)
 
     def define(self, *, max_seq_len: int, flavour: str = "tensorrt_rtx") -> Network:
         """The model as a TensorRT network.
@@ -179,12 +202,27 @@ class PretrainedModel(Module):
             return self._define(max_seq_len, flavour, attention_layers=False)
         return network
 
-    def _define(self, max_seq_len: int, flavour: str, *, attention_layers: bool = True) -> Network:
-        network = Network(
+    def factors(self, flavour: str = "auto") -> dict[str, int | None]:
+        """Parameters that the port uses as factors of matrix products → the axis of what goes in, -1 or -2.
+
+        None stands for those that it uses otherwise, too. Found by defining the network without weights.
+        """
+        uses = self._define(min(SKETCHED_LENGTH, self.config.LONGEST or SKETCHED_LENGTH), flavour, kind=Sketch).factors
+        return {
+            name: axes[0] if len(set(axes)) == 1 else None
+            for name, axes in uses.items()
+            if any(axis is not None for axis in axes)
+        }
+
+    def _define(
+        self, max_seq_len: int, flavour: str, *, attention_layers: bool = True, kind: type[Network] = Network
+    ) -> Network:
+        network = kind(
             dtype=self.config.dtype,
             max_seq_len=max_seq_len,
             weights=self.weights,
             flavour=flavour,
+            formats=self.formats,
             attention_layers=attention_layers,
         )
         network.bind(self)

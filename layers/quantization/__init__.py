@@ -5,28 +5,45 @@ names of the unquantized model, whose weights are dequantized when they are read
 canonical form. A newcomer who adds a method does so in `methods/`.
 """
 
-from trtllm_port.layers.quantization.dequantized import plain_directory, write_dequantized
+from trtllm_port.layers.quantization.checkpoint_tensors import CheckpointWeights, tensors_of
+from trtllm_port.layers.quantization.dequantized import plain_directory, write_dequantized, write_plain
+from trtllm_port.layers.quantization.grid import CannotKeepError
+from trtllm_port.layers.quantization.kept import kept
 from trtllm_port.layers.quantization.layouts.scheme import ModuleScheme, QuantizationScheme
 from trtllm_port.layers.quantization.layouts.weight import BITS, ActivationScheme, Kind, QuantizedWeight
 from trtllm_port.layers.quantization.methods.table import METHODS, method_of, read_scheme, scheme_of
+from trtllm_port.layers.quantization.rounding import LEFT_BY_DEFAULT, ROUNDED, QuantizeOptions, Rounding, WeightsChoice
+from trtllm_port.layers.quantization.section import quantization_section, read_formats
 from trtllm_port.layers.quantization.source import QuantizedSource, open_weights
 from trtllm_port.layers.quantization.summary import QuantizationSummary, QuantizedGroup
 
 __all__ = [
     "BITS",
+    "LEFT_BY_DEFAULT",
     "METHODS",
+    "ROUNDED",
     "ActivationScheme",
+    "CannotKeepError",
+    "CheckpointWeights",
     "Kind",
     "ModuleScheme",
     "QuantizationScheme",
     "QuantizationSummary",
+    "QuantizeOptions",
     "QuantizedGroup",
     "QuantizedSource",
     "QuantizedWeight",
+    "Rounding",
+    "WeightsChoice",
+    "kept",
     "method_of",
     "open_weights",
     "plain_directory",
+    "quantization_section",
+    "read_formats",
     "read_scheme",
     "scheme_of",
+    "tensors_of",
     "write_dequantized",
+    "write_plain",
 ]

@@ -23,6 +23,7 @@ from trtllm_port.foundation.foreign import read_json
 from trtllm_port.foundation.progress import Progress
 from trtllm_port.layers.quantization.methods.table import KEYS, MODELOPT_FILE
 from trtllm_port.layers.quantization.source import QuantizedSource, open_weights
+from trtllm_port.layers.weights import TensorSource
 from trtllm_port.layers.weights.header import DTYPES
 
 SHARD = 2 << 30  # bytes
@@ -45,6 +46,22 @@ def write_dequantized(model_dir: Path, output: Path, progress: Progress | None =
     source = open_weights(model_dir, dtype=FLOAT32)
     if not isinstance(source, QuantizedSource):
         return None
+    write_plain(source, model_dir, output, progress)
+    return source
+
+
+def write_plain(source: TensorSource, model_dir: Path, output: Path, progress: Progress | None = None) -> None:
+    """Write a source's tensors as the weights of a plain model.
+
+    Args:
+        source: of its tensors.
+        model_dir: whose other files are copied.
+        output: a directory that is made.
+        progress: called with ("dequantize", bytes done, bytes in all).
+
+    Raises:
+        DiskSpaceError: the disk is too small.
+    """
     sizes = {name: math.prod(source.shape(name)) * _ITEM[source.dtype(name)] for name in source.names()}
     output.mkdir(parents=True)
     require_space(output, sum(sizes.values()))
@@ -59,7 +76,6 @@ def write_dequantized(model_dir: Path, output: Path, progress: Progress | None =
         if progress is not None:
             progress("dequantize", done, sum(sizes.values()))
     write_json(output / "model.safetensors.index.json", {"metadata": {}, "weight_map": placed})
-    return source
 
 
 @contextmanager

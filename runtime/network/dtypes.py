@@ -34,3 +34,6 @@ STORAGE: dict[str, torch.dtype] = {
     "float4_e2m1fn": torch.float8_e4m3fn,  # one element each: every 4-bit value is an 8-bit value
     "float8_e8m0fnu": torch.float8_e8m0fnu,
 }
+
+#: Constants of these may also be held as a checkpoint has them: two elements in a byte, the first in its low half.
+PACKED = ("int4", "float4_e2m1fn")

@@ -43,7 +43,7 @@ class LayerRecord:
 class Constant:
     """The value of a CONSTANT layer: a tensor of the checkpoint by its name, or the value itself.
 
-    A 4-bit value is held in an int8 tensor of the layer's shape, one element each.
+    A 4-bit value is held in a tensor of the layer's shape, one element each; a checkpoint has two in a byte.
     """
 
     shape: tuple[int, ...]

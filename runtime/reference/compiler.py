@@ -9,11 +9,12 @@ import torch
 
 from trtllm_port.errors import CheckpointError, PortError
 from trtllm_port.runtime.network import Constant, LayerRecord, NetworkFile, TensorRecord
-from trtllm_port.runtime.network.dtypes import STORAGE
+from trtllm_port.runtime.network.dtypes import PACKED, STORAGE
 from trtllm_port.runtime.reference.arrangement import BOUNDARY, Loop, Node
 from trtllm_port.runtime.reference.evaluators import EVALUATORS
 from trtllm_port.runtime.reference.evaluators.errors import UnsupportedLayerError
 from trtllm_port.runtime.reference.evaluators.layer import Bound, Evaluator, Layer
+from trtllm_port.runtime.reference.evaluators.quantization import Dequantized
 from trtllm_port.runtime.reference.loops import compile_loop
 from trtllm_port.runtime.reference.program import FIRST_FREE_SLOT, NONE_SLOT, Draft, Slots, execute, with_liveness
 
@@ -68,6 +69,11 @@ class Compiler:
         value: torch.Tensor | None = self.slots[slot] if slot in self.known else None
         return value
 
+    def is_of_checkpoint(self, name: str) -> bool:
+        """Whether a tensor is a constant that the checkpoint holds."""
+        constant = self.network.constants.get(name)
+        return constant is not None and constant.parameter is not None
+
     def derive(self, slot: int, function: Evaluator) -> int:
         """A slot for `function(value of slot)`, computed once."""
         key = (slot, function)
@@ -110,7 +116,7 @@ class Compiler:
             self._emit(Draft(itemgetter(index), (draft.output,), output, draft.layer))
 
     def _emit(self, draft: Draft) -> None:
-        if draft.layer.type not in IMPURE and draft.reads <= self.known:
+        if draft.layer.type not in IMPURE and draft.reads <= self.known and not isinstance(draft.run, Dequantized):
             execute(with_liveness([draft], [draft.output]), self.slots)
             self.known.add(draft.output)
         else:
@@ -132,6 +138,8 @@ class Compiler:
         value = moved[constant.parameter] if constant.parameter is not None else constant.value
         if value is None:
             raise PortError(f"the constant {name!r} has neither a parameter nor a value")
+        if record.dtype in PACKED and value.dtype == torch.uint8:
+            return value.to(self.device)
         if value.dtype != STORAGE[record.dtype]:
             raise CheckpointError(
                 f"{constant.parameter or name!r} has dtype {value.dtype}, the network expects {record.dtype}",

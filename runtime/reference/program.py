@@ -15,6 +15,7 @@ from trtllm_port.runtime.network.schema import LayerRecord
 from trtllm_port.runtime.reference.evaluators.errors import LayerExecutionError
 from trtllm_port.runtime.reference.evaluators.layer import Evaluator
 from trtllm_port.runtime.reference.evaluators.linear import Linear
+from trtllm_port.runtime.reference.evaluators.quantization import Dequantized
 
 NONE_SLOT = 0
 SELF_SLOT = 1
@@ -134,7 +135,8 @@ def with_releases(
     for draft in drafts:
         result.append(draft)
         pending += sum(sizes.get(i, 0) for i in draft.reads)
-        pending += draft.run.weight.nbytes if isinstance(draft.run, Linear) else 0
+        if isinstance(draft.run, Linear | Dequantized):
+            pending += draft.run.nbytes
         if pending >= limit:
             result.append(Draft(release, (), slot, draft.layer))
             pending = 0

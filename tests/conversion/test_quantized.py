@@ -30,19 +30,12 @@ def quantized(request: pytest.FixtureRequest, tiny_llama: Path, tmp_path: Path) 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_weights_are_rounded_once(quantized: Quantized, llama_workspace: Path, tmp_path: Path, dtype: str) -> None:
     model, plain = quantized
-    result = convert_checkpoint(model, tmp_path / "ck", workspace=llama_workspace, dtype=dtype, dequantize=True)
+    result = convert_checkpoint(model, tmp_path / "ck", workspace=llama_workspace, dtype=dtype, weights="dequantize")
     found = load_file(tmp_path / "ck" / "rank0.safetensors")
     assert len(found) == result.tensors == len(plain)
     for name, tensor in plain.items():
         assert torch.equal(found[name], tensor.to(getattr(torch, dtype))), name
     assert set(result.source) == {"config.json", "model.safetensors"}
-
-
-def test_it_is_refused_unless_that_is_asked_for(quantized: Quantized, llama_workspace: Path, tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedModelError, match="are quantized") as caught:
-        convert_checkpoint(quantized[0], tmp_path / "ck", workspace=llama_workspace)
-    assert "--dequantize" in str(caught.value.hint)
-    assert not (tmp_path / "ck").exists()
 
 
 def test_a_port_in_memory_and_hugging_face_get_the_same(quantized: Quantized, llama_workspace: Path) -> None:
@@ -111,4 +104,4 @@ def test_a_method_that_is_not_read_is_named_with_those_that_are(
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "hqq"}}))
     with pytest.raises(UnsupportedModelError, match="'hqq'; those that are read are fp8, compressed-tensors, gptq"):
-        convert_checkpoint(model, tmp_path / "ck", workspace=llama_workspace, dequantize=True)
+        convert_checkpoint(model, tmp_path / "ck", workspace=llama_workspace, weights="dequantize")

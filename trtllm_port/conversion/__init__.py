@@ -24,8 +24,10 @@ from trtllm_port.registry.port_code import port_code, require_finished
 from trtllm_port.registry.ports import PortEntry, find_port
 
 if TYPE_CHECKING:
+    from trtllm_port.conversion.kept_weights import KeptWeights
     from trtllm_port.conversion.source import Source
     from trtllm_port.layers import Mapping, PretrainedConfig
+    from trtllm_port.layers.quantization import WeightsChoice
     from trtllm_port.layers.weights import WeightPlan
 
 PRODUCER = "trtllm-port convert"
@@ -40,6 +42,9 @@ class ConvertResult:
         tensors: number of tensors in each rank's file.
         size: bytes of all ranks' files.
         dropped: tensor of the source → why it is no parameter.
+        quantized: parameter that stays quantized → kind of its codes.
+        dequantized: parameter whose quantized weights were written as they were before, though they were to be kept →
+            why.
         source: file of the source → digest.
         seconds: wall-clock time of the stage.
     """
@@ -52,6 +57,8 @@ class ConvertResult:
     tensors: int
     size: int
     dropped: dict[str, str]
+    quantized: dict[str, str]
+    dequantized: dict[str, str]
     source: dict[str, str]
     seconds: float
 
@@ -67,7 +74,7 @@ def convert_checkpoint(
     workspace: Path = Path("."),
     dtype: str = "auto",
     mapping: Mapping | None = None,
-    dequantize: bool = False,
+    weights: WeightsChoice = "keep",
     trust_remote_code: bool = False,
     progress: Progress | None = None,
 ) -> ConvertResult:
@@ -79,42 +86,44 @@ def convert_checkpoint(
         workspace: where the port is registered.
         dtype: `auto` takes the config's data type, or the weights' where it names none, as transformers does.
         mapping: over how many ranks layers are shared; ports have no pipeline stages, so `pp_size` must be 1.
-        dequantize: take a quantized model's weights as they were before.
+        weights: what becomes of a quantized model's weights, or how a plain model's are quantized.
         trust_remote_code: let transformers run the code that the model directory brings along.
         progress: called with ("convert", bytes done, bytes in all).
 
     Raises:
-        ConfigError: no usable `config.json`, or it asks for what the port does not do.
-        UnsupportedModelError: the model is quantized and `dequantize` is not given, or by a method that is not read.
+        ConfigError: no usable `config.json`, or it asks for what the port does not do; nothing can be quantized.
+        UnsupportedModelError: the model is quantized by a method that is not read.
         RegistryError: no port serves the architecture.
         CheckpointError: tensors are missing, unexpected, misshapen, truncated, pickled or not finite, or did
             not arrive in the files as they were converted.
         DiskSpaceError: the disk is full.
         PortError: `output_dir` holds something that is no checkpoint, or holds `model_dir` or lies in it.
     """
-    from trtllm_port.conversion.source import open_source
+    from trtllm_port.conversion.kept_weights import KeptWeights
+    from trtllm_port.conversion.opening import open_source, plan_conversion
 
     began = time.perf_counter()
     port = find_port(workspace, *read_architectures(model_dir, trust_remote_code))
     require_finished(port)
     check_output(output_dir, CHECKPOINT, [model_dir])
-    with closing(open_source(model_dir, dequantize=dequantize)) as source:
-        with port_code(port):
-            config = _port_config(port, model_dir, dtype, mapping, trust_remote_code)
-            plan: WeightPlan = port.cls(config).plan(source)
-        size = _size(plan) * config.mapping.tp_size
-        require_space(output_dir, size)
+    with closing(open_source(model_dir, weights)) as source, port_code(port):
+        config = _port_config(port, model_dir, dtype, mapping, trust_remote_code)
+        plan = plan_conversion(port.cls(config), source)
+        kept = KeptWeights(plan, source, config.dtype)
+        require_space(output_dir, size := kept.size * config.mapping.tp_size)
         with output_directory(output_dir, CHECKPOINT, [model_dir]) as directory:
-            source_digests = _write(plan, source, directory, config, port, progress)
+            source_digests = _write(plan, kept, source, directory, config, port, progress)
     return ConvertResult(
         output_dir=output_dir,
         architecture=port.architecture,
         port=port.name,
         dtype=config.dtype,
         ranks=config.mapping.tp_size,
-        tensors=len(plan.specs),
+        tensors=len(kept.all_headers),
         size=size,
         dropped=dict(plan.dropped) | dict.fromkeys(source.left_out, LEFT_OUT),
+        quantized={name: found.kind for name, found in kept.formats.items()},
+        dequantized=kept.left,
         source=source_digests,
         seconds=time.perf_counter() - began,
     )
@@ -147,30 +156,32 @@ def _port_config(
     return replace(config, architecture=port.architecture)  # by which `build` finds the port again
 
 
-def _size(plan: WeightPlan) -> int:
-    from trtllm_port.conversion.stream import rank_headers
-
-    return sum(header.size for header in rank_headers(plan, plan.entries))
-
-
 def _write(
     plan: WeightPlan,
+    kept: KeptWeights,
     source: Source,
     directory: Path,
     config: PretrainedConfig,
     port: PortEntry,
     progress: Progress | None,
 ) -> dict[str, str]:
+    from trtllm_port.conversion.rounded_source import module_of
     from trtllm_port.conversion.stream import write_ranks
+    from trtllm_port.layers.quantization import quantization_section
 
-    tensors = write_ranks(plan, source, directory, ranks=config.mapping.tp_size, progress=progress)
+    tensors = write_ranks(plan, source, kept, directory, ranks=config.mapping.tp_size, progress=progress)
     source_digests = {"config.json": file_digest(source.directory / "config.json")} | source.digests()
-    facts = {
+    facts: dict[str, Any] = {
         "producer": {"name": PRODUCER, "version": __version__},
         "source": source_digests,
         "port": {"name": port.name, "digest": port.digest},
         "tensors": tensors,
     }
+    if kept.formats:
+        shapes = {header.name: header.shape for header in kept.all_headers}
+        facts["quantization"] = quantization_section(
+            kept.formats, shapes, {*source.excluded, *map(module_of, kept.left)}
+        )
     write_json(directory / "config.json", config.to_dict() | facts)
     return source_digests
 

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from trtllm_port.conversion.pipeline import BufferPool, DigestingReader, Piece
-from trtllm_port.errors import CheckpointError, UnsupportedModelError
-from trtllm_port.layers.quantization import QuantizationScheme, QuantizedSource, scheme_of
+from trtllm_port.layers.quantization import QuantizationScheme, QuantizedSource, QuantizedWeight
 from trtllm_port.layers.weights import HuggingFaceWeights
 
 
@@ -23,12 +22,16 @@ class StreamedWeights:
 
     Attributes:
         left_out: tensors that belong to no weight: none.
+        excluded: modules that were left as they are when others were quantized.
+        keeps: whether quantized weights are to stay so where they can.
 
     Raises:
         CheckpointError: as `HuggingFaceWeights`.
     """
 
     left_out: tuple[str, ...] = ()
+    excluded: Sequence[str] = ()
+    keeps = False
 
     def __init__(self, hf_model_dir: Path) -> None:
         self.directory = hf_model_dir
@@ -51,8 +54,16 @@ class StreamedWeights:
         data = torch.empty(stop - start, dtype=torch.uint8)
         view: Any = data.numpy()
         self._readers[file].read_into(memoryview(view), start)
-        dtype: torch.dtype = getattr(torch, self.dtype(name))
+        dtype: torch.dtype = getattr(torch, self._weights.dtype(name))
         return data.view(dtype).reshape(self.shape(name))
+
+    def is_quantized(self, name: str) -> bool:
+        """Whether a tensor is quantized: none is."""
+        return False
+
+    def quantized(self, name: str) -> QuantizedWeight | None:
+        """A weight's codes and scales: there are none."""
+        return None
 
     def pieces(self, name: str) -> Iterator[Piece]:
         """Yield the tensor's bytes, in pieces that hold whole elements and belong to the caller."""
@@ -74,27 +85,30 @@ class StreamedWeights:
             reader.close()
 
 
-class DequantizedWeights(QuantizedSource):
+class QuantizedWeights(QuantizedSource):
     """As `StreamedWeights`, of the model that a quantized one was made from, by that one's names.
 
     Weights are dequantized in float32, one at a time, so that a cast to any type is their only rounding.
+
+    Attributes:
+        keeps: whether quantized weights are to stay so where they can.
 
     Raises:
         CheckpointError: as `QuantizedSource`.
     """
 
-    def __init__(self, stored: StreamedWeights, scheme: QuantizationScheme) -> None:
+    excluded: Sequence[str] = ()
+
+    def __init__(self, stored: StreamedWeights, scheme: QuantizationScheme, *, keeps: bool) -> None:
         super().__init__(stored, scheme, "float32")
         self.check_values()
+        self.keeps = keeps
         self.directory, self.digests, self.close = stored.directory, stored.digests, stored.close
         self._stored = stored
 
     def pieces(self, name: str) -> Iterator[Piece]:
         """Yield the tensor's bytes: of a dequantized one all at once."""
-        if self.is_quantized(name):
-            data: Any = self.tensor(name).contiguous().reshape(-1).view(torch.uint8).numpy()
-            return iter([Piece(memoryview(data))])
-        return self._stored.pieces(name)
+        return whole(self.tensor(name)) if self.is_quantized(name) else self._stored.pieces(name)
 
     def size(self, name: str) -> int:
         """Return the tensor's bytes."""
@@ -103,31 +117,10 @@ class DequantizedWeights(QuantizedSource):
         return self._stored.size(name)
 
 
-Source = StreamedWeights | DequantizedWeights
+def whole(tensor: torch.Tensor) -> Iterator[Piece]:
+    """Yield all of a tensor's bytes at once."""
+    data: Any = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+    yield Piece(memoryview(data))
 
 
-def open_source(model_dir: Path, *, dequantize: bool) -> Source:
-    """The tensors of a directory; those of a quantized model as they were before.
-
-    Args:
-        model_dir: with `config.json` and safetensors.
-        dequantize: whether a quantized model is taken at all.
-
-    Raises:
-        UnsupportedModelError: the model is quantized and `dequantize` is not given, or by a method that is not read.
-        CheckpointError: as `HuggingFaceWeights` and `QuantizedSource`.
-    """
-    scheme = scheme_of(model_dir)
-    if scheme is None:
-        return StreamedWeights(model_dir)
-    if not dequantize:
-        raise UnsupportedModelError(
-            f"the weights of `{model_dir}` are quantized ({scheme.method})",
-            hint="`--dequantize` converts them as they were before, in the data type of `--dtype`",
-        )
-    stored = StreamedWeights(model_dir)
-    try:
-        return DequantizedWeights(stored, scheme)
-    except CheckpointError:
-        stored.close()
-        raise
+Source = StreamedWeights | QuantizedWeights

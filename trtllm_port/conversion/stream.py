@@ -5,7 +5,7 @@ What was written is read again and compared.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,42 +13,45 @@ from typing import Any
 import torch
 
 from trtllm_port.conversion.finite import FiniteCheck
+from trtllm_port.conversion.kept_weights import KeptWeights
 from trtllm_port.conversion.pipeline import Piece, WriterThread
-from trtllm_port.conversion.safetensors_writer import SafetensorsWriter, TensorHeader
+from trtllm_port.conversion.safetensors_writer import SafetensorsWriter
 from trtllm_port.conversion.source import Source
 from trtllm_port.conversion.written import IntendedFile, check_written
 from trtllm_port.foundation.progress import Progress
 from trtllm_port.layers.definition.dtypes import torch_dtype
 from trtllm_port.layers.weights import WeightEntry, WeightPlan
-from trtllm_port.layers.weights.header import DTYPES
-
-SAFETENSORS_DTYPES = {name: code for code, (name, _size) in DTYPES.items()}
 
 
-def rank_headers(plan: WeightPlan, entries: Sequence[WeightEntry]) -> list[TensorHeader]:
-    """Return the tensors of a rank's file, in the order of the entries (every rank's shapes are alike)."""
-    headers = []
-    for name in (target for entry in entries for target in entry.targets):
-        spec = plan.specs[name]
-        shape = list(spec.shape)
-        if spec.shard is not None:
-            dim, parts = spec.shard
-            shape[dim] //= parts
-        headers.append(TensorHeader(name, SAFETENSORS_DTYPES[spec.dtype], tuple(shape)))
-    return headers
-
-
-def ordered_entries(plan: WeightPlan) -> list[WeightEntry]:
+def ordered_entries(plan: WeightPlan, kept: KeptWeights) -> list[WeightEntry]:
     """Return the plan's entries in the source's order, those with larger elements first: the file stays aligned."""
     return sorted(
-        plan.entries, key=lambda entry: -max(torch_dtype(plan.specs[name].dtype).itemsize for name in entry.targets)
+        plan.entries,
+        key=lambda entry: (
+            kept.keeps(entry),
+            -max(torch_dtype(plan.specs[name].dtype).itemsize for name in entry.targets),
+        ),
     )
 
 
 def write_ranks(
-    plan: WeightPlan, source: Source, directory: Path, *, ranks: int, progress: Progress | None = None
+    plan: WeightPlan,
+    source: Source,
+    kept: KeptWeights,
+    directory: Path,
+    *,
+    ranks: int,
+    progress: Progress | None = None,
 ) -> dict[str, str]:
     """Write `rank{r}.safetensors` for every rank in one pass over the source.
+
+    Args:
+        plan: the conversion.
+        source: the weights.
+        kept: which of the parameters stay quantized.
+        directory: where to write.
+        ranks: how many.
+        progress: called with ("convert", bytes done, bytes in all).
 
     Returns:
         File name → digest.
@@ -56,15 +59,15 @@ def write_ranks(
     Raises:
         CheckpointError: a weight is not finite, or a file does not hold what was converted; all of them are named.
     """
-    entries = ordered_entries(plan)
-    headers = rank_headers(plan, entries)
+    entries = ordered_entries(plan, kept)
+    headers = [header for entry in entries for header in kept.headers(entry)]
     total = sum(source.size(name) for entry in entries for name in entry.sources)
     done = 0
     with ExitStack() as stack:
         stack.enter_context(_one_thread())
         paths = [directory / f"rank{rank}.safetensors" for rank in range(ranks)]
         writers = [stack.enter_context(SafetensorsWriter(path, headers, {"format": "pt"})) for path in paths]
-        files = _RankFiles(plan, source, writers, stack.enter_context(WriterThread()))
+        files = _RankFiles(plan, source, kept, writers, stack.enter_context(WriterThread()))
         for entry in entries:
             files.write(entry)
             done += sum(source.size(name) for name in entry.sources)
@@ -84,19 +87,28 @@ class _RankFiles:
     """
 
     def __init__(
-        self, plan: WeightPlan, source: Source, writers: Sequence[SafetensorsWriter], thread: WriterThread
+        self,
+        plan: WeightPlan,
+        source: Source,
+        kept: KeptWeights,
+        writers: Sequence[SafetensorsWriter],
+        thread: WriterThread,
     ) -> None:
         self.check = FiniteCheck()
         self.intended = [IntendedFile(writer.header) for writer in writers]
         self._plan = plan
         self._source = source
+        self._kept = kept
         self._writers = writers
         self._thread = thread
 
     def write(self, entry: WeightEntry) -> None:
         """Write what one step of the plan makes."""
         end_to_end = entry.end_to_end
-        if end_to_end is not None and self._plan.specs[entry.targets[0]].shard is None:
+        if self._kept.keeps(entry):
+            for rank in range(len(self._writers)):
+                self._put(rank, self._kept.tensors(entry, rank))
+        elif end_to_end is not None and self._plan.specs[entry.targets[0]].shard is None:
             self._stream(end_to_end, entry.targets[0])
         else:
             self._transform(entry)
@@ -121,13 +133,19 @@ class _RankFiles:
 
     def _transform(self, entry: WeightEntry) -> None:
         """Tensors that are cut or computed: whole ones in memory, which nothing else uses."""
-        for rank, (writer, intended) in enumerate(zip(self._writers, self.intended, strict=True)):
-            for target, tensor in self._plan.load(entry, self._source, rank).items():
+        for rank in range(len(self._writers)):
+            tensors = self._plan.load(entry, self._source, rank)
+            for tensor in tensors.values():
                 self.check.look(entry.sources[0], tensor, tensor)
-                piece = Piece(_bytes(tensor))
-                intended.add(piece.data)
-                intended.mark(f"`{target}`")
-                self._thread.put([writer], piece)
+            self._put(rank, tensors)
+
+    def _put(self, rank: int, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Hand one rank's tensors to the thread that writes."""
+        for name, tensor in tensors.items():
+            piece = Piece(_bytes(tensor))
+            self.intended[rank].add(piece.data)
+            self.intended[rank].mark(f"`{name}`")
+            self._thread.put([self._writers[rank]], piece)
 
 
 @contextmanager

@@ -50,3 +50,8 @@ def from_twos_complement(nibbles: torch.Tensor) -> torch.Tensor:
 def from_e2m1(codes: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Codes of E2M1, uint8 → their values, exact in every floating-point type of 16 bits and more."""
     return torch.tensor(E2M1, dtype=dtype)[codes.long()]
+
+
+def pack_nibbles(codes: torch.Tensor) -> torch.Tensor:
+    """The inverse of `unpack_nibbles`: codes [..., 2n], uint8, below 16 → bytes [..., n]."""
+    return codes[..., ::2] | codes[..., 1::2] << 4

@@ -30,6 +30,7 @@ class Compilation(Protocol):
 
     def slot(self, name: str | None) -> int: ...
     def constant(self, name: str) -> torch.Tensor | None: ...
+    def is_of_checkpoint(self, name: str) -> bool: ...
     def record(self, name: str) -> TensorRecord: ...
     def derive(self, slot: int, function: Evaluator) -> int: ...
 
@@ -63,6 +64,11 @@ class Layer:
         """The value of an input that is known before the network runs, else None."""
         name = self.record.inputs[index] if self.has(index) else None
         return None if name is None else self._compilation.constant(name)
+
+    def is_of_checkpoint(self, index: int) -> bool:
+        """Whether an input is a tensor of the checkpoint."""
+        name = self.record.inputs[index] if self.has(index) else None
+        return name is not None and self._compilation.is_of_checkpoint(name)
 
     def input(self, index: int) -> TensorRecord:
         """Dtype and shape of a connected input."""

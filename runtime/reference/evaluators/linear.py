@@ -22,6 +22,11 @@ class Linear:
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight)
 
+    @property
+    def nbytes(self) -> int:
+        """What is read of it."""
+        return self.weight.nbytes
+
     def together(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Return the outputs for several inputs, their rows multiplied at once: the weight is read once."""
         rows = [x.reshape(-1, x.shape[-1]) for x in inputs]

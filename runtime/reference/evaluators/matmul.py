@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from trtllm_port.runtime.reference.evaluators.layer import Bound, Evaluator, Layer
@@ -23,6 +24,8 @@ def matrix_multiply(layer: Layer) -> Evaluator | Bound:
         matrix = weight.reshape(weight.shape[-2:])
         matrix = matrix if op1 == "TRANSPOSE" else matrix.t()
         return Bound(Linear(matrix), (layer.slot(0),))
+    if op0 == "NONE" and op1 == "TRANSPOSE" and all(size == 1 for size in layer.input(1).shape[:-2]):
+        return lambda a, b: F.linear(a, b.reshape(b.shape[-2:]))  # a dequantized weight: as if it were a constant
     if "VECTOR" not in (op0, op1):
         return lambda a, b: torch.matmul(a.mT if op0 == "TRANSPOSE" else a, b.mT if op1 == "TRANSPOSE" else b)
     return lambda a, b: _with_vectors(a, op0, b, op1)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from trtllm_port.runtime.reference.evaluators.layer import Evaluator, Layer
+from trtllm_port.runtime.network.dtypes import PACKED
+from trtllm_port.runtime.reference.evaluators.layer import Bound, Evaluator, Layer
 
 INTEGER_RANGES = {"int8": (-128, 127), "uint8": (0, 255), "int4": (-8, 7)}
 FLOAT8_LIMIT = 448.0  # the largest finite float8_e4m3fn
@@ -54,7 +56,30 @@ def _to_float4(x: Tensor) -> Tensor:
     return rounded
 
 
-def dequantize(layer: Layer) -> Evaluator:
+@dataclass(frozen=True, eq=False)
+class Dequantized:
+    """A weight that is dequantized whenever it is needed, so that its codes alone stay in memory.
+
+    Attributes:
+        run: of codes and scale.
+        codes, scale: known beforehand; codes of 4 bits may be two in a byte.
+    """
+
+    run: Evaluator
+    codes: Tensor
+    scale: Tensor
+
+    def __call__(self) -> Tensor:
+        weight: Tensor = self.run(self.codes, self.scale)
+        return weight
+
+    @property
+    def nbytes(self) -> int:
+        """What is read of it."""
+        return self.codes.nbytes + self.scale.nbytes
+
+
+def dequantize(layer: Layer) -> Evaluator | Bound:
     """`(x - zero_point) * scale`, computed in float32 and rounded to the output's dtype."""
     kind = layer.input(0).dtype
     if kind not in (*INTEGER_RANGES, "float8_e4m3fn", "float4_e2m1fn"):
@@ -66,12 +91,26 @@ def dequantize(layer: Layer) -> Evaluator:
     floating = kind not in INTEGER_RANGES
 
     def evaluate(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+        if x.dtype == torch.uint8 and kind in PACKED:
+            x = _unpacked(x, kind).reshape(layer.input(0).shape)
         if floating:
             _require_zero(zero)
         steps = x.float() if zero is None else x.float() - spread(zero.float(), x)
         return (steps * spread(scale.float(), x)).to(dtype)
 
-    return evaluate
+    codes, scale = layer.constant(0), layer.constant(1)
+    if codes is None or scale is None or not layer.is_of_checkpoint(0) or layer.has(2):
+        return evaluate
+    return Bound(Dequantized(evaluate, codes, scale), ())
+
+
+def _unpacked(packed: Tensor, kind: str) -> Tensor:
+    """Two 4-bit codes of each byte, the low half's first."""
+    codes = torch.stack((packed & 15, packed >> 4), -1).flatten(-2)
+    if kind == "int4":
+        return (codes ^ 8).to(torch.int8) - 8  # two's complement
+    values = torch.tensor((*FLOAT4_VALUES, *(-value for value in FLOAT4_VALUES)), device=codes.device)
+    return values[codes.int()]
 
 
 def _require_zero(zero: Tensor | None) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from trtllm_port.cli.terminal import console, options
+from trtllm_port.errors import PortError
 from trtllm_port.foundation.quoting import shell_command
 
 if TYPE_CHECKING:
     from trtllm_port.conversion import ConvertResult
+    from trtllm_port.layers.quantization import WeightsChoice
+
+
+WEIGHT_ONLY: dict[str, options.QuantAlgorithm] = {"int8": "W8A16", "int4": "W4A16"}
 
 
 def convert(
@@ -25,6 +31,15 @@ def convert(
     dequantize: Annotated[
         bool, typer.Option("--dequantize", help="Of a quantized model: its weights as they were before, in --dtype.")
     ] = False,
+    quant_algo: options.QuantAlgo = None,
+    group_size: options.GroupSize = 128,
+    exclude_modules: options.ExcludeModules = None,
+    use_weight_only: Annotated[
+        bool, typer.Option("--use_weight_only", help="As `--quant-algo`, in TensorRT-LLM's older words.")
+    ] = False,
+    weight_only_precision: Annotated[
+        Literal["int8", "int4"], typer.Option("--weight_only_precision", help="With `--use_weight_only`.")
+    ] = "int8",
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.Json = False,
 ) -> None:
@@ -36,6 +51,11 @@ def convert(
     from trtllm_port.huggingface.hub import locate_model
     from trtllm_port.layers import Mapping
 
+    algorithm = quant_algo or (WEIGHT_ONLY[weight_only_precision] if use_weight_only else None)
+    quantize = options.quantize_options(algorithm, group_size, exclude_modules)
+    if quantize is not None and dequantize:
+        raise PortError("`--dequantize` and a quantization exclude each other", hint="give one of them")
+    weights: WeightsChoice = quantize or ("dequantize" if dequantize else "keep")
     directory = locate_model(model_dir)
     with console.progress() as progress:
         result = convert_checkpoint(
@@ -44,7 +64,7 @@ def convert(
             workspace=workspace,
             dtype=dtype,
             mapping=Mapping(tp_size=tp_size, pp_size=pp_size),
-            dequantize=dequantize,
+            weights=weights,
             trust_remote_code=trust_remote_code,
             progress=progress,
         )
@@ -61,15 +81,22 @@ def convert(
 def render(result: ConvertResult) -> None:
     """What was written, and what of the source was left out."""
     console.line(f"{result.architecture} in {result.dtype}, {result.tensors:,} tensors, {result.size / 1e6:,.1f} MB")
+    for kind, count in Counter(result.quantized.values()).items():
+        console.line(f"{count} weights in {kind}")
     for text in left_out(result):
         console.line(text)
     console.line(f"wrote {result.output_dir} in {result.seconds:.1f} s")
 
 
 def left_out(result: ConvertResult) -> Iterator[str]:
-    """A line for each reason why tensors of the source are in no file."""
+    """A line for each reason why tensors of the source are in no file, or not as they were."""
+    yield from _grouped("dropped", result.dropped)
+    yield from _grouped(f"written in {result.dtype}, not as it was quantized:", result.dequantized)
+
+
+def _grouped(done: str, reasons: dict[str, str]) -> Iterator[str]:
     by_reason: dict[str, list[str]] = {}
-    for name, reason in result.dropped.items():
+    for name, reason in reasons.items():
         by_reason.setdefault(reason, []).append(name)
     for reason, names in by_reason.items():
-        yield f"dropped {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {reason}"
+        yield f"{done} {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {reason}"

@@ -38,6 +38,9 @@ def diff_layers(
     save: verification.Save = None,
     device: verification.Device = "cpu",
     seed: verification.Seed = 0,
+    quant_algo: options.QuantAlgo = None,
+    group_size: options.GroupSize = 128,
+    exclude_modules: options.ExcludeModules = None,
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.Json = False,
 ) -> int:
@@ -61,6 +64,7 @@ def diff_layers(
         device=device,
         seed=seed,
         trust_remote_code=trust_remote_code,
+        quantize=options.quantize_options(quant_algo, group_size, exclude_modules),
     )
     return verification.report_on(
         compare,

@@ -60,6 +60,9 @@ def verify(
     prove: Prove = False,
     device: verification.Device = "cpu",
     seed: verification.Seed = 0,
+    quant_algo: options.QuantAlgo = None,
+    group_size: options.GroupSize = 128,
+    exclude_modules: options.ExcludeModules = None,
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.Json = False,
 ) -> int:
@@ -77,6 +80,7 @@ def verify(
         device=device,
         seed=seed,
         trust_remote_code=trust_remote_code,
+        quantize=options.quantize_options(quant_algo, group_size, exclude_modules),
         backend=backend,
         compute_capabilities=tuple(compute_capability or ()),
         max_new_tokens=max_output_len,

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
 
 from trtllm_port.cli.terminal import console
+from trtllm_port.errors import PortError
 from trtllm_port.foundation.requirements import check_transformers
+
+if TYPE_CHECKING:
+    from trtllm_port.layers.quantization import QuantizeOptions
 
 LARGEST_INT = 2**63 - 1  # that torch takes
 DtypeChoice = Literal["auto", "float32", "float16", "bfloat16"]
+QuantAlgorithm = Literal["W8A16", "W4A16"]
 BackendChoice = Literal["auto", "tensorrt", "tensorrt_rtx", "reference"]
 
 ModelDir = Annotated[
@@ -54,7 +59,40 @@ RandomWeights = Annotated[
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run the Python code that the model directory brings along.")
 ]
+QuantAlgo = Annotated[
+    QuantAlgorithm | None,
+    typer.Option("--quant-algo", help="Quantize a plain model's weights by rounding.", show_default=False),
+]
+GroupSize = Annotated[
+    int, typer.Option("--group-size", min=16, metavar="N", help="Weights that share a scale, with W4A16.")
+]
+ExcludeModules = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude-modules",
+        metavar="PATTERN",
+        help="Modules that are not quantized, beside the head and routers; may be repeated.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def quantize_options(
+    algorithm: QuantAlgorithm | None, group_size: int, exclude_modules: list[str] | None
+) -> QuantizeOptions | None:
+    """How a plain model is to be quantized; None: it is not.
+
+    Raises:
+        PortError: modules are to be excluded from nothing.
+    """
+    from trtllm_port.layers.quantization import QuantizeOptions
+
+    if algorithm is not None:
+        return QuantizeOptions(algorithm=algorithm, group_size=group_size, exclude_modules=tuple(exclude_modules or ()))
+    if exclude_modules:
+        raise PortError("`--exclude-modules` is of a quantization, and none is asked for", hint="give `--quant-algo`")
+    return None
 
 
 class PortCommand(TyperCommand):

@@ -50,7 +50,7 @@ def not_exercised(
         phases: what was found.
         gates: all of them; a skipped one is not exercised.
         random_weights: whether the weights were random.
-        quantized: how those of the directory are quantized, where both sides were given them as they were before.
+        quantized: how those of the directory are quantized; None: they are not.
     """
     return (
         *_by_length(config, len(stimulus.ids)),
@@ -168,9 +168,9 @@ def _always(random_weights: bool) -> Iterator[NotExercised]:
 
 def _quantized(summary: QuantizationSummary | None) -> Iterator[NotExercised]:
     for group in summary.groups if summary is not None else ():
-        what = f"weights in {group.kind} ({group.layout}, {group.count} of them)"
-        inputs = f", and their inputs are not quantized ({group.activation})" if group.activation else ""
-        yield NotExercised(what=what, reason=f"both sides have them dequantized by the format's own formula{inputs}")
+        if group.activation:
+            what = f"quantized inputs of weights in {group.kind} ({group.layout}, {group.count} of them)"
+            yield NotExercised(what=what, reason=f"neither side quantizes them, as {group.activation} asks for")
 
 
 def _some(names: Sequence[str]) -> str:

@@ -326,6 +326,9 @@ def command(name: str, model: Model, options: Mapping[str, str | int | Path | No
     words: list[object] = ["trtllm-port", name, model.given, "--workspace", model.workspace, "--dtype", model.dtype]
     if model.random_weights:
         words.append("--random-weights")
+    if model.quantize is not None:
+        words += ["--quant-algo", model.quantize.algorithm, "--group-size", model.quantize.group_size]
+        words += [word for pattern in model.quantize.exclude_modules for word in ("--exclude-modules", pattern)]
     for option, value in options.items():
         if value:
             words += [f"--{option}", value]

@@ -6,7 +6,7 @@ This is composition of the stages `convert` and `build`; neither knows the other
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,16 @@ from trtllm_port.foundation.progress import Progress
 from trtllm_port.huggingface.configs import whole_config
 from trtllm_port.huggingface.quiet import quiet_transformers
 from trtllm_port.huggingface.text_part import load_hf_config, loads_whole
-from trtllm_port.layers.quantization import QuantizationSummary, write_dequantized
+from trtllm_port.layers.quantization import (
+    CheckpointWeights,
+    QuantizationSummary,
+    QuantizeOptions,
+    read_formats,
+    write_dequantized,
+    write_plain,
+)
 from trtllm_port.layers.weights import HuggingFaceWeights, SafetensorsFile, TensorSource
+from trtllm_port.registry.port_code import port_code
 from trtllm_port.registry.ports import PortEntry, find_port
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.sides.hugging_face_sides import LoadHuggingFace
@@ -68,7 +76,9 @@ class Model:
         trust_remote_code: run Python code that comes with the model.
         random_weights: whether the weights are random.
         seed: of those.
+        converted: the directory that is converted: of a quantized model its own, else `source`.
         quantized: how the weights of `given` are quantized; None: they are not, or are not taken.
+        quantize: how plain weights are quantized by the conversion; None: they are not.
         in_memory: its weights; None: they are those of `source`.
     """
 
@@ -82,7 +92,9 @@ class Model:
     trust_remote_code: bool
     random_weights: bool
     seed: int
+    converted: Path
     quantized: QuantizationSummary | None = None
+    quantize: QuantizeOptions | None = None
     in_memory: TensorSource | None = field(default=None, repr=False)
 
     @property
@@ -93,11 +105,6 @@ class Model:
             CheckpointError: the files are incomplete.
         """
         return HuggingFaceWeights(self.source) if self.in_memory is None else self.in_memory
-
-    @property
-    def converted(self) -> Path:
-        """The directory that is converted: of a quantized model its own."""
-        return self.source if self.quantized is None else self.given
 
     @property
     def longest(self) -> int:
@@ -150,14 +157,19 @@ def find_model(
         )
     text = config.get_text_config()
     port = find_port(workspace, *config.architectures)
-    source, quantized = model_dir, None
+    source, quantized, quantize = model_dir, None, settings.quantize
     if random_weights:
         source = _random_weights(model_dir, work / "random", settings.seed, settings.trust_remote_code)
     else:
         _refuse_whole(model_dir, settings.trust_remote_code)
-        dequantized = write_dequantized(model_dir, work / "dequantized", progress)
+    converted, plain = source, work / "dequantized"
+    if quantize is not None:
+        quantize = _write_rounded(source, plain, port, dtype, settings, progress)
+        source = plain
+    elif not random_weights:
+        dequantized = write_dequantized(model_dir, plain, progress)
         if dequantized is not None:
-            source, quantized = work / "dequantized", dequantized.summary()
+            source, quantized = plain, dequantized.summary()
     return Model(
         given=model_dir,
         source=source,
@@ -169,7 +181,9 @@ def find_model(
         trust_remote_code=settings.trust_remote_code,
         random_weights=random_weights,
         seed=settings.seed,
+        converted=converted,
         quantized=quantized,
+        quantize=quantize,
     )
 
 
@@ -227,7 +241,7 @@ def convert(model: Model, dtype: str, output: Path, progress: Progress | None = 
         output,
         workspace=model.workspace,
         dtype=dtype,
-        dequantize=model.quantized is not None,
+        weights=model.quantize or "keep",
         trust_remote_code=model.trust_remote_code,
         progress=progress,
     )
@@ -284,10 +298,11 @@ def open_port(engine_dir: Path, *, backend: str, device: str) -> SessionRunner:
 
 
 def weights_in(engine_dir: Path) -> TensorSource:
-    """Return the parameters in an engine directory, read when they are asked for."""
-    from trtllm_port.runtime.engines.directory import weights_name
+    """Return the parameters in an engine directory, read when they are asked for; quantized ones dequantized."""
+    from trtllm_port.runtime.engines.directory import EngineDirectory, weights_name
 
-    return SafetensorsFile(engine_dir / weights_name(0))
+    config = EngineDirectory.read(engine_dir).pretrained_config
+    return CheckpointWeights(SafetensorsFile(engine_dir / weights_name(0)), read_formats(config), str(config["dtype"]))
 
 
 def _aliases(config: Any) -> dict[str, Any]:
@@ -298,6 +313,26 @@ def _aliases(config: Any) -> dict[str, Any]:
 def _dtype(*configs: Any) -> str:
     named = next((config.dtype for config in configs if config.dtype is not None), "float32")
     return str(named).removeprefix("torch.")
+
+
+def _write_rounded(
+    model_dir: Path, output: Path, port: PortEntry, dtype: str, settings: DiffSettings, progress: Progress | None
+) -> QuantizeOptions:
+    """Write a plain model with what its weights are after they were quantized, and return how that was done.
+
+    Scales are those of the port's data type, in whatever it is compared.
+    """
+    from trtllm_port.conversion.opening import open_source, plan_conversion
+
+    with closing(open_source(model_dir, settings.quantize or "keep")) as source, port_code(port):
+        config = port.cls.config_class.from_hugging_face(
+            model_dir, dtype=dtype, trust_remote_code=settings.trust_remote_code
+        )
+        plan_conversion(port.cls(config), source)
+        write_plain(source, model_dir, output, progress)
+    if settings.quantize is None:
+        raise ValueError("there is nothing to be quantized")
+    return replace(settings.quantize, scale_dtype=config.dtype)
 
 
 def _refuse_whole(model_dir: Path, trust_remote_code: bool) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from trtllm_port.layers.quantization import QuantizeOptions
+
 DEFAULT_NEW_TOKENS = 200
 
 
@@ -22,6 +24,8 @@ class DiffSettings:
         trust_remote_code: run Python code that comes with the model.
         logic: compare a port of less precision in float32 first. What was verified in float32 with the same weights
             was compared so; the report says that it was left out.
+        quantize: quantize the plain model's weights by rounding: the port computes with the codes, Hugging Face's model
+            with what they stand for.
     """
 
     prompt_file: Path | None = None
@@ -32,6 +36,7 @@ class DiffSettings:
     save: Path | None = None
     trust_remote_code: bool = False
     logic: bool = True
+    quantize: QuantizeOptions | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

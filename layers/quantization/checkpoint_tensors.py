@@ -1,0 +1,125 @@
+"""A quantized parameter's tensors in a checkpoint, as TensorRT's layers take them, and what they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from trtllm_port.layers.definition.dtypes import torch_dtype
+from trtllm_port.layers.definition.quantized import CODES, STORED, WeightFormat, part_name, parts_of
+from trtllm_port.layers.quantization.grid import CannotKeepError, Grid, spread
+from trtllm_port.layers.quantization.layouts.packing import (
+    from_e2m1,
+    from_twos_complement,
+    pack_nibbles,
+    unpack_nibbles,
+)
+from trtllm_port.layers.weights import TensorSource
+
+FOUR_BITS = ("int4", "fp4_e2m1")
+
+
+def tensors_of(name: str, grid: Grid, dtype: torch.dtype) -> tuple[WeightFormat, dict[str, Tensor]]:
+    """A parameter's format and its tensors in a checkpoint, as TensorRT takes them in a network of a data type.
+
+    Sources: TensorRT's `IDequantizeLayer`, and what the compiler of TensorRT-RTX 1.7.1 takes: INT4 in blocks along one
+    axis only, of which there are several; scales of 4-bit blocks, and of INT8's, of the output's type; others float32.
+    """
+    inputs = grid.codes.ndim + grid.inputs
+    if grid.kind == "int4":
+        for axis in range(grid.codes.ndim):
+            grid = grid if axis == inputs else grid.blocked(axis, 1)
+        if grid.scale.shape[inputs] == 1:
+            grid = grid.blocked(inputs, grid.codes.shape[inputs] // 2)
+    elif grid.kind == "int8" and all(count > 1 for count in grid.scale.shape[-2:]):
+        grid = grid.blocked(grid.codes.ndim - 1 if inputs == grid.codes.ndim - 2 else grid.codes.ndim - 2, 1)
+    scale, factor = _scales(grid, dtype)
+    codes = pack_nibbles(_nibbles(grid)) if grid.kind in FOUR_BITS else grid.codes
+    tensors = {name: codes.contiguous().view(STORED[grid.kind]), part_name(name, "scale"): scale.contiguous()}
+    if factor is not None:
+        tensors[part_name(name, "global_scale")] = factor
+    if grid.zero_point is not None:
+        tensors[part_name(name, "zero_point")] = grid.zero_point.to(scale.dtype).contiguous()
+    if grid.permutation is not None:
+        tensors[part_name(name, "permutation")] = grid.permutation
+    if grid.pre_scale is not None:
+        tensors[part_name(name, "pre_scale")] = grid.pre_scale.to(dtype)
+    return WeightFormat(grid.kind, grid.inputs), tensors
+
+
+def _scales(grid: Grid, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    if grid.kind == "fp4_e2m1" and grid.scale.dtype in (torch.float8_e4m3fn, torch.float8_e8m0fnu):
+        return grid.scale, grid.global_scale
+    scale = grid.scale.to(torch.float32)
+    if grid.global_scale is not None:
+        scale = scale * grid.global_scale
+    is_blocked = sum(count > 1 for count in scale.shape) > 1 or grid.kind == "int4"
+    narrow = grid.kind in ("int4", "int8") and is_blocked
+    rounded = scale.to(dtype) if narrow else scale
+    if not bool(torch.isfinite(rounded).all()) or bool(((rounded == 0) & (scale != 0)).any()):
+        raise CannotKeepError(f"its scales are beyond {str(dtype).removeprefix('torch.')}")
+    return rounded, None
+
+
+def _nibbles(grid: Grid) -> Tensor:
+    return (grid.codes.view(torch.uint8) & 15) if grid.kind == "int4" else grid.codes
+
+
+class CheckpointWeights:
+    """The parameters in a checkpoint's file, those that are quantized as what they stand for; a `TensorSource`.
+
+    Args:
+        source: the file's tensors.
+        formats: how some of the parameters are quantized, by name.
+        dtype: of the weights that quantized ones stand for: the checkpoint's.
+    """
+
+    def __init__(self, source: TensorSource, formats: Mapping[str, WeightFormat], dtype: str) -> None:
+        self._source, self._formats, self._dtype = source, formats, dtype
+        stored = dict.fromkeys(source.names())
+        beside = {part for name in formats for part in parts_of(name, stored).values()}
+        self._names = [name for name in stored if name not in beside]
+
+    def names(self) -> Sequence[str]:
+        """Of the parameters."""
+        return list(self._names)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of the unquantized parameter."""
+        shape = self._source.shape(name)
+        return (*shape[:-1], shape[-1] * CODES[self._formats[name].kind][1]) if name in self._formats else shape
+
+    def dtype(self, name: str) -> str:
+        """Of the unquantized parameter."""
+        return self._dtype if name in self._formats else self._source.dtype(name)
+
+    def tensor(self, name: str) -> Tensor:
+        """The parameter; of a quantized one the weight that its tensors stand for, rounded once."""
+        if name not in self._formats:
+            return self._source.tensor(name)
+        return dequantized(name, self._formats[name], self._source).to(torch_dtype(self._dtype))
+
+
+def dequantized(name: str, weight_format: WeightFormat, source: TensorSource) -> Tensor:
+    """The weight that a quantized parameter's tensors stand for, in float32."""
+    parts = {part: source.tensor(own) for part, own in parts_of(name, dict.fromkeys(source.names())).items()}
+    codes = source.tensor(name)
+    if weight_format.kind in FOUR_BITS:
+        codes = unpack_nibbles(codes)
+    if weight_format.kind == "int4":
+        values = from_twos_complement(codes).float()
+    else:
+        values = from_e2m1(codes, torch.float32) if weight_format.kind == "fp4_e2m1" else codes.float()
+    scale = parts["scale"].float() * parts.get("global_scale", torch.tensor(1.0))
+    if "zero_point" in parts:
+        values = values - spread(parts["zero_point"].float(), values.shape)
+    weight = values * spread(scale, values.shape)
+    axis = weight.ndim + weight_format.inputs
+    if "permutation" in parts:
+        weight = weight.index_select(axis, torch.argsort(parts["permutation"]))
+    if "pre_scale" in parts:
+        pre_scale = parts["pre_scale"].float()
+        weight = weight * (pre_scale if weight_format.inputs == -1 else pre_scale.unsqueeze(-1))
+    return weight

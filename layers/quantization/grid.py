@@ -1,0 +1,142 @@
+"""A quantized weight in the layout of a port's parameter: codes, and a grid of scales over them.
+
+Shapes: the parameter's own, [..., N, K] or [..., K, N], where K features go in; n, k blocks along N and K.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from trtllm_port.layers.quantization.layouts.weight import QuantizedWeight
+
+
+class CannotKeepError(Exception):
+    """Why a weight cannot stay quantized."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A quantized weight in a parameter's layout.
+
+    Attributes:
+        kind: of the codes.
+        codes: of the parameter's shape, not packed.
+        scale: of as many dimensions, each a divisor of the parameter's size; of the stored type.
+        zero_point: int8, of the scale's shape; None: 0.
+        global_scale: [], float32; None: there is none.
+        inputs: the axis of K, -1 or -2.
+        permutation: [K]: the features' order in which they meet the codes; None: as they come.
+        pre_scale: [K]: what the features are multiplied with; None: nothing.
+    """
+
+    kind: str
+    codes: Tensor
+    scale: Tensor
+    zero_point: Tensor | None
+    global_scale: Tensor | None
+    inputs: int
+    permutation: Tensor | None = None
+    pre_scale: Tensor | None = None
+
+    @property
+    def block(self) -> tuple[int, ...]:
+        """The elements that share a scale, along each axis."""
+        return tuple(size // count for size, count in zip(self.codes.shape, self.scale.shape, strict=True))
+
+    def blocked(self, axis: int, block: int) -> Grid:
+        """The same weight with smaller blocks along an axis, whose size they divide."""
+        times = self.block[axis] // block
+        if times == 1:
+            return self
+        zero = self.zero_point
+        return replace(
+            self,
+            scale=repeated(self.scale, times, axis),
+            zero_point=None if zero is None else repeated(zero, times, axis),
+        )
+
+    def narrowed(self, axis: int, start: int, size: int) -> Grid:
+        """A part along an axis.
+
+        Raises:
+            CannotKeepError: along K, in whose order the features do not come.
+        """
+        along_inputs = axis == self.codes.ndim + self.inputs
+        if along_inputs and self.permutation is not None:
+            raise CannotKeepError("its columns are in the order of their groups (act-order), and are cut for the ranks")
+        grid = self.blocked(axis, math.gcd(self.block[axis], size)) if self.scale.shape[axis] > 1 else self
+        begin, count = start // grid.block[axis], size // grid.block[axis]
+        zero, pre_scale = grid.zero_point, grid.pre_scale
+        is_shared = grid.scale.shape[axis] == 1
+        return replace(
+            grid,
+            codes=grid.codes.narrow(axis, start, size),
+            scale=grid.scale if is_shared else grid.scale.narrow(axis, begin, count),
+            zero_point=zero if is_shared or zero is None else zero.narrow(axis, begin, count),
+            pre_scale=pre_scale.narrow(0, start, size) if along_inputs and pre_scale is not None else pre_scale,
+        )
+
+
+def grid_of(weight: QuantizedWeight) -> Grid:
+    """A weight as its unquantized parameter is laid out.
+
+    Raises:
+        CannotKeepError: groups of columns (act-order) of different sizes.
+    """
+    codes, scale, zero, permutation = weight.codes, weight.scale, weight.zero_point, weight.permutation
+    if permutation is not None:
+        groups = weight.g_idx[permutation]  # type: ignore[index]
+        regular = torch.arange(codes.shape[-1]) // weight.block[1]
+        if not torch.equal(groups, regular):
+            raise CannotKeepError("its groups of columns are of different sizes")
+        identity = torch.equal(permutation, torch.arange(len(permutation)))
+        codes, permutation = (codes, None) if identity else (codes[..., permutation], permutation)
+    factor = None if weight.global_scale is None else weight.global_scale.to(torch.float32)
+    grid = Grid(weight.kind, codes, scale, zero, factor, -1, permutation, weight.pre_scale)
+    for axis, block in ((-2, weight.block[0]), (-1, weight.block[1])):
+        grid = _regular(grid, axis % codes.ndim, block)
+    if not weight.transposed:
+        return grid
+    return replace(
+        grid,
+        codes=grid.codes.mT,
+        scale=grid.scale.mT,
+        zero_point=None if grid.zero_point is None else grid.zero_point.mT,
+        inputs=-2,
+    )
+
+
+def _regular(grid: Grid, axis: int, block: int) -> Grid:
+    """The weight with blocks that divide its size: the last ones of a checkpoint may be cut off."""
+    size, count = grid.codes.shape[axis], grid.scale.shape[axis]
+    if count == 1 or size == count * block:
+        return grid
+    step = math.gcd(size, block)
+    index = torch.arange(0, size, step) // block
+    zero = grid.zero_point
+    return replace(
+        grid,
+        scale=grid.scale.index_select(axis, index),
+        zero_point=None if zero is None else zero.index_select(axis, index),
+    )
+
+
+def repeated(tensor: Tensor, times: int, axis: int) -> Tensor:
+    """Each element several times along an axis; float8 has no kernel for it."""
+    if times == 1:
+        return tensor
+    if tensor.dtype.itemsize == 1:
+        return tensor.view(torch.uint8).repeat_interleave(times, axis).view(tensor.dtype)
+    return tensor.repeat_interleave(times, axis)
+
+
+def spread(blocks: Tensor, shape: Sequence[int]) -> Tensor:
+    """Blocks' values for each of their elements."""
+    for axis, size in enumerate(shape):
+        blocks = repeated(blocks, size // blocks.shape[axis], axis)
+    return blocks

@@ -1,0 +1,150 @@
+"""A plain model's weights, some of them quantized by rounding when they are read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import torch
+
+from trtllm_port.conversion.pipeline import Piece
+from trtllm_port.conversion.source import StreamedWeights, whole
+from trtllm_port.errors import ConfigError
+from trtllm_port.layers.definition.dtypes import torch_dtype
+from trtllm_port.layers.quantization import (
+    LEFT_BY_DEFAULT,
+    ROUNDED,
+    CannotKeepError,
+    QuantizedWeight,
+    QuantizeOptions,
+    Rounding,
+    kept,
+)
+from trtllm_port.layers.weights import WeightEntry, WeightPlan
+
+
+class RoundedWeights(StreamedWeights):
+    """As `StreamedWeights`; the weights of matrix products are quantized.
+
+    Args:
+        hf_model_dir: of a plain model.
+        options: what is quantized how; nothing is before `choose`.
+
+    Raises:
+        CheckpointError: as `HuggingFaceWeights`.
+    """
+
+    keeps = True
+
+    def __init__(self, hf_model_dir: Path, options: QuantizeOptions) -> None:
+        super().__init__(hf_model_dir)
+        self._options = options
+        self._inputs: dict[str, int] = {}
+        self._rounding = Rounding(options.algorithm, options.group_size, torch.float32)
+
+    def choose(self, plan: WeightPlan, factors: Mapping[str, int | None], dtype: str) -> None:
+        """Decide which weights are quantized.
+
+        Args:
+            plan: of the conversion.
+            factors: parameters that are factors of products → the axis of what goes in; None: of other uses, too.
+            dtype: of the checkpoint.
+
+        Raises:
+            ConfigError: a pattern fits no module; nothing is left to be quantized.
+        """
+        options = self._options
+        scales = torch_dtype(options.scale_dtype or dtype)
+        self._rounding = Rounding(options.algorithm, options.group_size, scales)
+        _require_used(options.exclude_modules, factors)
+        excluded: list[str] = []
+        for entry in plan.entries:
+            found = {name: factors[name] for name in entry.targets if name in factors}
+            wanted = {name: axis for name, axis in found.items() if axis is not None and not _excluded(name, options)}
+            in_dtype = all(plan.specs[name].dtype == dtype for name in entry.targets)
+            axis = self._axis(entry, plan, wanted) if in_dtype and len(wanted) == len(entry.targets) else None
+            if axis is None:
+                excluded += [module_of(each) for name in found for each in (name, *plan.specs[name].aliases)]
+            else:
+                self._inputs |= dict.fromkeys(entry.sources, axis)
+        self.excluded = sorted(excluded)
+        if not self._inputs:
+            raise ConfigError(f"no weight of `{self.directory}` can be quantized by `{options.algorithm}`")
+
+    def is_quantized(self, name: str) -> bool:
+        """Whether a tensor is quantized."""
+        return name in self._inputs
+
+    def dtype(self, name: str) -> str:
+        """Of a quantized tensor that of what its codes stand for."""
+        return "float32" if name in self._inputs else super().dtype(name)
+
+    def quantized(self, name: str) -> QuantizedWeight | None:
+        """A weight's codes and scales; None for one that is left as it is."""
+        if name not in self._inputs:
+            return None
+        return self._rounding.rounded(super().tensor(name), self._inputs[name])
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """The whole tensor: of a quantized one what its codes stand for, in float32."""
+        weight = self.quantized(name)
+        return super().tensor(name) if weight is None else weight.parameter()
+
+    def pieces(self, name: str) -> Iterator[Piece]:
+        """Yield the tensor's bytes: of a quantized one what its codes stand for, all at once."""
+        return whole(self.tensor(name)) if name in self._inputs else super().pieces(name)
+
+    def size(self, name: str) -> int:
+        """Return the tensor's bytes."""
+        return math.prod(self.shape(name)) * torch.float32.itemsize if name in self._inputs else super().size(name)
+
+    def _axis(self, entry: WeightEntry, plan: WeightPlan, wanted: Mapping[str, int]) -> int | None:
+        """The sources' axis of what goes in, if they can be quantized: found by trying, without their values."""
+        if any(len(self.shape(name)) < 2 for name in entry.sources):
+            return None
+        for axis in (-1, -2):
+            if any(self._rounding.group(self.shape(name)[axis]) is None for name in entry.sources):
+                continue
+            try:
+                grids = kept(entry, [self._example(name, axis) for name in entry.sources], plan)
+            except CannotKeepError:
+                continue
+            if all(grids[name].inputs == inputs for name, inputs in wanted.items()):
+                return axis
+        return None
+
+    def _example(self, name: str, axis: int) -> QuantizedWeight:
+        """A weight of a tensor's shape; it takes one byte."""
+        shape = list(self.shape(name))
+        rows, features = shape[-3 - axis], shape[axis]
+        group = self._rounding.group(features) or features
+        lead = shape[:-2]
+        codes = torch.zeros(1, dtype=torch.int8).expand(*lead, rows, features)
+        scale = torch.ones(1).expand(*lead, rows, features // group)
+        kind = ROUNDED[self._options.algorithm]
+        return QuantizedWeight(kind=kind, codes=codes, block=(1, group), scale=scale, transposed=axis == -2)
+
+
+def _require_used(patterns: tuple[str, ...], factors: Mapping[str, int | None]) -> None:
+    """Refuse patterns that leave nothing out."""
+    for pattern in patterns:
+        if not any(_fits(name, pattern) for name in factors):
+            modules = sorted({module_of(name) for name in factors})
+            raise ConfigError(
+                f"no module that could be quantized fits `{pattern}`", hint=f"modules are {modules[0]} and so on"
+            )
+
+
+def _excluded(name: str, options: QuantizeOptions) -> bool:
+    return any(_fits(name, pattern) for pattern in (*LEFT_BY_DEFAULT, *options.exclude_modules))
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return any(fnmatchcase(each, pattern) for each in (name, module_of(name)))
+
+
+def module_of(parameter: str) -> str:
+    """The module that a parameter belongs to."""
+    return parameter.rpartition(".")[0]
