@@ -12,6 +12,7 @@ from typing import Any
 
 from trtllm_port.errors import EnvironmentLackError
 
+DETAILS = ("Layers:", "Total Weights Memory:")
 FLAVOURS = ("tensorrt_rtx", "tensorrt")
 
 
@@ -41,11 +42,13 @@ def get_logger(trt: ModuleType) -> Any:
     """The process's only logger for a flavour (TensorRT keeps the first it is given), an instance of `trt.ILogger`.
 
     It prints nothing: warnings and errors are collected in `.messages`, a list of (severity name, text);
-    `.drain()` returns them and forgets them. Who asks for it begins something new, a network or a runtime: what was
+    `.drain()` returns them and forgets them. What a compiler says in the end of an engine's layers and weights is in
+    `.details`, texts that begin with `DETAILS`. Who asks for it begins something new, a network or a runtime: what was
     said about earlier ones is forgotten.
     """
     logger = _logger(trt)
     logger.drain()
+    logger.details.clear()
     return logger
 
 
@@ -56,10 +59,13 @@ def _logger(trt: ModuleType) -> Any:
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.messages: list[tuple[str, str]] = []
+            self.details: list[str] = []
 
         def log(self, severity: Any, text: str) -> None:
             if severity <= trt.ILogger.WARNING:
                 self.messages.append((severity.name, text))
+            elif text.startswith(DETAILS):
+                self.details.append(text)
 
         def drain(self) -> list[tuple[str, str]]:
             drained, self.messages = self.messages, []

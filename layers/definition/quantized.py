@@ -113,7 +113,7 @@ class QuantizedParameter:
             codes.itensor, scale.itensor, network.trt_type(WIDE if wide else network.dtype)
         )
         if len(scale.shape) == 1:
-            layer.axis = next(axis for axis, size in enumerate(block) if size == 1)
+            layer.axis = self._padded(self._parts["scale"]).index(scale.shape[0])
         elif scale.shape and self._kind != "int4":  # INT4 infers its one blocked axis from the scale's shape
             layer.block_shape = trt.Dims(block)
         weight = network.add("dequantize", layer)

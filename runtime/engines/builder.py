@@ -20,6 +20,12 @@ from trtllm_port.runtime.engines.directory import BuildConfig
 from trtllm_port.runtime.engines.fused_attention import attention_shapes, fused_attention, set_capabilities
 from trtllm_port.runtime.engines.monitor import progress_monitor
 from trtllm_port.runtime.engines.profiles import add_profiles
+from trtllm_port.runtime.engines.quantized_layers import (
+    QuantizedLayers,
+    refuse_lacking,
+    report_quantized,
+    weights_bytes,
+)
 from trtllm_port.runtime.engines.signals import held_signals
 from trtllm_port.runtime.engines.writer import stream_writer
 from trtllm_port.runtime.network import NetworkFile
@@ -59,6 +65,8 @@ class EngineBuild:
         peak_memory_bytes: the process's greatest resident size until then.
         engine_bytes: the serialized engine.
         warnings: what the compiler said.
+        weights_bytes: of it, as the compiler said; None where it did not.
+        quantized: what became of quantized weights.
     """
 
     library: str
@@ -69,6 +77,8 @@ class EngineBuild:
     peak_memory_bytes: int
     engine_bytes: int
     warnings: tuple[str, ...] = ()
+    weights_bytes: int | None = None
+    quantized: tuple[QuantizedLayers, ...] = ()
 
 
 def target_capabilities(flavour: str, wanted: Sequence[str], machine: Machine) -> tuple[str, ...]:
@@ -128,6 +138,7 @@ def compile_engine(
     """
     trt = network.trt
     _refuse_bfloat16_on_turing(network_file, build)
+    refuse_lacking(network_file, build.compute_capabilities)
     config = _configure(network, build, taps)
     started = time.perf_counter()
     temporary = path.with_name(path.name + ".part")
@@ -140,6 +151,7 @@ def compile_engine(
     finally:
         temporary.unlink(missing_ok=True)
     seconds = time.perf_counter() - started
+    details = list(network.logger.details)
     return EngineBuild(
         library=f"{trt.__name__} {trt.__version__}",
         compute_capabilities=build.compute_capabilities,
@@ -149,6 +161,8 @@ def compile_engine(
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         engine_bytes=path.stat().st_size,
         warnings=tuple(f"{severity.lower()}: {text}" for severity, text in messages),
+        weights_bytes=weights_bytes(details),
+        quantized=report_quantized(network_file, details),
     )
 
 
@@ -156,6 +170,7 @@ def _configure(network: Any, build: BuildConfig, taps: bool) -> Any:
     config = network.builder.create_builder_config()
     add_profiles(network, config, build)
     set_capabilities(network.trt, config, build.compute_capabilities)
+    config.profiling_verbosity = network.trt.ProfilingVerbosity.DETAILED  # the compiler lists what it made
     if taps:
         _mark_taps(network)
     return config
@@ -165,6 +180,7 @@ def _compile_into(file: BinaryIO, network: Any, config: Any, progress: Progress 
     """Run the compiler: what it said, or None where it failed and its logger holds the reason."""
     writer = stream_writer(network.trt, file)
     network.logger.drain()
+    network.logger.details.clear()
     with held_signals() as pending:
         monitor = progress_monitor(network.trt, progress, pending)
         config.progress_monitor = monitor

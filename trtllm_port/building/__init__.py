@@ -22,6 +22,8 @@ from trtllm_port.foundation.digests import file_digest
 from trtllm_port.foundation.progress import Progress
 from trtllm_port.foundation.publishing import Kind, check_output, output_directory
 from trtllm_port.layers.definition.flavour import load_flavour
+from trtllm_port.layers.definition.quantized import CODES
+from trtllm_port.layers.quantization import read_formats
 from trtllm_port.registry.port_code import port_code
 from trtllm_port.registry.ports import PortEntry, find_port
 from trtllm_port.runtime.engines.builder import EngineBuild, compile_engine, target_capabilities
@@ -34,6 +36,7 @@ from trtllm_port.runtime.engines.directory import (
     network_name,
     weights_name,
 )
+from trtllm_port.runtime.engines.quantized_layers import without_type
 from trtllm_port.runtime.network import NetworkFile
 
 __all__ = ["BuildResult", "Limits", "build_engine"]
@@ -137,7 +140,8 @@ def build_engine(
     started = time.perf_counter()
     checkpoint = Checkpoint.read(Path(checkpoint_dir))
     port, notes = _port_of(checkpoint, Path(workspace))
-    build, flavour = _plan(checkpoint, backend, compute_capabilities, limits)
+    build, flavour, lacking = _plan(checkpoint, backend, compute_capabilities, limits)
+    notes += lacking
     output = Path(output_dir)
     check_output(output, ENGINE, [checkpoint.path])
     require_space(output, 2 * sum((checkpoint.path / name).stat().st_size for name in checkpoint.digests))
@@ -242,12 +246,15 @@ def _port_of(checkpoint: Checkpoint, workspace: Path) -> tuple[PortEntry, tuple[
 
 def _plan(
     checkpoint: Checkpoint, backend: str, compute_capabilities: Sequence[str], limits: Limits
-) -> tuple[BuildConfig, str]:
-    """What to build, and the library that defines the network."""
+) -> tuple[BuildConfig, str, tuple[str, ...]]:
+    """What to build, the library that defines the network, and GPUs that are left out."""
     backend, flavour = _choose_library(backend)
     capabilities: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     if backend != "reference":
         capabilities = target_capabilities(backend, compute_capabilities, this_machine())
+        if not compute_capabilities:
+            capabilities, notes = _with_types(checkpoint, capabilities)
     elif compute_capabilities:
         raise PortError("`--backend reference` compiles nothing", hint="leave `--compute-capability` out")
     max_seq_len = limits.get("max_seq_len") or _default_seq_len(checkpoint)
@@ -261,7 +268,20 @@ def _plan(
         max_seq_len=max_seq_len,
         world_size=checkpoint.world_size,
     )
-    return build, flavour
+    return build, flavour, notes
+
+
+def _with_types(checkpoint: Checkpoint, capabilities: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Of the GPUs that are compiled for by default, those that have the types of quantized weights; and a note."""
+    lacking: dict[str, str] = {}
+    for found in read_formats(checkpoint.config).values():
+        dtype, _ = CODES[found.kind]
+        lacking |= dict.fromkeys(without_type(dtype, capabilities), dtype)
+    left = tuple(each for each in capabilities if each not in lacking)
+    if not lacking or not left:
+        return capabilities, ()
+    what = ", ".join(f"{each} has no {dtype}" for each, dtype in lacking.items())
+    return left, (f"not compiled for compute capability {', '.join(lacking)}: {what}",)
 
 
 def _choose_library(backend: str) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from trtllm_port.cli.terminal import console, options
 
 if TYPE_CHECKING:
     from trtllm_port.building import BuildResult
+    from trtllm_port.runtime.engines.builder import EngineBuild
 
 MaxBatchSize = Annotated[int, typer.Option("--max-batch-size", min=1, metavar="N", help="Prompts at once.")]
 MaxInputLen = Annotated[
@@ -83,6 +84,18 @@ def build(
     console.emit(result, render, as_json=as_json)
 
 
+def render_quantized(engine: EngineBuild) -> None:
+    """What became of quantized weights, as a table; nothing where there are none."""
+    rows = []
+    for each in engine.quantized:
+        size = "x".join(map(str, each.shape))
+        rows.append([f"{each.dtype} {size}", each.weights, "yes" if each.kept else "no", "; ".join(each.how)])
+    if rows:
+        console.table(["quantized weights", "how many", "kept", "what becomes of them"], rows)
+        if engine.weights_bytes is not None:
+            console.line(f"weights in the engine: {engine.weights_bytes / 1e6:,.1f} MB")
+
+
 def render(result: BuildResult) -> None:
     """The engine, what it is for, and its attention kernels, as text."""
     build = result.build
@@ -104,4 +117,5 @@ def render(result: BuildResult) -> None:
             for report in result.engines[0].attention
         ]
         console.table(["attention", "layers", *capabilities], rows)
+        render_quantized(result.engines[0])
     console.line(f"wrote {result.output_dir} in {result.seconds:.1f} s")
