@@ -69,6 +69,7 @@ class Model:
         random_weights: whether the weights are random.
         seed: of those.
         quantized: how the weights of `given` are quantized; None: they are not, or are not taken.
+        quantized_weights: their names.
         in_memory: its weights; None: they are those of `source`.
     """
 
@@ -83,6 +84,7 @@ class Model:
     random_weights: bool
     seed: int
     quantized: QuantizationSummary | None = None
+    quantized_weights: frozenset[str] = frozenset()
     in_memory: TensorSource | None = field(default=None, repr=False)
 
     @property
@@ -150,7 +152,7 @@ def find_model(
         )
     text = config.get_text_config()
     port = find_port(workspace, *config.architectures)
-    source, quantized = model_dir, None
+    source, quantized, names = model_dir, None, frozenset[str]()
     if random_weights:
         source = _random_weights(model_dir, work / "random", settings.seed, settings.trust_remote_code)
     else:
@@ -158,6 +160,7 @@ def find_model(
         dequantized = write_dequantized(model_dir, work / "dequantized", progress)
         if dequantized is not None:
             source, quantized = work / "dequantized", dequantized.summary()
+            names = frozenset(filter(dequantized.is_quantized, dequantized.names()))
     return Model(
         given=model_dir,
         source=source,
@@ -170,6 +173,7 @@ def find_model(
         random_weights=random_weights,
         seed=settings.seed,
         quantized=quantized,
+        quantized_weights=names,
     )
 
 
