@@ -57,6 +57,7 @@ ORDER = (
     "verification.experiments",
     "verification.decode",
     "verification.phases",
+    "verification.loss",
     "verification.report",
     "verification.bundle",
     "verification.prove",

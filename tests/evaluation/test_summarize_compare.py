@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trtllm_port.evaluation.summarize_compare import compare, paired_interval, smallest_effect
+from trtllm_port.evaluation.summarize_compare import compare, smallest_effect
 
 RNG = np.random.default_rng(1)
 HF = tuple(float(score) for score in RNG.normal(40, 11, 64))
@@ -57,14 +57,6 @@ def test_few_articles_tell_nothing_unless_all_is_equal() -> None:
     assert compare(few, few, TOKENS[:3], TOKENS[:3]).verdict == "pass"
 
 
-def test_the_interval_agrees_with_the_normal_one() -> None:
-    differences = np.random.default_rng(3).normal(0.5, 2.0, 400)
-    low, high = paired_interval(differences.tolist())
-    half = 1.96 * differences.std(ddof=1) / 20
-    assert low == pytest.approx(differences.mean() - half, abs=0.03)
-    assert high == pytest.approx(differences.mean() + half, abs=0.03)
-
-
 def test_a_loss_of_the_smallest_size_is_found_as_often_as_promised() -> None:
     """The stated power, by drawing samples: four of five are called a failure."""
     rng = np.random.default_rng(4)
@@ -99,4 +91,3 @@ def test_a_model_that_scores_nothing_proves_nothing() -> None:
 def test_equal_scores_scatter_not() -> None:
     assert smallest_effect([0.0] * 9) is None
     assert smallest_effect([1.0]) is None
-    assert paired_interval([0.5] * 9) == (0.5, 0.5)

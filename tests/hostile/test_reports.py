@@ -44,6 +44,7 @@ def _report(text: str) -> dict[str, Any]:
     excerpt = {"side": "port", "path": text, "first_line": 1, "lines": [text, text], "marked": [1], "note": text}
     return {
         **{"kind": "verify", "verdict": "fail", "summary": text, "executor": text, "seconds": 1.0, "rouge": None},
+        "loss": _loss(text),
         "subject": {**subject, "random_weights": False, "seed": 0},
         "reference": {text: text},
         "stimulus": {"tokens": 2, "source": text, "decode_steps": 1, "batch_lengths": [], "limits": [text]},
@@ -51,6 +52,17 @@ def _report(text: str) -> dict[str, Any]:
         **{"causes": [cause], "excerpts": [excerpt], "next_steps": [text], "stages": [stage], "gates": [gate]},
         **{"taps": taps, "ignored": {text: text}, "position_profile": {}, "versions": {text: text}},
         **{"not_exercised": [{"what": text, "reason": text}], "commands": [text]},
+    }
+
+
+def _loss(text: str) -> dict[str, Any]:
+    number = {"value": 1.0, "low": 1.0, "high": 1.0}
+    part = {"name": text, "kl": 1.0, "share": 1.0, "error": None}
+    return {
+        **{"text": text, "windows": 2, "window": 2, "word": text, "notes": [text], "weights": {text: 1.0}},
+        "kl": dict.fromkeys(("mean", "low", "high", "median", "p99", "max"), 1.0),
+        **{"top1": number, "perplexity": {"original": 1.0, "quantized": 1.0, "ratio": number}},
+        "shares": {"by": "module", "tokens": 2, "together": 1.0, "sum": 1.0, "parts": [part]},
     }
 
 

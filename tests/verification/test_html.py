@@ -103,6 +103,7 @@ def report(layers: int = 2, verdict: str = "fail", **changes: Any) -> dict[str, 
                     "verdict": "cannot_tell",
                     "port": 39.7,
                     "hugging_face": 40.0,
+                    "original": None,
                 },
             },
             "length_ratio": 1.01,
@@ -110,6 +111,7 @@ def report(layers: int = 2, verdict: str = "fail", **changes: Any) -> dict[str, 
             "verdict": "cannot_tell",
             "reason": "ROUGE-1 cannot be told from more than a loss of 1%",
         },
+        "loss": None,
         "stages": [{"name": "convert", "verdict": "pass", "seconds": 1.0, "detail": "done"}],
         "gates": [
             {
@@ -272,3 +274,36 @@ def test_one_mistake_in_many_layers_is_said_once() -> None:
     text = " ".join("".join(parser.text).split())
     assert "the same in model.layers.2.mlp, model.layers.3.mlp, model.layers.4.mlp and 3 more" in text
     assert text.count("wrong by itself, too") == 1
+
+
+def loss(**changes: Any) -> dict[str, Any]:
+    number = {"value": 0.95, "low": None, "high": None}
+    parts = [{"name": f"model.layers.{i}", "kl": 0.1, "share": 0.08, "error": None} for i in range(12)]
+    return {
+        **{"text": "`text.txt`", "windows": 1, "window": 9, "word": "small", "weights": {}, "notes": ["keys <differ>"]},
+        "kl": {"mean": 0.0123, "low": None, "high": None, "median": 0.01, "p99": 0.1, "max": None},
+        **{"top1": number, "perplexity": {"original": 5.0, "quantized": None, "ratio": number}},
+        "shares": {"by": "layer", "tokens": 9, "together": 0.1, "sum": 0.2, "parts": parts},
+    } | changes
+
+
+def test_a_loss_is_shown_with_what_is_missing() -> None:
+    parser = Balanced()
+    parser.feed(html_page(report(loss=loss())))
+    assert parser.open == []
+    text = " ".join(" ".join(parser.text).split())
+    assert "What quantization cost: small" in text
+    assert "each layer quantized alone, on 9 tokens; together they cost 0.1, the parts add up to 0.2" in text
+    assert "model.layers.9" in text
+    assert "model.layers.10" not in text
+    assert "and 2 more, in" in text
+    assert "Keys <differ>" in text
+    assert "quantized alone" not in html_page(report(loss=loss(shares=None)))
+    assert "What quantization cost" not in html_page(report())
+
+
+def test_summaries_of_an_original_are_a_column() -> None:
+    with_original = report()
+    with_original["rouge"]["rouge"]["rouge1"]["original"] = 41.25
+    assert "41.25" in html_page(with_original)
+    assert '<th scope="col" class="n">original</th>' not in html_page(report())

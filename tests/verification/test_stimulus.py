@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from trtllm_port.errors import ConfigError
 from trtllm_port.verification.stimulus.passages import PASSAGE
-from trtllm_port.verification.stimulus.stimulus import Stimulus, _encode, enough_tokens, make_stimulus, random_ids
+from trtllm_port.verification.stimulus.stimulus import Stimulus, encode, enough_tokens, make_stimulus, random_ids
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ class Counting:
 def test_no_more_of_a_long_text_is_tokenized_than_its_first_tokens_need(word: str) -> None:
     text = " ".join(f"{word}{number}" for number in range(20_000))
     tokenizer = Counting()
-    assert _encode(tokenizer, text, 64) == Counting()(text)["input_ids"][:64]
+    assert encode(tokenizer, text, 64) == Counting()(text)["input_ids"][:64]
     needed = len(" ".join(text.split()[:96]))
     assert tokenizer.characters <= 8 * needed + 2000
 

@@ -17,7 +17,9 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-__all__ = ["Comparison", "RougeDifference", "Verdict", "compare", "paired_interval", "smallest_effect"]
+from trtllm_port.foundation.intervals import CONFIDENCE, bootstrap_interval
+
+__all__ = ["Comparison", "RougeDifference", "Verdict", "compare", "smallest_effect"]
 
 Verdict = Literal["pass", "fail", "cannot_tell"]
 
@@ -31,10 +33,8 @@ FEWEST = 8
 """With fewer articles a bootstrap says nothing."""
 LEAST_SCORE = 1.0
 """Points; a model that writes nothing of the summaries has nothing to lose."""
-RESAMPLES = 10_000
-CONFIDENCE, POWER = 0.95, 0.80
-"""Of the interval, and how often a loss of the stated size would be found (Cohen 1988: 0.80)."""
-BATCH_ELEMENTS = 1 << 22
+POWER = 0.80
+"""How often a loss of the stated size would be found (Cohen 1988: 0.80)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,23 +99,6 @@ def compare(
     return Comparison(rouge=rouge, length_ratio=ratio, equal_outputs=equal, verdict=verdict, reason=reason)
 
 
-def paired_interval(differences: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
-    """A 95 % bootstrap interval (percentiles) of the mean of paired differences."""
-    values = np.asarray(differences, dtype=np.float64)
-    if np.ptp(values) == 0.0:
-        return float(values[0]), float(values[0])
-    found = stats.bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=RESAMPLES,
-        batch=max(1, BATCH_ELEMENTS // len(values)),
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(found.low), float(found.high)
-
-
 def smallest_effect(differences: Sequence[float]) -> float | None:
     """The distance of a true mean from a bound that a sample like this one finds with the stated power.
 
@@ -130,7 +113,7 @@ def smallest_effect(differences: Sequence[float]) -> float | None:
 
 def _difference(engine: Sequence[float], hugging_face: Sequence[float]) -> RougeDifference:
     differences = [left - right for left, right in zip(engine, hugging_face, strict=True)]
-    low, high = paired_interval(differences)
+    low, high = bootstrap_interval(differences)
     allowed = -ALLOWED_LOSS * fmean(hugging_face)
     verdict: Verdict = "cannot_tell"
     if not _says_nothing(allowed):

@@ -11,6 +11,7 @@ of which imports earlier ones only:
     experiments   causes by replay: known bugs, given to Hugging Face's own modules
     decode        decode steps, batches and embedding tables
     phases        one phase from beginning to end, in each of the precisions
+    loss          what the quantized weights of a model cost, whatever the port
     report        JSON first, HTML and JUnit are renderings of it
     bundle        a comparison to take along, and to repeat without Hugging Face
     prove         bugs put into a port: does the check find them?

@@ -1,4 +1,4 @@
-"""`verify`: convert → build → prompt → ROUGE → diff-layers, one verdict.
+"""`verify`: convert → build → prompt → ROUGE → loss → diff-layers, one verdict.
 
 This module is the composition: the stages know nothing of each other, and nothing of this.
 
@@ -20,7 +20,9 @@ from trtllm_port.verification.diff import compare_model, diff_report, save
 from trtllm_port.verification.greedy import continue_prompts, describe, make_prompts, prompt_gate
 from trtllm_port.verification.judge.gates import Gate
 from trtllm_port.verification.judge.verdict import Verdict, worst
+from trtllm_port.verification.loss.result import describe as describe_loss
 from trtllm_port.verification.phases.not_exercised import NotExercised
+from trtllm_port.verification.quantization_loss import NOT_MEASURED, check_loss_settings, run_loss
 from trtllm_port.verification.report.assembly import command, summary, verdict_of
 from trtllm_port.verification.report.finish import finish
 from trtllm_port.verification.report.port_faults import blame
@@ -33,7 +35,7 @@ from trtllm_port.verification.stimulus.settings import VerifySettings
 from trtllm_port.verification.stimulus.stimulus import enough_tokens, switch_lengths
 
 DEFAULTS = VerifySettings()
-STAGES = ("convert", "build", "prompt", "rouge", "diff-layers")
+STAGES = ("convert", "build", "prompt", "rouge", "loss", "diff-layers")  # "loss" where there is an original
 ROWS = 5  # prompts and rows of a batch at once
 
 
@@ -47,7 +49,7 @@ class Pipeline:
         settings: everything else.
         progress: called with (phase, done, total).
         stages, gates, results: what came of it.
-        rouge: what the report shows of the summaries.
+        rouge, loss: what the report shows of the summaries, and of what quantization cost.
         not_exercised: stages that were left out.
     """
 
@@ -59,6 +61,7 @@ class Pipeline:
     gates: list[Gate] = field(default_factory=list)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     rouge: dict[str, Any] | None = None
+    loss: dict[str, Any] | None = None
     not_exercised: list[NotExercised] = field(default_factory=list)
 
     @property
@@ -70,6 +73,11 @@ class Pipeline:
     def engine(self) -> Path:
         """Where the engine is."""
         return self.work / "engine"
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The stages of this run."""
+        return tuple(name for name in STAGES if name != "loss" or self.settings.original is not None)
 
     def done(self, name: str, started: float, detail: str, gates: Sequence[Gate] = ()) -> None:
         """Note that a stage is over."""
@@ -101,7 +109,11 @@ def verify(
         PortError: the model, the port or a library cannot be used. A difference is not an error but the verdict.
     """
     started = time.perf_counter()
-    check_target(settings.save, [model_dir], report_dir)
+    check_target(settings.save, [model_dir, settings.original], report_dir)
+    is_random = port.get("random_weights", False)
+    check_loss_settings(model_dir, settings, random_weights=is_random)
+    if settings.quantize is not None and not is_random:
+        settings = replace(settings, original=model_dir)
     with opened_model(model_dir, settings, progress, **port) as (model, work):
         pipeline = Pipeline(model, work, settings, progress)
         try:
@@ -109,6 +121,7 @@ def verify(
             build(pipeline)
             prompt(pipeline)
             rouge(pipeline)
+            loss(pipeline)
             report = diff_layers(pipeline)
         except Exception as error:  # raised again unless the port is to blame
             report = refused(pipeline, error)
@@ -127,7 +140,7 @@ def convert(pipeline: Pipeline) -> None:
 def refused(pipeline: Pipeline, error: Exception) -> Report:
     """Report a port that cannot hold the weights or cannot be run; any other error is raised again."""
     found = blame(pipeline.model, error)
-    failed, *rest = STAGES[len(pipeline.stages) :]
+    failed, *rest = pipeline.order[len(pipeline.stages) :]
     pipeline.stages.append(Stage(name=failed, verdict=Verdict.FAIL, seconds=0.0, detail=found.summary))
     for name in rest:
         pipeline.left_out(name, f"the port failed in the stage before: {failed}")
@@ -210,8 +223,21 @@ def rouge(pipeline: Pipeline) -> None:
     pipeline.done("rouge", started, outcome.detail, [outcome.gate])
 
 
+def loss(pipeline: Pipeline) -> None:
+    """Stage 5, where there is an original: what the quantized weights cost."""
+    started = time.perf_counter()
+    model, settings = pipeline.model, pipeline.settings
+    if settings.original is None:
+        if model.quantized is not None:
+            pipeline.not_exercised.append(NOT_MEASURED)
+        return
+    outcome = run_loss(model, settings.original, settings, pipeline.progress)
+    pipeline.results["loss"] = pipeline.loss = outcome.loss.to_dict()
+    pipeline.done("loss", started, describe_loss(outcome.loss), [] if outcome.gate is None else [outcome.gate])
+
+
 def diff_layers(pipeline: Pipeline) -> Report:
-    """Stage 5: module by module, on the network that was compiled."""
+    """The last stage: module by module, on the network that was compiled."""
     started = time.perf_counter()
     settings, model = pipeline.settings, pipeline.model
     engine = replace(settings, engine_dir=pipeline.engine)
@@ -221,6 +247,9 @@ def diff_layers(pipeline: Pipeline) -> Report:
     gates = tuple(pipeline.gates)
     verdict = verdict_of(gates)
     options = {"tokens": settings.tokens, "prompt-file": settings.prompt_file}
+    original = settings.original if model.quantize is None else None
+    limit = None if settings.max_kl is None else f"{settings.max_kl:g}"
+    measured = options | {"original": original, "max-kl": limit}
     report = replace(
         found,
         kind="verify",
@@ -228,9 +257,10 @@ def diff_layers(pipeline: Pipeline) -> Report:
         summary=summary(verdict, found.divergences, gates, model.dtype),
         stages=tuple(pipeline.stages),
         rouge=pipeline.rouge,
+        loss=pipeline.loss,
         gates=gates,
         not_exercised=(*found.not_exercised, *pipeline.not_exercised),
-        commands=(command("verify", model, options), command("diff-layers", model, options)),
+        commands=(command("verify", model, measured), command("diff-layers", model, options)),
         stage_results=pipeline.results,
     )
     save(comparison, report, pipeline.work, engine)

@@ -5,7 +5,7 @@ The weakest evidence of all, so it can fail a port but not acquit one, and a sam
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def run_rouge(
     Args:
         engine_dir: the port's engine directory.
         model_dir: Hugging Face's, with weights and a tokenizer.
-        settings: dataset, number of articles, device.
+        settings: dataset, number of articles, device; the original, which then writes, too.
         progress: called with (phase, done, total).
 
     Returns:
@@ -56,27 +56,44 @@ def run_rouge(
     tokenizer, lack = load_tokenizer(model_dir, settings.trust_remote_code)
     if tokenizer is None:
         return lack
-    options = SummarizeOptions(
+    try:
+        with quiet_transformers():
+            result = summarize(
+                engine_dir, model_dir, dataset=settings.dataset, options=_options(settings), progress=progress
+            )
+    except EngineError as error:
+        return error.message  # a model of few positions has no room for an article
+    shown = _shown(result, _original_scores(engine_dir, settings, progress))
+    return RougeOutcome(result=result.to_dict(), shown=shown, detail=_detail(result), gate=_gate(result))
+
+
+def _options(settings: VerifySettings) -> SummarizeOptions:
+    return SummarizeOptions(
         num_samples=settings.articles,
         output_len=OUTPUT_LEN,
         device=settings.device,
         trust_remote_code=settings.trust_remote_code,
     )
-    try:
-        with quiet_transformers():
-            result = summarize(engine_dir, model_dir, dataset=settings.dataset, options=options, progress=progress)
-    except EngineError as error:
-        return error.message  # a model of few positions has no room for an article
-    return RougeOutcome(result=result.to_dict(), shown=_shown(result), detail=_detail(result), gate=_gate(result))
 
 
-def _shown(result: SummarizeResult) -> dict[str, Any] | None:
-    """Return the numbers of the comparison and the scores of both sides, by kind of ROUGE."""
+def _original_scores(engine_dir: Path, settings: VerifySettings, progress: Progress | None) -> dict[str, float]:
+    """The mean ROUGE of the unquantized model on the same articles, by kind; nothing where it cannot write any."""
+    if settings.original is None or load_tokenizer(settings.original, settings.trust_remote_code)[0] is None:
+        return {}
+    options = replace(_options(settings), test_trt_llm=False)
+    with quiet_transformers():
+        result = summarize(engine_dir, settings.original, dataset=settings.dataset, options=options, progress=progress)
+    return {} if result.hugging_face is None else result.hugging_face.rouge
+
+
+def _shown(result: SummarizeResult, original: dict[str, float]) -> dict[str, Any] | None:
+    """Return the numbers of the comparison and the scores of all sides, by kind of ROUGE."""
     if result.comparison is None or result.engine is None or result.hugging_face is None:
         return None
     shown = asdict(result.comparison)
     for kind, values in shown["rouge"].items():
         values |= {"port": result.engine.rouge[kind], "hugging_face": result.hugging_face.rouge[kind]}
+        values |= {"original": original.get(kind)}
     return {"articles": result.samples, "dataset": result.dataset, "output_len": result.output_len} | shown
 
 

@@ -11,6 +11,7 @@ import typer
 from trtllm_port.cli.terminal import console, options
 from trtllm_port.cli.terminal import verification_options as verification
 from trtllm_port.cli.terminal.render_proof import render_proof
+from trtllm_port.errors import ConfigError
 
 ComputeCapability = Annotated[
     list[str] | None,
@@ -40,7 +41,26 @@ Prove = Annotated[
         help="Prove the check instead: put known bugs into a copy of the port, one by one, and see that each is found.",
     ),
 ]
+Original = Annotated[
+    str | None,
+    typer.Option(
+        "--original",
+        metavar="ORIGINAL_DIR",
+        help="The unquantized model that a quantized MODEL_DIR was made of: measure what that cost, module by module.",
+        show_default=False,
+    ),
+]
+MaxKl = Annotated[
+    float | None,
+    typer.Option(
+        "--max-kl",
+        metavar="NATS",
+        help="Fail where the mean KL divergence from the original is larger. [default: it is reported only]",
+        show_default=False,
+    ),
+]
 DEFAULT_ARTICLES = 16
+LEAVE_OUT = "leave out `--original` and `--max-kl`, or `--prove`"
 
 
 def verify(
@@ -56,6 +76,8 @@ def verify(
     max_output_len: NewTokens = 200,
     dataset: Dataset = None,
     num_samples: NumSamples = DEFAULT_ARTICLES,
+    original: Original = None,
+    max_kl: MaxKl = None,
     save: verification.Save = None,
     prove: Prove = False,
     device: verification.Device = "cpu",
@@ -68,12 +90,17 @@ def verify(
 ) -> int:
     """Take a port all the way and prove it: convert, build, prompt, ROUGE, diff-layers; one verdict, one report.
 
-    Exit code 0: every stage passes; 1: the port differs from Hugging Face, or it cannot be told.
+    With `--original`, also what a quantized model lost: that is reported, and decides nothing without `--max-kl`.
+
+    Exit code 0: every stage passes; 1: the port differs from Hugging Face, or it cannot be told, or `--max-kl` fails.
     With `--prove` 0: every bug that shows was caught; 1: one was not.
     """
+    from trtllm_port.huggingface.hub import locate_model
     from trtllm_port.verification import VerifySettings
     from trtllm_port.verification import verify as run
 
+    if prove:
+        _refuse_loss(original, max_kl)
     settings = VerifySettings(
         prompt_file=prompt_file,
         tokens=tokens,
@@ -86,18 +113,19 @@ def verify(
         max_new_tokens=max_output_len,
         dataset=dataset,
         articles=num_samples,
+        original=None if original is None else locate_model(original),
+        max_kl=max_kl,
         save=save,
     )
-    stage = _prove if prove else partial(verification.report_on, run)
+    stage = partial(_prove if prove else partial(verification.report_on, run), model_dir, settings=settings)
     return stage(
-        model_dir,
-        workspace=workspace,
-        dtype=dtype,
-        random_weights=random_weights,
-        report_dir=report_dir,
-        settings=settings,
-        as_json=as_json,
+        workspace=workspace, dtype=dtype, random_weights=random_weights, report_dir=report_dir, as_json=as_json
     )
+
+
+def _refuse_loss(original: str | None, max_kl: float | None) -> None:
+    if original is not None or max_kl is not None:
+        raise ConfigError("`--prove` proves the check of the port, which no original changes", hint=LEAVE_OUT)
 
 
 def _prove(model_dir: str, *, random_weights: bool, as_json: bool, **options: Any) -> int:

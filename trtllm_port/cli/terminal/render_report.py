@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trtllm_port.cli.terminal import console
+from trtllm_port.cli.terminal.render_loss import render_loss
 from trtllm_port.cli.terminal.render_summaries import render_rouge
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def _stages(report: Report) -> None:
     if report.rouge is not None:
         console.line(f"summaries: {_words(report.rouge['verdict'])}: {report.rouge['reason']}")
         render_rouge(report.rouge["rouge"])
+    if report.loss is not None:
+        render_loss(report.loss)
 
 
 def _taps(report: Report) -> None:

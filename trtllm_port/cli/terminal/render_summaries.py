@@ -38,6 +38,10 @@ def render_rouge(kinds: Mapping[str, Mapping[str, Any]]) -> None:
         for kind, each in kinds.items()
     ]
     console.table(("ROUGE", "difference", "95 % interval", "allowed", "loss it could find", "verdict"), rows)
+    originals = {kind: each for kind, each in kinds.items() if each.get("original") is not None}
+    if originals:
+        pairs = (f"{kind} {each['hugging_face']:.1f} to {each['original']:.1f}" for kind, each in originals.items())
+        console.line(f"quantized to original, both by Hugging Face: {', '.join(pairs)}")
 
 
 def _render_side(title: str, side: Side) -> None:

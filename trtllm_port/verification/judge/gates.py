@@ -28,6 +28,8 @@ from trtllm_port.verification.judge.thresholds import (
 from trtllm_port.verification.judge.verdict import Verdict, worst
 from trtllm_port.verification.taps.pairing import Pairing, declaration
 
+LOSS = "loss"
+"""The phase of gates that ask what quantization cost: one that fails says nothing against the port."""
 INJECTED = " where each module works on Hugging Face's values"
 
 

@@ -61,13 +61,12 @@ class Confidence:
 def logit_metrics(logits: Tensor, reference: Tensor) -> LogitMetrics:
     """Compare logits [..., V] with a reference of the same shape; everything in float64."""
     tap = metrics(logits, reference)
-    vocabulary = logits.shape[-1]
     kl: list[Tensor] = []
     same: list[Tensor] = []
     weighted: list[Tensor] = []  # squared errors of the probable logits
     spread: list[Tensor] = []  # 1 - Σ p²: 0 where one token has all probability, 0.5 at a tie of two
     sums = torch.zeros(4, dtype=torch.float64)  # of x, ref, ref², x·ref
-    for x_TV, ref_TV in _chunks(logits, reference, vocabulary):
+    for x_TV, ref_TV in in_chunks(logits, reference):
         log_p, log_q = log_softmax(ref_TV, -1), log_softmax(x_TV, -1)
         p_TV = log_p.exp()
         kl.append((p_TV * (log_p - log_q)).sum(-1))
@@ -122,7 +121,9 @@ def agreement(logits: Tensor, reference: Tensor, margin: float) -> Confidence:
     return Confidence(margin=margin, confident=int(confident_T.sum()), misses=int(missed_T.sum()), first_miss=first)
 
 
-def _chunks(logits: Tensor, reference: Tensor, vocabulary: int) -> Iterator[tuple[Tensor, Tensor]]:
+def in_chunks(logits: Tensor, reference: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Give two tensors of logits [..., V] as [T, V] in float64, a few tokens at a time."""
+    vocabulary = logits.shape[-1]
     step = max(1, SCRATCH_BYTES // (8 * vocabulary))
     x_TV, ref_TV = logits.detach().reshape(-1, vocabulary), reference.detach().reshape(-1, vocabulary)
     for start in range(0, x_TV.shape[0], step):

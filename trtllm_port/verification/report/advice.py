@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trtllm_port.verification.causes.locations import Excerpt
+from trtllm_port.verification.judge.gates import LOSS
 from trtllm_port.verification.judge.verdict import Verdict
 from trtllm_port.verification.report.report import Report
 from trtllm_port.verification.taps.layer_groups import name_a_few
@@ -21,6 +22,10 @@ def next_steps(report: Report) -> tuple[str, ...]:
 
 
 def _after_failure(report: Report) -> Iterator[str]:
+    failed = [gate for gate in report.gates if gate.verdict is Verdict.FAIL]
+    if failed and all(gate.phase == LOSS for gate in failed):
+        yield from _after_loss(report)
+        return
     places = [_place(excerpt) for excerpt in report.excerpts]
     confirmed = any(cause.status == "confirmed" for cause in report.causes[:1])
     if places and not confirmed:
@@ -30,10 +35,19 @@ def _after_failure(report: Report) -> Iterator[str]:
     if report.divergence is not None and all(cause.status == "unknown" for cause in report.causes):
         yield f"No known bug explains it; the first wrong value is `{_first_wrong(report)}`, what comes before is right"
     if report.divergence is None and report.first_divergence is None:
-        failed = [gate for gate in report.gates if gate.verdict is Verdict.FAIL]
         yield f"Every module is right by itself: see what fails, {', '.join(gate.name for gate in failed[:NAMED])}"
     if report.commands:
         yield f"Change it, then repeat `{report.commands[-1]}`"
+
+
+def _after_loss(report: Report) -> Iterator[str]:
+    """Of a port that is right, and a model that is quantized too coarsely."""
+    shares = None if report.loss is None else report.loss["shares"]
+    costliest = "" if shares is None else name_a_few([f"`{part['name']}`" for part in shares["parts"][:NAMED]])
+    most = f"What costs most is {costliest}: keep those unquantized" if costliest else "Keep some weights unquantized"
+    yield f"{most}, quantize in smaller groups or more bits, or allow more with `--max-kl`"
+    if report.commands:
+        yield f"Then repeat `{report.commands[0]}`"
 
 
 def _after_doubt(report: Report) -> Iterator[str]:

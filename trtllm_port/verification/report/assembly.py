@@ -16,7 +16,7 @@ from trtllm_port.verification.causes.cause import Cause
 from trtllm_port.verification.causes.locations import Excerpt, Place, WhereToLook, excerpt_of, map_entry, place_of
 from trtllm_port.verification.causes.source_tree import PortCode, Sources
 from trtllm_port.verification.decode.step_divergence import generation_cause
-from trtllm_port.verification.judge.gates import Gate
+from trtllm_port.verification.judge.gates import LOSS, Gate
 from trtllm_port.verification.judge.tap_errors import TapComparison
 from trtllm_port.verification.judge.thresholds import ROUNDING
 from trtllm_port.verification.judge.verdict import Verdict, overall
@@ -297,6 +297,8 @@ def summary(verdict: Verdict, divergences: Sequence[Divergence], gates: Sequence
     if verdict is Verdict.CANNOT_TELL:
         reason = failed[0].reason.partition(";")[0] if failed else "no question could be asked"
         return f"the port cannot be judged: {reason}"
+    if all(gate.phase == LOSS for gate in failed):
+        return f"no gate of the port fails, but {failed[0].reason}"
     return f"the port differs from Hugging Face at {', '.join(gate.name for gate in failed[:4])}"
 
 

@@ -25,6 +25,7 @@ from trtllm_port.verification.report.charts import (
 from trtllm_port.verification.taps.layer_groups import group_across_layers, name_a_few
 
 TABLE_ROWS = 400  # taps in the table: all that do not pass, then the largest ratios
+LOSS_ROWS = 10  # parts of the model that quantization costs most in
 PROBLEMS = 6  # gates on the first screen where no module is to blame
 HEADLINES = {"pass": "Pass", "fail": "Fail", "cannot_tell": "Cannot tell"}
 METRIC_LABELS = {
@@ -52,6 +53,7 @@ def html_page(report: dict[str, Any]) -> str:
     )
     environment.filters |= {
         "number": number,
+        "percent": percent,
         "ticks": ticks,
         "words": lambda text: text.replace("_", " "),
         "capitalize_first": lambda text: text[:1].upper() + text[1:],
@@ -70,6 +72,7 @@ def html_page(report: dict[str, Any]) -> str:
         plot={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT},
         table=table_rows(report["taps"]),
         table_rows=TABLE_ROWS,
+        loss_rows=LOSS_ROWS,
         counts={part: in_words(counted(each["verdict"] for each in report[part])) for part in ("gates", "taps")},
     )
 
@@ -110,6 +113,11 @@ def table_rows(taps: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def number(value: float | int | None, digits: int = 3) -> str:
     """Write a number shortly; infinity and what is not there alike become a dash."""
     return "–" if value is None else f"{value:.{digits}g}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Write a share as percent; infinity and what is not there alike become a dash."""
+    return "–" if value is None else f"{100 * value:.{digits}f} %"
 
 
 def _visible(value: object) -> object:

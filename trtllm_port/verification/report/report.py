@@ -133,6 +133,7 @@ class Report:
         next_steps: what to do now, in words.
         stages: of `verify`, in order.
         rouge: the summaries of both sides, compared (`verify` only).
+        loss: what quantization cost, in the JSON form of `Loss` (`verify --original` only).
         gates: every question and its answer.
         taps: in HF's execution order.
         ignored: taps that need no counterpart, with the reason.
@@ -160,6 +161,7 @@ class Report:
     next_steps: tuple[str, ...] = ()
     stages: tuple[Stage, ...]
     rouge: Mapping[str, Any] | None = None
+    loss: Mapping[str, Any] | None = None
     gates: tuple[Gate, ...]
     taps: tuple[TapReport, ...]
     ignored: Mapping[str, str]

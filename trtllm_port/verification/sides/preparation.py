@@ -79,6 +79,7 @@ class Model:
         converted: the directory that is converted: of a quantized model its own, else `source`.
         quantized: how the weights of `given` are quantized; None: they are not, or are not taken.
         quantize: how plain weights are quantized by the conversion; None: they are not.
+        quantized_weights: names of those that are quantized, in either way.
         in_memory: its weights; None: they are those of `source`.
     """
 
@@ -95,6 +96,7 @@ class Model:
     converted: Path
     quantized: QuantizationSummary | None = None
     quantize: QuantizeOptions | None = None
+    quantized_weights: frozenset[str] = frozenset()
     in_memory: TensorSource | None = field(default=None, repr=False)
 
     @property
@@ -157,20 +159,12 @@ def find_model(
         )
     text = config.get_text_config()
     port = find_port(workspace, *config.architectures)
-    source, quantized, quantize = model_dir, None, settings.quantize
+    source = model_dir
     if random_weights:
         source = _random_weights(model_dir, work / "random", settings.seed, settings.trust_remote_code)
     else:
         _refuse_whole(model_dir, settings.trust_remote_code)
-    converted, plain = source, work / "dequantized"
-    if quantize is not None:
-        quantize = _write_rounded(source, plain, port, dtype, settings, progress)
-        source = plain
-    elif not random_weights:
-        dequantized = write_dequantized(model_dir, plain, progress)
-        if dequantized is not None:
-            source, quantized = plain, dequantized.summary()
-    return Model(
+    model = Model(
         given=model_dir,
         source=source,
         config={**text.to_dict(), **_aliases(text)},
@@ -181,10 +175,11 @@ def find_model(
         trust_remote_code=settings.trust_remote_code,
         random_weights=random_weights,
         seed=settings.seed,
-        converted=converted,
-        quantized=quantized,
-        quantize=quantize,
+        converted=source,
     )
+    if settings.quantize is not None:
+        return _rounded(model, settings.quantize, work / "dequantized", progress)
+    return model if random_weights else _dequantized(model, work / "dequantized", progress)
 
 
 @contextmanager
@@ -315,24 +310,31 @@ def _dtype(*configs: Any) -> str:
     return str(named).removeprefix("torch.")
 
 
-def _write_rounded(
-    model_dir: Path, output: Path, port: PortEntry, dtype: str, settings: DiffSettings, progress: Progress | None
-) -> QuantizeOptions:
-    """Write a plain model with what its weights are after they were quantized, and return how that was done.
+def _dequantized(model: Model, output: Path, progress: Progress | None) -> Model:
+    """The model, with a directory of what its weights stand for if they are quantized."""
+    source = write_dequantized(model.given, output, progress)
+    if source is None:
+        return model
+    names = frozenset(filter(source.is_quantized, source.names()))
+    return replace(model, source=output, quantized=source.summary(), quantized_weights=names)
+
+
+def _rounded(model: Model, quantize: QuantizeOptions, output: Path, progress: Progress | None) -> Model:
+    """The model, with a directory of what its weights are after they were quantized.
 
     Scales are those of the port's data type, in whatever it is compared.
     """
     from trtllm_port.conversion.opening import open_source, plan_conversion
 
-    with closing(open_source(model_dir, settings.quantize or "keep")) as source, port_code(port):
-        config = port.cls.config_class.from_hugging_face(
-            model_dir, dtype=dtype, trust_remote_code=settings.trust_remote_code
+    with closing(open_source(model.converted, quantize)) as source, port_code(model.port):
+        config = model.port.cls.config_class.from_hugging_face(
+            model.converted, dtype=model.dtype, trust_remote_code=model.trust_remote_code
         )
-        plan_conversion(port.cls(config), source)
-        write_plain(source, model_dir, output, progress)
-    if settings.quantize is None:
-        raise ValueError("there is nothing to be quantized")
-    return replace(settings.quantize, scale_dtype=config.dtype)
+        plan_conversion(model.port.cls(config), source)
+        write_plain(source, model.converted, output, progress)
+        names = frozenset(filter(source.is_quantized, source.names()))
+    quantize = replace(quantize, scale_dtype=config.dtype)
+    return replace(model, source=output, quantize=quantize, quantized_weights=names)
 
 
 def _refuse_whole(model_dir: Path, trust_remote_code: bool) -> None:

@@ -49,6 +49,8 @@ class VerifySettings(DiffSettings):
         max_new_tokens: greedy tokens per prompt.
         dataset: articles and summaries for ROUGE; None takes the small set that ships with the package.
         articles: how many of them.
+        original: the directory of the model that this one was quantized from, to measure what that cost; None does not.
+        max_kl: the largest mean KL divergence from the original that passes; None: it decides nothing.
     """
 
     backend: str = "auto"
@@ -56,3 +58,5 @@ class VerifySettings(DiffSettings):
     max_new_tokens: int = DEFAULT_NEW_TOKENS
     dataset: str | None = None
     articles: int = 16
+    original: Path | None = None
+    max_kl: float | None = None

@@ -196,10 +196,10 @@ def _text_ids(loaded: tuple[Any, str], prompt_file: Path | None, tokens: int) ->
     if prompt_file is not None:
         if tokenizer is None:
             raise ConfigError(f"`{prompt_file}` cannot be used: {lack}", hint="leave out `--prompt-file`")
-        return _encode(tokenizer, _read(prompt_file), tokens), f"`{prompt_file}`"
+        return encode(tokenizer, read_prompt(prompt_file), tokens), f"`{prompt_file}`"
     if tokenizer is None:
         return [], lack
-    ids = _encode(tokenizer, PASSAGE, tokens)
+    ids = encode(tokenizer, PASSAGE, tokens)
     source = "the built-in passage, by the model's tokenizer"
     if len(ids) < tokens:
         ids = (ids * -(-tokens // len(ids)))[:tokens]
@@ -207,7 +207,12 @@ def _text_ids(loaded: tuple[Any, str], prompt_file: Path | None, tokens: int) ->
     return ids, source
 
 
-def _read(prompt_file: Path) -> str:
+def read_prompt(prompt_file: Path) -> str:
+    """Return the text of a file.
+
+    Raises:
+        ConfigError: it cannot be read, or is empty.
+    """
     try:
         text = read_text(prompt_file)
     except OSError as error:
@@ -219,7 +224,7 @@ def _read(prompt_file: Path) -> str:
     return text
 
 
-def _encode(tokenizer: Any, text: str, tokens: int) -> list[int]:
+def encode(tokenizer: Any, text: str, tokens: int) -> list[int]:
     """The first tokens of a text, of which no more is read than they need: tokenizers are slow on long lines."""
     length = CHARACTERS * (tokens + MARGIN)
     while True:
