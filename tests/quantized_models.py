@@ -90,6 +90,14 @@ def awq(weight: torch.Tensor) -> Packed:
     return tensors, ((codes - zero[group]).float() * scale[group]).T.contiguous()
 
 
+def modelopt_fp8(weight: torch.Tensor) -> Packed:
+    """One scale for all of the weight, and one for what goes in."""
+    scale = weight.abs().max() / 448
+    codes = (weight / scale).to(torch.float8_e4m3fn)
+    tensors = {".weight": codes, ".weight_scale": scale, ".input_scale": torch.tensor(0.02)}
+    return tensors, codes.float() * scale
+
+
 METHODS: dict[str, tuple[dict[str, Any], Callable[[torch.Tensor], Packed]]] = {
     "fp8": ({"quant_method": "fp8", "weight_block_size": [GROUP, GROUP], "activation_scheme": "dynamic"}, fp8),
     "gptq": ({"quant_method": "gptq", "bits": 4, "group_size": GROUP, "desc_act": True, "sym": False}, gptq),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -50,5 +50,9 @@ class NetworkLike(Protocol):
     def checkpoint_constant(self, name: str, value: torch.Tensor, dtype: str, shape: tuple[int, ...]) -> Any: ...
 
     def add(self, operation: str, layer: Any) -> Any: ...
+
+    def tap(self, name: str, tensor: Any) -> None: ...
+
+    def shared(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any: ...
 
     def trt_type(self, dtype: str) -> Any: ...

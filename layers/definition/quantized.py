@@ -17,12 +17,14 @@ from trtllm_port.layers.definition.protocols import NetworkLike
 Tensor: TypeAlias = Any  # of a network, whose module knows this one
 
 #: What a quantized parameter's tensors are called: the parameter's name, an underscore, and one of these.
-PARTS = ("scale", "global_scale", "zero_point", "permutation", "pre_scale")
+PARTS = ("scale", "global_scale", "zero_point", "permutation", "pre_scale", "activation_scale")
 #: Kind of the codes → TensorRT's data type of them, and how many are in a byte.
 CODES = {"int4": ("int4", 2), "int8": ("int8", 1), "fp8_e4m3": ("float8_e4m3fn", 1), "fp4_e2m1": ("float4_e2m1fn", 2)}
 #: Data type that holds the codes of each kind in a checkpoint: of 4 bits two in a byte, the first in its low half.
 STORED = {"int4": torch.uint8, "int8": torch.int8, "fp8_e4m3": torch.float8_e4m3fn, "fp4_e2m1": torch.uint8}
 WIDE = "float32"
+#: And the kind of the codes: what the tap of a module's rounded input is called, below the module.
+ROUNDING = "rounding_to_"
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,15 @@ class WeightFormat:
     Attributes:
         kind: of the codes: "int4", "int8", "fp8_e4m3" or "fp4_e2m1".
         inputs: the axis of the features that go in: -1, or -2 where the parameter is stored transposed.
+        activation: kind of the codes of what goes in; None: it is not quantized.
     """
 
     kind: str
     inputs: int = -1
+    activation: str | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in CODES or self.inputs not in (-1, -2):
+        if self.kind not in CODES or self.inputs not in (-1, -2) or self.activation not in (None, *CODES):
             raise ValueError(f"no weight is quantized to `{self.kind}` along axis {self.inputs}")
 
 
@@ -75,7 +79,7 @@ class QuantizedParameter:
     def __init__(self, network: NetworkLike, name: str, weight_format: WeightFormat, shape: tuple[int, ...]) -> None:
         self.network, self.name, self.shape = network, name, shape
         self.inputs = weight_format.inputs
-        self._kind = weight_format.kind
+        self._kind, self._activation = weight_format.kind, weight_format.activation
         self._parts = parts_of(name, network.weights)
         if "scale" not in self._parts:
             raise CheckpointError(f"no weights for `{part_name(name, 'scale')}`, though `{name}` is quantized")
@@ -83,7 +87,7 @@ class QuantizedParameter:
     @property
     def is_plain(self) -> bool:
         """Whether the weight is codes times scales, and nothing happens to what it is multiplied with."""
-        return not self._parts.keys() & {"zero_point", "permutation", "pre_scale"}
+        return not self._parts.keys() & {"zero_point", "permutation", "pre_scale", "activation_scale"}
 
     def tensor(self) -> Tensor:
         """The weight, as the unquantized model has it."""
@@ -126,12 +130,32 @@ class QuantizedParameter:
         zero, scale = (self._blocks(self._parts[part]) for part in ("zero_point", "scale"))
         return (zero * scale).to(self.network.dtype)
 
-    def permuted(self, x: Tensor) -> Tensor:
-        """The features of x [*, K] in the order of the codes, times the pre-scale."""
+    def features(self, x: Tensor) -> Tensor:
+        """What meets the codes of x [*, K]: times the pre-scale, in the order of the codes, rounded to codes itself."""
         pre_scale, permutation = self.pre_scale(), self._value("permutation")
         if pre_scale is not None:
             x = x * pre_scale
-        return x if permutation is None else self._gathered(x, self._parts["permutation"], x.ndim - 1)
+        if permutation is not None:
+            x = self._gathered(x, self._parts["permutation"], x.ndim - 1)
+        if self._activation is None or "activation_scale" not in self._parts:
+            return x
+        rounded = self._rounded(x, self._activation)
+        self.network.tap(f"{self.name.rpartition('.')[0]}.{ROUNDING}{self._activation}", rounded)
+        return rounded
+
+    def _rounded(self, x: Tensor, kind: str) -> Tensor:
+        """Quantized and dequantized, of which TensorRT makes a product of codes; products of one x share its codes."""
+        name = self._parts["activation_scale"]
+        scale, network, (dtype, _) = self._stored(name), self.network, CODES[kind]
+
+        def make() -> Tensor:
+            constant = network.checkpoint_constant(name, scale, WIDE, ())
+            layer = network.definition.add_quantize(x.itensor, constant.itensor, network.trt_type(dtype))
+            codes = network.add("quantize", layer)
+            layer = network.definition.add_dequantize(codes.itensor, constant.itensor, network.trt_type(x.dtype))
+            return network.add("dequantize", layer)
+
+        return network.shared(("rounded", x.name, dtype, float(scale)), make)
 
     def pre_scale(self) -> Tensor | None:
         """[K]: what the features that go in are multiplied with; None: nothing."""

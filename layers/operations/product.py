@@ -47,7 +47,7 @@ def _quantized(a: Operand, b: Operand, transa: bool, transb: bool) -> Tensor | N
     weight = a.network.quantized(b, max(a.ndim, len(b.shape)))
     if weight is None or weight.is_plain or weight.inputs != (-1 if transb else -2):
         return None
-    features = weight.permuted(a.network.operand(a, a.dtype, len(weight.shape)))
+    features = weight.features(a.network.operand(a, a.dtype, len(weight.shape)))
     y = _product(features, weight.product(), False, transb)
     offset = weight.offset()
     if offset is None:

@@ -46,7 +46,9 @@ def tensors_of(name: str, grid: Grid, dtype: torch.dtype) -> tuple[WeightFormat,
         tensors[part_name(name, "permutation")] = grid.permutation
     if grid.pre_scale is not None:
         tensors[part_name(name, "pre_scale")] = grid.pre_scale.to(dtype)
-    return WeightFormat(grid.kind, grid.inputs), tensors
+    if grid.activation_scale is not None:
+        tensors[part_name(name, "activation_scale")] = grid.activation_scale
+    return WeightFormat(grid.kind, grid.inputs, grid.activation), tensors
 
 
 def _scales(grid: Grid, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:

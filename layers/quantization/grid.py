@@ -32,6 +32,8 @@ class Grid:
         inputs: the axis of K, -1 or -2.
         permutation: [K]: the features' order in which they meet the codes; None: as they come.
         pre_scale: [K]: what the features are multiplied with; None: nothing.
+        activation: kind of the codes of what goes in; None: it is not quantized.
+        activation_scale: [1], float32: its scale.
     """
 
     kind: str
@@ -42,6 +44,8 @@ class Grid:
     inputs: int
     permutation: Tensor | None = None
     pre_scale: Tensor | None = None
+    activation: str | None = None
+    activation_scale: Tensor | None = None
 
     @property
     def block(self) -> tuple[int, ...]:
@@ -97,7 +101,7 @@ def grid_of(weight: QuantizedWeight) -> Grid:
         identity = torch.equal(permutation, torch.arange(len(permutation)))
         codes, permutation = (codes, None) if identity else (codes[..., permutation], permutation)
     factor = None if weight.global_scale is None else weight.global_scale.to(torch.float32)
-    grid = Grid(weight.kind, codes, scale, zero, factor, -1, permutation, weight.pre_scale)
+    grid = Grid(weight.kind, codes, scale, zero, factor, -1, permutation, weight.pre_scale, *_activation(weight))
     for axis, block in ((-2, weight.block[0]), (-1, weight.block[1])):
         grid = _regular(grid, axis % codes.ndim, block)
     if not weight.transposed:
@@ -109,6 +113,16 @@ def grid_of(weight: QuantizedWeight) -> Grid:
         zero_point=None if grid.zero_point is None else grid.zero_point.mT,
         inputs=-2,
     )
+
+
+def _activation(weight: QuantizedWeight) -> tuple[str | None, Tensor | None]:
+    """Kind and scale of what goes in, where all of it shares a stored one: TensorRT multiplies no other codes."""
+    scheme, scale, zero = weight.activation, weight.activation_scale, weight.activation_zero_point
+    if scheme is None or scale is None or scheme.dynamic or scheme.granularity != "tensor" or weight.codes.ndim > 2:
+        return None, None
+    if scheme.kind not in ("fp8_e4m3", "int8") or weight.kind != scheme.kind or (zero is not None and bool(zero.any())):
+        return None, None
+    return scheme.kind, scale.reshape(1).float()
 
 
 def _regular(grid: Grid, axis: int, block: int) -> Grid:

@@ -43,6 +43,8 @@ def kept(entry: WeightEntry, weights: Sequence[QuantizedWeight], plan: WeightPla
         made = _computed(lambda *tensors: _tuple(function(plan.config, *tensors)), _alike(grids))
     else:
         made = _stepped(function, entry.counts, _alike(grids))
+    # codes that go into experts are not those of one module of Hugging Face's, which would have to round them, too
+    made = [grid if grid.codes.ndim == 2 else replace(grid, activation=None, activation_scale=None) for grid in made]
     found = dict(zip(entry.targets, made, strict=True))
     for name, grid in found.items():
         if tuple(grid.codes.shape) != plan.specs[name].shape:
@@ -62,6 +64,8 @@ def _alike(grids: Sequence[Grid]) -> list[Grid]:
     if len(ways) > 1:
         raise CannotKeepError("weights that make it up are quantized in different ways")
     first = grids[0]
+    if not all(_equal(grid.activation_scale, first.activation_scale) for grid in grids):
+        grids = [replace(grid, activation=None, activation_scale=None) for grid in grids]
     for grid in grids[1:]:
         if not (_equal(grid.permutation, first.permutation) and _equal(grid.pre_scale, first.pre_scale)):
             raise CannotKeepError("weights that make it up meet their inputs in different orders or scales")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from trtllm_port.errors import CheckpointError
@@ -34,7 +35,7 @@ def quantization_section(
         "has_zero_point": "zero_point" in parts,
         "pre_quant_scale": "pre_scale" in parts,
         "exclude_modules": sorted(exclude_modules),
-        "parameters": {name: {"kind": found.kind, "inputs": found.inputs} for name, found in sorted(formats.items())},
+        "parameters": {name: asdict(found) for name, found in sorted(formats.items())},
     }
 
 
@@ -64,8 +65,10 @@ def _algorithm(name: str, found: WeightFormat, shapes: Mapping[str, tuple[int, .
     parts = parts_of(name, shapes)
     if found.kind == "int4":
         return "W4A16_AWQ" if "pre_scale" in parts else "W4A16_GPTQ" if "permutation" in parts else "W4A16"
+    if found.activation == "fp8_e4m3":
+        return "FP8"
     if found.kind == "int8":
-        return "W8A16"
+        return "W8A16" if found.activation is None else "W8A8_SQ_PER_CHANNEL"
     if found.kind == "fp4_e2m1":
         return "W4A16_NVFP4" if "global_scale" in parts else "W4A16_MXFP4"
     return "W8A16_FP8"

@@ -10,6 +10,8 @@ from typing import Any
 from trtllm_port.layers.quantization.layouts.scheme import ModuleScheme, QuantizationScheme
 from trtllm_port.layers.quantization.layouts.weight import BITS, ActivationScheme, Kind
 
+STATIC = "static per tensor"
+
 
 @dataclass(frozen=True)
 class QuantizedGroup:
@@ -32,6 +34,11 @@ class QuantizedGroup:
     block: tuple[int, int] | None
     activation: str | None
     count: int
+
+    @property
+    def static_inputs(self) -> bool:
+        """Whether each input has one stored scale."""
+        return self.activation is not None and self.activation.endswith(STATIC)
 
 
 @dataclass(frozen=True)

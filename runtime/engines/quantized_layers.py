@@ -29,6 +29,7 @@ WHOLE, IN_KERNEL, BEFORE = (
     "dequantized in the kernel that multiplies it",
     "dequantized by a kernel of its own at every step",
 )
+JOINED = "joined with others that have the same input"
 LISTED = "Layers:"
 WEIGHTS = "Total Weights Memory:"
 _LAYER = re.compile(r"^Name: (.*?), LayerType: (\w+), Inputs: .*?, Constants: \[(.*?)\], Outputs: ", re.M)
@@ -120,8 +121,8 @@ def report_quantized(network: NetworkFile, messages: Sequence[str]) -> tuple[Qua
         named = NARROW[dtype][0]
         held = {each.name: math.prod(each.dims) for each in constants if each.dtype == named}
         alike = [each for each in constants if each.dtype == named and each.dims == tuple(sorted(shape))]
-        how = tuple(sorted({each.how for each in alike}))
         kept = sum(held.values()) >= elements[dtype]
+        how = tuple(sorted({each.how for each in alike})) or ((JOINED,) if kept else ())
         reports.append(QuantizedLayers(dtype=dtype, shape=shape, weights=count, kept=kept, how=how))
     return tuple(reports)
 

@@ -61,6 +61,6 @@ def test_the_config_says_what_is_quantized(tiny_llama: Path, llama_workspace: Pa
     assert len(parameters) == 14
     tensors = load_file(tmp_path / "ck" / "rank0.safetensors")
     name = "model.layers.0.mlp.down_proj.weight"
-    assert parameters[name] == {"kind": "int4", "inputs": -1}
+    assert parameters[name] == {"kind": "int4", "inputs": -1, "activation": None}
     assert tensors[name].dtype == torch.uint8
     assert tensors[f"{name}_scale"].dtype == tensors[f"{name}_zero_point"].dtype == torch.float16

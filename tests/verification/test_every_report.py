@@ -107,6 +107,8 @@ def model_of(package: Path) -> Any:
         "random_weights": True,
         "seed": 0,
         "quantized": None,
+        "quantize": None,
+        "quantized_inputs": frozenset(),
     }
     return SimpleNamespace(**subject, port=port, config={}, workspace=package)
 

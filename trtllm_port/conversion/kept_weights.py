@@ -7,7 +7,7 @@ import torch
 from trtllm_port.conversion.safetensors_writer import TensorHeader
 from trtllm_port.conversion.source import Source
 from trtllm_port.layers.definition.dtypes import torch_dtype
-from trtllm_port.layers.definition.quantized import WeightFormat
+from trtllm_port.layers.definition.quantized import WeightFormat, part_name
 from trtllm_port.layers.quantization import CannotKeepError, kept, tensors_of
 from trtllm_port.layers.weights import WeightEntry, WeightPlan
 from trtllm_port.layers.weights.header import DTYPES
@@ -27,11 +27,13 @@ class KeptWeights:
     Attributes:
         formats: how the kept parameters are quantized, by name.
         left: quantized weights' parameters that are written as they were before → why.
+        inputs: weight of the source → kind and scale of the codes to which what goes into it is rounded.
     """
 
     def __init__(self, plan: WeightPlan, source: Source, dtype: str) -> None:
         self.formats: dict[str, WeightFormat] = {}
         self.left: dict[str, str] = {}
+        self.inputs: dict[str, tuple[str, float]] = {}
         self._plan = plan
         self._dtype = dtype
         self._headers: dict[tuple[str, ...], list[TensorHeader]] = {}  # by the targets of a step
@@ -49,6 +51,10 @@ class KeptWeights:
                 self.left |= dict.fromkeys(entry.targets, str(error))
                 continue
             self.formats |= formats
+            for target, found in formats.items():
+                if found.activation is not None:
+                    scale = float(tensors[part_name(target, "activation_scale")])
+                    self.inputs |= dict.fromkeys(entry.sources, (found.activation, scale))
             self._headers[entry.targets] = [
                 TensorHeader(name, SAFETENSORS_DTYPES[str(tensor.dtype).removeprefix("torch.")], tuple(tensor.shape))
                 for name, tensor in tensors.items()

@@ -27,6 +27,8 @@ def open_source(model_dir: Path, weights: WeightsChoice) -> Source:
         ConfigError: it is quantized, and is to be.
         CheckpointError: as `HuggingFaceWeights` and `QuantizedSource`.
     """
+    if isinstance(weights, QuantizeOptions) and weights.wants_ranges:
+        raise ConfigError(f"`{weights.algorithm}` quantizes inputs, and no calibration says how large they are")
     scheme = scheme_of(model_dir)
     if scheme is None:
         return (

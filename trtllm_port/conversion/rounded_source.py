@@ -85,7 +85,8 @@ class RoundedWeights(StreamedWeights):
         """A weight's codes and scales; None for one that is left as it is."""
         if name not in self._inputs:
             return None
-        return self._rounding.rounded(super().tensor(name), self._inputs[name])
+        input_range = self._options.ranges.get(module_of(name))
+        return self._rounding.rounded(super().tensor(name), self._inputs[name], input_range)
 
     def tensor(self, name: str) -> torch.Tensor:
         """The whole tensor: of a quantized one what its codes stand for, in float32."""
@@ -121,9 +122,10 @@ class RoundedWeights(StreamedWeights):
         rows, features = shape[-3 - axis], shape[axis]
         group = self._rounding.group(features) or features
         lead = shape[:-2]
-        codes = torch.zeros(1, dtype=torch.int8).expand(*lead, rows, features)
         scale = torch.ones(1).expand(*lead, rows, features // group)
-        kind = ROUNDED[self._options.algorithm]
+        kind = ROUNDED[self._options.algorithm].kind
+        dtype = torch.float8_e4m3fn if kind == "fp8_e4m3" else torch.int8
+        codes = torch.zeros(1, dtype=dtype).expand(*lead, rows, features)
         return QuantizedWeight(kind=kind, codes=codes, block=(1, group), scale=scale, transposed=axis == -2)
 
 

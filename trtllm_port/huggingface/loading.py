@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.huggingface.compatibility.lost_tensors import replace_lost_tensors, shared_with_loaded
+from trtllm_port.huggingface.compatibility.quantized_inputs import round_inputs
 from trtllm_port.huggingface.compatibility.remote_code import is_remote, remote_code
 from trtllm_port.huggingface.quiet import quiet_transformers
 
@@ -74,6 +75,7 @@ def load_model(
         for parameter in model.parameters():  # some are of float32 by name: of routers, from transformers 5.24 on
             if parameter.dtype == torch.float32:
                 parameter.data = parameter.data.to(dtype)
+    round_inputs(model, Path(model_dir))
     return model, info
 
 

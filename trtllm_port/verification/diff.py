@@ -14,6 +14,7 @@ from typing import Unpack
 
 from trtllm_port.foundation.progress import Progress
 from trtllm_port.verification.bundle.save import check_target, save_bundle
+from trtllm_port.verification.calibration import with_calibration
 from trtllm_port.verification.causes.source_tree import PortCode
 from trtllm_port.verification.judge.gates import Gate
 from trtllm_port.verification.phases.large_models import (
@@ -78,6 +79,7 @@ def diff_layers(
     """
     started = time.perf_counter()
     check_target(settings.save, [model_dir, settings.engine_dir], report_dir)
+    settings = with_calibration(settings)
     with opened_model(model_dir, settings, progress, **port) as (model, work):
         if settings.engine_dir is not None:
             require_engine_of(settings.engine_dir, model.converted)
@@ -182,7 +184,13 @@ def diff_report(comparison: Comparison) -> Report:
     code = PortCode(model.port.packages, model.port.cls)
     report = report_of(phases, gates, subject_of(model), stimulus, code)
     not_shown = not_exercised(
-        model.config, stimulus, phases, gates, random_weights=model.random_weights, quantized=model.quantized
+        model.config,
+        stimulus,
+        phases,
+        gates,
+        random_weights=model.random_weights,
+        quantized=model.quantized,
+        inputs=len(model.quantized_inputs),
     )
     return replace(
         report,

@@ -16,6 +16,7 @@ from typing import Any, Unpack
 
 from trtllm_port.foundation.progress import Progress
 from trtllm_port.verification.bundle.save import check_target
+from trtllm_port.verification.calibration import with_calibration
 from trtllm_port.verification.diff import compare_model, diff_report, save
 from trtllm_port.verification.greedy import continue_prompts, describe, make_prompts, prompt_gate
 from trtllm_port.verification.judge.gates import Gate
@@ -114,6 +115,7 @@ def verify(
     check_loss_settings(model_dir, settings, random_weights=is_random)
     if settings.quantize is not None and not is_random:
         settings = replace(settings, original=model_dir)
+    settings = with_calibration(settings)
     with opened_model(model_dir, settings, progress, **port) as (model, work):
         pipeline = Pipeline(model, work, settings, progress)
         try:

@@ -102,7 +102,9 @@ def run_loss(model: Model, original: Path, settings: VerifySettings, progress: P
     )
     pair = Pair(original=original, quantized=model.source, names=model.quantized_weights, load=load)
     loss = measure(pair, windows, progress)
-    notes = [*loss.notes, *_not_in_it(model.quantized)]
+    notes = [*loss.notes, *_not_in_it(model.quantized, len(model.quantized_inputs))]
+    if model.quantized_inputs:
+        notes.append(f"what rounding {len(model.quantized_inputs)} modules' inputs costs is in the whole, in no share")
     if keys := differing_keys(original, model.given, trusted):
         notes.append(f"each model runs with its own config, and these keys differ: {keys}")
     loss = replace(loss, notes=tuple(notes))
@@ -117,11 +119,12 @@ def _fit(model: Model) -> bool:
     return 2 * 4 * values <= MEMORY * free
 
 
-def _not_in_it(summary: QuantizationSummary | None) -> list[str]:
+def _not_in_it(summary: QuantizationSummary | None, rounded: int) -> list[str]:
     """What else is quantized when the model is served as it was published."""
     if summary is None:
         return []
-    inputs = dict.fromkeys(group.activation for group in summary.groups if group.activation)
+    left = (group for group in summary.groups if not (group.static_inputs and rounded >= group.count))
+    inputs = dict.fromkeys(group.activation for group in left if group.activation)
     found = [f"inputs of weights are not quantized here ({each}): what that costs is not in it" for each in inputs]
     if summary.kv_cache:
         found.append(f"the KV cache is not quantized here ({summary.kv_cache}): what that costs is not in it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,9 +16,27 @@ from trtllm_port.foundation.quoting import shell_command
 
 if TYPE_CHECKING:
     from trtllm_port.conversion import ConvertResult
-    from trtllm_port.layers.quantization import WeightsChoice
 
 
+Dequantize = Annotated[
+    bool, typer.Option("--dequantize", help="Of a quantized model: its weights as they were before, in --dtype.")
+]
+CalibDataset = Annotated[
+    str | None,
+    typer.Option(
+        "--calib-dataset",
+        metavar="NAME_OR_PATH",
+        help="Articles that show how large inputs are, with FP8 and W8A8. [default: the small set in the package]",
+        show_default=False,
+    ),
+]
+CalibSize = Annotated[int, typer.Option("--calib-size", min=1, metavar="N", help="Articles at most.")]
+UseWeightOnly = Annotated[
+    bool, typer.Option("--use_weight_only", help="As `--quant-algo`, in TensorRT-LLM's older words.")
+]
+WeightOnlyPrecision = Annotated[
+    Literal["int8", "int4"], typer.Option("--weight_only_precision", help="With `--use_weight_only`.")
+]
 WEIGHT_ONLY: dict[str, options.QuantAlgorithm] = {"int8": "W8A16", "int4": "W4A16"}
 
 
@@ -28,18 +47,14 @@ def convert(
     dtype: options.Dtype = "auto",
     tp_size: Annotated[int, typer.Option("--tp-size", min=1, help="Tensor parallel size.")] = 1,
     pp_size: Annotated[int, typer.Option("--pp-size", min=1, help="Pipeline parallel size.")] = 1,
-    dequantize: Annotated[
-        bool, typer.Option("--dequantize", help="Of a quantized model: its weights as they were before, in --dtype.")
-    ] = False,
+    dequantize: Dequantize = False,
     quant_algo: options.QuantAlgo = None,
     group_size: options.GroupSize = 128,
     exclude_modules: options.ExcludeModules = None,
-    use_weight_only: Annotated[
-        bool, typer.Option("--use_weight_only", help="As `--quant-algo`, in TensorRT-LLM's older words.")
-    ] = False,
-    weight_only_precision: Annotated[
-        Literal["int8", "int4"], typer.Option("--weight_only_precision", help="With `--use_weight_only`.")
-    ] = "int8",
+    calib_dataset: CalibDataset = None,
+    calib_size: CalibSize = 64,
+    use_weight_only: UseWeightOnly = False,
+    weight_only_precision: WeightOnlyPrecision = "int8",
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.Json = False,
 ) -> None:
@@ -48,6 +63,7 @@ def convert(
     A checkpoint that is there already is replaced when the new one is complete.
     """
     from trtllm_port.conversion import convert_checkpoint
+    from trtllm_port.evaluation.calibration import calibrate
     from trtllm_port.huggingface.hub import locate_model
     from trtllm_port.layers import Mapping
 
@@ -55,27 +71,36 @@ def convert(
     quantize = options.quantize_options(algorithm, group_size, exclude_modules)
     if quantize is not None and dequantize:
         raise PortError("`--dequantize` and a quantization exclude each other", hint="give one of them")
-    weights: WeightsChoice = quantize or ("dequantize" if dequantize else "keep")
     directory = locate_model(model_dir)
     with console.progress() as progress:
+        if quantize is not None and quantize.wants_ranges:
+            found = calibrate(
+                directory,
+                dataset=calib_dataset,
+                samples=calib_size,
+                trust_remote_code=trust_remote_code,
+                progress=progress,
+            )
+            console.note(f"calibrated on {found.text}")
+            quantize = replace(quantize, ranges=found.ranges)
         result = convert_checkpoint(
             directory,
             output_dir,
             workspace=workspace,
             dtype=dtype,
             mapping=Mapping(tp_size=tp_size, pp_size=pp_size),
-            weights=weights,
+            weights=quantize or ("dequantize" if dequantize else "keep"),
             trust_remote_code=trust_remote_code,
             progress=progress,
         )
     console.emit(result, render, as_json=as_json)
-    if as_json:
-        for text in left_out(result):
-            console.note(text)
-    else:
-        place = [] if workspace == Path(".") else ["--workspace", workspace]
-        words = ["trtllm-port", "build", "--checkpoint-dir", output_dir, "--output-dir", "ENGINE", *place]
-        console.note(f"next: {shell_command(words)}")
+    for text in left_out(result) if as_json else [f"next: {_next_command(output_dir, workspace)}"]:
+        console.note(text)
+
+
+def _next_command(output_dir: Path, workspace: Path) -> str:
+    place = [] if workspace == Path(".") else ["--workspace", workspace]
+    return shell_command(["trtllm-port", "build", "--checkpoint-dir", output_dir, "--output-dir", "ENGINE", *place])
 
 
 def render(result: ConvertResult) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from trtllm_port.cli.terminal import console, options
 from trtllm_port.cli.terminal import verification_options as verification
 from trtllm_port.cli.terminal.render_proof import render_proof
 from trtllm_port.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trtllm_port.verification import VerifySettings
 
 ComputeCapability = Annotated[
     list[str] | None,
@@ -128,12 +131,14 @@ def _refuse_loss(original: str | None, max_kl: float | None) -> None:
         raise ConfigError("`--prove` proves the check of the port, which no original changes", hint=LEAVE_OUT)
 
 
-def _prove(model_dir: str, *, random_weights: bool, as_json: bool, **options: Any) -> int:
+def _prove(model_dir: str, *, settings: VerifySettings, random_weights: bool, as_json: bool, **options: Any) -> int:
     from trtllm_port.huggingface.hub import locate_model
+    from trtllm_port.verification.calibration import with_calibration
     from trtllm_port.verification.prove import prove
 
     with console.progress() as progress:
         located = locate_model(model_dir, weights=not random_weights)
-        proof = prove(located, random_weights=random_weights, progress=progress, **options)
+        settings = with_calibration(settings)
+        proof = prove(located, settings=settings, random_weights=random_weights, progress=progress, **options)
     console.emit(proof, render_proof, as_json=as_json)
     return proof.exit_code

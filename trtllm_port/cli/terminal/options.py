@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LARGEST_INT = 2**63 - 1  # that torch takes
 DtypeChoice = Literal["auto", "float32", "float16", "bfloat16"]
-QuantAlgorithm = Literal["W8A16", "W4A16"]
+QuantAlgorithm = Literal["W8A16", "W4A16", "FP8", "W8A8"]
 BackendChoice = Literal["auto", "tensorrt", "tensorrt_rtx", "reference"]
 
 ModelDir = Annotated[
@@ -61,7 +61,11 @@ TrustRemoteCode = Annotated[
 ]
 QuantAlgo = Annotated[
     QuantAlgorithm | None,
-    typer.Option("--quant-algo", help="Quantize a plain model's weights by rounding.", show_default=False),
+    typer.Option(
+        "--quant-algo",
+        help="Quantize a plain model's weights by rounding; FP8 and W8A8 quantize their inputs, too.",
+        show_default=False,
+    ),
 ]
 GroupSize = Annotated[
     int, typer.Option("--group-size", min=16, metavar="N", help="Weights that share a scale, with W4A16.")

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from trtllm_port.verification.judge.gates import Gate
 from trtllm_port.verification.judge.metrics import token_errors
+from trtllm_port.verification.judge.rounded_inputs import judge_rounding
 from trtllm_port.verification.judge.tap_errors import TapComparison, failure, judge
 from trtllm_port.verification.judge.thresholds import CONFIDENT_NOISE_MULTIPLE, ROUNDING, ROUTING_FLIPS
 from trtllm_port.verification.judge.verdict import Verdict, worst
@@ -80,6 +81,10 @@ class Routing:
                 continue
             if port[router.indices].shape[-1] != self.reference[router.indices].shape[-1]:
                 comparisons[router.indices] = failure(router.indices, "another number of experts per token")
+                continue
+            if router.rounded is not None:
+                sides = (port[router.indices], self.reference[router.indices], self.yardstick[router.indices])
+                comparisons[router.indices] = judge_rounding(router.indices, router.rounded, sides)
                 continue
             found, taps = self._judge(router, port, dtype)
             comparisons |= taps

@@ -77,6 +77,16 @@ REL_L2_FLOAT32 = Threshold(
     source="NeMo Automodel L2; AWS single operation 1e-5; Keras-hub 1e-4",
 )
 
+ROUNDING_FLIPS = Threshold(
+    metric="flips",
+    passes=3.0,
+    warns=10.0,
+    reason="codes of inputs near the middle between two are chance; a wrong scale or rounding moves many",
+    source="derived: Hugging Face in float32 against float64 moves 8e-5 of the codes of a small Llama's inputs",
+)
+# So many inputs rounded to other codes count for nothing, or this share of them if that is more.
+ROUNDING_FLIPS_FREE = (3, 1e-4)
+
 ROUTING_FLIPS = Threshold(
     metric="routing_flips",
     passes=3.0,

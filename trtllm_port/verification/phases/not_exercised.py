@@ -41,6 +41,7 @@ def not_exercised(
     *,
     random_weights: bool,
     quantized: QuantizationSummary | None = None,
+    inputs: int = 0,
 ) -> tuple[NotExercised, ...]:
     """List what this run could not show.
 
@@ -51,6 +52,7 @@ def not_exercised(
         gates: all of them; a skipped one is not exercised.
         random_weights: whether the weights were random.
         quantized: how those of the directory are quantized; None: they are not.
+        inputs: of how many weights the inputs are quantized, on both sides.
     """
     return (
         *_by_length(config, len(stimulus.ids)),
@@ -63,7 +65,7 @@ def not_exercised(
         *_inputs(phases),
         *_unread(phases[-1]),
         *_always(random_weights),
-        *_quantized(quantized),
+        *_quantized(quantized, inputs),
     )
 
 
@@ -166,10 +168,11 @@ def _always(random_weights: bool) -> Iterator[NotExercised]:
         yield NotExercised(what="trained weights", reason=reason)
 
 
-def _quantized(summary: QuantizationSummary | None) -> Iterator[NotExercised]:
+def _quantized(summary: QuantizationSummary | None, inputs: int) -> Iterator[NotExercised]:
     for group in summary.groups if summary is not None else ():
-        if group.activation:
-            what = f"quantized inputs of weights in {group.kind} ({group.layout}, {group.count} of them)"
+        left = group.count - inputs if group.static_inputs else group.count
+        if group.activation and left > 0:
+            what = f"quantized inputs of weights in {group.kind} ({group.layout}, {left} of them)"
             yield NotExercised(what=what, reason=f"neither side quantizes them, as {group.activation} asks for")
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from trtllm_port.errors import ConfigError, UnsupportedModelError
 from trtllm_port.foundation.claims import scratch
 from trtllm_port.foundation.progress import Progress
+from trtllm_port.huggingface.compatibility.quantized_inputs import Codes, write_inputs
 from trtllm_port.huggingface.configs import whole_config
 from trtllm_port.huggingface.quiet import quiet_transformers
 from trtllm_port.huggingface.text_part import load_hf_config, loads_whole
@@ -43,6 +44,9 @@ from trtllm_port.verification.stimulus.stimulus import (
 
 if TYPE_CHECKING:
     from trtllm_port.conversion import ConvertResult
+    from trtllm_port.conversion.source import Source
+    from trtllm_port.layers import PretrainedConfig
+    from trtllm_port.layers.weights import WeightPlan
 
 FALLBACK_LENGTH = 2048  # where a config names no longest position
 
@@ -80,6 +84,7 @@ class Model:
         quantized: how the weights of `given` are quantized; None: they are not, or are not taken.
         quantize: how plain weights are quantized by the conversion; None: they are not.
         quantized_weights: names of those that are quantized, in either way.
+        quantized_inputs: those of them whose inputs are, on both sides.
         in_memory: its weights; None: they are those of `source`.
     """
 
@@ -97,6 +102,7 @@ class Model:
     quantized: QuantizationSummary | None = None
     quantize: QuantizeOptions | None = None
     quantized_weights: frozenset[str] = frozenset()
+    quantized_inputs: frozenset[str] = frozenset()
     in_memory: TensorSource | None = field(default=None, repr=False)
 
     @property
@@ -178,7 +184,7 @@ def find_model(
         converted=source,
     )
     if settings.quantize is not None:
-        return _rounded(model, settings.quantize, work / "dequantized", progress)
+        return _rounded(model, settings, work / "dequantized", progress)
     return model if random_weights else _dequantized(model, work / "dequantized", progress)
 
 
@@ -316,25 +322,53 @@ def _dequantized(model: Model, output: Path, progress: Progress | None) -> Model
     if source is None:
         return model
     names = frozenset(filter(source.is_quantized, source.names()))
-    return replace(model, source=output, quantized=source.summary(), quantized_weights=names)
+    summary, inputs = source.summary(), frozenset[str]()
+    if any(group.activation for group in summary.groups):
+        with _conversion(model) as (converted, plan, config):
+            inputs = _write_inputs(output, converted, plan, config.dtype)
+    return replace(model, source=output, quantized=summary, quantized_weights=names, quantized_inputs=inputs)
 
 
-def _rounded(model: Model, quantize: QuantizeOptions, output: Path, progress: Progress | None) -> Model:
-    """The model, with a directory of what its weights are after they were quantized.
+def _rounded(model: Model, settings: DiffSettings, output: Path, progress: Progress | None) -> Model:
+    """The model, with a directory of what its weights are after they were quantized, and its inputs if they are.
 
     Scales are those of the port's data type, in whatever it is compared.
     """
+    quantize = settings.quantize
+    if quantize is None:
+        return model
+    if quantize.wants_ranges:
+        if settings.calibrate is None:
+            raise ConfigError(f"`{quantize.algorithm}` quantizes inputs, and nothing says how large they are")
+        quantize = replace(quantize, ranges=settings.calibrate(model.converted, settings, progress))
+    with _conversion(replace(model, quantize=quantize)) as (source, plan, config):
+        write_plain(source, model.converted, output, progress)
+        names = frozenset(filter(source.is_quantized, source.names()))
+        inputs = _write_inputs(output, source, plan, config.dtype)
+    quantize = replace(quantize, scale_dtype=config.dtype)
+    return replace(model, source=output, quantize=quantize, quantized_weights=names, quantized_inputs=inputs)
+
+
+@contextmanager
+def _conversion(model: Model) -> Iterator[tuple[Source, WeightPlan, PretrainedConfig]]:
+    """Give the weights that are converted, how they fill the port's parameters, and the port's config."""
     from trtllm_port.conversion.opening import open_source, plan_conversion
 
-    with closing(open_source(model.converted, quantize)) as source, port_code(model.port):
+    with closing(open_source(model.converted, model.quantize or "keep")) as source, port_code(model.port):
         config = model.port.cls.config_class.from_hugging_face(
             model.converted, dtype=model.dtype, trust_remote_code=model.trust_remote_code
         )
-        plan_conversion(model.port.cls(config), source)
-        write_plain(source, model.converted, output, progress)
-        names = frozenset(filter(source.is_quantized, source.names()))
-    quantize = replace(quantize, scale_dtype=config.dtype)
-    return replace(model, source=output, quantize=quantize, quantized_weights=names)
+        yield source, plan_conversion(model.port.cls(config), source), config
+
+
+def _write_inputs(output: Path, source: Source, plan: WeightPlan, dtype: str) -> frozenset[str]:
+    """Write which modules of Hugging Face's model round what goes into them, as the port does; their weights' names."""
+    from trtllm_port.conversion.kept_weights import KeptWeights
+
+    inputs = KeptWeights(plan, source, dtype).inputs
+    if inputs:
+        write_inputs(output, {name.rpartition(".")[0]: Codes(*codes) for name, codes in inputs.items()})
+    return frozenset(inputs)
 
 
 def _refuse_whole(model_dir: Path, trust_remote_code: bool) -> None:

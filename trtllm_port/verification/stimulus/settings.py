@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+from trtllm_port.foundation.progress import Progress
 from trtllm_port.layers.quantization import QuantizeOptions
 
 DEFAULT_NEW_TOKENS = 200
+
+
+class Calibrate(Protocol):
+    """Finds, of a model's modules, the greatest absolute value of their inputs."""
+
+    def __call__(
+        self, model_dir: Path, settings: DiffSettings, progress: Progress | None = None
+    ) -> Mapping[str, float]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +37,7 @@ class DiffSettings:
             was compared so; the report says that it was left out.
         quantize: quantize the plain model's weights by rounding: the port computes with the codes, Hugging Face's model
             with what they stand for.
+        calibrate: finds how large the inputs of a model's linear layers are, where those are quantized, too.
     """
 
     prompt_file: Path | None = None
@@ -37,6 +49,7 @@ class DiffSettings:
     trust_remote_code: bool = False
     logic: bool = True
     quantize: QuantizeOptions | None = None
+    calibrate: Calibrate | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,6 @@
-"""Finding the routers of a mixture of experts, or of slots, by what the reference's modules return and are given.
+"""Finding what decides in a model: routers of a mixture of experts, or of slots, and inputs that are rounded to codes.
+
+Routers are found by what the reference's modules return and are given.
 
 T tokens, A experts of one token, X experts
 """
@@ -12,6 +14,7 @@ from itertools import takewhile
 import torch
 from torch import Tensor
 
+from trtllm_port.huggingface.compatibility.quantized_inputs import ROUNDING
 from trtllm_port.huggingface.module_outputs import CHOSEN, WEIGHTS, made_beside
 from trtllm_port.verification.taps.names import is_input, module_of, parent_of, within
 
@@ -27,6 +30,8 @@ class Router:
         scores: the tap [T, X] that the decisions were made by, or None.
         of_slots: it chooses slots of the cache to attend to, not experts. Those that lie behind a token are hidden from
             it: where it sees fewer than it may choose, it does not matter which of them make up the number.
+        rounded: it is no router, but what goes into a module, [T, K], rounded to codes of this kind; near the middle
+            between two codes, two precise computations take different ones.
         chosen: A of a router that returns no numbers but a weight of every expert, zero of those not chosen; else None.
     """
 
@@ -36,6 +41,7 @@ class Router:
     scores: str | None
     of_slots: bool = False
     chosen: int | None = None
+    rounded: str | None = None
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -59,7 +65,14 @@ def routers_of(taps: Mapping[str, Tensor]) -> tuple[Router, ...]:
     returned = [router for module, names in outputs.items() for router in _router(module, names, taps)]
     choosers = [router.module for router in returned]
     given = [tap for tap in taps if tap.endswith(CHOSEN) and not made_beside(module_of(tap), choosers)]
-    return (*returned, *(_given(tap, taps) for tap in given))
+    return (*returned, *(_given(tap, taps) for tap in given), *_roundings(taps))
+
+
+def _roundings(taps: Mapping[str, Tensor]) -> Iterator[Router]:
+    for tap in taps:
+        module, _, name = tap.rpartition(".")
+        if name.startswith(ROUNDING) and not is_input(tap):
+            yield Router(module=module, indices=tap, weights=(), scores=None, rounded=name.removeprefix(ROUNDING))
 
 
 def _given(tap: str, taps: Mapping[str, Tensor]) -> Router:
