@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from trtllm_port.runtime.network import NetworkFile
 from trtllm_port.runtime.reference import ReferenceExecutor
+from trtllm_port.runtime.reference.evaluators import quantization
 
 
 def test_integers_round_to_even_and_saturate(net: Any) -> None:
@@ -62,3 +63,31 @@ def test_weights_of_four_bits_in_blocks(net: Any, dtype: str) -> None:
     expected = (weight.float() * scale.float().repeat_interleave(2, 0)).to(x.dtype)
     assert_close(executor.run(net.feeds)["y"], x @ expected)
     assert [step.layer.type for step in executor._steps] == ["MATRIX_MULTIPLY"]
+
+
+@pytest.mark.parametrize("kind", ["int4", "int8", "float8_e4m3fn", "float4_e2m1fn"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("blocks", [(1, 1), (6, 1), (6, 4), (3, 2), (1, 4)])
+@pytest.mark.parametrize("narrow", [True, False], ids=["scales of the weight's type", "scales in float32"])
+def test_a_weight_that_is_dequantized_in_parts_is_rounded_once(
+    kind: str, dtype: torch.dtype, blocks: tuple[int, int], narrow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantization, "AT_ONCE", 40)
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, 6, 16)
+    if kind in ("int4", "float4_e2m1fn"):
+        nibbles = torch.randint(0, 16, shape, generator=generator, dtype=torch.uint8)
+        codes = nibbles[..., ::2] | nibbles[..., 1::2] << 4
+        four = np.array([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
+        table = np.r_[np.arange(8), np.arange(-8, 0)] if kind == "int4" else np.r_[four, -four]
+        values = torch.from_numpy(table[nibbles.numpy()])
+    elif kind == "int8":
+        codes = torch.randint(-128, 128, shape, generator=generator, dtype=torch.int8)
+        values = codes.double()
+    else:
+        codes = torch.randn(shape, generator=generator).to(torch.float8_e4m3fn)
+        values = codes.double()
+    scale = torch.rand((2, *blocks), generator=generator).to(dtype if narrow else torch.float32)
+    found = quantization.Dequantized(kind, codes, scale, shape, dtype)()
+    wide = scale.double().repeat_interleave(6 // blocks[0], 1).repeat_interleave(16 // blocks[1], 2)
+    assert torch.equal(found, (values * wide).to(torch.float32).to(dtype))
