@@ -37,7 +37,7 @@ from trtllm_port.codegen.merge.anti_unification import NotMergeable
 from trtllm_port.codegen.merge.classes import class_title, make_classes
 from trtllm_port.codegen.proof import prove
 from trtllm_port.codegen.record.causality import require_causal
-from trtllm_port.codegen.record.tracing import trace
+from trtllm_port.codegen.record.tracing import goes_on_by_single_tokens, trace
 from trtllm_port.codegen.solve.not_expressible import NotExpressible
 from trtllm_port.codegen.write.classes import ClassText, ClassWriter, what_stops
 from trtllm_port.codegen.write.ledger import Ledger, compared_names, same_computation, unread_entries
@@ -141,7 +141,10 @@ class Exploration:
             except PortError:
                 raise
             except Exception as error:  # any, as above
-                raise self._refused("traced", error) from error
+                if not goes_on_by_single_tokens(sample, trust_remote_code=self.trust_remote_code):
+                    raise self._refused("traced", error) from error
+                self.small = self.small.at_first_step()
+                return self._sizes()
         return found
 
     def _refused(self, what: str, error: Exception) -> UnsupportedModelError:
