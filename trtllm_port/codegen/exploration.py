@@ -39,7 +39,7 @@ from trtllm_port.codegen.proof import prove
 from trtllm_port.codegen.record.causality import require_causal
 from trtllm_port.codegen.record.tracing import goes_on_by_single_tokens, trace
 from trtllm_port.codegen.solve.not_expressible import NotExpressible
-from trtllm_port.codegen.write.classes import ClassText, ClassWriter, what_stops
+from trtllm_port.codegen.write.classes import ClassText, ClassWriter, same_classes, what_stops
 from trtllm_port.codegen.write.ledger import Ledger, compared_names, same_computation, unread_entries
 from trtllm_port.errors import ConfigError, EnvironmentLackError, PortError, UnsupportedModelError
 from trtllm_port.foundation.progress import Progress
@@ -340,7 +340,7 @@ class Exploration:
             classes = self.write_classes([*self.samples, changed])
         except (NotMergeable, NotExpressible, UnsupportedModelError):
             return False
-        return [text.lines for text in classes] == [text.lines for text in self.classes]
+        return same_classes(classes, self.classes)
 
     def worse(self, classes: list[ClassText], longer: int = LONG) -> str | None:
         """Why what would follow more than the classes do, by more than some lines, is not worth it; None if it is."""
