@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from trtllm_port.cli.commands.new import _next
-from trtllm_port.cli.terminal.render_port import _check
+from trtllm_port.cli.terminal.render_port import _check, render_port
 from trtllm_port.codegen import SelfCheck
 
 UNSOUND = "Hugging Face's own values at `model.rotary_emb` (prefill) are not finite"
@@ -36,3 +36,10 @@ def test_the_way_on_follows_what_was_found() -> None:
     agrees = SelfCheck(passed=True, taps=40)
     assert _next(made(agrees), "model", Path(".")) == "trtllm-port verify model"
     assert "TODO" in _next(made(SelfCheck(passed=False, problem="1 class"), "LlamaMLP"), "model", Path("."))
+
+
+def test_what_a_reader_has_to_know_of_the_trace_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    source = SimpleNamespace(skeletons=(), remarks=("traced was the first step of a text",))
+    port = SimpleNamespace(written=())
+    render_port(SimpleNamespace(port=port, part_of=None, quantized=None, alike=None, source=source, check=None))  # type: ignore[arg-type]
+    assert capsys.readouterr().out.strip() == source.remarks[0]

@@ -8,7 +8,9 @@ import pytest
 
 from tests.codegen.conftest import hf_config
 from trtllm_port.codegen.configs.sizes import make_samples
+from trtllm_port.codegen.ir.expressions import MISSING, SymbolicValue
 from trtllm_port.codegen.lower.lowering import lower
+from trtllm_port.codegen.merge.anti_unification import _Merger
 from trtllm_port.codegen.merge.classes import make_classes
 from trtllm_port.codegen.record.tracing import trace
 from trtllm_port.codegen.write.classes import ClassWriter
@@ -23,6 +25,16 @@ def classes_of(model_type: str, *, traces: int = 2, **values: Any) -> dict[str, 
         writer = ClassWriter(samples, "Config")
         texts = [writer.write(item, is_model=item is classes[-1]) for item in classes]
     return {text.name: [line.strip() for line in text.lines] for text in texts}
+
+
+def test_a_dict_of_the_config_is_one_value() -> None:
+    """Its entries need not be the same ones in all traces, and the port names the whole."""
+    instances: list[Any] = [None, None, None]
+    merger = _Merger(instances, lambda block: None)
+    first, second = {"factor": 2.0}, {"factor": 3.0, "beta": 1.0}
+    assert merger._tree({0: first, 1: first, 2: first}) == first
+    assert merger._tree({0: first, 1: second, 2: first}) == SymbolicValue((first, second, first))
+    assert merger._tree({0: first, 2: second}) == SymbolicValue((first, MISSING, second))
 
 
 def test_what_only_some_layers_compute_is_a_branch() -> None:

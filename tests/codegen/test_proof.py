@@ -11,10 +11,12 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trtllm_port.codegen import generate_port
+from trtllm_port.codegen import generate_port, proof
 from trtllm_port.codegen.configs.mixing import changed, differing, mixed
 from trtllm_port.codegen.configs.sizes import make_samples
-from trtllm_port.codegen.proof import fewest
+from trtllm_port.codegen.proof import Tries, fewest
+from trtllm_port.codegen.write.classes import ClassText, Skeleton, same_classes
+from trtllm_port.codegen.write.ledger import Ledger
 
 KEYS = [f"key_{number}" for number in range(12)]
 
@@ -56,6 +58,69 @@ def test_a_few_of_many_are_found_in_few_tries() -> None:
 
     fewest([], KEYS, fails)
     assert len(tried) < len(KEYS)
+
+
+OPTIONS: dict[str, list[Any]] = {"attention_bias": [True], "mlp_bias": [True], "hidden_act": ["gelu"]}
+
+
+class Unfollowed:
+    """What is known of a model of which no port ever follows some keys, whatever it is refined for.
+
+    Attributes:
+        written: how often classes were.
+    """
+
+    def __init__(self, samples: Any, keys: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.small, self.options = samples, {key: [*values] for key, values in OPTIONS.items()}
+        self.samples, self.classes, self.pinned, self.ledger = list[Any](), list[Any](), set[str](), Ledger()
+        self.values = samples.traced[0].values
+        self.keys, self.written = keys, 0
+        monkeypatch.setattr(proof, "_untraced_problem", self.problem)
+
+    def problem(self, found: Any, sample: Any, *, refine: bool = False) -> str | None:
+        self.written += 1
+        assert self.written < 100
+        if self.keys.isdisjoint(differing(self.small.traced[0], sample)):
+            return None
+        self.classes = [] if refine else self.classes  # others
+        return None if refine else "the classes are not the same"
+
+    def write_classes(self, samples: Any) -> list[Any]:
+        return []
+
+    def prove(self, tries: Tries) -> None:
+        base = self.small.traced[0]
+        other = changed(base, {key: value for key, (value,) in OPTIONS.items()})
+        assert other is not None
+        proof._prove(self, base, other, tries)  # type: ignore[arg-type]
+
+
+def test_a_key_that_is_never_followed_is_built_in(samples: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Unfollowed(samples, {"mlp_bias"}, monkeypatch)
+    found.prove(Tries())
+    assert found.ledger.fixed == {"mlp_bias": False}
+
+
+def test_keys_are_narrowed_down_in_so_many_tries(samples: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Unfollowed(samples, {"mlp_bias", "attention_bias"}, monkeypatch)
+    found.prove(Tries(1))
+    assert found.ledger.fixed.keys() == OPTIONS.keys()  # one is suspected only
+    for key in OPTIONS:
+        assert f"{key}=" in found.ledger.notes[key]
+        assert "which of these matter was not found out" in found.ledger.notes[key]
+    assert found.written <= 1 + len(OPTIONS) + 1
+
+
+def test_why_a_class_is_not_written_makes_no_other_class() -> None:
+    def text(number: int, *lines: str, reason: str = "a size is") -> ClassText:
+        why = f"{reason} {number}"
+        message = f"raise NotImplementedError({why!r})"
+        return ClassText("A", [*lines, message], set(), set(), set(), Skeleton("A", "a", why))
+
+    assert same_classes([text(3, "x")], [text(4, "x")])
+    assert not same_classes([text(3, "x")], [text(3, "y")])
+    assert not same_classes([text(3, "x")], [text(3, "x", reason="a mask is")])
+    assert not same_classes([ClassText("A", ["x"], set(), set(), set())], [ClassText("A", [], set(), set(), set())])
 
 
 @pytest.mark.slow

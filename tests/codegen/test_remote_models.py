@@ -26,6 +26,8 @@ from tests.codegen.own_code import (
 )
 from trtllm_port.codegen import check_port, generate_port
 
+CUT_OFF = "        scores = scores.clip(torch.finfo(scores.dtype).min, torch.finfo(scores.dtype).max)"
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("attend", "model"), [(BY_HAND, INNER), (IN_FLOAT32, INNER), (BY_TORCH, FLAT)])
@@ -64,6 +66,33 @@ def test_what_is_the_same_within_the_context_alone_is_not_followed(tmp_path: Pat
     assert not port.skeletons
     assert 'OneOf("default"' in port.files["config.py"]
     assert '"dynamic"' not in port.files["config.py"]
+
+
+@pytest.mark.slow
+def test_tables_and_a_scale_may_follow_a_dict_as_it_was_spelled(tmp_path: Path) -> None:
+    """The config's class is another copy than the one that the modelling file imports."""
+    factor = 'config.rope_scaling["factor"]'
+    scale = f"        self.scale = (0.1 * math.log({factor}) + 1.0) ** 2\n"
+    source = rewritten(
+        COMMON.replace("@ATTEND@", BY_HAND) + INNER,
+        (
+            ("configuration_pebble", ".configuration_pebble"),
+            ("size, theta):", "size, theta, factor):"),
+            ("torch.arange(length).float()", "torch.arange(length).float() / factor"),
+            ("config.rope_theta)", f"config.rope_theta, {factor})"),
+            ("        self.query = ", scale + "        self.query = "),
+            ("math.sqrt(self.size) + mask", "math.sqrt(self.size) * self.scale + mask\n" + CUT_OFF),
+        ),
+    )
+    directory = pebble(tmp_path, source, rope_scaling={"type": "linear", "factor": 4.0})
+    port = generate_port(directory, trust_remote_code=True)
+    assert not port.skeletons
+    text = port.files["model.py"]
+    assert 'math.log(config.rope_parameters["factor"])' in text
+    assert "rotary_cosines(position_ids" in text
+    assert "self.config.rope_parameters)" in text
+    check = check_port(directory, source=port, trust_remote_code=True)
+    assert check.passed, check
 
 
 @pytest.mark.slow

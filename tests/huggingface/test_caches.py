@@ -22,6 +22,7 @@ from trtllm_port.huggingface.caches import (
     cache_of,
     keeps_cache,
     positions_are_slots,
+    takes_single_tokens_only,
     wants_mask,
 )
 
@@ -107,6 +108,36 @@ def test_a_file_that_takes_a_mask_for_granted_is_given_one(monkeypatch: pytest.M
 
 def test_others_are_given_none() -> None:
     assert not wants_mask(model_of("llama"), torch.tensor([[5, 6]]))
+
+
+class _OneByOne(torch.nn.Module):
+    """Counts the tokens that it was given, and takes single ones only behind others, or from some length on none."""
+
+    def __init__(self, most: int = 99) -> None:
+        super().__init__()
+        self.most = most
+
+    def forward(
+        self, input_ids: torch.Tensor, past_key_values: int | None = None, use_cache: bool = False
+    ) -> SimpleNamespace:
+        before, new = past_key_values or 0, input_ids.shape[1]
+        if (before and new > 1) or before + new > self.most:
+            raise IndexError
+        return SimpleNamespace(past_key_values=before + new, logits=input_ids[..., None].float())
+
+
+class _Broken(torch.nn.Module):
+    def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor | None = None) -> SimpleNamespace:
+        raise RuntimeError
+
+
+def test_a_model_that_takes_single_tokens_only_behind_others() -> None:
+    first, more = torch.tensor([[1, 2, 3]]), torch.tensor([[4, 5]])
+    assert takes_single_tokens_only(_OneByOne(), first, more)
+    assert not takes_single_tokens_only(_OneByOne(most=3), first, more)  # nor a single one
+    assert not takes_single_tokens_only(_OneByOne(most=2), first, more)  # nor the first ones
+    assert not takes_single_tokens_only(_Broken(), first, more)
+    assert not takes_single_tokens_only(model_of("llama"), first, more)
 
 
 def test_the_argument_for_a_cache_has_several_names() -> None:

@@ -37,9 +37,9 @@ from trtllm_port.codegen.merge.anti_unification import NotMergeable
 from trtllm_port.codegen.merge.classes import class_title, make_classes
 from trtllm_port.codegen.proof import prove
 from trtllm_port.codegen.record.causality import require_causal
-from trtllm_port.codegen.record.tracing import trace
+from trtllm_port.codegen.record.tracing import goes_on_by_single_tokens, trace
 from trtllm_port.codegen.solve.not_expressible import NotExpressible
-from trtllm_port.codegen.write.classes import ClassText, ClassWriter, what_stops
+from trtllm_port.codegen.write.classes import ClassText, ClassWriter, same_classes, what_stops
 from trtllm_port.codegen.write.ledger import Ledger, compared_names, same_computation, unread_entries
 from trtllm_port.errors import ConfigError, EnvironmentLackError, PortError, UnsupportedModelError
 from trtllm_port.foundation.progress import Progress
@@ -141,7 +141,10 @@ class Exploration:
             except PortError:
                 raise
             except Exception as error:  # any, as above
-                raise self._refused("traced", error) from error
+                if not goes_on_by_single_tokens(sample, trust_remote_code=self.trust_remote_code):
+                    raise self._refused("traced", error) from error
+                self.small = self.small.at_first_step()
+                return self._sizes()
         return found
 
     def _refused(self, what: str, error: Exception) -> UnsupportedModelError:
@@ -337,7 +340,7 @@ class Exploration:
             classes = self.write_classes([*self.samples, changed])
         except (NotMergeable, NotExpressible, UnsupportedModelError):
             return False
-        return [text.lines for text in classes] == [text.lines for text in self.classes]
+        return same_classes(classes, self.classes)
 
     def worse(self, classes: list[ClassText], longer: int = LONG) -> str | None:
         """Why what would follow more than the classes do, by more than some lines, is not worth it; None if it is."""

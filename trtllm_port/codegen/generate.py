@@ -11,6 +11,7 @@ from typing import Any
 
 from trtllm_port.codegen.configs.computed_keys import written_values
 from trtllm_port.codegen.exploration import Exploration
+from trtllm_port.codegen.lower.lowering import Lowered
 from trtllm_port.codegen.operation_record import TracedConfig, traced_config
 from trtllm_port.codegen.write import source
 from trtllm_port.codegen.write.classes import Skeleton
@@ -24,6 +25,11 @@ from trtllm_port.huggingface.compatibility.remote_code import is_remote
 from trtllm_port.huggingface.conversion_mapping import ignored_names
 from trtllm_port.huggingface.models import load_config, load_whole_config, require_causal_lm, source_files
 from trtllm_port.huggingface.quiet import quiet_transformers
+
+FIRST_STEP = (
+    "Hugging Face's own code fails for several new tokens on a filled cache, and not for a single one: traced was the "
+    "first step of a text, and the port is compared on a prompt and on steps of one token"
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class PortSource:
         transformers_version: of the library whose source was traced.
         packages: of other ports, from which it takes classes.
         like: the port that it is written after.
+        remarks: what a reader has to know of how Hugging Face's model was traced.
     """
 
     name: str
@@ -60,6 +67,7 @@ class PortSource:
     transformers_version: str = field(default_factory=partial(version, "transformers"))
     packages: tuple[Path, ...] = ()
     like: str | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def generate_port(
@@ -98,7 +106,12 @@ def generate_port(
         hf_class=f"{hf_class.__module__}.{hf_class.__name__}",
         traced=traced_config(found.samples[0].trace.sample.config, hf_class.__name__, found.followed),
         sources={name: file_digest(path) for name, path in source_files(found.samples[0].trace.model).items()},
+        remarks=(FIRST_STEP,) if _is_first_step(found.samples[0]) else (),
     )
+
+
+def _is_first_step(sample: Lowered) -> bool:
+    return sample.trace.keeps_cache and not sample.trace.sample.past
 
 
 def _names(found: Exploration, model: str | Path | Any, trust_remote_code: bool) -> WeightNames:

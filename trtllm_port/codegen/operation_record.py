@@ -12,7 +12,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from trtllm_port.codegen.ir.module_paths import of_any_layer
 from trtllm_port.codegen.ir.operation_text import COMMENT, INDENT, operation_sections
 from trtllm_port.codegen.lower.lowering import Lowered, lower
 from trtllm_port.codegen.recognise.constants import stored_tensor
-from trtllm_port.codegen.record.tracing import trace
+from trtllm_port.codegen.record.tracing import goes_on_by_single_tokens, trace
 from trtllm_port.foundation.claims import scratch
 from trtllm_port.huggingface.conversion_mapping import stored_tensors
 from trtllm_port.huggingface.models import forget_own_code, load_config, require_causal_lm
@@ -66,8 +66,7 @@ def operation_record(traced: TracedConfig, *, code: Path | None = None) -> str:
         forget_own_code()
         config = load_config(directory, code is not None)
         require_causal_lm(config, code is not None)
-        sample = Sample(config, BATCH[0], LENGTH[0], PAST[0])
-        first = _sections(sample, code is not None)
+        sample, first = _first_sections(Sample(config, BATCH[0], LENGTH[0], PAST[0]), code is not None)
         parts = [_text(first)]
         for key, value in traced.changes.items():
             changed = _sections(sample.with_values({key: value}), code is not None)
@@ -114,6 +113,17 @@ def _parsed(record: str) -> dict[str, list[str]]:
             head = changed + line.partition(COMMENT)[0]
             sections[head] = []
     return sections
+
+
+def _first_sections(sample: Sample, trust_remote_code: bool) -> tuple[Sample, dict[str, list[str]]]:
+    """What is traced: a sample, or the first step of a text where a further one cannot be; and its sections."""
+    try:
+        return sample, _sections(sample, trust_remote_code)
+    except Exception:  # any: it is Hugging Face's code that runs here
+        if not goes_on_by_single_tokens(sample, trust_remote_code=trust_remote_code):
+            raise
+    first = replace(sample, past=0)
+    return first, _sections(first, trust_remote_code)
 
 
 def _sections(sample: Sample, trust_remote_code: bool) -> dict[str, list[str]]:

@@ -17,7 +17,7 @@ from trtllm_port.codegen.configs.sizes import Sample, Samples
 from trtllm_port.codegen.lower.lowering import Lowered
 from trtllm_port.codegen.merge.anti_unification import NotMergeable
 from trtllm_port.codegen.solve.not_expressible import NotExpressible
-from trtllm_port.codegen.write.classes import ClassText
+from trtllm_port.codegen.write.classes import ClassText, same_classes
 from trtllm_port.codegen.write.ledger import Ledger
 from trtllm_port.errors import UnsupportedModelError
 from trtllm_port.foundation.progress import Progress
@@ -25,6 +25,7 @@ from trtllm_port.huggingface.models import first_line
 from trtllm_port.layers.config.built_in import parameter_sets
 
 CHALLENGES = 6  # configurations in which many keys differ at once
+TRIES = 240  # configurations that are written to narrow down keys; one takes a large model some seconds
 LITTLE = 4  # lines that a port may become longer to follow keys that act only together
 
 
@@ -51,39 +52,62 @@ class Explored(Protocol):
         """Why what would follow more than the classes do, by more than some lines, is not worth it; None if it is."""
 
 
-def prove(found: Explored) -> None:
+class Tries:
+    """How many configurations may still be written to find out which of many keys the port does not follow together."""
+
+    def __init__(self, left: int = TRIES) -> None:
+        self.left = left
+
+    def take(self) -> None:
+        """Take one; `NoTriesLeft` if there is none."""
+        if not self.left:
+            raise NoTriesLeft
+        self.left -= 1
+
+
+class NoTriesLeft(Exception):
+    """Which keys matter was not found out in as many tries as there are."""
+
+
+def prove(found: Explored, tries: Tries | None = None) -> None:
     """Try configurations in which many keys differ at once; what the port does not follow then is built in."""
-    _prove_written(found)
+    tries = tries or Tries()
+    _prove_written(found, tries)
     for number in range(CHALLENGES):
         found.progress("prove", number, CHALLENGES)
         share = 0.5 if number else 1.0  # two that act only together are both changed where all are
         base, sample = mixed(found.small, found.options, random.Random(number), share=share) or (None, None)
         if base is not None and sample is not None:
-            _prove(found, base, sample)
+            _prove(found, base, sample, tries)
 
 
-def _prove_written(found: Explored) -> None:
+def _prove_written(found: Explored, tries: Tries) -> None:
     """Try again what was followed before the classes were refined; most often that is followed still."""
     if found.written and _problem(found, found.written, refine=False) is not None:
         for traced in found.written:
-            _prove(found, found.small.traced[0], traced.trace.sample)
+            _prove(found, found.small.traced[0], traced.trace.sample, tries)
 
 
-def _prove(found: Explored, base: Sample, other: Sample) -> None:
+def _prove(found: Explored, base: Sample, other: Sample, tries: Tries) -> None:
     """Follow, or build in, keys of those that differ until the whole is followed.
 
     What is followed is learned where the fewest keys differ: no other key can then be taken for the one that decides.
+    Where that does not suffice, one is built in: the classes would be refined for ever.
     """
     sample: Sample | None = other
+    learned: list[dict[str, Any]] = []
     while sample is not None and (problem := _untraced_problem(found, sample)) is not None:
         before = found.classes
-        culprits, least = _culprits(found, base, sample)
-        if least is not None:
+        culprits, least = _culprits(found, base, sample, tries)
+        if least is not None and least.values not in learned:
+            learned.append(least.values)
             problem = _untraced_problem(found, least, refine=True) or problem
         if found.classes is not before:  # they were refined
             continue
         if not culprits:
             return
+        if least is None:
+            problem += f"; which of these matter was not found out in {TRIES} tries"
         key = _pin(found, culprits, problem)
         wanted = {name: value for name, value in differing(base, sample).items() if name != key}
         sample = _like(sample, changed(base, wanted))
@@ -106,7 +130,7 @@ def _problem(found: Explored, traced: Sequence[Lowered], *, refine: bool) -> str
         samples, classes = _written(found, [*found.samples, *traced])
     except (NotMergeable, NotExpressible, UnsupportedModelError) as error:
         return first_line(error)
-    if [text.lines for text in classes] == [text.lines for text in found.classes]:
+    if same_classes(classes, found.classes):
         return None
     if not refine:
         return "the classes are not the same"
@@ -186,12 +210,13 @@ def _changed_entries(found: Explored, key: str, value: Any) -> set[str]:
     }
 
 
-def _culprits(found: Explored, base: Sample, other: Sample) -> tuple[dict[str, Any], Sample | None]:
+def _culprits(found: Explored, base: Sample, other: Sample, tries: Tries) -> tuple[dict[str, Any], Sample | None]:
     """The fewest options that make the difference between what is followed and what is not.
 
     Returns:
         Them, and the configuration where they differ; both are empty where sizes play a part that cannot be told, as
-        Hugging Face's code does not run with those alone: mixed at will they need not divide evenly.
+        Hugging Face's code does not run with those alone: mixed at will they need not divide evenly. Where the tries
+        are used up, the fewest that were found until then, and no configuration.
     """
     wanted = differing(base, other)
     options = [key for key in wanted if _is_option(found, key, wanted[key])]
@@ -200,19 +225,30 @@ def _culprits(found: Explored, base: Sample, other: Sample) -> tuple[dict[str, A
     def sample_of(keys: Sequence[str]) -> Sample | None:
         return _like(other, changed(base, {key: wanted[key] for key in keys}))
 
+    failed = [options]
+
     def fails(keys: Sequence[str]) -> bool:
         """Whether the port does not follow these keys; nothing is known where HF's code does not run with them."""
         sample = sample_of(keys)
-        return sample is not None and _untraced_problem(found, sample) is not None
+        if sample is None:
+            return False
+        tries.take()
+        if _untraced_problem(found, sample) is None:
+            return False
+        failed.append([key for key in keys if key in options])
+        return True
 
-    if fails(options):
-        found_keys, given = fewest([], options, fails), list[str]()
-    elif sample_of(sizes) is None:
-        return {}, None
-    elif fails(sizes):
-        return {}, sample_of(sizes)
-    else:
-        found_keys, given = fewest(sizes, options, fails), sizes
+    try:
+        if fails(options):
+            found_keys, given = fewest([], options, fails), list[str]()
+        elif sample_of(sizes) is None:
+            return {}, None
+        elif fails(sizes):
+            return {}, sample_of(sizes)
+        else:
+            found_keys, given = fewest(sizes, options, fails), sizes
+    except NoTriesLeft:
+        return {key: wanted[key] for key in min(failed, key=len)}, None
     return {key: wanted[key] for key in found_keys}, sample_of([*given, *found_keys])
 
 

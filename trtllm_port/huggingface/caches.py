@@ -43,12 +43,17 @@ def first_cache(model: Any) -> dict[str, Any]:
     A class that comes with a model is given a cache, for it might give back a tuple of what that holds, else. Others
     make what they need.
     """
-    from transformers import DynamicCache
-
     name = cache_argument(model)
     if not is_remote(type(model)) or not keeps_cache(model) or name not in KV_CACHES or own_class(model) is not None:
         return {}
-    return {name: DynamicCache(config=model.config.get_text_config(decoder=True))}
+    return {name: empty_cache(model)}
+
+
+def empty_cache(model: Any) -> Any:
+    """The cache that transformers makes for a model."""
+    from transformers import DynamicCache
+
+    return DynamicCache(config=model.config.get_text_config(decoder=True))
 
 
 def own_class(model: nn.Module) -> type[Any] | None:
@@ -126,6 +131,28 @@ def wants_mask(model: Any, ids_BL: Tensor) -> bool:
     return False
 
 
+def takes_single_tokens_only(model: Any, first_BL: Tensor, more_BL: Tensor) -> bool:
+    """Whether a model goes on from what it remembers by single tokens, and its own code fails for several at once.
+
+    Args:
+        model: in evaluation mode.
+        first_BL: the tokens before.
+        more_BL: several tokens.
+    """
+
+    def fails(tokens_BL: Tensor) -> bool:
+        try:
+            with torch.no_grad():
+                fed = Continuation(model, first_BL)
+                fed(first_BL)
+                fed(tokens_BL)
+        except Exception:  # any: it is the model's own code
+            return True
+        return False
+
+    return not fails(more_BL[:, :1]) and fails(more_BL)
+
+
 class Continuation:
     """A model that is fed piece by piece, and goes on each time from what it remembers.
 
@@ -146,8 +173,6 @@ class Continuation:
 
     def __call__(self, ids_BL: Tensor) -> Tensor:
         """Return the logits [B, L, V] of further tokens."""
-        from transformers import DynamicCache
-
         argument, start = cache_argument(self.model), self._fed_BL.shape[1]
         self._fed_BL = torch.cat([self._fed_BL, ids_BL], 1)
         if not self._keeps:
@@ -160,7 +185,7 @@ class Continuation:
             more["attention_mask"] = torch.ones_like(self._fed_BL)
         output = self.model(input_ids=ids_BL, **more, use_cache=True)
         if not start and not hasattr(output, argument):  # it gives back only the cache that it was given
-            self._memory = {argument: DynamicCache(config=self.model.config.get_text_config(decoder=True))}
+            self._memory = {argument: empty_cache(self.model)}
             output = self.model(input_ids=ids_BL, **self._memory, use_cache=True)
         self._memory = {argument: getattr(output, argument, self._memory.get(argument))}
         logits_BLV = output.logits

@@ -54,13 +54,17 @@ def architectures(config: Any, trust_remote_code: bool = False) -> list[str]:
 def listed_class(config: Any) -> Any:
     """The class of transformers' own (or a registered) causal language model for a config; None if there is none.
 
-    transformers looks for the name of the config's class, and one that comes with a model may have that of another.
+    transformers looks for the name of the config's class, and one that comes with a model may have that of another. A
+    class that comes with a model was registered for this very one; the config class that it names itself may be another
+    copy, which transformers makes of each file with those that it imports.
     """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     kind = type(config)
     found = MODEL_FOR_CAUSAL_LM_MAPPING.get(kind, None)
-    return None if is_remote(kind) and getattr(found, "config_class", None) is not kind else found
+    if found is None or not is_remote(kind):
+        return found
+    return found if found.config_class is kind or is_remote(found) else None
 
 
 def text_part(config: Any) -> Any:

@@ -58,6 +58,7 @@ class PortResult:
             "workspace": str(self.port.workspace),
             "written": list(self.port.written),
             "skeletons": [] if self.source is None else [asdict(skeleton) for skeleton in self.source.skeletons],
+            "remarks": [] if self.source is None else list(self.source.remarks),
             "ledger": None if self.source is None else self.source.ledger.to_dict(),
             "check": None if self.check is None else self.check.to_dict(),
         }
@@ -181,6 +182,7 @@ def _origin(source: PortSource, check: SelfCheck, model_dir: Path) -> dict[str, 
         "like": source.like,
         "config": file_digest(model_dir / "config.json"),
         "ledger": source.ledger.to_dict(),
+        "remarks": list(source.remarks),
         "skeletons": [asdict(skeleton) for skeleton in source.skeletons],
         "check": {"passed": check.passed, "problem": check.problem, "taps": check.taps, "tokens": check.tokens},
     }

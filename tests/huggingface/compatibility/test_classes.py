@@ -161,8 +161,10 @@ def test_a_class_of_the_name_of_one_of_transformers_is_the_directorys_own(odd_mo
     raw.write_text(raw.read_text().replace("OddConfig", "LlamaConfig"))
     config = load_config(directory, trust_remote_code=True)
     assert listed_class(config) is None
-    with known_types(), pytest.warns(UserWarning, match=r"`llama`.*the model's own code is taken"):
-        found = require_causal_lm(config, trust_remote_code=True)
+    with known_types():
+        with pytest.warns(UserWarning, match=r"`llama`.*the model's own code is taken"):
+            found = require_causal_lm(config, trust_remote_code=True)
+        assert listed_class(config) is found
     assert found.__name__ == "OddForCausalLM"
 
 

@@ -14,6 +14,7 @@ import pytest
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from trtllm_port.huggingface.compatibility.config_classes import prepare_config_class
 from trtllm_port.huggingface.interception.origins import numbers_that_tell, take_origins
 from trtllm_port.huggingface.loading import make_model
 
@@ -41,6 +42,7 @@ class Block(nn.Module):
         self.scale = 1.0 / math.sqrt(config.hidden_size // config.num_attention_heads)
         self.start = falls(layer_idx)
         self.factor = config.rope_parameters.get("factor", 3) * 2
+        self.older = config.rope_scaling["factor"] * 3
         self.absent = config.rope_parameters.get("nothing", 3) * 2
         self.sizes = [config.hidden_size, 2 * config.hidden_size]
         self.is_whole = isinstance(config.hidden_size, int) and not isinstance(config.hidden_size, float)
@@ -70,6 +72,7 @@ def counted(tmp_path: Path) -> Iterator[Any]:
     module = importlib.util.module_from_spec(spec)
     sys.modules["modeling_counted"] = module
     spec.loader.exec_module(module)
+    prepare_config_class(module.CountedConfig)
     AutoModelForCausalLM.register(module.CountedConfig, module.CountedForCausalLM, exist_ok=True)
     yield module
     del sys.modules["modeling_counted"]
@@ -107,6 +110,7 @@ def told(model: nn.Module) -> dict[str, str]:
         ("scale", "1.0 / math.sqrt(config.hidden_size // config.num_attention_heads)"),
         ("start", "0.8 - 0.6 * math.exp(-0.3 * layer_idx)"),
         ("factor", "config.rope_parameters['factor'] * 2"),
+        ("older", "config.rope_parameters['factor'] * 3"),  # as such a file spells it
         ("more", "max(config.hidden_size, config.vocab_size)"),
     ],
 )

@@ -34,6 +34,8 @@ def render_port(result: PortResult) -> None:
         name, lines = result.alike
         console.line(f"port `{name}` has most of it: `--like {name}` would leave {lines} lines in model.py")
     if result.source is not None:
+        for remark in result.source.remarks:
+            console.line(remark)
         for skeleton in result.source.skeletons:
             console.line(f"to fill in by hand: {skeleton.name} ({skeleton.path}): {skeleton.reason}")
     if result.check is not None:

@@ -32,7 +32,8 @@ def mixed(
         changes = {key: draw.choice(list(values)) for key, values in options.items() if draw.random() < share}
         changes = {**_sizes(base, samples, draw), **changes}
         if (found := changed(base, changes)) is not None:
-            return base, replace(found, batch=draw.randint(2, 4), length=draw.randint(9, 18), past=draw.randint(3, 8))
+            batch, length, past = draw.randint(2, 4), draw.randint(9, 18), draw.randint(3, 8)
+            return base, replace(found, batch=batch, length=length, past=past if base.past else 0)
         share *= _RARER
     return None
 

@@ -105,6 +105,10 @@ class Samples:
     plan: Plan
     coupled: tuple[str, ...]
 
+    def at_first_step(self) -> Samples:
+        """The same, to trace the first step of a text each: no tokens are in the cache before it."""
+        return replace(self, traced=tuple(replace(sample, past=0) for sample in self.traced))
+
     def vary(self, key: str) -> bool:
         """Whether a key of the config differs between those that are traced."""
         first, *others = (sample.values.get(key) for sample in self.traced)

@@ -18,6 +18,7 @@ from trtllm_port.codegen.ir.expressions import MISSING, Bfloat16, Float32, Round
 from trtllm_port.codegen.ir.nodes import Block, Instance, Node, values_in
 from trtllm_port.codegen.ir.record import Attribute, Literal, Value
 from trtllm_port.codegen.ir.structure import label, relative_path, structure_number
+from trtllm_port.codegen.ir.trees import leaves
 from trtllm_port.codegen.merge.case_chains import Chain, Region, branch_node, chain_node, find_chain
 from trtllm_port.codegen.recognise.constants import constant_of, exact_number, stays_bfloat16
 
@@ -146,7 +147,7 @@ class _Merger:
             args: Any = tuple(self._given(slot, key) for key in keys)
         else:
             args = self._tree({i: node.args for i, node in slot.items()})
-        keywords = self._tree({i: node.keywords for i, node in slot.items()})
+        keywords = {key: self._tree({i: node.keywords[key] for i, node in slot.items()}) for key in first.keywords}
         shapes = {i: node.shapes for i, node in slot.items()}
         same_rank = len({len(one) for one in shapes.values()}) == 1
         return replace(first, args=args, keywords=keywords, shapes=self._tree(shapes) if same_rank else ())
@@ -203,8 +204,10 @@ class _Merger:
             return slice(*self._tree({i: (t.start, t.stop, t.step) for i, t in trees.items()}))
         if isinstance(first, tuple | list):
             return type(first)(self._tree({i: tree[k] for i, tree in trees.items()}) for k in range(len(first)))
-        if isinstance(first, Mapping):
+        if isinstance(first, Mapping) and any(isinstance(leaf, Value | Attribute | Literal) for leaf in leaves(first)):
             return {key: self._tree({i: tree[key] for i, tree in trees.items()}) for key in first}
+        if isinstance(first, Mapping):  # of the config, which has it as a whole, and not all entries in all traces
+            return merge_values(tuple(trees.get(i, MISSING) for i in range(len(self.instances))))
         if isinstance(first, Value):
             return self._resolve(trees)
         numbers = {i: _number(tree, self.instances[i]) for i, tree in trees.items()}

@@ -32,12 +32,13 @@ from trtllm_port.codegen.recognise.torch_attention import (
     torch_attention,
 )
 from trtllm_port.codegen.record.attentions import compute_attention
-from trtllm_port.codegen.rules.base import numbers
+from trtllm_port.codegen.rules.base import argument, numbers
 from trtllm_port.codegen.rules.translation import canonical_name
 from trtllm_port.foundation.words import words
 
 SAME = words("to float type dropout contiguous view reshape clone")
 ADD, TIMES, OVER = words("add"), words("mul multiply"), words("div truediv true_divide divide")
+CLIPS = words("clip clamp")
 ZEROS = words("zeros zeros_like new_zeros")
 LOWEST = -1e4  # what hides a score is below
 TOLERANCE = 0.02  # of the trace's bfloat16, relative to the largest element
@@ -167,6 +168,8 @@ class _Chain:
             return args[0]
         if name in ("max", "maximum") and number is not None and number < LOWEST:
             return args[0]
+        if name in CLIPS and self._hides_nothing(item):
+            return args[0]
         if name == "masked_fill" and (_number(args[2], self.trace) or 0) < LOWEST:
             scores.hidden.append((args[1], True))
             return args[0]
@@ -174,6 +177,14 @@ class _Chain:
             scores.hidden.append((args[0], False))
             return args[1]
         return None
+
+    def _hides_nothing(self, clip: Operation) -> bool:
+        """Whether what is cut off lies beyond what hides a score, on both sides."""
+        bounds = [(argument(clip, name, place), sign) for name, place, sign in (("min", 1, 1), ("max", 2, -1))]
+        return all(
+            bound is None or ((number := _number(bound, self.trace)) is not None and sign * number < LOWEST)
+            for bound, sign in bounds
+        )
 
     def _is_score(self, arg: Any) -> bool:
         """Whether a tensor comes from a product of this body, and is not a mask or a bias."""

@@ -20,7 +20,7 @@ from trtllm_port.codegen.record.hooks import IMPLEMENTATION, hooks, register
 from trtllm_port.codegen.record.mixed_products import mixed_products
 from trtllm_port.codegen.record.recorder import Recorder, recording
 from trtllm_port.errors import UnsupportedModelError
-from trtllm_port.huggingface.caches import cache_argument, keeps_cache, positions_are_slots
+from trtllm_port.huggingface.caches import cache_argument, keeps_cache, positions_are_slots, takes_single_tokens_only
 from trtllm_port.huggingface.compatibility.remote_code import is_remote
 from trtllm_port.huggingface.interception.construction import absent_keys, constructor_arguments
 from trtllm_port.huggingface.interception.expert_lists import stack_expert_lists
@@ -62,6 +62,22 @@ def trace(sample: Sample, *, trust_remote_code: bool = False) -> Trace:
         return _trace(sample, EAGER, trust_remote_code)
 
 
+def goes_on_by_single_tokens(sample: Sample, *, trust_remote_code: bool = False) -> bool:
+    """Whether a step cannot be traced because Hugging Face's own code takes single tokens only on top of cached ones.
+
+    The first step of a text can then: a single token would say nothing of several, which most recurrences and
+    convolutions compute in another way.
+    """
+    if not sample.past:
+        return False
+    try:
+        model = build_model(sample.config, torch.float32, implementation=EAGER, trust_remote_code=trust_remote_code)
+    except Exception:  # any: it is Hugging Face's code that runs here
+        return False
+    first, step = _inputs(sample)
+    return keeps_cache(model) and takes_single_tokens_only(model, first["input_ids"], step["input_ids"])
+
+
 def _trace(sample: Sample, implementation: str, trust_remote_code: bool) -> Trace:
     with ExitStack() as stack:
         absent = stack.enter_context(absent_keys())
@@ -85,7 +101,10 @@ def _trace(sample: Sample, implementation: str, trust_remote_code: bool) -> Trac
         given = list(step) if slots else ["input_ids"]
         if remembers:
             more = {cache_argument(model): recorded_cache(model), "use_cache": True}
-            fill_cache(model, {**{name: first[name] for name in given}, **more})
+            filling = first if sample.past else step
+            fill_cache(model, {**{name: filling[name] for name in given}, **more})
+            if not sample.past:  # it was filled only to see where states are kept
+                more[cache_argument(model)] = recorded_cache(model)
             recorder.states.in_modules = held_tensors(model) != before
             more["use_cache"] = not recorder.states.in_modules
         marker = torch.zeros(())  # stands for the cache, which is no tensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from trtllm_port.codegen.ir.formatting import indent
@@ -66,6 +66,15 @@ def what_stops(classes: Iterable[ClassText]) -> set[tuple[str, str]]:
     """The paths of classes that could not be translated, with the reasons up to their first number: sizes differ."""
     stopped = (text.skeleton for text in classes if text.skeleton is not None)
     return {(skeleton.path, re.split(r"\d", skeleton.reason)[0]) for skeleton in stopped}
+
+
+def same_classes(some: Sequence[ClassText], others: Sequence[ClassText]) -> bool:
+    """Whether classes compute the same; those that could not be translated, as far as they were.
+
+    Why they were not tells numbers of the traces, which are others with each trace more.
+    """
+    lines, other_lines = ([text.lines[:-1] if text.skeleton else text.lines for text in one] for one in (some, others))
+    return lines == other_lines and what_stops(some) == what_stops(others)
 
 
 class ClassWriter:

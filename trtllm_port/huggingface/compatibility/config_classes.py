@@ -26,6 +26,9 @@ KEYS: dict[str, Any] = {
 }
 """What configs had without asking until release 4.57, and its value; parameters of generation as well."""
 
+SPELLINGS = {"rope_scaling": "rope_parameters"}
+"""Dicts as they were spelled: the key that holds such a dict's entries now, under their own names."""
+
 
 def prepare_config_class(kind: type[Any]) -> None:
     """Give a config class of a model's own what all configs had. In place."""

@@ -22,6 +22,7 @@ from unittest import mock
 from torch import nn
 from transformers import PreTrainedConfig
 
+from trtllm_port.huggingface.compatibility.config_classes import SPELLINGS
 from trtllm_port.huggingface.configs import parts_of
 from trtllm_port.huggingface.interception.modelling_code import is_modelling_file
 from trtllm_port.huggingface.text_part import listed_class
@@ -213,6 +214,8 @@ def numbers_that_tell(config: PreTrainedConfig) -> Iterator[None]:
         if not is_modelling_file(sys._getframe(1).f_code.co_filename):
             return value
         key = (original(self, "attribute_map") or {}).get(name, name)
+        if key not in vars(self):
+            key = SPELLINGS.get(key, key)
         return _told(value, ast.Attribute(names[id(self)], key, ast.Load()))
 
     with ExitStack() as stack:

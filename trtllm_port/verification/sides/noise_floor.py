@@ -109,7 +109,8 @@ class Floors:
         self.errors[tap] = self.recording.errors_of(tensor, reference)
         if tap in self._routed:
             self.routing[tap] = tensor.clone()
-        wanted = tap in self.recording.forced or (self.inject and injectable(tap, reference))
+        held = self.inject and injectable(tap, reference) and not of_some_tokens(reference, self.recording.length)
+        wanted = tap in self.recording.forced or held
         return placed(reference, tensor) if wanted else None
 
 
@@ -122,6 +123,15 @@ def beginning(tensor: Tensor, length: int, tokens: int | None) -> Tensor:
 def injectable(tap: str, reference: Tensor) -> bool:
     """Whether a tap can take the reference's value: token ids and positions that a module is given stay the port's."""
     return reference.is_floating_point() or not is_input(tap)
+
+
+def of_some_tokens(reference: Tensor, length: int) -> bool:
+    """Whether a tap [T, E] is of some of the tokens alone, as that of an expert in a list is.
+
+    A port computes all experts at once, and has no such tap. Held fast, it would take the rounding of an expert from
+    Hugging Face's own error alone.
+    """
+    return reference.ndim == 2 and 1 < reference.shape[0] < length
 
 
 def placed(reference: Tensor, tensor: Tensor) -> Tensor:
