@@ -43,6 +43,7 @@ from trtllm_port.verification.stimulus.stimulus import (
 
 if TYPE_CHECKING:
     from trtllm_port.conversion import ConvertResult
+    from trtllm_port.conversion.rounded_source import RoundedEntry
 
 FALLBACK_LENGTH = 2048  # where a config names no longest position
 
@@ -80,6 +81,7 @@ class Model:
         quantized: how the weights of `given` are quantized; None: they are not, or are not taken.
         quantize: how plain weights are quantized by the conversion; None: they are not.
         quantized_weights: names of those that are quantized, in either way.
+        rounded: what `quantize` quantizes, as far as one can be quantized without another.
         in_memory: its weights; None: they are those of `source`.
     """
 
@@ -97,6 +99,7 @@ class Model:
     quantized: QuantizationSummary | None = None
     quantize: QuantizeOptions | None = None
     quantized_weights: frozenset[str] = frozenset()
+    rounded: tuple[RoundedEntry, ...] = ()
     in_memory: TensorSource | None = field(default=None, repr=False)
 
     @property
@@ -324,9 +327,9 @@ def _rounded(model: Model, quantize: QuantizeOptions, output: Path, progress: Pr
 
     Scales are those of the port's data type, in whatever it is compared.
     """
-    from trtllm_port.conversion.opening import open_source, plan_conversion
+    from trtllm_port.conversion.opening import open_rounded, plan_conversion
 
-    with closing(open_source(model.converted, quantize)) as source, port_code(model.port):
+    with closing(open_rounded(model.converted, quantize)) as source, port_code(model.port):
         config = model.port.cls.config_class.from_hugging_face(
             model.converted, dtype=model.dtype, trust_remote_code=model.trust_remote_code
         )
@@ -334,7 +337,8 @@ def _rounded(model: Model, quantize: QuantizeOptions, output: Path, progress: Pr
         write_plain(source, model.converted, output, progress)
         names = frozenset(filter(source.is_quantized, source.names()))
     quantize = replace(quantize, scale_dtype=config.dtype)
-    return replace(model, source=output, quantize=quantize, quantized_weights=names)
+    rounded = tuple(source.entries)
+    return replace(model, source=output, quantize=quantize, quantized_weights=names, rounded=rounded)
 
 
 def _refuse_whole(model_dir: Path, trust_remote_code: bool) -> None:
