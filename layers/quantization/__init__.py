@@ -5,9 +5,9 @@ names of the unquantized model, whose weights are dequantized when they are read
 canonical form. A newcomer who adds a method does so in `methods/`.
 """
 
-from trtllm_port.layers.quantization.checkpoint_tensors import CheckpointWeights, tensors_of
+from trtllm_port.layers.quantization.checkpoint_tensors import CheckpointWeights, bytes_of_integers, tensors_of
 from trtllm_port.layers.quantization.dequantized import plain_directory, write_dequantized, write_plain
-from trtllm_port.layers.quantization.grid import CannotKeepError
+from trtllm_port.layers.quantization.grid import CannotKeepError, Grid
 from trtllm_port.layers.quantization.kept import kept
 from trtllm_port.layers.quantization.layouts.scheme import ModuleScheme, QuantizationScheme
 from trtllm_port.layers.quantization.layouts.weight import BITS, ActivationScheme, Kind, QuantizedWeight
@@ -25,6 +25,7 @@ __all__ = [
     "ActivationScheme",
     "CannotKeepError",
     "CheckpointWeights",
+    "Grid",
     "Kind",
     "ModuleScheme",
     "QuantizationScheme",
@@ -35,6 +36,7 @@ __all__ = [
     "QuantizedWeight",
     "Rounding",
     "WeightsChoice",
+    "bytes_of_integers",
     "kept",
     "method_of",
     "open_weights",

@@ -27,14 +27,7 @@ def tensors_of(name: str, grid: Grid, dtype: torch.dtype) -> tuple[WeightFormat,
     Sources: TensorRT's `IDequantizeLayer`, and what the compiler of TensorRT-RTX 1.7.1 takes: INT4 in blocks along one
     axis only, of which there are several; scales of 4-bit blocks, and of INT8's, of the output's type; others float32.
     """
-    inputs = grid.codes.ndim + grid.inputs
-    if grid.kind == "int4":
-        for axis in range(grid.codes.ndim):
-            grid = grid if axis == inputs else grid.blocked(axis, 1)
-        if grid.scale.shape[inputs] == 1:
-            grid = grid.blocked(inputs, grid.codes.shape[inputs] // 2)
-    elif grid.kind == "int8" and all(count > 1 for count in grid.scale.shape[-2:]):
-        grid = grid.blocked(grid.codes.ndim - 1 if inputs == grid.codes.ndim - 2 else grid.codes.ndim - 2, 1)
+    grid = _as_taken(grid)
     scale, factor = _scales(grid, dtype)
     codes = pack_nibbles(_nibbles(grid)) if grid.kind in FOUR_BITS else grid.codes
     tensors = {name: codes.contiguous().view(STORED[grid.kind]), part_name(name, "scale"): scale.contiguous()}
@@ -51,15 +44,39 @@ def tensors_of(name: str, grid: Grid, dtype: torch.dtype) -> tuple[WeightFormat,
     return WeightFormat(grid.kind, grid.inputs, grid.activation), tensors
 
 
+def bytes_of_integers(grid: Grid, dtype: torch.dtype) -> int:
+    """The bytes of the tensors of an INT4 or INT8 weight that has scales alone, without making them."""
+    grid = _as_taken(grid)
+    scale = dtype.itemsize if _is_narrow(grid, grid.scale) else torch.float32.itemsize
+    return grid.codes.numel() // CODES[grid.kind][1] + grid.scale.numel() * scale
+
+
+def _as_taken(grid: Grid) -> Grid:
+    """With blocks along as many axes as TensorRT takes."""
+    inputs = grid.codes.ndim + grid.inputs
+    if grid.kind == "int4":
+        for axis in range(grid.codes.ndim):
+            grid = grid if axis == inputs else grid.blocked(axis, 1)
+        if grid.scale.shape[inputs] == 1:
+            grid = grid.blocked(inputs, grid.codes.shape[inputs] // 2)
+    elif grid.kind == "int8" and all(count > 1 for count in grid.scale.shape[-2:]):
+        grid = grid.blocked(grid.codes.ndim - 1 if inputs == grid.codes.ndim - 2 else grid.codes.ndim - 2, 1)
+    return grid
+
+
+def _is_narrow(grid: Grid, scale: Tensor) -> bool:
+    """Whether scales are of the output's type."""
+    is_blocked = sum(count > 1 for count in scale.shape) > 1 or grid.kind == "int4"
+    return grid.kind in ("int4", "int8") and is_blocked
+
+
 def _scales(grid: Grid, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
     if grid.kind == "fp4_e2m1" and grid.scale.dtype in (torch.float8_e4m3fn, torch.float8_e8m0fnu):
         return grid.scale, grid.global_scale
     scale = grid.scale.to(torch.float32)
     if grid.global_scale is not None:
         scale = scale * grid.global_scale
-    is_blocked = sum(count > 1 for count in scale.shape) > 1 or grid.kind == "int4"
-    narrow = grid.kind in ("int4", "int8") and is_blocked
-    rounded = scale.to(dtype) if narrow else scale
+    rounded = scale.to(dtype) if _is_narrow(grid, scale) else scale
     if not bool(torch.isfinite(rounded).all()) or bool(((rounded == 0) & (scale != 0)).any()):
         raise CannotKeepError(f"its scales are beyond {str(dtype).removeprefix('torch.')}")
     return rounded, None

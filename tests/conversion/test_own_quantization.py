@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,12 @@ from safetensors.torch import load_file
 from trtllm_port.building import build_engine
 from trtllm_port.cli.app import main
 from trtllm_port.conversion import convert_checkpoint
+from trtllm_port.conversion.opening import open_rounded, plan_conversion
 from trtllm_port.errors import ConfigError, EngineError
 from trtllm_port.layers.quantization import CheckpointWeights, QuantizeOptions, Rounding, read_formats
 from trtllm_port.layers.weights import SafetensorsFile
+from trtllm_port.registry.port_code import port_code
+from trtllm_port.registry.ports import find_port
 from trtllm_port.runtime.engines.quantized_layers import report_quantized
 from trtllm_port.runtime.network import NetworkFile
 
@@ -68,6 +72,26 @@ def test_modules_are_left_out_by_pattern(tiny_llama: Path, llama_workspace: Path
     assert {"lm_head", "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj"} <= set(
         section["exclude_modules"]
     )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("options", [("W8A16", 128), ("W4A16", 16), ("W4A16", 128)])
+def test_the_bytes_that_a_module_takes_are_known_before(
+    tiny_llama: Path, llama_workspace: Path, tmp_path: Path, options: tuple[str, int], dtype: str
+) -> None:
+    quantize = QuantizeOptions(algorithm=options[0], group_size=options[1])
+    port = find_port(llama_workspace, "LlamaForCausalLM")
+    with port_code(port), closing(open_rounded(tiny_llama, quantize)) as source:
+        plan_conversion(port.cls(port.cls.config_class.from_hugging_face(tiny_llama, dtype=dtype)), source)
+    convert(tiny_llama, tmp_path / "ck", llama_workspace, dtype, algorithm=options[0], group_size=options[1])
+    convert_checkpoint(tiny_llama, tmp_path / "plain", workspace=llama_workspace, dtype=dtype)
+    stored, plain = (load_file(tmp_path / name / "rank0.safetensors") for name in ("ck", "plain"))
+    assert len(source.entries) == 14
+    for entry in source.entries:
+        (module,) = entry.modules
+        assert entry.sources == (f"{module}.weight",)
+        assert entry.bytes == sum(tensor.nbytes for name, tensor in stored.items() if name.startswith(f"{module}."))
+        assert entry.plain_bytes == plain[f"{module}.weight"].nbytes
 
 
 def test_what_fits_nothing_is_refused(tiny_llama: Path, llama_workspace: Path, tmp_path: Path) -> None:

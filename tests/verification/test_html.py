@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from trtllm_port.verification.report.charts import heat_map, log_chart
+from trtllm_port.verification.report.charts import LEFT, heat_map, log_chart
 from trtllm_port.verification.report.html import html_page
 from trtllm_port.verification.report.junit import junit_xml
+from trtllm_port.verification.report.repair_chart import repair_chart, repair_rows
 
 VOID = {"meta", "link", "circle", "line", "path", "br", "input"}
 
@@ -112,6 +113,7 @@ def report(layers: int = 2, verdict: str = "fail", **changes: Any) -> dict[str, 
             "reason": "ROUGE-1 cannot be told from more than a loss of 1%",
         },
         "loss": None,
+        "repair": None,
         "stages": [{"name": "convert", "verdict": "pass", "seconds": 1.0, "detail": "done"}],
         "gates": [
             {
@@ -300,6 +302,50 @@ def test_a_loss_is_shown_with_what_is_missing() -> None:
     assert "Keys <differ>" in text
     assert "quantized alone" not in html_page(report(loss=loss(shares=None)))
     assert "What quantization cost" not in html_page(report())
+
+
+def repair(**changes: Any) -> dict[str, Any]:
+    def point(modules: int, kl: float | None) -> dict[str, Any]:
+        return {"modules": modules, "bytes": 10**6 * (modules + 1), "kl": kl, "top1": 0.9, "perplexity": 1.02}
+
+    return {
+        **{"bound": "kl<0.01", "measure": "kl", "limit": 0.01, "modules": ["model.<a>"], "returned": ["model.b"]},
+        **{"candidates": 9, "chosen": point(1, 0.008), "plain_bytes": 10**7, "measured": 5, "command": "convert & so"},
+        "curve": [point(0, 0.2), point(1, None), point(2, 0.009)],
+    } | changes
+
+
+def test_a_repair_is_shown_with_its_curve() -> None:
+    parser = Balanced()
+    parser.feed(html_page(report(repair=repair())))
+    assert parser.open == []
+    text = " ".join(" ".join(parser.text).split())
+    assert "Repair for kl<0.01: 1 of 9 modules stay unquantized" in text
+    assert "model.<a>" in text
+    assert "Chosen first, and not needed: model.b" in text
+    assert "convert & so" in text
+    assert "Size against loss: mean KL" in text
+    rows = [what for what, _ in repair_rows(repair())]
+    assert rows == ["none", "the first 1", "chosen", "the first 2"]
+    met = repair(modules=[], returned=[], chosen=repair()["curve"][0], curve=repair()["curve"][:1])
+    assert "The bound is met with every module quantized." in html_page(report(repair=met))
+
+
+def test_the_curve_of_a_repair_is_the_distance_to_no_loss() -> None:
+    chart = repair_chart(repair())
+    assert chart is not None
+    line, limit, chosen = chart.curves
+    assert [label for *_, label in line.points] == ["1: 0.2", "3: 0.009"]
+    assert limit.path.startswith(f"M{float(LEFT)} ")
+    assert limit.points == ()
+    assert len(chosen.points) == 1
+    top1 = repair_chart(repair(measure="top1", limit=0.95))
+    assert top1 is not None
+    assert {label.split(": ")[1] for *_, label in top1.curves[0].points} == {"0.1"}
+    better = [{**point, "perplexity": 0.98} for point in repair()["curve"]]
+    fine = repair_chart(repair(measure="perplexity", limit=1.01, curve=better, chosen=better[1]))
+    assert fine is not None
+    assert fine.curves[0].points == ()  # less than no loss has no place on a logarithmic axis
 
 
 def test_summaries_of_an_original_are_a_column() -> None:

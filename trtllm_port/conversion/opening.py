@@ -27,24 +27,35 @@ def open_source(model_dir: Path, weights: WeightsChoice) -> Source:
         ConfigError: it is quantized, and is to be.
         CheckpointError: as `HuggingFaceWeights` and `QuantizedSource`.
     """
-    if isinstance(weights, QuantizeOptions) and weights.wants_ranges:
-        raise ConfigError(f"`{weights.algorithm}` quantizes inputs, and no calibration says how large they are")
+    if isinstance(weights, QuantizeOptions):
+        return open_rounded(model_dir, weights)
     scheme = scheme_of(model_dir)
     if scheme is None:
-        return (
-            RoundedWeights(model_dir, weights) if isinstance(weights, QuantizeOptions) else StreamedWeights(model_dir)
-        )
-    if isinstance(weights, QuantizeOptions):
-        raise ConfigError(
-            f"the weights of `{model_dir}` are quantized already ({scheme.method})",
-            hint="give the model that it was quantized from, or leave out `--quant-algo`",
-        )
+        return StreamedWeights(model_dir)
     stored = StreamedWeights(model_dir)
     try:
         return QuantizedWeights(stored, scheme, keeps=weights == "keep")
     except CheckpointError:
         stored.close()
         raise
+
+
+def open_rounded(model_dir: Path, options: QuantizeOptions) -> RoundedWeights:
+    """The tensors of a plain model's directory, to be quantized.
+
+    Raises:
+        ConfigError: it is quantized already; inputs are to be quantized without a calibration.
+        CheckpointError: as `HuggingFaceWeights`.
+    """
+    if options.wants_ranges:
+        raise ConfigError(f"`{options.algorithm}` quantizes inputs, and no calibration says how large they are")
+    scheme = scheme_of(model_dir)
+    if scheme is not None:
+        raise ConfigError(
+            f"the weights of `{model_dir}` are quantized already ({scheme.method})",
+            hint="give the model that it was quantized from, or leave out `--quant-algo`",
+        )
+    return RoundedWeights(model_dir, options)
 
 
 def plan_conversion(model: PretrainedModel, source: Source) -> WeightPlan:

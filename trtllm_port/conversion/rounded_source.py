@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -17,16 +18,38 @@ from trtllm_port.layers.quantization import (
     LEFT_BY_DEFAULT,
     ROUNDED,
     CannotKeepError,
+    Grid,
     QuantizedWeight,
     QuantizeOptions,
     Rounding,
+    bytes_of_integers,
     kept,
 )
 from trtllm_port.layers.weights import WeightEntry, WeightPlan
 
 
+@dataclass(frozen=True, kw_only=True)
+class RoundedEntry:
+    """Weights that are quantized together, or none of them.
+
+    Attributes:
+        modules: of the port, whose weights they become; `exclude_modules` takes these names.
+        sources: the tensors of the plain model.
+        bytes: of their codes and scales in the checkpoint.
+        plain_bytes: of the weights if they were left as they are.
+    """
+
+    modules: tuple[str, ...]
+    sources: tuple[str, ...]
+    bytes: int
+    plain_bytes: int
+
+
 class RoundedWeights(StreamedWeights):
     """As `StreamedWeights`; the weights of matrix products are quantized.
+
+    Attributes:
+        entries: what is quantized.
 
     Args:
         hf_model_dir: of a plain model.
@@ -41,6 +64,7 @@ class RoundedWeights(StreamedWeights):
     def __init__(self, hf_model_dir: Path, options: QuantizeOptions) -> None:
         super().__init__(hf_model_dir)
         self._options = options
+        self.entries: list[RoundedEntry] = []
         self._inputs: dict[str, int] = {}
         self._rounding = Rounding(options.algorithm, options.group_size, torch.float32)
 
@@ -64,11 +88,13 @@ class RoundedWeights(StreamedWeights):
             found = {name: factors[name] for name in entry.targets if name in factors}
             wanted = {name: axis for name, axis in found.items() if axis is not None and not _excluded(name, options)}
             in_dtype = all(plan.specs[name].dtype == dtype for name in entry.targets)
-            axis = self._axis(entry, plan, wanted) if in_dtype and len(wanted) == len(entry.targets) else None
-            if axis is None:
+            grids = self._grids(entry, plan, wanted) if in_dtype and len(wanted) == len(entry.targets) else None
+            if grids is None:
                 excluded += [module_of(each) for name in found for each in (name, *plan.specs[name].aliases)]
-            else:
-                self._inputs |= dict.fromkeys(entry.sources, axis)
+                continue
+            axis, made = grids
+            self._inputs |= dict.fromkeys(entry.sources, axis)
+            self.entries.append(_rounded_entry(entry, made, torch_dtype(dtype)))
         self.excluded = sorted(excluded)
         if not self._inputs:
             raise ConfigError(f"no weight of `{self.directory}` can be quantized by `{options.algorithm}`")
@@ -101,8 +127,13 @@ class RoundedWeights(StreamedWeights):
         """Return the tensor's bytes."""
         return math.prod(self.shape(name)) * torch.float32.itemsize if name in self._inputs else super().size(name)
 
-    def _axis(self, entry: WeightEntry, plan: WeightPlan, wanted: Mapping[str, int]) -> int | None:
-        """The sources' axis of what goes in, if they can be quantized: found by trying, without their values."""
+    def _grids(
+        self, entry: WeightEntry, plan: WeightPlan, wanted: Mapping[str, int]
+    ) -> tuple[int, Mapping[str, Grid]] | None:
+        """The sources' axis of what goes in, and what becomes of them, if they can be quantized: found by trying.
+
+        The values are not read; they are zeros.
+        """
         if any(len(self.shape(name)) < 2 for name in entry.sources):
             return None
         for axis in (-1, -2):
@@ -113,7 +144,7 @@ class RoundedWeights(StreamedWeights):
             except CannotKeepError:
                 continue
             if all(grids[name].inputs == inputs for name, inputs in wanted.items()):
-                return axis
+                return axis, grids
         return None
 
     def _example(self, name: str, axis: int) -> QuantizedWeight:
@@ -127,6 +158,15 @@ class RoundedWeights(StreamedWeights):
         dtype = torch.float8_e4m3fn if kind == "fp8_e4m3" else torch.int8
         codes = torch.zeros(1, dtype=dtype).expand(*lead, rows, features)
         return QuantizedWeight(kind=kind, codes=codes, block=(1, group), scale=scale, transposed=axis == -2)
+
+
+def _rounded_entry(entry: WeightEntry, grids: Mapping[str, Grid], dtype: torch.dtype) -> RoundedEntry:
+    return RoundedEntry(
+        modules=tuple(dict.fromkeys(map(module_of, entry.targets))),
+        sources=entry.sources,
+        bytes=sum(bytes_of_integers(grid, dtype) for grid in grids.values()),
+        plain_bytes=sum(grid.codes.numel() * dtype.itemsize for grid in grids.values()),
+    )
 
 
 def _require_used(patterns: tuple[str, ...], factors: Mapping[str, int | None]) -> None:

@@ -26,6 +26,17 @@ from trtllm_port.verification.diff import diff_layers
 from trtllm_port.verification.judge.verdict import Verdict
 from trtllm_port.verification.pipeline import verify
 from trtllm_port.verification.report.report import Report
+from trtllm_port.verification.stimulus.loss_bound import LossBound
 from trtllm_port.verification.stimulus.settings import DiffSettings, VerifySettings
 
-__all__ = ["DiffSettings", "Report", "Verdict", "VerifySettings", "diff_layers", "is_bundle", "replay", "verify"]
+__all__ = [
+    "DiffSettings",
+    "LossBound",
+    "Report",
+    "Verdict",
+    "VerifySettings",
+    "diff_layers",
+    "is_bundle",
+    "replay",
+    "verify",
+]

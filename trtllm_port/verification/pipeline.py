@@ -1,4 +1,4 @@
-"""`verify`: convert → build → prompt → ROUGE → loss → diff-layers, one verdict.
+"""`verify`: (repair →) convert → build → prompt → ROUGE → loss → diff-layers, one verdict.
 
 This module is the composition: the stages know nothing of each other, and nothing of this.
 
@@ -21,10 +21,12 @@ from trtllm_port.verification.diff import compare_model, diff_report, save
 from trtllm_port.verification.greedy import continue_prompts, describe, make_prompts, prompt_gate
 from trtllm_port.verification.judge.gates import Gate
 from trtllm_port.verification.judge.verdict import Verdict, worst
+from trtllm_port.verification.loss.repair import Repair
+from trtllm_port.verification.loss.repair import describe as describe_repair
 from trtllm_port.verification.loss.result import describe as describe_loss
 from trtllm_port.verification.phases.not_exercised import NotExercised
-from trtllm_port.verification.quantization_loss import NOT_MEASURED, check_loss_settings, run_loss
-from trtllm_port.verification.report.assembly import command, summary, verdict_of
+from trtllm_port.verification.quantization_loss import NOT_MEASURED, check_loss_settings, run_loss, run_repair
+from trtllm_port.verification.report.assembly import command, convert_command, summary, verdict_of
 from trtllm_port.verification.report.finish import finish
 from trtllm_port.verification.report.port_faults import blame
 from trtllm_port.verification.report.report import Report, Stage
@@ -36,7 +38,8 @@ from trtllm_port.verification.stimulus.settings import VerifySettings
 from trtllm_port.verification.stimulus.stimulus import enough_tokens, switch_lengths
 
 DEFAULTS = VerifySettings()
-STAGES = ("convert", "build", "prompt", "rouge", "loss", "diff-layers")  # "loss" where there is an original
+# "repair" where a bound is given, "loss" where there is an original
+STAGES = ("repair", "convert", "build", "prompt", "rouge", "loss", "diff-layers")
 ROWS = 5  # prompts and rows of a batch at once
 
 
@@ -50,7 +53,8 @@ class Pipeline:
         settings: everything else.
         progress: called with (phase, done, total).
         stages, gates, results: what came of it.
-        rouge, loss: what the report shows of the summaries, and of what quantization cost.
+        rouge, loss, repair: what the report shows of the summaries, of what quantization cost, and of the modules that
+            were left unquantized for it.
         not_exercised: stages that were left out.
     """
 
@@ -63,6 +67,7 @@ class Pipeline:
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     rouge: dict[str, Any] | None = None
     loss: dict[str, Any] | None = None
+    repair: dict[str, Any] | None = None
     not_exercised: list[NotExercised] = field(default_factory=list)
 
     @property
@@ -78,7 +83,8 @@ class Pipeline:
     @property
     def order(self) -> tuple[str, ...]:
         """The stages of this run."""
-        return tuple(name for name in STAGES if name != "loss" or self.settings.original is not None)
+        left_out = {"repair": self.settings.repair is None, "loss": self.settings.original is None}
+        return tuple(name for name in STAGES if not left_out.get(name, False))
 
     def done(self, name: str, started: float, detail: str, gates: Sequence[Gate] = ()) -> None:
         """Note that a stage is over."""
@@ -116,8 +122,15 @@ def verify(
     if settings.quantize is not None and not is_random:
         settings = replace(settings, original=model_dir)
     settings = with_calibration(settings)
+    found, repair_started = None, time.perf_counter()
+    if settings.repair is not None:
+        with opened_model(model_dir, settings, progress, **port) as (model, _):
+            found = run_repair(model, settings, progress)
+        settings = repaired(settings, found)
     with opened_model(model_dir, settings, progress, **port) as (model, work):
         pipeline = Pipeline(model, work, settings, progress)
+        if found is not None:
+            repair(pipeline, found, repair_started)
         try:
             convert(pipeline)
             build(pipeline)
@@ -128,6 +141,21 @@ def verify(
         except Exception as error:  # raised again unless the port is to blame
             report = refused(pipeline, error)
     return finish(report, started, report_dir)
+
+
+def repaired(settings: VerifySettings, found: Repair) -> VerifySettings:
+    """The settings with which what a repair found is left unquantized."""
+    if settings.quantize is None:
+        raise ValueError("nothing is quantized")
+    excluded = (*settings.quantize.exclude_modules, *found.modules)
+    return replace(settings, quantize=replace(settings.quantize, exclude_modules=excluded))
+
+
+def repair(pipeline: Pipeline, found: Repair, started: float) -> None:
+    """Stage 0, where a bound is given: which modules are left unquantized; all that follows is done with those."""
+    content = {**found.to_dict(), "command": convert_command(pipeline.model)}
+    pipeline.results["repair"] = pipeline.repair = content
+    pipeline.done("repair", started, describe_repair(found))
 
 
 def convert(pipeline: Pipeline) -> None:
@@ -150,6 +178,7 @@ def refused(pipeline: Pipeline, error: Exception) -> Report:
         found,
         kind="verify",
         stages=tuple(pipeline.stages),
+        repair=pipeline.repair,
         gates=(*pipeline.gates, *found.gates),
         not_exercised=(*found.not_exercised, *pipeline.not_exercised),
         stage_results=pipeline.results,
@@ -235,7 +264,7 @@ def loss(pipeline: Pipeline) -> None:
         return
     outcome = run_loss(model, settings.original, settings, pipeline.progress)
     pipeline.results["loss"] = pipeline.loss = outcome.loss.to_dict()
-    pipeline.done("loss", started, describe_loss(outcome.loss), [] if outcome.gate is None else [outcome.gate])
+    pipeline.done("loss", started, describe_loss(outcome.loss), outcome.gates)
 
 
 def diff_layers(pipeline: Pipeline) -> Report:
@@ -252,6 +281,7 @@ def diff_layers(pipeline: Pipeline) -> Report:
     original = settings.original if model.quantize is None else None
     limit = None if settings.max_kl is None else f"{settings.max_kl:g}"
     measured = options | {"original": original, "max-kl": limit}
+    converting = [] if pipeline.repair is None else [pipeline.repair["command"]]
     report = replace(
         found,
         kind="verify",
@@ -260,9 +290,10 @@ def diff_layers(pipeline: Pipeline) -> Report:
         stages=tuple(pipeline.stages),
         rouge=pipeline.rouge,
         loss=pipeline.loss,
+        repair=pipeline.repair,
         gates=gates,
         not_exercised=(*found.not_exercised, *pipeline.not_exercised),
-        commands=(command("verify", model, measured), command("diff-layers", model, options)),
+        commands=(command("verify", model, measured), *converting, command("diff-layers", model, options)),
         stage_results=pipeline.results,
     )
     save(comparison, report, pipeline.work, engine)

@@ -62,8 +62,18 @@ MaxKl = Annotated[
         show_default=False,
     ),
 ]
+Repair = Annotated[
+    str | None,
+    typer.Option(
+        "--repair",
+        metavar="BOUND",
+        help="With `--quant-algo`: leave a smallest set of modules unquantized that keeps the loss to `kl<0.01`, "
+        "`top1>0.95` or `perplexity<1.01`, and verify that.",
+        show_default=False,
+    ),
+]
 DEFAULT_ARTICLES = 16
-LEAVE_OUT = "leave out `--original` and `--max-kl`, or `--prove`"
+LEAVE_OUT = "leave out `--original`, `--max-kl` and `--repair`, or `--prove`"
 
 
 def verify(
@@ -81,6 +91,7 @@ def verify(
     num_samples: NumSamples = DEFAULT_ARTICLES,
     original: Original = None,
     max_kl: MaxKl = None,
+    repair: Repair = None,
     save: verification.Save = None,
     prove: Prove = False,
     device: verification.Device = "cpu",
@@ -93,17 +104,17 @@ def verify(
 ) -> int:
     """Take a port all the way and prove it: convert, build, prompt, ROUGE, diff-layers; one verdict, one report.
 
-    With `--original`, also what a quantized model lost: that is reported, and decides nothing without `--max-kl`.
+    With `--original` or `--quant-algo`, also what a quantized model lost, which decides nothing without `--max-kl`.
 
     Exit code 0: every stage passes; 1: the port differs from Hugging Face, or it cannot be told, or `--max-kl` fails.
     With `--prove` 0: every bug that shows was caught; 1: one was not.
     """
     from trtllm_port.huggingface.hub import locate_model
-    from trtllm_port.verification import VerifySettings
+    from trtllm_port.verification import LossBound, VerifySettings
     from trtllm_port.verification import verify as run
 
     if prove:
-        _refuse_loss(original, max_kl)
+        _refuse_loss(original, max_kl, repair)
     settings = VerifySettings(
         prompt_file=prompt_file,
         tokens=tokens,
@@ -116,6 +127,7 @@ def verify(
         max_new_tokens=max_output_len,
         dataset=dataset,
         articles=num_samples,
+        repair=None if repair is None else LossBound.parse(repair),
         original=None if original is None else locate_model(original),
         max_kl=max_kl,
         save=save,
@@ -126,8 +138,8 @@ def verify(
     )
 
 
-def _refuse_loss(original: str | None, max_kl: float | None) -> None:
-    if original is not None or max_kl is not None:
+def _refuse_loss(original: str | None, max_kl: float | None, repair: str | None) -> None:
+    if original is not None or max_kl is not None or repair is not None:
         raise ConfigError("`--prove` proves the check of the port, which no original changes", hint=LEAVE_OUT)
 
 

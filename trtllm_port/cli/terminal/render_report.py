@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from trtllm_port.cli.terminal import console
 from trtllm_port.cli.terminal.render_loss import render_loss
+from trtllm_port.cli.terminal.render_repair import render_repair
 from trtllm_port.cli.terminal.render_summaries import render_rouge
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ def _stages(report: Report) -> None:
     if report.rouge is not None:
         console.line(f"summaries: {_words(report.rouge['verdict'])}: {report.rouge['reason']}")
         render_rouge(report.rouge["rouge"])
+    if report.repair is not None:
+        render_repair(report.repair)
     if report.loss is not None:
         render_loss(report.loss)
 

@@ -29,6 +29,11 @@ class TokenLosses:
     original: Tensor
     quantized: Tensor
 
+    @property
+    def perplexity_ratio(self) -> float:
+        """The quantized model's perplexity over the original's."""
+        return float((self.quantized - self.original).mean().exp())
+
 
 def compare_logits(original: Tensor, quantized: Tensor, next_ids: Tensor) -> TokenLosses:
     """Compare two runs.

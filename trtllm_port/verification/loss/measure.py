@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +29,12 @@ STREAMED = (
     "memory does not hold the model twice in float32, so its weights are read layer by layer, and what each module "
     "costs was not measured"
 )
+
+
+class Runs(Protocol):
+    """A model's logits [B, L, V] of token ids [B, L]."""
+
+    def run(self, ids_BL: Tensor, /) -> Tensor: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,51 +64,67 @@ def measure(pair: Pair, windows: Windows, progress: Progress | None = None) -> L
     Raises:
         ConfigError: the original's weights are incomplete.
     """
-    try:
-        original = pair.load(pair.original)
-    except CheckpointError as error:  # of the original: a `CheckpointError` would be the port's
-        raise ConfigError(f"the original cannot be used: {error.message}", hint="fetch its weights again") from error
-    quantized = pair.load(pair.quantized)
-    tokens = _run(original, quantized, windows, progress)
+    original, quantized = load_both(pair)
+    tokens = run_both(original, quantized, windows, progress)
     sources = HuggingFaceWeights(pair.original), HuggingFaceWeights(pair.quantized)
     errors = weight_errors(*sources, pair.names, progress)
     shares = None
     if not original.streamed:
         parts = parts_of(original.model, quantized.model, pair.names, errors.others)
-        batches = [ids_BL[:, :-1] for ids_BL in _batches(_spread(windows), windows.vocab_size)]
+        batches = [ids_BL[:, :-1] for ids_BL in batches_of(spread_over(windows), windows.vocab_size)]
         shares = measure_shares(original, quantized, parts, errors.squares, batches, progress)
     for runner in (original, quantized):
         runner.forget_weights()
     return _loss(tokens, windows, errors, shares)
 
 
-def _run(
-    original: HuggingFaceRunner, quantized: HuggingFaceRunner, windows: Windows, progress: Progress | None
+def load_both(pair: Pair) -> tuple[HuggingFaceRunner, HuggingFaceRunner]:
+    """Load the original and the quantized model.
+
+    Raises:
+        ConfigError: the original's weights are incomplete.
+    """
+    try:
+        original = pair.load(pair.original)
+    except CheckpointError as error:  # of the original: a `CheckpointError` would be the port's
+        raise ConfigError(f"the original cannot be used: {error.message}", hint="fetch its weights again") from error
+    return original, pair.load(pair.quantized)
+
+
+def run_both(
+    original: Runs, quantized: Runs, windows: Windows, progress: Progress | None = None, phase: str = "loss"
 ) -> TokenLosses:
-    """Both models over all windows; of the logits of a batch nothing is kept."""
+    """Both models over all windows; of the logits of a batch nothing is kept.
+
+    Args:
+        original, quantized: the models.
+        windows: the text.
+        progress: called with (phase, windows done, windows).
+        phase: for `progress`.
+    """
     found: list[TokenLosses] = []
     done = 0
-    for ids_BL in _batches(windows.ids, windows.vocab_size):
+    for ids_BL in batches_of(windows.ids, windows.vocab_size):
         if progress is not None:
-            progress("loss", done, len(windows.ids))
+            progress(phase, done, len(windows.ids))
         fed_BL, next_BL = ids_BL[:, :-1], ids_BL[:, 1:]
         found.append(compare_logits(original.run(fed_BL), quantized.run(fed_BL), next_BL))
         done += len(ids_BL)
     if progress is not None:
-        progress("loss", done, done)
+        progress(phase, done, done)
     columns = ([getattr(each, name) for each in found] for name in TokenLosses.__dataclass_fields__)
     return TokenLosses(**dict(zip(TokenLosses.__dataclass_fields__, map(torch.cat, columns), strict=True)))
 
 
-def _batches(ids: Sequence[Sequence[int]], vocab_size: int) -> Iterator[Tensor]:
-    """As many windows at once as their logits allow."""
+def batches_of(ids: Sequence[Sequence[int]], vocab_size: int) -> Iterator[Tensor]:
+    """Yield as many windows at once as their logits allow."""
     step = max(1, LOGITS_BYTES // (4 * len(ids[0]) * vocab_size))
     for start in range(0, len(ids), step):
         yield torch.tensor(ids[start : start + step])
 
 
-def _spread(windows: Windows) -> Sequence[Sequence[int]]:
-    """The beginnings of a few windows, from all over the text."""
+def spread_over(windows: Windows) -> Sequence[Sequence[int]]:
+    """Return the beginnings of a few windows, from all over the text."""
     length = min(windows.length, PREDICTIONS // FEWEST_WINDOWS)
     count = min(len(windows.ids), -(-PREDICTIONS // length))
     return [windows.ids[number * len(windows.ids) // count][: length + 1] for number in range(count)]

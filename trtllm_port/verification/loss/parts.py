@@ -42,7 +42,7 @@ def parts_of(original: nn.Module, quantized: nn.Module, names: Collection[str], 
         others: further tensors that differ: a method that moves scales from weights into norms before them makes
             sense of a layer as a whole alone, so there is no division by module.
     """
-    held = _Held(original, quantized, [*names, *others])
+    held = Held(original, quantized, [*names, *others])
     modules: dict[str, tuple[set[str], list[str]]] = {}
     for name in (*names, *others):
         module, parameters = held.find(name)
@@ -64,7 +64,7 @@ def parts_of(original: nn.Module, quantized: nn.Module, names: Collection[str], 
     )
 
 
-class _Held:
+class Held:
     """Finds the parameters that hold a tensor of the checkpoint."""
 
     def __init__(self, original: nn.Module, quantized: nn.Module, names: Collection[str]) -> None:

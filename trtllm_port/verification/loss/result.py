@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from trtllm_port.verification.judge.gates import LOSS, Gate
 from trtllm_port.verification.judge.verdict import Verdict
+from trtllm_port.verification.stimulus.loss_bound import LossBound
 
 # Llama 3 8B measures 0.0014 at 8 bits, 0.0057 at 6, 0.031 at 4 and 0.33 to 0.45 at 2.
 # [llama.cpp, tools/perplexity/README.md]
@@ -132,6 +133,21 @@ def loss_gate(loss: Loss, max_kl: float) -> Gate:
         reason=f"quantization costs a mean KL divergence of {mean:.3g} ({loss.word}), "
         f"{'not more' if passes else 'more'} than the {max_kl:g} that `--max-kl` allows",
         source="--max-kl",
+    )
+
+
+def bound_gate(loss: Loss, bound: LossBound) -> Gate:
+    """Judge a loss by the bound that modules were left unquantized for; NaN fails."""
+    value = {"kl": loss.kl.mean, "top1": loss.top1.value, "perplexity": loss.perplexity.ratio.value}[bound.measure]
+    passes = bound.is_met(value)
+    return Gate(
+        name="loss.repair",
+        phase=LOSS,
+        verdict=Verdict.PASS if passes else Verdict.FAIL,
+        value=bound.distance(value),
+        threshold=bound.distance(bound.limit),
+        reason=f"{bound.measure} is {value:.4g}, `--repair` asks for {bound}",
+        source="--repair",
     )
 
 

@@ -5,7 +5,7 @@ The sum of the parts is not the whole, for errors add up or cancel; both are tol
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -48,7 +48,7 @@ def measure_shares(
             if progress is not None:
                 progress(f"loss by {parts.by}", done, total)
             done += 1
-            with _replaced(original.model, quantized.model, parameters):
+            with replaced(original.model, quantized.model, parameters):
                 sums[part] += len(ids_BL) * mean_kl(expected, original.run(ids_BL))
     if progress is not None:
         progress(f"loss by {parts.by}", total, total)
@@ -72,8 +72,9 @@ def measure_shares(
 
 
 @contextmanager
-def _replaced(model: nn.Module, other: nn.Module, names: Sequence[str]) -> Iterator[None]:
+def replaced(model: nn.Module, other: nn.Module, names: Iterable[str]) -> Iterator[None]:
     """While it lasts, a model's parameters are another one's; nothing is copied."""
+    names = tuple(names)
     own, others = (dict(each.named_parameters(remove_duplicate=False)) for each in (model, other))
     kept: dict[str, torch.Tensor] = {name: own[name].data for name in names}
     try:

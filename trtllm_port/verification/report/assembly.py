@@ -328,10 +328,22 @@ def command(name: str, model: Model, options: Mapping[str, str | int | Path | No
     words: list[object] = ["trtllm-port", name, model.given, "--workspace", model.workspace, "--dtype", model.dtype]
     if model.random_weights:
         words.append("--random-weights")
-    if model.quantize is not None:
-        words += ["--quant-algo", model.quantize.algorithm, "--group-size", model.quantize.group_size]
-        words += [word for pattern in model.quantize.exclude_modules for word in ("--exclude-modules", pattern)]
+    words += _quantization(model)
     for option, value in options.items():
         if value:
             words += [f"--{option}", value]
     return shell_command(words)
+
+
+def convert_command(model: Model) -> str:
+    """Return the command line that converts a model as it was verified."""
+    words: list[object] = ["trtllm-port", "convert", "--model-dir", model.given, "--output-dir", "CKPT"]
+    words += ["--workspace", model.workspace, "--dtype", model.dtype, *_quantization(model)]
+    return shell_command(words)
+
+
+def _quantization(model: Model) -> list[object]:
+    if model.quantize is None:
+        return []
+    excluded = [word for pattern in model.quantize.exclude_modules for word in ("--exclude-modules", pattern)]
+    return ["--quant-algo", model.quantize.algorithm, "--group-size", model.quantize.group_size, *excluded]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,7 @@ class Chart:
         curves: the lines.
         y_ticks, x_ticks: (position, label).
         x_label: of the horizontal axis.
+        legend: (kind, what its colour means).
     """
 
     title: str
@@ -45,6 +46,7 @@ class Chart:
     y_ticks: tuple[tuple[float, str], ...]
     x_ticks: tuple[tuple[float, str], ...]
     x_label: str
+    legend: tuple[tuple[str, str], ...] = (("port", "port"), ("floor", "Hugging Face’s own error"))
 
 
 def log_chart(title: str, x_label: str, series: Mapping[str, Sequence[float | None]], last: int) -> Chart | None:
@@ -60,24 +62,65 @@ def log_chart(title: str, x_label: str, series: Mapping[str, Sequence[float | No
     count = max((len(line) for line in series.values()), default=0)
     if not values or count < 2:
         return None
-    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    high = max(high, low + 1)
+    y_of, y_ticks = _log_axis(values)
 
     def x_of(index: int) -> float:
         return round(LEFT + (WIDTH - LEFT - RIGHT) * index / (count - 1), 1)
+
+    return Chart(
+        title=title,
+        curves=tuple(_curve(label, line, x_of, y_of) for label, line in series.items()),
+        y_ticks=y_ticks,
+        x_ticks=tuple((x_of(i), str(round(last * i / (count - 1)))) for i in _spread(count)),
+        x_label=x_label,
+    )
+
+
+def size_chart(title: str, x_label: str, points: Mapping[str, Sequence[tuple[float, float]]]) -> Chart | None:
+    """Draw losses over sizes, on a logarithmic vertical axis.
+
+    Args:
+        title: what is drawn.
+        x_label: of the sizes.
+        points: label → (size, loss); losses of 0 and below are gaps. "port", "floor" and "chosen" select the style.
+    """
+    shown = {label: [(x, y) for x, y in line if y > 0 and math.isfinite(y)] for label, line in points.items()}
+    sizes = [x for line in points.values() for x, _ in line]
+    losses = [y for line in shown.values() for _, y in line]
+    if not losses or min(sizes) == max(sizes):
+        return None
+    y_of, y_ticks = _log_axis(losses)
+    low, high = min(sizes), max(sizes)
+
+    def x_of(size: float) -> float:
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * (size - low) / (high - low), 1)
+
+    curves = []
+    for label, line in shown.items():
+        placed = tuple((x_of(x), y_of(math.log10(y)), f"{x:,.4g}: {y:.3g}") for x, y in line)
+        path = "M" + " L".join(f"{x} {y}" for x, y, _ in placed) if len(placed) > 1 else ""
+        curves.append(Curve(label=label, kind=label, path=path, points=() if label == "floor" else placed))
+    ticks = [low + (high - low) * part / 4 for part in range(5)]
+    return Chart(
+        title=title,
+        curves=tuple(curves),
+        y_ticks=y_ticks,
+        x_ticks=tuple((x_of(tick), f"{tick:,.3g}") for tick in ticks),
+        x_label=x_label,
+        legend=(),
+    )
+
+
+def _log_axis(values: Sequence[float]) -> tuple[Callable[[float], float], tuple[tuple[float, str], ...]]:
+    """The place of each exponent on a vertical axis, and its ticks."""
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    high = max(high, low + 1)
 
     def y_of(exponent: float) -> float:
         return round(TOP + (HEIGHT - TOP - BOTTOM) * (high - exponent) / (high - low), 1)
 
     step = -(-(high - low) // 5)
-    ticks = range(low, high + 1, step)
-    return Chart(
-        title=title,
-        curves=tuple(_curve(label, line, x_of, y_of) for label, line in series.items()),
-        y_ticks=tuple((y_of(tick), f"1e{tick}") for tick in ticks),
-        x_ticks=tuple((x_of(i), str(round(last * i / (count - 1)))) for i in _spread(count)),
-        x_label=x_label,
-    )
+    return y_of, tuple((y_of(tick), f"1e{tick}") for tick in range(low, high + 1, step))
 
 
 def _curve(label: str, line: Sequence[float | None], x_of: Any, y_of: Any) -> Curve:

@@ -22,6 +22,7 @@ from trtllm_port.verification.report.charts import (
     log_chart,
     position_rows,
 )
+from trtllm_port.verification.report.repair_chart import repair_chart, repair_rows
 from trtllm_port.verification.taps.layer_groups import group_across_layers, name_a_few
 
 TABLE_ROWS = 400  # taps in the table: all that do not pass, then the largest ratios
@@ -69,6 +70,8 @@ def html_page(report: dict[str, Any]) -> str:
         others=others(report["divergences"]),
         problems=[gate for gate in report["gates"] if gate["verdict"] == report["verdict"]][:PROBLEMS],
         charts=charts(report),
+        repair_chart=None if report["repair"] is None else repair_chart(report["repair"]),
+        repair_rows=None if report["repair"] is None else repair_rows(report["repair"]),
         plot={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT},
         table=table_rows(report["taps"]),
         table_rows=TABLE_ROWS,

@@ -134,6 +134,8 @@ class Report:
         stages: of `verify`, in order.
         rouge: the summaries of both sides, compared (`verify` only).
         loss: what quantization cost, in the JSON form of `Loss` (`verify --original` only).
+        repair: the modules that were left unquantized to keep to a bound, in the JSON form of `Repair`, and the command
+            that converts so (`verify --repair` only).
         gates: every question and its answer.
         taps: in HF's execution order.
         ignored: taps that need no counterpart, with the reason.
@@ -162,6 +164,7 @@ class Report:
     stages: tuple[Stage, ...]
     rouge: Mapping[str, Any] | None = None
     loss: Mapping[str, Any] | None = None
+    repair: Mapping[str, Any] | None = None
     gates: tuple[Gate, ...]
     taps: tuple[TapReport, ...]
     ignored: Mapping[str, str]

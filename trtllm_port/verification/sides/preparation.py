@@ -44,6 +44,7 @@ from trtllm_port.verification.stimulus.stimulus import (
 
 if TYPE_CHECKING:
     from trtllm_port.conversion import ConvertResult
+    from trtllm_port.conversion.rounded_source import RoundedEntry
     from trtllm_port.conversion.source import Source
     from trtllm_port.layers import PretrainedConfig
     from trtllm_port.layers.weights import WeightPlan
@@ -85,6 +86,7 @@ class Model:
         quantize: how plain weights are quantized by the conversion; None: they are not.
         quantized_weights: names of those that are quantized, in either way.
         quantized_inputs: those of them whose inputs are, on both sides.
+        rounded: what `quantize` quantizes, as far as one can be quantized without another.
         in_memory: its weights; None: they are those of `source`.
     """
 
@@ -103,6 +105,7 @@ class Model:
     quantize: QuantizeOptions | None = None
     quantized_weights: frozenset[str] = frozenset()
     quantized_inputs: frozenset[str] = frozenset()
+    rounded: tuple[RoundedEntry, ...] = ()
     in_memory: TensorSource | None = field(default=None, repr=False)
 
     @property
@@ -334,8 +337,9 @@ def _rounded(model: Model, settings: DiffSettings, output: Path, progress: Progr
 
     Scales are those of the port's data type, in whatever it is compared.
     """
-    quantize = settings.quantize
-    if quantize is None:
+    from trtllm_port.conversion.rounded_source import RoundedWeights
+
+    if (quantize := settings.quantize) is None:
         return model
     if quantize.wants_ranges:
         if settings.calibrate is None:
@@ -345,8 +349,15 @@ def _rounded(model: Model, settings: DiffSettings, output: Path, progress: Progr
         write_plain(source, model.converted, output, progress)
         names = frozenset(filter(source.is_quantized, source.names()))
         inputs = _write_inputs(output, source, plan, config.dtype)
-    quantize = replace(quantize, scale_dtype=config.dtype)
-    return replace(model, source=output, quantize=quantize, quantized_weights=names, quantized_inputs=inputs)
+        rounded = tuple(source.entries) if isinstance(source, RoundedWeights) else ()
+    return replace(
+        model,
+        source=output,
+        quantize=replace(quantize, scale_dtype=config.dtype),
+        quantized_weights=names,
+        quantized_inputs=inputs,
+        rounded=rounded,
+    )
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from trtllm_port.foundation.progress import Progress
 from trtllm_port.layers.quantization import QuantizeOptions
+from trtllm_port.verification.stimulus.loss_bound import LossBound
 
 DEFAULT_NEW_TOKENS = 200
 
@@ -64,6 +65,7 @@ class VerifySettings(DiffSettings):
         articles: how many of them.
         original: the directory of the model that this one was quantized from, to measure what that cost; None does not.
         max_kl: the largest mean KL divergence from the original that passes; None: it decides nothing.
+        repair: with `quantize`: leave a smallest set of modules unquantized that meets this; None leaves none beside.
     """
 
     backend: str = "auto"
@@ -73,3 +75,4 @@ class VerifySettings(DiffSettings):
     articles: int = 16
     original: Path | None = None
     max_kl: float | None = None
+    repair: LossBound | None = None
