@@ -21,6 +21,7 @@ from trtllm_port.layers.quantization.layouts.weight import QuantizedWeight
 from trtllm_port.layers.weights import Concat, Stack, Step, Transpose, WeightEntry, WeightPlan
 from trtllm_port.layers.weights.steps import run_steps
 
+SMALLEST = 16  # features that share a scale, of those that TensorRT takes
 TRIAL = (24, 48)  # rows and columns with which it is tried where a transform takes the columns
 
 
@@ -108,6 +109,8 @@ def _divisible(grids: list[Grid], *, cuts: bool) -> list[Grid]:
     inputs = grids[0].inputs
     rows = -3 - inputs  # the other one of the last two axes
     step = math.gcd(*(grid.block[inputs] for grid in grids))
+    if cuts and any(grid.scale.shape[inputs] == 1 for grid in grids):
+        step = math.gcd(step, SMALLEST)
     grids = [grid.blocked(inputs, step) for grid in grids]
     is_shared = any(grid.scale.shape[rows] == 1 for grid in grids)
     if cuts or is_shared or len({grid.block[rows] for grid in grids}) > 1:

@@ -68,12 +68,15 @@ BAD: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
     "q_proj.weight_scale_inv` has NaN": lambda t: t["model.layers.1.self_attn.q_proj.weight_scale_inv"].fill_(
         torch.nan
     ),
+    "q_proj.weight_scale_inv` has zeros": lambda t: t["model.layers.1.self_attn.q_proj.weight_scale_inv"].fill_(0.0),
+    "q_proj.weight_scale_inv` has negative": lambda t: t["model.layers.1.self_attn.q_proj.weight_scale_inv"].neg_(),
     "k_proj.weight_scale_inv` has shape (7, 9)": lambda t: t.update(
         {"model.layers.0.self_attn.k_proj.weight_scale_inv": torch.ones(7, 9)}
     ),
 }
 
 
+@pytest.mark.parametrize("more", [[], ["--dequantize"]], ids=["kept", "dequantized"])
 @pytest.mark.parametrize(("told", "spoil"), [pytest.param(told, spoil, id=told) for told, spoil in BAD.items()])
 def test_bad_tensors_are_named_and_nothing_is_left(
     tiny_llama: Path,
@@ -82,13 +85,14 @@ def test_bad_tensors_are_named_and_nothing_is_left(
     capsys: pytest.CaptureFixture[str],
     told: str,
     spoil: Callable[[dict[str, torch.Tensor]], object],
+    more: list[str],
 ) -> None:
     model = tmp_path / "model"
     quantize(tiny_llama, model, "fp8")
     tensors = load_file(model / "model.safetensors")
     spoil(tensors)
     save_file(tensors, model / "model.safetensors")
-    words = ["convert", "--model-dir", str(model), "--output-dir", str(tmp_path / "ck"), "--dequantize"]
+    words = ["convert", "--model-dir", str(model), "--output-dir", str(tmp_path / "ck"), *more]
     assert main([*words, "--workspace", str(llama_workspace)]) == 2
     assert told in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "ck").exists()
