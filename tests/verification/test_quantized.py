@@ -124,7 +124,10 @@ def test_published_quantized_models_at_a_small_size(
     quantize_with(tmp_path / "plain", tmp_path / "model", config["quantization_config"], pack, which)
     assert main(["new", str(SHARED / name), "--workspace", str(tmp_path)]) == 0
     assert f"quantized ({config['quantization_config']['quant_method']})" in capsys.readouterr().out
-    words = ["diff-layers", str(tmp_path / "model"), "--workspace", str(tmp_path), "--dtype", "float32", "--json"]
-    assert main(words) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert [each for each in report["not_exercised"] if "both sides have them dequantized" in each["reason"]]
+    words = [str(tmp_path / "model"), "--workspace", str(tmp_path), "--json"]
+    assert main(["diff-layers", *words, "--dtype", "float32"]) == 0
+    capsys.readouterr()
+    assert main(["convert", "--output-dir", str(tmp_path / "checkpoint"), "--model-dir", *words]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert len(result["quantized"]) > 2 * 2  # two layers
+    assert not result["dequantized"]  # every quantized weight stayed so
