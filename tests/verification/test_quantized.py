@@ -129,5 +129,5 @@ def test_published_quantized_models_at_a_small_size(
     capsys.readouterr()
     assert main(["convert", "--output-dir", str(tmp_path / "checkpoint"), "--model-dir", *words]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert len(result["quantized"]) > 2 * 2  # two layers
+    assert len(result["quantized"]) >= 2 * 2  # two layers
     assert not result["dequantized"]  # every quantized weight stayed so
