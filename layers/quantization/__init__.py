@@ -7,7 +7,7 @@ canonical form. A newcomer who adds a method does so in `methods/`.
 
 from trtllm_port.layers.quantization.checkpoint_tensors import CheckpointWeights, tensors_of
 from trtllm_port.layers.quantization.dequantized import plain_directory, write_dequantized, write_plain
-from trtllm_port.layers.quantization.grid import CannotKeepError
+from trtllm_port.layers.quantization.grid import CannotKeepError, Grid, grid_of, spread, taken
 from trtllm_port.layers.quantization.kept import kept
 from trtllm_port.layers.quantization.layouts.scheme import ModuleScheme, QuantizationScheme
 from trtllm_port.layers.quantization.layouts.weight import BITS, ActivationScheme, Kind, QuantizedWeight
@@ -25,6 +25,7 @@ __all__ = [
     "ActivationScheme",
     "CannotKeepError",
     "CheckpointWeights",
+    "Grid",
     "Kind",
     "ModuleScheme",
     "QuantizationScheme",
@@ -35,6 +36,7 @@ __all__ = [
     "QuantizedWeight",
     "Rounding",
     "WeightsChoice",
+    "grid_of",
     "kept",
     "method_of",
     "open_weights",
@@ -43,6 +45,8 @@ __all__ = [
     "read_formats",
     "read_scheme",
     "scheme_of",
+    "spread",
+    "taken",
     "tensors_of",
     "write_dequantized",
     "write_plain",
