@@ -136,6 +136,7 @@ def set_up(model: Model, work: Path, settings: DiffSettings) -> ProofSetup:
     port = SoundPort(
         source=(model.port.package_dir / "model.py").read_text(encoding="utf-8"),
         weights=_weights(model),
+        stored=factory.stored("float32"),
         config=model.config,
         classes={path: facts.class_name for path, facts in sides[0].facts.modules.items()},
         order=modules_in_order(sides[0].recording.order),
