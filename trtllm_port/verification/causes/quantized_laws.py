@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from trtllm_port.layers.quantization import Grid, spread, taken
+from trtllm_port.layers.quantization.layouts.packing import AWQ_NIBBLES
 from trtllm_port.verification.causes.weight_laws import Law, order_along
 from trtllm_port.verification.taps.layer_groups import LAYER_NUMBER
 
 ROUNDINGS = 8  # so many may lie between what two sides compute
 NEAR = 1e-3  # what a ratio of scales is computed with
 STEP = 0.51  # of a scale: rounding to the nearest multiple moves no number by more than half of one
-AWQ_NIBBLES = (0, 4, 1, 5, 2, 6, 3, 7)  # see `unpack_awq`
 NARROW = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
