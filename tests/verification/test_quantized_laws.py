@@ -96,6 +96,8 @@ def test_a_weight_that_is_not_quantized_is_told_from_wrong_scales() -> None:
 def test_other_weights_are_left_to_other_laws() -> None:
     assert said(integers(), drawn(*SHAPE, seed=7)) is None
     assert said(integers(), integers(seed=7).parameter()) is None
+    rows = integers("W8A16")  # have no groups that columns could be in the order of
+    assert said(replace(rows, codes=rows.codes.roll(1, 1)), rows.parameter()) is None
 
 
 def test_rounding_of_scales_alone_is_called_so() -> None:

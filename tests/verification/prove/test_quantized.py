@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from tests.quantized_models import GROUP, quantize
 from trtllm_port.layers.quantization import ROUNDED, QuantizeOptions
 from trtllm_port.verification.prove import Proof, prove
 from trtllm_port.verification.prove.catalogue import CATALOGUE
+from trtllm_port.verification.prove.quantized_bugs import quantized_bug
 from trtllm_port.verification.stimulus.settings import DiffSettings
 
 ALL = frozenset(bug.id for bug in CATALOGUE if bug.kind == "quantized")
@@ -60,6 +62,14 @@ def test_other_bugs_meet_the_quantized_port(place: Path) -> None:
     assert found["attention.scale"].explained
     assert found["table.exchanged"].explained
     assert found["weights.transposed"].status == "no place"
+
+
+def test_scales_that_no_bug_of_the_catalogue_has_are_found_wrong(place: Path) -> None:
+    bug = quantized_bug("reversed", "rows of scales reversed", lambda grid: replace(grid, scale=grid.scale.flip(0)))
+    settings = DiffSettings(tokens=96, quantize=QuantizeOptions(algorithm="W4A16", group_size=GROUP))
+    (outcome,) = prove(place / "model", workspace=place, dtype="float32", settings=settings, catalogue=[bug]).outcomes
+    assert outcome.placed
+    assert outcome.cause == "quantized.scale"
 
 
 @pytest.mark.slow

@@ -223,8 +223,8 @@ REPAIRS: tuple[Repair, ...] = (
 
 
 def _order_ignored(pair: QuantizedPair) -> Law | None:
-    """R's columns in another order, where no order is stored."""
-    if pair.grid.permutation is not None:
+    """R's columns in another order, where no order is stored, of several groups."""
+    if pair.grid.permutation is not None or pair.grid.scale.shape[_columns(pair.grid)] == 1:
         return None
     order = order_along(pair.grid.parameter().to(pair.reference), pair.reference, _columns(pair.grid))
     if order is None or sorted(order) != list(range(len(order))):
