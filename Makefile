@@ -10,7 +10,7 @@ SPAN := $(shell sed -n 's/^TESTED_TRANSFORMERS = ("\(.*\)", "\(.*\)")/\1 \2/p' t
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test test-fast test-slow test-release test-oldest fuzz lint wheel-test bench bench-large conformance coverage coverage-beyond coverage-published prove constraints map clean
+.PHONY: help demo test test-fast test-slow test-release test-oldest fuzz lint wheel-test bench bench-large conformance coverage coverage-beyond coverage-published prove prove-quantized constraints map clean
 help:
 	@echo "make demo         port, build and verify the model that ships with the package"
 	@echo "make test         every test that needs neither a GPU nor the network"
@@ -23,6 +23,7 @@ help:
 	@echo "make bench-large  the same for a model of 8 billion parameters (16 GB on disk); writes docs/benchmarks-large.md"
 	@echo "make conformance  run the ONNX node tests; writes docs/conformance.md"
 	@echo "make prove        put known bugs into ports and see that each is found; writes docs/verification.md"
+	@echo "make prove-quantized  the same in ports with quantized weights; writes docs/verification-quantized.md"
 	@echo "make coverage     port and verify every model type of transformers; writes docs/coverage.md; RELEASE=5.24 takes that"
 	@echo "                  transformers and writes build/coverage-5.24/coverage.md, COVERAGE=--sample thirty types"
 	@echo "make coverage-beyond  what passes: in float16, with other options and configs; writes docs/coverage.md"
@@ -84,6 +85,9 @@ conformance: $(VENV)/.installed
 
 prove: $(VENV)/.installed
 	$(BIN)/python tests/prove/run.py --output docs/verification.md
+
+prove-quantized: $(VENV)/.installed
+	$(BIN)/python -m tests.prove.quantized --output docs/verification-quantized.md
 
 coverage: $(VENV)/.installed
 	$(BIN)/python tests/coverage/run.py --jobs $(JOBS) $(COVERAGE)

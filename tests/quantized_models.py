@@ -98,10 +98,46 @@ def modelopt_fp8(weight: torch.Tensor) -> Packed:
     return tensors, codes.float() * scale
 
 
+E2M1 = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
+
+
+def nvfp4(weight: torch.Tensor) -> Packed:
+    """ModelOpt's: groups of 16 with scales in float8, which have one scale of their own."""
+    groups = weight.reshape(weight.shape[0], -1, GROUP)
+    second = weight.abs().max() / (6 * 448)
+    first = (groups.abs().amax(-1) / (6 * second)).to(torch.float8_e4m3fn)
+    scale = first.float() * second
+    scaled = groups / scale[..., None]
+    nearest = (scaled.abs()[..., None] - E2M1).abs().argmin(-1)
+    codes = (nearest + 8 * (scaled < 0)).to(torch.uint8).flatten(1)
+    stands_for = E2M1[nearest] * torch.where(scaled < 0, -1.0, 1.0) * scale[..., None]
+    tensors = {".weight": codes[:, 0::2] + 16 * codes[:, 1::2], ".weight_scale": first, ".weight_scale_2": second}
+    return tensors, stands_for.flatten(1)
+
+
+def awq_lite(weight: torch.Tensor) -> Packed:
+    """ModelOpt's W4A16_AWQ: two rows in a byte, and factors of the features that go in."""
+    rows, columns = weight.shape
+    factor = 2 ** torch.empty(columns).uniform_(-1, 1, generator=torch.Generator().manual_seed(columns))
+    groups = (weight / factor).reshape(rows, -1, GROUP)
+    scale = groups.abs().amax(-1) / 7
+    codes = (groups / scale[..., None]).round().clamp(-8, 7)
+    stands_for = (codes * scale[..., None]).flatten(1) * factor
+    nibbles = codes.flatten(1).long() % 16
+    packed = (nibbles[0::2] + 16 * nibbles[1::2]).to(torch.uint8)
+    return {".weight": packed, ".weight_scale": scale, ".pre_quant_scale": factor}, stands_for
+
+
 METHODS: dict[str, tuple[dict[str, Any], Callable[[torch.Tensor], Packed]]] = {
     "fp8": ({"quant_method": "fp8", "weight_block_size": [GROUP, GROUP], "activation_scheme": "dynamic"}, fp8),
     "gptq": ({"quant_method": "gptq", "bits": 4, "group_size": GROUP, "desc_act": True, "sym": False}, gptq),
     "awq": ({"quant_method": "awq", "bits": 4, "group_size": GROUP, "zero_point": True, "version": "gemm"}, awq),
+}
+
+MODELOPT = {"quant_method": "modelopt", "group_size": GROUP, "ignore": ["lm_head"]}
+BY_MODELOPT: dict[str, tuple[dict[str, Any], Callable[[torch.Tensor], Packed]]] = {
+    "nvfp4": (MODELOPT | {"quant_algo": "W4A16_NVFP4"}, nvfp4),
+    "awq_lite": (MODELOPT | {"quant_algo": "W4A16_AWQ"}, awq_lite),
 }
 
 
@@ -111,7 +147,7 @@ def quantize(model_dir: Path, output: Path, method: str) -> dict[str, torch.Tens
     Returns:
         The weights that the files stand for, by the plain model's names.
     """
-    return quantize_with(model_dir, output, *METHODS[method])
+    return quantize_with(model_dir, output, *(METHODS | BY_MODELOPT)[method])
 
 
 def quantize_with(

@@ -7,7 +7,7 @@ canonical form. A newcomer who adds a method does so in `methods/`.
 
 from trtllm_port.layers.quantization.checkpoint_tensors import CheckpointWeights, bytes_of_integers, tensors_of
 from trtllm_port.layers.quantization.dequantized import plain_directory, write_dequantized, write_plain
-from trtllm_port.layers.quantization.grid import CannotKeepError, Grid
+from trtllm_port.layers.quantization.grid import CannotKeepError, Grid, grid_of, spread, taken
 from trtllm_port.layers.quantization.kept import kept
 from trtllm_port.layers.quantization.layouts.scheme import ModuleScheme, QuantizationScheme
 from trtllm_port.layers.quantization.layouts.weight import BITS, ActivationScheme, Kind, QuantizedWeight
@@ -37,6 +37,7 @@ __all__ = [
     "Rounding",
     "WeightsChoice",
     "bytes_of_integers",
+    "grid_of",
     "kept",
     "method_of",
     "open_weights",
@@ -45,6 +46,8 @@ __all__ = [
     "read_formats",
     "read_scheme",
     "scheme_of",
+    "spread",
+    "taken",
     "tensors_of",
     "write_dequantized",
     "write_plain",

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from trtllm_port.layers.definition.dtypes import torch_dtype
 from trtllm_port.layers.definition.quantized import CODES, STORED, WeightFormat, part_name, parts_of
-from trtllm_port.layers.quantization.grid import CannotKeepError, Grid, spread
+from trtllm_port.layers.quantization.grid import CannotKeepError, Grid
 from trtllm_port.layers.quantization.layouts.packing import (
-    from_e2m1,
     from_twos_complement,
     pack_nibbles,
     unpack_nibbles,
@@ -118,27 +117,32 @@ class CheckpointWeights:
         """The parameter; of a quantized one the weight that its tensors stand for, rounded once."""
         if name not in self._formats:
             return self._source.tensor(name)
-        return dequantized(name, self._formats[name], self._source).to(torch_dtype(self._dtype))
+        return self.grid(name).parameter().to(torch_dtype(self._dtype))
+
+    def quantized_names(self) -> Sequence[str]:
+        """Of the parameters that are quantized."""
+        return [name for name in self._names if name in self._formats]
+
+    def grid(self, name: str) -> Grid:
+        """The codes and scales of a quantized parameter."""
+        return stored_grid(name, self._formats[name], self._source)
 
 
-def dequantized(name: str, weight_format: WeightFormat, source: TensorSource) -> Tensor:
-    """The weight that a quantized parameter's tensors stand for, in float32."""
+def stored_grid(name: str, weight_format: WeightFormat, source: TensorSource) -> Grid:
+    """A quantized parameter from its tensors in a checkpoint: what `tensors_of` was given, as TensorRT takes it."""
     parts = {part: source.tensor(own) for part, own in parts_of(name, dict.fromkeys(source.names())).items()}
-    codes = source.tensor(name)
+    codes, scale = source.tensor(name), parts["scale"]
     if weight_format.kind in FOUR_BITS:
         codes = unpack_nibbles(codes)
     if weight_format.kind == "int4":
-        values = from_twos_complement(codes).float()
-    else:
-        values = from_e2m1(codes, torch.float32) if weight_format.kind == "fp4_e2m1" else codes.float()
-    scale = parts["scale"].float() * parts.get("global_scale", torch.tensor(1.0))
-    if "zero_point" in parts:
-        values = values - spread(parts["zero_point"].float(), values.shape)
-    weight = values * spread(scale, values.shape)
-    axis = weight.ndim + weight_format.inputs
-    if "permutation" in parts:
-        weight = weight.index_select(axis, torch.argsort(parts["permutation"]))
-    if "pre_scale" in parts:
-        pre_scale = parts["pre_scale"].float()
-        weight = weight * (pre_scale if weight_format.inputs == -1 else pre_scale.unsqueeze(-1))
-    return weight
+        codes = from_twos_complement(codes)
+    return Grid(
+        kind=weight_format.kind,
+        codes=codes,
+        scale=scale,
+        zero_point=parts.get("zero_point"),
+        global_scale=parts.get("global_scale"),
+        inputs=weight_format.inputs,
+        permutation=parts.get("permutation"),
+        pre_scale=parts.get("pre_scale"),
+    )

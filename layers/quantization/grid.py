@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from trtllm_port.layers.quantization.layouts.packing import from_e2m1
 from trtllm_port.layers.quantization.layouts.weight import QuantizedWeight
 
 
@@ -27,7 +28,7 @@ class Grid:
         kind: of the codes.
         codes: of the parameter's shape, not packed.
         scale: of as many dimensions, each a divisor of the parameter's size; of the stored type.
-        zero_point: int8, of the scale's shape; None: 0.
+        zero_point: integers, of the scale's shape; None: 0.
         global_scale: [], float32; None: there is none.
         inputs: the axis of K, -1 or -2.
         permutation: [K]: the features' order in which they meet the codes; None: as they come.
@@ -51,6 +52,29 @@ class Grid:
     def block(self) -> tuple[int, ...]:
         """The elements that share a scale, along each axis."""
         return tuple(size // count for size, count in zip(self.codes.shape, self.scale.shape, strict=True))
+
+    @property
+    def factors(self) -> Tensor:
+        """The blocks' scales in float32, times the global one."""
+        scale = self.scale.to(torch.float32)
+        return scale if self.global_scale is None else scale * self.global_scale
+
+    def numbers(self) -> Tensor:
+        """What the codes stand for before they are scaled, less the zero points, in float32."""
+        numbers = from_e2m1(self.codes, torch.float32) if self.kind == "fp4_e2m1" else self.codes.to(torch.float32)
+        if self.zero_point is not None:
+            numbers = numbers - spread(self.zero_point.to(torch.float32), numbers.shape)
+        return numbers
+
+    def parameter(self) -> Tensor:
+        """The unquantized parameter, in float32: features in their own order, a pre-scale of them in the weight."""
+        weight = self.numbers() * spread(self.factors, self.codes.shape)
+        if self.permutation is not None:
+            weight = weight.index_select(weight.ndim + self.inputs, torch.argsort(self.permutation))
+        if self.pre_scale is not None:
+            pre_scale = self.pre_scale.to(torch.float32)
+            weight = weight * (pre_scale if self.inputs == -1 else pre_scale.unsqueeze(-1))
+        return weight
 
     def blocked(self, axis: int, block: int) -> Grid:
         """The same weight with smaller blocks along an axis, whose size they divide."""
@@ -147,6 +171,13 @@ def repeated(tensor: Tensor, times: int, axis: int) -> Tensor:
     if tensor.dtype.itemsize == 1:
         return tensor.view(torch.uint8).repeat_interleave(times, axis).view(tensor.dtype)
     return tensor.repeat_interleave(times, axis)
+
+
+def taken(tensor: Tensor, index: Tensor, axis: int) -> Tensor:
+    """Parts of a tensor along an axis, in an order; float8 has no kernel for it on every device."""
+    if tensor.dtype.itemsize == 1:
+        return tensor.view(torch.uint8).index_select(axis, index).view(tensor.dtype)
+    return tensor.index_select(axis, index)
 
 
 def spread(blocks: Tensor, shape: Sequence[int]) -> Tensor:

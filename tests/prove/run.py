@@ -57,6 +57,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "RecurrentGemmaForCausalLM": TINY | dict(num_hidden_layers=3, num_key_value_heads=1, lru_width=64),
 }
 KEPT = ("bug", "status", "gate", "module", "cause", "cause_status", "placed", "explained")  # of an outcome
+FIELDS = ("architecture", "port", "dtype", "tokens", "executor", "seconds", "quantization")  # of a proof
 DTYPES = ("float32", "bfloat16")
 
 
@@ -86,12 +87,26 @@ def run(architecture: str, work: Path) -> list[Proof]:
                 create_port(model_dir, workspace=work / architecture / "workspace")
             workspace = work / architecture / "workspace"
             prove(model_dir, workspace=workspace, dtype=dtype, random_weights=True, report_dir=report)
-        values = json.loads(done.read_text())
-        outcomes = tuple(Outcome.from_dict(each) for each in values["outcomes"])
-        fields = {name: values[name] for name in ("architecture", "port", "dtype", "tokens", "executor", "seconds")}
-        proofs.append(Proof(**fields, outcomes=outcomes))
+        proofs.append(read_proof(done))
         print(f"{architecture} {dtype}: {proofs[-1].summary}", flush=True)
     return proofs
+
+
+def read_proof(path: Path) -> Proof:
+    """Read what `prove` wrote."""
+    values = json.loads(path.read_text())
+    outcomes = tuple(Outcome.from_dict(each) for each in values["outcomes"])
+    return Proof(**{name: values[name] for name in FIELDS}, outcomes=outcomes)
+
+
+def write_pages(output: Path, page: str, proofs: list[Proof]) -> None:
+    """Write a page, and the numbers beside it."""
+    output.write_text(page)
+    summary = [proof.to_dict() for proof in proofs]
+    for values in summary:
+        values["outcomes"] = [{name: each.get(name) for name in KEPT} for each in values["outcomes"]]
+    rows = ",\n".join(json.dumps(values) for values in summary)
+    output.with_suffix(".json").write_text(f"[\n{rows}\n]\n")
 
 
 def main() -> None:
@@ -104,12 +119,7 @@ def main() -> None:
     proofs = [proof for architecture in chosen.only or SIZES for proof in run(architecture, chosen.work)]
     if chosen.only:
         return
-    chosen.output.write_text(document(proofs, CATALOGUE))
-    summary = [proof.to_dict() for proof in proofs]
-    for values in summary:
-        values["outcomes"] = [{name: each.get(name) for name in KEPT} for each in values["outcomes"]]
-    rows = ",\n".join(json.dumps(values) for values in summary)
-    chosen.output.with_suffix(".json").write_text(f"[\n{rows}\n]\n")
+    write_pages(chosen.output, document(proofs, [bug for bug in CATALOGUE if bug.kind != "quantized"]), proofs)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,10 @@ import torch
 
 from tests.quantized_models import METHODS, Packed, fp8, mxfp4, quantize, quantize_with
 from trtllm_port.cli.app import main
+from trtllm_port.conversion import kept_weights
 from trtllm_port.huggingface.random_weights import save_random_checkpoint
+from trtllm_port.layers.definition.quantized import WeightFormat
+from trtllm_port.layers.quantization import Grid, tensors_of
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -29,6 +32,28 @@ def test_a_port_is_compared_with_dequantized_weights(
     shown = {each["what"]: each["reason"] for each in report["not_exercised"]}
     inputs = f"quantized inputs of weights in {kind} ({method}, 14 of them)"
     assert (inputs in shown) == (method == "fp8")
+
+
+def test_a_conversion_that_packs_codes_wrongly_is_told_so(
+    tiny_llama: Path,
+    llama_workspace: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def exchanged(name: str, grid: Grid, dtype: torch.dtype) -> tuple[WeightFormat, dict[str, torch.Tensor]]:
+        found, tensors = tensors_of(name, grid, dtype)
+        return found, tensors | {name: tensors[name] >> 4 | tensors[name] << 4}
+
+    quantize(tiny_llama, tmp_path / "model", "awq")
+    monkeypatch.setattr(kept_weights, "tensors_of", exchanged)
+    words = ["diff-layers", str(tmp_path / "model"), "--workspace", str(llama_workspace), "--json"]
+    assert main([*words, "--dtype", "float32"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report["first_divergence"] == "model.layers.0.self_attn.q_proj"
+    cause = report["causes"][0]
+    assert cause["status"] == "confirmed"
+    assert "self_attn.q_proj.weight` has the two halves of each byte exchanged" in cause["cause"]
 
 
 def test_an_engine_of_the_quantized_model_is_one_of_it(

@@ -16,7 +16,7 @@ IN_USE = {
 def test_there_are_enough_bugs_and_each_has_its_name() -> None:
     assert len(CATALOGUE) >= 30
     assert len({bug.id for bug in CATALOGUE}) == len(CATALOGUE)
-    assert {bug.kind for bug in CATALOGUE} == {"source", "weights"}
+    assert {bug.kind for bug in CATALOGUE} == {"source", "weights", "quantized"}
 
 
 def test_every_true_cause_is_one_that_can_be_named() -> None:

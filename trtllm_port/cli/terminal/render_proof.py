@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def render_proof(proof: Proof) -> None:
     """The sentence that counts, then every bug that was exercised, then those that were not."""
     console.line(proof.summary)
-    console.line(f"{proof.architecture}, port `{proof.port}` in {proof.dtype}, {proof.tokens} tokens; {proof.executor}")
+    console.line(f"{proof.name}, port `{proof.port}` in {proof.dtype}, {proof.tokens} tokens; {proof.executor}")
     rows = [
         [
             outcome.bug,

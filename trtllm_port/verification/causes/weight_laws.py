@@ -115,7 +115,7 @@ def _transposed(pair: ParameterPair) -> Law | None:
 
 def _permuted(pair: ParameterPair) -> Law | None:
     for dim, size in enumerate(pair.port.shape):
-        order = _order(pair.port, pair.reference, dim) if size > 1 else None
+        order = order_along(pair.port, pair.reference, dim) if size > 1 else None
         if order is not None:
             what = "entries" if pair.port.ndim == 1 else _axis(dim, pair.port.ndim)
             return Law(id="weight.permuted", words=f"has Hugging Face's {what} in another order: {_said(order)}")
@@ -128,7 +128,7 @@ def _axis(dim: int, dims: int) -> str:
     return f"parts along dimension {dim}"
 
 
-def _order(port: Tensor, reference: Tensor, dim: int) -> list[int] | None:
+def order_along(port: Tensor, reference: Tensor, dim: int) -> list[int] | None:
     """For each part of the port's along a dimension, which of Hugging Face's it is; None if they are no others."""
     places: dict[bytes, int] = {}
     for index, digest in enumerate(_digests(reference, dim)):

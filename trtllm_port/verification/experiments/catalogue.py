@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trtllm_port.verification.causes.quantized_laws import IDS as QUANTIZED_IDS
 from trtllm_port.verification.causes.weight_laws import IDS as WEIGHT_IDS
 from trtllm_port.verification.experiments import arithmetic, attention, masks, parameters, precision, steps, wiring
 from trtllm_port.verification.experiments.hypotheses import Hypothesis
@@ -17,4 +18,4 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     *arithmetic.GENERAL,
     *steps.GENERAL,
 )
-IDS = frozenset(hypothesis.id for hypothesis in HYPOTHESES) | WEIGHT_IDS
+IDS = frozenset(hypothesis.id for hypothesis in HYPOTHESES) | WEIGHT_IDS | QUANTIZED_IDS

@@ -8,12 +8,15 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from trtllm_port.layers.quantization import CheckpointWeights
 from trtllm_port.layers.weights import TensorSource
+from trtllm_port.verification.causes.quantized_laws import QuantizedPair, quantized_law
 from trtllm_port.verification.causes.weight_laws import Law, ParameterPair, law_of, same_bits
 from trtllm_port.verification.experiments.experiment import Experiment, parameter
 from trtllm_port.verification.experiments.hypotheses import Hypothesis, Variant
 
 NAMED = 2  # parameters that the cause names
+ROUNDED = "precision.weight"  # says least
 
 
 def own_weights(weights: TensorSource) -> Hypothesis:
@@ -34,8 +37,8 @@ def _port_weights(weights: TensorSource, e: Experiment) -> Iterator[Variant]:
     found = different_weights(weights, e.model, e.path)
     if not found:
         return
-    laws = {name: _law(e.model, name, *tensors) for name, tensors in found.items()}
-    named = list(laws)[:NAMED]
+    laws = {name: _law(e.model, weights, name, *tensors) for name, tensors in found.items()}
+    named = sorted(laws, key=lambda name: laws[name].id == ROUNDED)[:NAMED]
     said = "; ".join(f"`{name}` {laws[name].words}" for name in named)
     more = f"; {len(laws) - NAMED} more differ" if len(laws) > NAMED else ""
     values = {name: port for name, (port, _) in found.items()}
@@ -82,13 +85,26 @@ def checkpoint_parameters(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in names.items() if isinstance(value, Tensor)}
 
 
-def _law(model: nn.Module, name: str, port: Tensor, reference: Tensor) -> Law:
+def _law(model: nn.Module, weights: TensorSource, name: str, port: Tensor, reference: Tensor) -> Law:
+    tensors = checkpoint_parameters(model)
+    found = _quantized_law(weights, name, reference.to(port))
+    if found is not None:
+        return found
     others = (
         (other, value.to(port))
-        for other, value in checkpoint_parameters(model).items()
+        for other, value in tensors.items()
         if other != name and value.shape == port.shape and not value.is_meta and value.is_floating_point()
     )
     return law_of(ParameterPair(name=name, port=port, reference=reference.to(port), others=others))
+
+
+def _quantized_law(weights: TensorSource, name: str, reference: Tensor) -> Law | None:
+    """What is wrong with codes and scales, of a parameter that the port has quantized."""
+    quantized = weights.quantized_names() if isinstance(weights, CheckpointWeights) else ()
+    if not isinstance(weights, CheckpointWeights) or name not in quantized:
+        return None
+    others = ((other, weights.grid(other)) for other in quantized if other != name)
+    return quantized_law(QuantizedPair(name=name, grid=weights.grid(name), reference=reference, others=others))
 
 
 @contextmanager

@@ -11,10 +11,13 @@ from typing import Any
 
 from torch import Tensor
 
+from trtllm_port.layers.quantization import CheckpointWeights, Grid
 from trtllm_port.verification.prove.source_edits import Change, Edited, attention_classes, edit
 from trtllm_port.verification.taps.names import module_of
 
 Weights = dict[str, Tensor]
+Requantize = Callable[[CheckpointWeights], Mapping[str, Grid]]
+"""From a checkpoint's parameters to the codes and scales that some of them take instead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +26,8 @@ class SoundPort:
 
     Attributes:
         source: its `model.py`.
-        weights: its parameters in float32.
+        weights: its parameters in float32, quantized ones dequantized.
+        stored: its parameters as a float32 checkpoint keeps them; None: none is quantized.
         config: Hugging Face's config of the language model.
         classes: Hugging Face's class of every module.
         order: Hugging Face's modules in the order in which they complete.
@@ -32,6 +36,7 @@ class SoundPort:
 
     source: str = field(repr=False)
     weights: Mapping[str, Tensor] = field(repr=False)
+    stored: CheckpointWeights | None = field(default=None, repr=False)
     config: Mapping[str, Any] = field(repr=False)
     classes: Mapping[str, str] = field(repr=False)
     order: tuple[str, ...] = field(repr=False)
@@ -41,6 +46,11 @@ class SoundPort:
         """Return the module of a class that runs first, or what it holds as an attribute."""
         owners = [path for path in self.order if self.classes.get(path) == class_name] or [""]
         return (".".join(part for part in (owners[0], attribute) if part),)
+
+    @property
+    def quantized(self) -> frozenset[str]:
+        """The parameters that are quantized."""
+        return frozenset() if self.stored is None else frozenset(self.stored.quantized_names())
 
     def holder(self, parameter: str) -> str:
         """Return the module that a parameter is in, or of those around it the first that Hugging Face calls."""
@@ -62,13 +72,15 @@ class Injection:
         change: what was changed, before and after.
         modules: where the checker may say that the port first differs.
         source: the changed `model.py`, or None.
-        weights: parameters that take another value.
+        weights: parameters that take another value; no quantized ones.
+        quantized: gives parameters other codes and scales.
     """
 
     change: str
     modules: tuple[str, ...]
     source: str | None = None
     weights: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    quantized: Requantize | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +89,7 @@ class Bug:
 
     Attributes:
         id: its name.
-        kind: "source" or "weights".
+        kind: "source", "weights" or "quantized".
         description: the mistake, as a person would make it.
         causes: ids of the causes that name it; the first named cause must be among them.
         inject: puts it into a port; None where the port has nothing that it fits.
@@ -140,11 +152,14 @@ def weight_bug(
     change: Callable[[SoundPort], Weights | None],
     also: Callable[[SoundPort], tuple[str, ...]] = lambda port: (),
 ) -> Bug:
-    """A bug that changes parameters; the first of them names the module, and `also` those that have it, too."""
+    """A bug that changes parameters; the first of them names the module, and `also` those that have it, too.
+
+    It has no place in quantized ones: their bugs are those of codes and scales.
+    """
 
     def inject(port: SoundPort) -> Injection | None:
         changed = change(port)
-        if not changed:
+        if not changed or changed.keys() & port.quantized:
             return None
         modules = sorted({port.holder(name) for name in changed}, key=port.order.index)
         return Injection(

@@ -106,6 +106,7 @@ def prove(
         executor=setup.executor,
         outcomes=tuple(outcomes),
         seconds=time.perf_counter() - started,
+        quantization=_quantization(model),
     )
     log.close(proof)
     return proof
@@ -136,6 +137,7 @@ def set_up(model: Model, work: Path, settings: DiffSettings) -> ProofSetup:
     port = SoundPort(
         source=(model.port.package_dir / "model.py").read_text(encoding="utf-8"),
         weights=_weights(model),
+        stored=factory.stored("float32"),
         config=model.config,
         classes={path: facts.class_name for path, facts in sides[0].facts.modules.items()},
         order=modules_in_order(sides[0].recording.order),
@@ -209,6 +211,16 @@ def _weights(model: Model) -> Mapping[str, Tensor]:
     port: Any = model.port.cls(model.port.cls.config_class.from_hugging_face(model.source, "float32"))
     port.load_hugging_face(HuggingFaceWeights(model.source))
     return dict(port.weights)
+
+
+def _quantization(model: Model) -> str:
+    """How the port's weights are quantized, in a few words."""
+    if model.quantize is not None:
+        return model.quantize.algorithm
+    if model.quantized is None:
+        return ""
+    kinds = sorted({group.kind for group in model.quantized.groups})
+    return f"{model.quantized.method} {' '.join(kinds)}"
 
 
 def _require_pass(model: Model, results: Sequence[PhaseResult]) -> None:

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trtllm_port.errors import NetworkError
+from torch import Tensor
+
+from trtllm_port.errors import CheckpointError, NetworkError, PortError
+from trtllm_port.foundation.foreign import read_json
+from trtllm_port.layers.definition.dtypes import torch_dtype
+from trtllm_port.layers.definition.quantized import WeightFormat, parts_of
+from trtllm_port.layers.quantization import CannotKeepError, CheckpointWeights, read_formats, tensors_of
+from trtllm_port.layers.weights import HuggingFaceWeights, MappingWeights, SafetensorsFile
 from trtllm_port.registry.ports import find_port
 from trtllm_port.registry.workspace import MARKER, MARKER_TEXT
-from trtllm_port.verification.prove.bugs import Injection
-from trtllm_port.verification.sides.preparation import Model
+from trtllm_port.verification.prove.bugs import Injection, Requantize
+from trtllm_port.verification.sides.preparation import Model, convert
 from trtllm_port.verification.sides.session_runner import SessionRunner
 
+Formats = Mapping[str, WeightFormat]
+Stored = tuple[dict[str, Tensor], Formats]
+"""A checkpoint's tensors, and how some of its parameters are quantized."""
 PRIVATE = "_trtllm_port_"  # the registry's prefix of imported workspaces
 
 
@@ -66,18 +76,55 @@ class MutantFactory:
             (package / "model.py").write_text(injection.source, encoding="utf-8")
         return workspace
 
+    def stored(self, dtype: str) -> CheckpointWeights | None:
+        """Return the parameters as the conversion for a dtype keeps them; None: it quantizes none."""
+        kept = self._kept(dtype)
+        return None if kept is None else CheckpointWeights(MappingWeights(kept[0]), kept[1], dtype)
+
     def _runner(self, dtype: str, injection: Injection | None) -> SessionRunner:
-        from trtllm_port.layers.weights import HuggingFaceWeights, MappingWeights
         from trtllm_port.runtime.session import Session
 
         port_class: Any = find_port(self.package(injection), self.model.architecture).cls
         port = port_class(port_class.config_class.from_hugging_face(self.model.source, dtype))
-        port.load_hugging_face(HuggingFaceWeights(self.model.source))
+        kept = self._kept(dtype)
+        if kept is None:
+            port.load_hugging_face(HuggingFaceWeights(self.model.source))
+        else:
+            port.load(*kept)
         if injection is not None and injection.weights:
             dtypes = {name: tensor.dtype for name, tensor in port.weights.items()}
-            port.load({**port.weights, **{n: w.to(dtypes[n]) for n, w in injection.weights.items()}})
+            changed = {name: value.to(dtypes[name]) for name, value in injection.weights.items()}
+            port.load({**port.weights, **changed}, port.formats)
+        if injection is not None and injection.quantized is not None:
+            port.load(*_requantized(injection.quantized, port.weights, port.formats, dtype))
         try:
             network = port.define(max_seq_len=self.length)
         except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
             raise NetworkError(f"{type(error).__name__}: {error}") from error
-        return SessionRunner(Session.from_network(network, max_batch_size=self.rows), MappingWeights(port.weights))
+        weights = CheckpointWeights(MappingWeights(port.weights), port.formats, dtype)
+        return SessionRunner(Session.from_network(network, max_batch_size=self.rows), weights)
+
+    def _kept(self, dtype: str) -> Stored | None:
+        """What the sound port's conversion of a quantized model gives; no bug changes how weights are converted."""
+        if self.model.quantized is None and self.model.quantize is None:
+            return None
+        checkpoint = self.work / f"kept-{dtype}"
+        if not checkpoint.is_dir():
+            convert(self.model, dtype, checkpoint)
+        formats = read_formats(read_json(checkpoint / "config.json", CheckpointError))
+        return SafetensorsFile(checkpoint / "rank0.safetensors").tensors(), formats
+
+
+def _requantized(change: Requantize, weights: Mapping[str, Tensor], formats: Formats, dtype: str) -> Stored:
+    """A checkpoint some of whose parameters have other codes and scales."""
+    stored, found = dict(weights), dict(formats)
+    changed = change(CheckpointWeights(MappingWeights(weights), formats, dtype))
+    for name, grid in changed.items():
+        for part in parts_of(name, weights).values() if name in formats else ():
+            del stored[part]
+        try:
+            found[name], tensors = tensors_of(name, grid, torch_dtype(dtype))
+        except CannotKeepError as error:
+            raise PortError(f"`{name}` cannot be kept so: {error}") from error
+        stored |= tensors
+    return stored, found

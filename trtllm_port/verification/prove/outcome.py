@@ -81,6 +81,7 @@ class Proof:
         executor: what ran the port.
         outcomes: one per bug, in the order of the catalogue.
         seconds: altogether.
+        quantization: how the port's weights are quantized; "": they are not.
     """
 
     architecture: str
@@ -90,11 +91,17 @@ class Proof:
     executor: str
     outcomes: tuple[Outcome, ...]
     seconds: float
+    quantization: str = ""
 
     @property
     def exercised(self) -> tuple[Outcome, ...]:
         """The bugs that count."""
         return tuple(outcome for outcome in self.outcomes if outcome.exercised)
+
+    @property
+    def name(self) -> str:
+        """The architecture, and how it is quantized."""
+        return f"{self.architecture} {self.quantization}".strip()
 
     @property
     def exit_code(self) -> int:
@@ -117,6 +124,7 @@ class Proof:
             "kind": "prove",
             "architecture": self.architecture,
             "port": self.port,
+            "quantization": self.quantization,
             "dtype": self.dtype,
             "tokens": self.tokens,
             "executor": self.executor,
