@@ -10,7 +10,7 @@ SPAN := $(shell sed -n 's/^TESTED_TRANSFORMERS = ("\(.*\)", "\(.*\)")/\1 \2/p' t
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test test-fast test-slow test-release test-oldest fuzz lint wheel-test bench bench-large conformance coverage coverage-beyond coverage-published prove prove-quantized constraints map clean
+.PHONY: help demo test test-fast test-slow test-release test-oldest fuzz lint wheel-test bench bench-large conformance coverage coverage-beyond coverage-published quantization prove prove-quantized constraints map clean
 help:
 	@echo "make demo         port, build and verify the model that ships with the package"
 	@echo "make test         every test that needs neither a GPU nor the network"
@@ -29,6 +29,7 @@ help:
 	@echo "make coverage-beyond  what passes: in float16, with other options and configs; writes docs/coverage.md"
 	@echo "make what passes: in float16 only, without other options; writes docs/coverage.md"
 	@echo "make coverage-published PUBLISHED=DIR  configs as published, one directory each; writes docs/coverage-published.md"
+	@echo "make quantization  formats of quantized weights by architectures; writes docs/quantization.md; QUANTIZATION='--only Llama'"
 	@echo "make map          draw the rooms of the source and what they import; writes docs/architecture.md"
 	@echo "make clean        remove the environment and every build output"
 
@@ -98,6 +99,9 @@ coverage-beyond: $(VENV)/.installed
 PUBLISHED ?= ../shared/published
 coverage-published: $(VENV)/.installed
 	$(BIN)/python tests/coverage/run.py --published $(PUBLISHED) --jobs $(JOBS) $(COVERAGE)
+
+quantization: $(VENV)/.installed
+	$(BIN)/python tests/quantization/run.py $(QUANTIZATION)
 
 map: $(VENV)/.installed
 	$(BIN)/python tests/architecture/run.py

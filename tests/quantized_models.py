@@ -47,9 +47,9 @@ def mxfp4(parameter: torch.Tensor) -> Packed:
     return tensors, stands_for.flatten(2).transpose(1, 2).contiguous()
 
 
-def _integers(weight: torch.Tensor, order: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _integers(weight: torch.Tensor, order: torch.Tensor, group: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Codes [K, N] and zero points [K/g, N] from 0 to 15, scales [K/g, N]; groups follow an order of columns."""
-    groups = weight.T[order].reshape(-1, GROUP, weight.shape[0])
+    groups = weight.T[order].reshape(-1, group, weight.shape[0])
     low, high = groups.amin(1).clamp(max=0), groups.amax(1).clamp(min=0)
     scale = ((high - low) / 14).half().float()
     zero = (-low / scale).round().clamp(0, 14) + 1
@@ -66,13 +66,18 @@ def _words(codes: torch.Tensor, order: tuple[int, ...] = tuple(range(8))) -> tor
     return torch.where(words >= 1 << 31, words - (1 << 32), words).to(torch.int32).contiguous()  # type: ignore[arg-type]
 
 
-def gptq(weight: torch.Tensor) -> Packed:
-    """4 bits with zero points; groups are of columns in another order than the weight's."""
+def gptq(weight: torch.Tensor, group: int = GROUP, *, own_order: bool = False) -> Packed:
+    """4 bits with zero points; groups are of columns in another order than the weight's.
+
+    `own_order`: in one that no other weight has, as experts do, which see other tokens each; else all of as many
+    columns have one.
+    """
     columns = weight.shape[1]
-    order = torch.randperm(columns, generator=torch.Generator().manual_seed(columns))
-    codes, zero, scale = _integers(weight, order)
+    seed = int(weight[0, :1].contiguous().view(torch.int32)) if own_order else columns
+    order = torch.randperm(columns, generator=torch.Generator().manual_seed(seed))
+    codes, zero, scale = _integers(weight, order, group)
     g_idx = torch.empty(columns, dtype=torch.int32)
-    g_idx[order] = (torch.arange(columns) // GROUP).to(torch.int32)
+    g_idx[order] = (torch.arange(columns) // group).to(torch.int32)
     tensors = {
         ".qweight": _words(codes.T).T.contiguous(),
         ".qzeros": _words(zero - 1),
@@ -82,12 +87,12 @@ def gptq(weight: torch.Tensor) -> Packed:
     return tensors, ((codes - zero[g_idx.long()]).float() * scale[g_idx.long()]).T.contiguous()
 
 
-def awq(weight: torch.Tensor) -> Packed:
+def awq(weight: torch.Tensor, group: int = GROUP) -> Packed:
     """4 bits with zero points, eight rows of the weight in a word."""
-    codes, zero, scale = _integers(weight, torch.arange(weight.shape[1]))
+    codes, zero, scale = _integers(weight, torch.arange(weight.shape[1]), group)
     tensors = {".qweight": _words(codes, AWQ_ORDER), ".qzeros": _words(zero, AWQ_ORDER), ".scales": scale.half()}
-    group = torch.arange(weight.shape[1]) // GROUP
-    return tensors, ((codes - zero[group]).float() * scale[group]).T.contiguous()
+    of_column = torch.arange(weight.shape[1]) // group
+    return tensors, ((codes - zero[of_column]).float() * scale[of_column]).T.contiguous()
 
 
 def modelopt_fp8(weight: torch.Tensor) -> Packed:
