@@ -176,6 +176,7 @@ def _problems(cells: Sequence[Cell]) -> str:
             found.append(f"weights are read with an error of {cell.read}")
         if cell.verdict not in ("", "pass"):
             found.append(f"verify: {'; '.join(cell.warnings)}")
+        found += [f"verify passes, and warns: {text}" for text in cell.warnings if cell.verdict == "pass"]
         found += [f"not kept: {reason}" for reason in cell.widened]
         found += [f"{name}: {each.reason}" for name, each in cell.engines.items() if not each.built]
         found += [
