@@ -44,7 +44,7 @@ def _report(text: str) -> dict[str, Any]:
     excerpt = {"side": "port", "path": text, "first_line": 1, "lines": [text, text], "marked": [1], "note": text}
     return {
         **{"kind": "verify", "verdict": "fail", "summary": text, "executor": text, "seconds": 1.0, "rouge": None},
-        "loss": _loss(text),
+        **{"loss": _loss(text), "repair": _repair(text)},
         "subject": {**subject, "random_weights": False, "seed": 0},
         "reference": {text: text},
         "stimulus": {"tokens": 2, "source": text, "decode_steps": 1, "batch_lengths": [], "limits": [text]},
@@ -63,6 +63,14 @@ def _loss(text: str) -> dict[str, Any]:
         "kl": dict.fromkeys(("mean", "low", "high", "median", "p99", "max"), 1.0),
         **{"top1": number, "perplexity": {"original": 1.0, "quantized": 1.0, "ratio": number}},
         "shares": {"by": "module", "tokens": 2, "together": 1.0, "sum": 1.0, "parts": [part]},
+    }
+
+
+def _repair(text: str) -> dict[str, Any]:
+    points = [{"modules": n, "bytes": 10 + n, "kl": 1.0 / n, "top1": 0.5, "perplexity": 1.0} for n in (1, 2)]
+    return {
+        **{"bound": text, "measure": "kl", "limit": 0.6, "modules": [text], "returned": [text], "candidates": 2},
+        **{"chosen": points[1], "plain_bytes": 20, "curve": points, "measured": 2, "command": text},
     }
 
 

@@ -76,7 +76,9 @@ def test_a_command_gives_a_shell_the_words_that_it_was_made_of() -> None:
 
 
 def test_what_repeats_a_run_is_a_command_for_a_shell() -> None:
-    model = cast("Model", SimpleNamespace(given="a b", workspace="$(c)", dtype="float32", random_weights=True))
+    model = cast(
+        "Model", SimpleNamespace(given="a b", workspace="$(c)", dtype="float32", random_weights=True, quantize=None)
+    )
     words = shell_words(command("verify", model, {"prompt-file": Path("it's"), "tokens": 5, "x": None}))
     expected = (
         "trtllm-port verify MODEL --workspace $(c) --dtype float32 --random-weights --prompt-file it's --tokens 5"
