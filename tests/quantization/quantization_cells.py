@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.quantized_models import quantize_with
 from trtllm_port.errors import PortError
+from trtllm_port.layers.quantization import QuantizeOptions, WeightsChoice
 
 DTYPE, CAPABILITIES = "float16", ("8.9", "12.0")
 TOKENS, ANSWER = 96, 4
@@ -221,8 +222,11 @@ class Measurement:
 
     def _convert(self) -> None:
         from trtllm_port.conversion import convert_checkpoint
+        from trtllm_port.evaluation.calibration import calibrate
 
-        weights = self.format.own or "keep"
+        weights: WeightsChoice = self.format.own or "keep"
+        if isinstance(weights, QuantizeOptions) and weights.wants_ranges:
+            weights = replace(weights, ranges=calibrate(self.model).ranges)
         found = convert_checkpoint(
             self.model, self.directory / "checkpoint", workspace=self.workspace, dtype=DTYPE, weights=weights
         )

@@ -119,6 +119,8 @@ _MODELOPT_FILE = "hf_quant_config.json"
 FORMATS: dict[str, Format] = {
     "W4A16": Format(own=QuantizeOptions(algorithm="W4A16", group_size=GROUP), without=()),
     "W8A16": Format(own=QuantizeOptions(algorithm="W8A16"), without=()),
+    "FP8": Format(own=QuantizeOptions(algorithm="FP8"), without=()),
+    "W8A8": Format(own=QuantizeOptions(algorithm="W8A8"), without=()),
     "fp8 blocks": Format(
         config={
             **{"quant_method": "fp8", "weight_block_size": [BLOCK, BLOCK], "activation_scheme": "dynamic"},

@@ -39,12 +39,14 @@ the format has it; and then
   1 means that the compiler kept the codes as narrow as they are. *before* says that a kernel of its own writes some
   of them out in 16 bits at every step, *in kernel* that they are dequantized where they are multiplied.
 
-`W4A16` (groups of {group}) and `W8A16` are what `convert --quant-algo` makes of a plain model. The others are
-published formats, here in groups of {group} or blocks of {block}: `ct` is compressed-tensors, and a format's own
-library packed the weights where it could. Activations are not quantized. Embeddings, heads and routers are not,
-either. gpt-oss, whose experts are stacked on disk, is published in mxfp4 alone. In gptq every weight has its own order
-of columns, and in INT4 AWQ its own scales of the input, as experts have that see other tokens each. *Some widened* says
-that a checkpoint holds some weights in 16 bits, for the reasons below.
+`W4A16` (groups of {group}), `W8A16`, `FP8` and `W8A8` are what `convert --quant-algo` makes of a plain model, the last
+two with inputs calibrated on random tokens. The others are published formats, here in groups of {group} or blocks of
+{block}: `ct` is compressed-tensors, and a format's own library packed the weights where it could. Of these, modelopt's
+FP8 quantizes inputs, by the scale that it stores; neither side does what formats ask for that compute scales as they
+run, and what goes into experts stays as it is. *As it is* says that the product is one of codes. Embeddings, heads and
+routers are not quantized. gpt-oss, whose experts are stacked on disk, is published in mxfp4 alone. In gptq every
+weight has its own order of columns, and in INT4 AWQ its own scales of the input, as experts have that see other tokens
+each. *Some widened* says that a checkpoint holds some weights in 16 bits, for the reasons below.
 
 {passes}
 
@@ -149,7 +151,9 @@ def _engine(engine: Engine | None) -> str:
     if not engine.built:
         return "lacks the type" if _lacks(engine) else "refused"
     how = ", ".join(
-        word for word, sign in (("in kernel", "in the kernel"), ("before", "of its own")) if _any(engine, sign)
+        word
+        for word, sign in (("as it is", "as it is"), ("in kernel", "in the kernel"), ("before", "of its own"))
+        if _any(engine, sign)
     )
     wide = ", widened" if engine.narrow is False else ""
     return f"{_ratio(engine.times)} {how}".strip() + wide
