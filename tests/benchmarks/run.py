@@ -115,6 +115,30 @@ def executor(scratch: Path) -> list[Row]:
     return rows
 
 
+def quantized(scratch: Path) -> list[Row]:
+    """Reference executor with weights of 4 bits: memory beside the file, and a decode step beside that of 16 bits."""
+    model_dir = _model(scratch, "2b", "float16")
+    workspace = _workspace(scratch, model_dir)
+    found = {}
+    for name, options in {"plain": [], "W4A16": ["--quant-algo", "W4A16"]}.items():
+        checkpoint, engine_dir = scratch / f"ckpt-{name}", scratch / f"engine-{name}"
+        convert = [CLI, "convert", "--model-dir", model_dir, "--output-dir", checkpoint, "--workspace", workspace]
+        measure([*convert, *options])
+        build = [CLI, "build", "--checkpoint-dir", checkpoint, "--output-dir", engine_dir, "--workspace", workspace]
+        measure([*build, "--backend", "reference", "--max-seq-len", "64"])
+        command = [sys.executable, HERE / "quantized.py", engine_dir]
+        found[name] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        _remove(checkpoint), _remove(engine_dir)
+    plain, narrow = found["plain"], found["W4A16"]
+    held, file = narrow["peak"] - narrow["before"], narrow["file"]
+    sizes = f"{held / GIB:.2f} GiB", f"{file / GIB:.2f} GiB", f"{held / file:.2f}"
+    steps = f"{narrow['step'] * 1e3:.0f} ms", f"{plain['step'] * 1e3:.0f} ms", f"{narrow['step'] / plain['step']:.2f}"
+    return [
+        Row("memory of a W4A16 Llama 2b in the executor / its checkpoint", *sizes, "≤ 1.50", held <= 1.5 * file),
+        Row("a decode step of it / of the same model in float16", *steps, "", True),
+    ]
+
+
 def diff_layers(scratch: Path, size: str) -> list[Row]:
     """`diff-layers` of a model that is read layer by layer, against the two forwards that its noise floor needs."""
     model_dir = _model(scratch, size, "bfloat16")
@@ -180,6 +204,7 @@ BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
     "executor": executor,
     "engine": engine,
     "convert": convert,
+    "quantized": quantized,
     "diff-layers": lambda scratch: diff_layers(scratch, "2b"),
     "diff-layers-8b": lambda scratch: diff_layers(scratch, "8b"),
 }
