@@ -82,7 +82,7 @@ def _sign_again(checkpoint: Path) -> None:
 
 def test_calibration_sees_the_greatest_inputs(tiny_llama: Path) -> None:
     found = calibrate(tiny_llama, samples=2)
-    assert found.text == "random tokens (2 rows of 128): the model has no tokenizer"
+    assert found.text == "random tokens (2 rows of 128): the model has no tokenizer of its own"
     model, _ = load_model(tiny_llama, whole_config(tiny_llama), torch.float32)
     tokens = torch.randint(model.config.vocab_size, (2, 128), generator=torch.Generator().manual_seed(0))
     seen: list[float] = []

@@ -99,10 +99,15 @@ def _prompts(
     try:
         tokenizer = load_tokenizer(model_dir, trust_remote_code=trust_remote_code)
     except ConfigError:
-        generator = torch.Generator().manual_seed(seed)
-        length = min(RANDOM_TOKENS, longest)
-        tokens: list[list[int]] = torch.randint(config.vocab_size, (samples, length), generator=generator).tolist()
-        return f"random tokens ({samples} rows of {length}): the model has no tokenizer", tokens
+        return _random_prompts(config.vocab_size, min(RANDOM_TOKENS, longest), samples, seed)
     articles = load_articles(dataset, count=samples)
     prompts = summary_prompts(tokenizer, [article.article for article in articles.articles], longest)
+    if not all(prompt and max(prompt) < config.vocab_size for prompt in prompts):  # transformers makes an empty one up
+        return _random_prompts(config.vocab_size, min(RANDOM_TOKENS, longest), samples, seed)
     return f"{len(prompts)} articles of {articles.name}", prompts
+
+
+def _random_prompts(vocab_size: int, length: int, samples: int, seed: int) -> tuple[str, Sequence[Sequence[int]]]:
+    generator = torch.Generator().manual_seed(seed)
+    tokens: list[list[int]] = torch.randint(vocab_size, (samples, length), generator=generator).tolist()
+    return f"random tokens ({samples} rows of {length}): the model has no tokenizer of its own", tokens

@@ -170,10 +170,13 @@ def force_rows(routing: Sequence[Mapping[str, Tensor]], tap: str, tensor: Tensor
     Args:
         routing: per row of the batch, the reference's taps [L, A] (or [1, L, A]) of all its positions.
         tap: which.
-        tensor: the port's [B * L, A] (or [B, L, A]).
+        tensor: the port's [B * L, A] (or [B, L, A]); or of all S slots of a cache, [B, S, A].
         places: per row, the positions that the tensor's tokens stand for; those beyond the row are padding.
     """
-    forced = tensor.clone().reshape(len(places), len(places[0]), -1)
+    length = tensor.numel() // (len(places) * tensor.shape[-1])
+    if length != len(places[0]):  # of all slots of a cache, the first of which are of the first positions
+        places = [range(length)] * len(places)
+    forced = tensor.clone().reshape(len(places), length, -1)
     for row, (known, place) in enumerate(zip(routing, places, strict=True)):
         if known[tap].shape[-1] != tensor.shape[-1]:
             continue  # Hugging Face chose among fewer slots than that, so all of them

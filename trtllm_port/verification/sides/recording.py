@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trtllm_port.huggingface.module_outputs import CHOSEN, WEIGHTS
 from trtllm_port.verification.judge.error_cache import ErrorCache
+from trtllm_port.verification.judge.routing import force_rows
 from trtllm_port.verification.sides.hugging_face import HuggingFaceRunner
 from trtllm_port.verification.stimulus.stimulus import Stimulus
 from trtllm_port.verification.taps.names import LOGITS
@@ -123,7 +124,8 @@ def forced_row_logits(runner: Runner, rows: Rows, routing: Sequence[Mapping[str,
 
 
 def _forced(routing: Mapping[str, Tensor], tap: str, tensor: Tensor) -> Tensor:
-    return routing[tap].to(tensor, copy=True)
+    length = tensor.numel() // tensor.shape[-1]
+    return force_rows([routing], tap, tensor, [range(length)])
 
 
 def _record_taps(
