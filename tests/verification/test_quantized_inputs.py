@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from trtllm_port.huggingface.loading import load_model
 from trtllm_port.layers.quantization import QuantizeOptions
 from trtllm_port.verification import DiffSettings, diff_layers
 from trtllm_port.verification.judge.rounded_inputs import judge_rounding
+from trtllm_port.verification.judge.routing import force_rows
 from trtllm_port.verification.judge.verdict import Verdict
 
 KINDS = {"FP8": "fp8_e4m3", "W8A8": "int8"}
@@ -116,3 +118,19 @@ def test_codes_that_differ_are_judged_by_how_many_differ_by_themselves() -> None
     many[:200] += 0.03
     assert judge_rounding("a", "int8", (many, reference, reference)).verdict is Verdict.FAIL
     assert judge_rounding("a", "int8", (many, reference, many)).verdict is Verdict.PASS
+
+
+def test_what_a_module_makes_of_all_slots_of_a_cache_is_forced_from_the_first_on() -> None:
+    known = torch.arange(12.0).reshape(1, 3, 4)
+    found = force_rows([{"a": known}], "a", torch.zeros(1, 1, 6, 4), [range(2, 3)])
+    assert torch.equal(found[0, 0, :3], known[0])
+    assert not found[0, 0, 3:].any()
+    one = force_rows([{"a": known}], "a", torch.zeros(1, 1, 4), [range(2, 3)])
+    assert torch.equal(one[0, 0], known[0, 2])
+
+
+def test_a_tokenizer_that_makes_no_tokens_is_none(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers makes an empty one up for some model types."""
+    empty = SimpleNamespace(encode=lambda text: [], decode=lambda ids: "")
+    monkeypatch.setattr("trtllm_port.evaluation.calibration.load_tokenizer", lambda *_, **__: empty)
+    assert calibrate(tiny_llama, samples=2).text.startswith("random tokens (2 rows of 128)")
