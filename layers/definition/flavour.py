@@ -12,7 +12,8 @@ from typing import Any
 
 from trtllm_port.errors import EnvironmentLackError
 
-DETAILS = ("Layers:", "Total Weights Memory:")
+#: How a compiler begins what it says in the end: of an engine's layers, and of its weights.
+LAYERS, WEIGHTS = "Layers:", "Total Weights Memory:"
 FLAVOURS = ("tensorrt_rtx", "tensorrt")
 
 
@@ -43,8 +44,8 @@ def get_logger(trt: ModuleType) -> Any:
 
     It prints nothing: warnings and errors are collected in `.messages`, a list of (severity name, text);
     `.drain()` returns them and forgets them. What a compiler says in the end of an engine's layers and weights is in
-    `.details`, texts that begin with `DETAILS`. Who asks for it begins something new, a network or a runtime: what was
-    said about earlier ones is forgotten.
+    `.details`, texts that begin with `LAYERS` or `WEIGHTS`. Who asks for it begins something new, a network or a
+    runtime: what was said about earlier ones is forgotten.
     """
     logger = _logger(trt)
     logger.drain()
@@ -64,7 +65,7 @@ def _logger(trt: ModuleType) -> Any:
         def log(self, severity: Any, text: str) -> None:
             if severity <= trt.ILogger.WARNING:
                 self.messages.append((severity.name, text))
-            elif text.startswith(DETAILS):
+            elif text.startswith((LAYERS, WEIGHTS)):
                 self.details.append(text)
 
         def drain(self) -> list[tuple[str, str]]:

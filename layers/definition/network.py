@@ -177,9 +177,11 @@ class Network(Scopes):
             as_int = self.constant(value.to(torch.int32), name and f"{name}/int32")
             return self.add("cast", self.definition.add_cast(as_int.itensor, self.trt.bool))
         value = value.detach().cpu().contiguous()
-        dtype = dtype_name(value.dtype)
-        weights = self.trt.Weights(trt_dtype(self.trt, dtype), value.data_ptr(), value.numel())
-        tensor = self.add("constant", self.definition.add_constant(tuple(value.shape), weights))
+        return self._constant(name, value, dtype_name(value.dtype), tuple(value.shape))
+
+    def _constant(self, name: str | None, value: torch.Tensor, dtype: str, shape: tuple[int, ...]) -> Tensor:
+        weights = self.trt.Weights(self.trt_type(dtype), value.data_ptr(), math.prod(shape))
+        tensor = self.add("constant", self.definition.add_constant(shape, weights))
         if name is not None and name not in self._given_names:
             self.rename(tensor, name)
         self.constants[tensor.name] = value
@@ -194,16 +196,13 @@ class Network(Scopes):
             dtype: TensorRT's.
             shape: of the constant.
         """
-        return self.shared(("checkpoint", name, shape), lambda: self._checkpoint_constant(name, value, dtype, shape))
 
-    def _checkpoint_constant(self, name: str, value: torch.Tensor, dtype: str, shape: tuple[int, ...]) -> Tensor:
-        weights = self.trt.Weights(self.trt_type(dtype), value.data_ptr(), math.prod(shape))
-        tensor = self.add("constant", self.definition.add_constant(shape, weights))
-        if name not in self._given_names:
-            self.rename(tensor, name)
-        self.constants[tensor.name] = value
-        self.parameters[tensor.name] = name
-        return tensor
+        def make() -> Tensor:
+            tensor = self._constant(name, value, dtype, shape)
+            self.parameters[tensor.name] = name
+            return tensor
+
+        return self.shared(("checkpoint", name, shape), make)
 
     def trt_type(self, dtype: str) -> Any:
         """The `trt.DataType` of that name."""

@@ -23,7 +23,7 @@ CODES = {"int4": ("int4", 2), "int8": ("int8", 1), "fp8_e4m3": ("float8_e4m3fn",
 #: Data type that holds the codes of each kind in a checkpoint: of 4 bits two in a byte, the first in its low half.
 STORED = {"int4": torch.uint8, "int8": torch.int8, "fp8_e4m3": torch.float8_e4m3fn, "fp4_e2m1": torch.uint8}
 WIDE = "float32"
-#: And the kind of the codes: what the tap of a module's rounded input is called, below the module.
+#: And the kind of the codes: what a module's rounded input is called, below the module, on Hugging Face's side, too.
 ROUNDING = "rounding_to_"
 
 

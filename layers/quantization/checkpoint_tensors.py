@@ -72,9 +72,7 @@ def _is_narrow(grid: Grid, scale: Tensor) -> bool:
 def _scales(grid: Grid, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
     if grid.kind == "fp4_e2m1" and grid.scale.dtype in (torch.float8_e4m3fn, torch.float8_e8m0fnu):
         return grid.scale, grid.global_scale
-    scale = grid.scale.to(torch.float32)
-    if grid.global_scale is not None:
-        scale = scale * grid.global_scale
+    scale = grid.factors
     rounded = scale.to(dtype) if _is_narrow(grid, scale) else scale
     if not bool(torch.isfinite(rounded).all()) or bool(((rounded == 0) & (scale != 0)).any()):
         raise CannotKeepError(f"its scales are beyond {str(dtype).removeprefix('torch.')}")

@@ -6,7 +6,7 @@ Shapes: the parameter's own, [..., N, K] or [..., K, N], where K features go in;
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -79,14 +79,12 @@ class Grid:
     def blocked(self, axis: int, block: int) -> Grid:
         """The same weight with smaller blocks along an axis, whose size they divide."""
         times = self.block[axis] // block
-        if times == 1:
-            return self
+        return self if times == 1 else self.with_blocks(lambda blocks: repeated(blocks, times, axis))
+
+    def with_blocks(self, made: Callable[[Tensor], Tensor]) -> Grid:
+        """The same codes, with something else made of the scales and of the zero points."""
         zero = self.zero_point
-        return replace(
-            self,
-            scale=repeated(self.scale, times, axis),
-            zero_point=None if zero is None else repeated(zero, times, axis),
-        )
+        return replace(self, scale=made(self.scale), zero_point=None if zero is None else made(zero))
 
     def narrowed(self, axis: int, start: int, size: int) -> Grid:
         """A part along an axis.
@@ -99,13 +97,12 @@ class Grid:
             raise CannotKeepError("its columns are in the order of their groups (act-order), and are cut for the ranks")
         grid = self.blocked(axis, math.gcd(self.block[axis], size)) if self.scale.shape[axis] > 1 else self
         begin, count = start // grid.block[axis], size // grid.block[axis]
-        zero, pre_scale = grid.zero_point, grid.pre_scale
-        is_shared = grid.scale.shape[axis] == 1
+        if grid.scale.shape[axis] > 1:
+            grid = grid.with_blocks(lambda blocks: blocks.narrow(axis, begin, count))
+        pre_scale = grid.pre_scale
         return replace(
             grid,
             codes=grid.codes.narrow(axis, start, size),
-            scale=grid.scale if is_shared else grid.scale.narrow(axis, begin, count),
-            zero_point=zero if is_shared or zero is None else zero.narrow(axis, begin, count),
             pre_scale=pre_scale.narrow(0, start, size) if along_inputs and pre_scale is not None else pre_scale,
         )
 
@@ -130,13 +127,7 @@ def grid_of(weight: QuantizedWeight) -> Grid:
         grid = _regular(grid, axis % codes.ndim, block)
     if not weight.transposed:
         return grid
-    return replace(
-        grid,
-        codes=grid.codes.mT,
-        scale=grid.scale.mT,
-        zero_point=None if grid.zero_point is None else grid.zero_point.mT,
-        inputs=-2,
-    )
+    return replace(grid.with_blocks(lambda blocks: blocks.mT), codes=grid.codes.mT, inputs=-2)
 
 
 def _activation(weight: QuantizedWeight) -> tuple[str | None, Tensor | None]:
@@ -156,12 +147,7 @@ def _regular(grid: Grid, axis: int, block: int) -> Grid:
         return grid
     step = math.gcd(size, block)
     index = torch.arange(0, size, step) // block
-    zero = grid.zero_point
-    return replace(
-        grid,
-        scale=grid.scale.index_select(axis, index),
-        zero_point=None if zero is None else zero.index_select(axis, index),
-    )
+    return grid.with_blocks(lambda blocks: taken(blocks, index, axis))
 
 
 def repeated(tensor: Tensor, times: int, axis: int) -> Tensor:

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from trtllm_port.layers.quantization.grid import CannotKeepError, Grid, grid_of, repeated, spread
 from trtllm_port.layers.quantization.layouts.weight import QuantizedWeight
+from trtllm_port.layers.quantization.rounding import SMALLEST_GROUP
 from trtllm_port.layers.weights import Concat, Stack, Step, Transpose, WeightEntry, WeightPlan
 from trtllm_port.layers.weights.steps import run_steps
 
-SMALLEST = 16  # features that share a scale, of those that TensorRT takes
 TRIAL = (24, 48)  # rows and columns with which it is tried where a transform takes the columns
 
 
@@ -56,10 +56,7 @@ def kept(entry: WeightEntry, weights: Sequence[QuantizedWeight], plan: WeightPla
 def _alike(grids: Sequence[Grid]) -> list[Grid]:
     """Weights that may become one: without factors of their own, and quantized in the same way."""
     grids = [
-        grid
-        if grid.global_scale is None
-        else replace(grid, scale=grid.scale.to(torch.float32) * grid.global_scale, global_scale=None)
-        for grid in grids
+        grid if grid.global_scale is None else replace(grid, scale=grid.factors, global_scale=None) for grid in grids
     ]
     ways = {(grid.kind, grid.inputs, grid.scale.dtype, grid.zero_point is None) for grid in grids}
     if len(ways) > 1:
@@ -110,7 +107,7 @@ def _divisible(grids: list[Grid], *, cuts: bool) -> list[Grid]:
     rows = -3 - inputs  # the other one of the last two axes
     step = math.gcd(*(grid.block[inputs] for grid in grids))
     if cuts and any(grid.scale.shape[inputs] == 1 for grid in grids):
-        step = math.gcd(step, SMALLEST)
+        step = math.gcd(step, SMALLEST_GROUP)
     grids = [grid.blocked(inputs, step) for grid in grids]
     is_shared = any(grid.scale.shape[rows] == 1 for grid in grids)
     if cuts or is_shared or len({grid.block[rows] for grid in grids}) > 1:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from trtllm_port.errors import EngineError
+from trtllm_port.layers.definition.flavour import LAYERS, WEIGHTS
 from trtllm_port.runtime.network import NetworkFile
 from trtllm_port.runtime.network.executor import TensorSpec
 
@@ -30,8 +31,6 @@ WHOLE, IN_KERNEL, BEFORE = (
     "dequantized by a kernel of its own at every step",
 )
 JOINED = "joined with others that have the same input"
-LISTED = "Layers:"
-WEIGHTS = "Total Weights Memory:"
 _LAYER = re.compile(r"^Name: (.*?), LayerType: (\w+), Inputs: .*?, Constants: \[(.*?)\], Outputs: ", re.M)
 _CONSTANT = re.compile(r"Name: ([^,{}]*), Dimensions: \[([\d,]*)\].*?Datatype: (\w+)")
 
@@ -108,9 +107,9 @@ def report_quantized(network: NetworkFile, messages: Sequence[str]) -> tuple[Qua
 
     Args:
         network: which was compiled.
-        messages: what the compiler said that begins with `LISTED`.
+        messages: what the compiler said that begins with `LAYERS`.
     """
-    constants = [each for text in messages if text.startswith(LISTED) for each in _constants(text)]
+    constants = [each for text in messages if text.startswith(LAYERS) for each in _constants(text)]
     sizes = ((each.dtype, tuple(size for size in each.shape if size > 1)) for each in quantized_weights(network))
     weights = Counter(sizes)
     elements = Counter[str]()

@@ -17,7 +17,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,10 +37,9 @@ from coverage_page import BEYOND, TABLE  # noqa: E402
 from coverage_pool import GB, Limits, run_all  # noqa: E402
 from coverage_published import PublishedMeasurement  # noqa: E402
 from coverage_rows import PASSES, BeyondRow, Row, TableRow  # noqa: E402
+from coverage_sources import digest, versions  # noqa: E402
 from coverage_types import model_types, sample  # noqa: E402
 from coverage_warnings import counted  # noqa: E402
-
-from trtllm_port.foundation.digests import bytes_digest  # noqa: E402
 
 
 class Part(NamedTuple):
@@ -57,22 +55,6 @@ PARTS = {
     BEYOND: Part(BeyondMeasurement, BeyondRow),
     PUBLISHED: Part(PublishedMeasurement, TableRow),
 }
-SOURCES = ("trtllm_port", "layers", "runtime", "scaffolds", "tests/coverage")
-LIBRARIES = ("transformers", "torch", "tensorrt-rtx-cu13")
-
-
-def versions() -> dict[str, str]:
-    """What the figures depend on beside our sources."""
-    return {name: version(name).split("+")[0] for name in LIBRARIES}
-
-
-def digest() -> str:
-    """Of our sources and those versions."""
-    parts = [json.dumps(versions()).encode()]
-    for folder in SOURCES:
-        files = (path for path in sorted((ROOT / folder).rglob("*")) if path.suffix in (".py", ".toml", ".j2", ".json"))
-        parts += [str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() for path in files if path.is_file()]
-    return bytes_digest(b"\0".join(parts)).partition(":")[2][:16]
 
 
 def measure_all(part: Part, types: Sequence[str], results: Path, *, jobs: int, limits: Limits) -> Iterator[Row]:
@@ -130,7 +112,7 @@ def main() -> None:
     if arguments.published:
         os.environ[coverage_published.DIRECTORY] = str(arguments.published.resolve())
     types = _chosen(name, [*(sample() if arguments.sample else ()), *arguments.only])
-    results = ROOT / "build" / "coverage" / digest() / "-".join([name, *(arguments.beyond or ())])
+    results = ROOT / "build" / "coverage" / digest("tests/coverage") / "-".join([name, *(arguments.beyond or ())])
     results.mkdir(parents=True, exist_ok=True)
     kept = [] if arguments.again else [name for name in types if (results / f"{name}.json").is_file()]
     rows = [_read(part, results / f"{name}.json") for name in kept]

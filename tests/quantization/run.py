@@ -14,7 +14,6 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -23,27 +22,9 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "coverage"), str(ROOT)]  # the fold
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import quantization_page as page  # noqa: E402  (the path must be known first)
+from coverage_sources import digest, versions  # noqa: E402
 from quantization_cells import Cell, Measurement, measured_in, prepare  # noqa: E402
 from quantization_formats import ARCHITECTURES, FORMATS  # noqa: E402
-
-from trtllm_port.foundation.digests import bytes_digest  # noqa: E402
-
-SOURCES = ("trtllm_port", "layers", "runtime", "scaffolds", "tests/quantization")
-LIBRARIES = ("transformers", "torch", "tensorrt-rtx-cu13")
-
-
-def versions() -> dict[str, str]:
-    """What the figures depend on beside our sources."""
-    return {name: version(name).split("+")[0] for name in LIBRARIES}
-
-
-def digest() -> str:
-    """Of our sources and those versions."""
-    parts = [json.dumps(versions()).encode()]
-    for folder in SOURCES:
-        files = (path for path in sorted((ROOT / folder).rglob("*")) if path.suffix in (".py", ".j2"))
-        parts += [str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() for path in files if path.is_file()]
-    return bytes_digest(b"\0".join(parts)).partition(":")[2][:16]
 
 
 def measure_row(architecture: str, formats: Sequence[str], results: Path) -> list[Cell]:
@@ -82,7 +63,7 @@ def main() -> None:
     arguments = _arguments()
     rows = [name for name in ARCHITECTURES if name in arguments.only] or list(ARCHITECTURES)
     columns = [name for name in FORMATS if name in arguments.only] or list(FORMATS)
-    results = ROOT / "build" / "quantization" / digest()
+    results = ROOT / "build" / "quantization" / digest("tests/quantization")
     results.mkdir(parents=True, exist_ok=True)
     data = page.load()
     for row in rows:

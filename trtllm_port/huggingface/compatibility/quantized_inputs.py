@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from trtllm_port.errors import CheckpointError
 from trtllm_port.foundation.foreign import read_json, reading
+from trtllm_port.layers.definition.quantized import ROUNDING
 
 FILE = "quantized_inputs.json"
 FLOAT8_LIMIT = 448.0
-ROUNDING = "rounding_to_"  # and the kind of the codes: the name of the module that rounds, in the one whose input it is
 
 
 class Codes(NamedTuple):

@@ -14,8 +14,8 @@ from itertools import takewhile
 import torch
 from torch import Tensor
 
-from trtllm_port.huggingface.compatibility.quantized_inputs import ROUNDING
 from trtllm_port.huggingface.module_outputs import CHOSEN, WEIGHTS, made_beside
+from trtllm_port.layers.definition.quantized import ROUNDING
 from trtllm_port.verification.taps.names import is_input, module_of, parent_of, within
 
 
